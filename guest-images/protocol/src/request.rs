@@ -1,0 +1,179 @@
+//! What the host asks for.
+
+use serde::{Deserialize, Serialize};
+
+/// Identifies one operation for as long as the guest runs. Chosen by the host, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OpId(pub u64);
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// The id under which all messages about this operation come back.
+    pub id: OpId,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What the guest can do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Send [`crate::Message::Hello`] again, then be done with [`crate::Reply::Nothing`].
+    Hello,
+    /// Read an attribute once, from a process of its own. Done with [`crate::Reply::Access`].
+    Read {
+        /// Absolute path in the guest.
+        path: String,
+    },
+    /// Write an attribute with a single `write(2)`, from a process of its own. Done with [`crate::Reply::Access`].
+    Write {
+        /// Absolute path in the guest.
+        path: String,
+        /// The bytes to write; no newline is added.
+        data: String,
+        /// How the writing process is scheduled.
+        #[serde(default)]
+        sched: Sched,
+    },
+    /// List a directory. Done with [`crate::Reply::Names`], sorted.
+    List {
+        /// Absolute path in the guest.
+        path: String,
+    },
+    /// Resolve a symbolic link. Done with [`crate::Reply::Target`].
+    ReadLink {
+        /// Absolute path in the guest.
+        path: String,
+    },
+    /// Give a PCI device to a driver (`driver_override`, unbind, `drivers_probe`), and check that it got it.
+    /// Done with [`crate::Reply::Nothing`].
+    Bind {
+        /// Address of the device, as `0000:01:00.0`.
+        bdf: String,
+        /// Name of the driver, as in `/sys/bus/pci/drivers`.
+        driver: String,
+    },
+    /// Open a device that is bound to vfio-pci, arm its request eventfd, and act as a single-threaded owner: nothing
+    /// but the steps happens once the kernel asks for the device. Done, with [`crate::Reply::Nothing`], when the steps
+    /// are over; the device is released then if no step did so.
+    Own {
+        /// Address of the device.
+        bdf: String,
+        /// What the owner does when the kernel asks for the device.
+        on_request: Vec<Step>,
+    },
+    /// Wait for events and read attributes the moment each arrives. Reports [`crate::Progress::Watching`] when armed, and
+    /// [`crate::Progress::Saw`] per event; done with [`crate::Reply::Nothing`] after [`Command::Stop`].
+    Watch {
+        /// Which events.
+        source: Source,
+        /// Absolute paths of the attributes to read at each event, in this order.
+        read: Vec<String>,
+        /// How the reader is scheduled.
+        #[serde(default)]
+        sched: Sched,
+    },
+    /// Set a network interface up or down through rtnetlink. Done with [`crate::Reply::Nothing`].
+    SetLink {
+        /// Interface name.
+        ifname: String,
+        /// Up, or down.
+        up: bool,
+    },
+    /// Let an owner that reached [`Step::Hold`] go on. Done when the owner has been told.
+    Continue {
+        /// The owner's operation.
+        target: OpId,
+    },
+    /// End a [`Command::Watch`].
+    Stop {
+        /// The watch's operation.
+        target: OpId,
+    },
+    /// Send a signal to the process of an operation.
+    Kill {
+        /// The operation.
+        target: OpId,
+        /// Signal number.
+        signal: i32,
+    },
+    /// Where an operation is: its process's tasks. Done with [`crate::Reply::Tasks`], empty if it has ended.
+    Where {
+        /// The operation.
+        target: OpId,
+    },
+    /// Every task in D state, and every task whose kernel stack holds one of the named functions whatever its state.
+    /// Done with [`crate::Reply::Tasks`].
+    Tasks {
+        /// Names of kernel functions, without offsets.
+        in_functions: Vec<String>,
+    },
+    /// Write a key to `/proc/sysrq-trigger`. What it prints comes back as kmsg.
+    Sysrq {
+        /// The key, as in `Documentation/admin-guide/sysrq.rst`.
+        key: char,
+    },
+    /// Power the machine off at once, without stopping or waiting for anything.
+    PowerOff,
+}
+
+/// One thing an owner does after the kernel asked for its device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Step {
+    /// Read an attribute; reported as [`crate::Progress::Reading`], then [`crate::Progress::Read`].
+    Read {
+        /// Absolute path.
+        path: String,
+    },
+    /// Do nothing for a while.
+    Wait {
+        /// Milliseconds.
+        ms: u64,
+    },
+    /// Report [`crate::Progress::Holding`] and wait for [`Command::Continue`].
+    Hold,
+    /// Close the device, its group and its container, in this order; reported as [`crate::Progress::Released`].
+    Release,
+}
+
+/// Where events come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Source {
+    /// Kernel uevents (`NETLINK_KOBJECT_UEVENT`, multicast group 1) that match both.
+    Uevent {
+        /// `ACTION=`; none means any.
+        action: Option<String>,
+        /// `DEVPATH=`, exactly; none means any.
+        devpath: Option<String>,
+    },
+    /// `RTM_NEWLINK` messages (`RTMGRP_LINK`), of any interface.
+    Rtnetlink,
+}
+
+/// How a process is scheduled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Sched {
+    /// Pin to this CPU.
+    #[serde(default)]
+    pub cpu: Option<u32>,
+    /// Scheduling policy.
+    #[serde(default)]
+    pub policy: Policy,
+}
+
+/// Scheduling policy; see `sched(7)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// `SCHED_OTHER`.
+    #[default]
+    Other,
+    /// `SCHED_FIFO` at this priority, 1 to 99.
+    Fifo(u8),
+}

@@ -1,0 +1,1 @@
+//! The initramfs that guests boot: the agent and nothing else.

@@ -1,0 +1,3 @@
+//! Virtual machines with hardware to pull out, and verdicts on the kernels in them.
+
+pub mod verdict;

@@ -1,0 +1,181 @@
+//! What a cell says about its kernel, and what says nothing about it.
+
+use std::fmt;
+
+use kernels::FailureKind;
+use serde::{Deserialize, Serialize};
+
+/// The result of one cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome", content = "detail")]
+pub enum Verdict {
+    /// The kernel did what it should.
+    Pass,
+    /// The kernel did not.
+    Fail(Failure),
+    /// The cell cannot be run here, and why.
+    Skip(String),
+    /// The kernel did not build: nothing is known about it.
+    BuildFailed(String),
+    /// The kernel did not come up to the agent's first word.
+    BootFailed(String),
+    /// The harness, QEMU or the test bed failed: nothing is known about the kernel.
+    Infra(String),
+}
+
+/// How a kernel failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// In what way.
+    pub kind: FailureKind,
+    /// The kernel function (deadlock, blocked, splat) or the attribute (stale read) at which.
+    pub function: Option<String>,
+    /// One line for people: what happened, with the values, tasks and times that show it.
+    pub summary: String,
+}
+
+impl Verdict {
+    /// The word for it in `results.json`.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Verdict::Pass => "pass",
+            Verdict::Fail(_) => "fail",
+            Verdict::Skip(_) => "skip",
+            Verdict::BuildFailed(_) => "build-failed",
+            Verdict::BootFailed(_) => "boot-failed",
+            Verdict::Infra(_) => "infra",
+        }
+    }
+
+    /// Whether the verdict says something about the kernel.
+    pub fn is_about_the_kernel(&self) -> bool {
+        matches!(self, Verdict::Pass | Verdict::Fail(_))
+    }
+
+    /// The explanation that goes with it, if there is one.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Verdict::Pass => None,
+            Verdict::Fail(failure) => Some(&failure.summary),
+            Verdict::Skip(reason)
+            | Verdict::BuildFailed(reason)
+            | Verdict::BootFailed(reason)
+            | Verdict::Infra(reason) => Some(reason),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.function {
+            Some(function) => write!(f, "{} at {function}", self.kind),
+            None => write!(f, "{}", self.kind),
+        }
+    }
+}
+
+/// What the manifest lets one expect of a cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expected {
+    /// The variant has none of the bugs that the scenario detects.
+    Pass,
+    /// It has some, and fails in the way of one of them.
+    Fail(Vec<Signature>),
+    /// The manifest does not know this kernel: pass is pass and fail is fail.
+    None,
+}
+
+/// The way in which a bug fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// The bug's id in `kernels.toml`.
+    pub bug: String,
+    /// In what way.
+    pub kind: FailureKind,
+    /// At which function or attribute.
+    pub function: String,
+}
+
+impl Expected {
+    /// What follows from the bugs that a variant has and a scenario detects.
+    pub fn of(has: &[String], detects: &[&str], bugs: &[kernels::Bug]) -> Expected {
+        let signatures: Vec<_> = bugs
+            .iter()
+            .filter(|bug| has.contains(&bug.id) && detects.contains(&bug.id.as_str()))
+            .map(|bug| Signature { bug: bug.id.clone(), kind: bug.fails.kind, function: bug.fails.function.clone() })
+            .collect();
+        if signatures.is_empty() { Expected::Pass } else { Expected::Fail(signatures) }
+    }
+
+    /// The word for it in `results.json`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Expected::Pass => "pass",
+            Expected::Fail(_) => "fail",
+            Expected::None => "none",
+        }
+    }
+
+    /// Whether a verdict is as expected. A skip is: it makes no claim. What says nothing about the kernel is not.
+    pub fn met_by(&self, verdict: &Verdict) -> bool {
+        match (self, verdict) {
+            (_, Verdict::Skip(_)) => true,
+            (Expected::Pass | Expected::None, Verdict::Pass) => true,
+            (Expected::Fail(signatures), Verdict::Fail(failure)) => signatures
+                .iter()
+                .any(|s| s.kind == failure.kind && failure.function.as_deref() == Some(s.function.as_str())),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deadlock_at(function: &str) -> Verdict {
+        Verdict::Fail(Failure {
+            kind: FailureKind::Deadlock,
+            function: Some(function.to_owned()),
+            summary: String::new(),
+        })
+    }
+
+    fn expected() -> Expected {
+        Expected::Fail(vec![Signature {
+            bug: "b".to_owned(),
+            kind: FailureKind::Deadlock,
+            function: "sriov_numvfs_show".to_owned(),
+        }])
+    }
+
+    #[test]
+    fn only_the_named_failure_meets_a_bug() {
+        let stale = Verdict::Fail(Failure {
+            kind: FailureKind::StaleRead,
+            function: Some("sriov_numvfs_show".to_owned()),
+            summary: String::new(),
+        });
+        for (verdict, met) in [
+            (deadlock_at("sriov_numvfs_show"), true),
+            (deadlock_at("driver_override_show"), false),
+            (stale, false),
+            (Verdict::Pass, false),
+            (Verdict::Infra("QEMU died".to_owned()), false),
+            (Verdict::BuildFailed(String::new()), false),
+            (Verdict::BootFailed(String::new()), false),
+            (Verdict::Skip(String::new()), true),
+        ] {
+            assert_eq!(expected().met_by(&verdict), met, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_without_the_bug_must_pass() {
+        assert!(Expected::Pass.met_by(&Verdict::Pass));
+        assert!(!Expected::Pass.met_by(&deadlock_at("sriov_numvfs_show")));
+        assert!(!Expected::Pass.met_by(&Verdict::Infra(String::new())));
+        assert!(!Expected::None.met_by(&deadlock_at("sriov_numvfs_show")));
+    }
+}

@@ -1,0 +1,241 @@
+//! The cache that all runs on a machine share: entries named by what they are made of, whole or absent.
+//!
+//! An [`Entry`] is a folder. It is written aside and renamed into place under an exclusive lock, so that a reader never
+//! sees half of one, and two runs that want the same entry build it once: the second waits, then finds it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// The root of the cache.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+/// What went wrong with the cache.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// Neither `IOV_REGRESS_CACHE` nor `HOME` is set.
+    #[error("no place for the cache: set IOV_REGRESS_CACHE to a folder (HOME is not set either)")]
+    NoHome,
+    /// An operation on a file failed.
+    #[error("{action} {path}", path = path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl CacheError {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
+        let path = path.to_owned();
+        move |source| CacheError::Io { action, path, source }
+    }
+}
+
+impl Cache {
+    /// The user's cache: `IOV_REGRESS_CACHE`, else `~/.cache/iov-regress`.
+    ///
+    /// # Errors
+    /// [`CacheError::NoHome`].
+    pub fn of_user() -> Result<Cache, CacheError> {
+        if let Some(root) = std::env::var_os("IOV_REGRESS_CACHE").filter(|root| !root.is_empty()) {
+            return Ok(Cache::at(root));
+        }
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).ok_or(CacheError::NoHome)?;
+        Ok(Cache::at(Path::new(&home).join(".cache/iov-regress")))
+    }
+
+    /// A cache in a folder, which need not exist yet.
+    pub fn at(root: impl Into<PathBuf>) -> Cache {
+        Cache { root: root.into() }
+    }
+
+    /// Its folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of an entry, if it is there.
+    pub fn find(&self, shelf: &str, key: &Key) -> Option<PathBuf> {
+        let path = self.root.join(shelf).join(key.as_str());
+        path.is_dir().then_some(path)
+    }
+
+    /// The folder of an entry, made by `fill` (in a folder that it is given) if it is not there yet. While one process
+    /// fills, others that want the same entry wait; `waiting` is called once if that happens.
+    ///
+    /// # Errors
+    /// Those of `fill`, and of the file system. Nothing is kept then.
+    pub fn entry<E: From<CacheError>>(
+        &self,
+        shelf: &str,
+        key: &Key,
+        waiting: impl FnOnce(),
+        fill: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<PathBuf, E> {
+        if let Some(path) = self.find(shelf, key) {
+            return Ok(path);
+        }
+        let _lock = self.lock(&format!("{shelf}-{}", key.as_str()), waiting)?;
+        if let Some(path) = self.find(shelf, key) {
+            return Ok(path);
+        }
+        let shelf = self.root.join(shelf);
+        fs::create_dir_all(&shelf).map_err(CacheError::io("create", &shelf))?;
+        let aside = tempfile::Builder::new()
+            .prefix(".new-")
+            .tempdir_in(&shelf)
+            .map_err(CacheError::io("create a folder in", &shelf))?;
+        fill(aside.path())?;
+        let path = shelf.join(key.as_str());
+        fs::rename(aside.path(), &path).map_err(CacheError::io("move into place", &path))?;
+        // The folder has its final name now; the guard must not look for the old one.
+        let _ = aside.keep();
+        Ok(path)
+    }
+
+    /// Takes a named lock that all processes with this cache share, waiting for it if need be (`waiting` is called once
+    /// then). It is released when the guard is dropped or the process ends.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn lock(&self, name: &str, waiting: impl FnOnce()) -> Result<Lock, CacheError> {
+        let folder = self.root.join("locks");
+        fs::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
+        let path = folder.join(name);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(CacheError::io("open the lock", &path))?;
+        if file.try_lock().is_err() {
+            waiting();
+            file.lock().map_err(CacheError::io("wait for the lock", &path))?;
+        }
+        Ok(Lock { _file: file })
+    }
+}
+
+/// A lock that is held.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// The name of an entry: a hash of all that it is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key(String);
+
+impl Key {
+    /// A key that was made earlier, as written by [`Key::as_str`].
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Makes a [`Key`] from named ingredients.
+#[derive(Debug, Default)]
+pub struct KeyMaker(Sha256);
+
+impl KeyMaker {
+    /// A key of nothing yet.
+    pub fn new() -> KeyMaker {
+        KeyMaker::default()
+    }
+
+    /// Adds an ingredient. Name and content are hashed with their lengths, so that no two lists of them look alike.
+    #[must_use]
+    pub fn with(mut self, name: &str, content: impl AsRef<[u8]>) -> KeyMaker {
+        for part in [name.as_bytes(), content.as_ref()] {
+            self.0.update((part.len() as u64).to_le_bytes());
+            self.0.update(part);
+        }
+        self
+    }
+
+    /// The key: 32 hexadecimal digits.
+    pub fn finish(self) -> Key {
+        Key(self.0.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(content: &str) -> Key {
+        KeyMaker::new().with("content", content).finish()
+    }
+
+    #[test]
+    fn an_entry_is_filled_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        for round in 0..2 {
+            let path = cache
+                .entry::<CacheError>(
+                    "things",
+                    &key("a"),
+                    || {},
+                    |aside| {
+                        assert_eq!(round, 0, "filled twice");
+                        fs::write(aside.join("f"), "x").map_err(CacheError::io("write", aside))
+                    },
+                )
+                .unwrap();
+            assert_eq!(fs::read_to_string(path.join("f")).unwrap(), "x");
+        }
+    }
+
+    #[test]
+    fn a_failed_fill_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        let result = cache.entry("things", &key("a"), || {}, |_| Err(CacheError::NoHome));
+        assert!(result.is_err());
+        assert!(cache.find("things", &key("a")).is_none());
+        assert_eq!(fs::read_dir(folder.path().join("things")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn concurrent_fills_happen_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        let fills = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    cache
+                        .entry::<CacheError>(
+                            "things",
+                            &key("a"),
+                            || {},
+                            |_| {
+                                fills.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                                Ok(())
+                            },
+                        )
+                        .unwrap()
+                });
+            }
+        });
+        assert_eq!(fills.into_inner(), 1);
+    }
+
+    #[test]
+    fn ingredients_do_not_run_together() {
+        let one = KeyMaker::new().with("a", "bc").finish();
+        let other = KeyMaker::new().with("ab", "c").finish();
+        assert_ne!(one, other);
+        assert_eq!(one.as_str().len(), 32);
+    }
+}

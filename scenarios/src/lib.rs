@@ -1,0 +1,1 @@
+//! What is done to a kernel, one file per family of bugs.
