@@ -2,5 +2,7 @@
 
 mod bug;
 pub mod cache;
+mod requirements;
 
 pub use bug::{Bug, Fails, FailureKind};
+pub use requirements::{Probe, Requirement, requirements};

@@ -1,0 +1,111 @@
+//! What a host needs before it can build a kernel.
+
+use std::env;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// One thing that must be there to build kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// What it is called: a program's name, or a header's library.
+    pub name: &'static str,
+    /// What it is for, to end the sentence "needed ...".
+    pub why: &'static str,
+    /// How one sees whether it is there.
+    pub probe: Probe,
+    /// The Debian package that brings it.
+    pub debian_package: &'static str,
+}
+
+/// How one sees whether a [`Requirement`] is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// A program of this name on `PATH`.
+    Program(&'static str),
+    /// A C header that gcc finds under this name, wherever the distribution keeps it.
+    Header(&'static str),
+}
+
+impl Requirement {
+    /// Whether it is there. A header counts as missing as long as there is no gcc to ask.
+    pub fn is_met(&self) -> bool {
+        match self.probe {
+            Probe::Program(program) => on_path(program),
+            Probe::Header(header) => compiles_with(header),
+        }
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| is_executable(&folder.join(program))))
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+fn compiles_with(header: &str) -> bool {
+    Command::new("gcc")
+        .args(["-E", "-x", "c", "-include", header, "-o", "/dev/null", "/dev/null"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Everything that building kernels needs of the host, those first that the others' probes rely on.
+pub fn requirements() -> &'static [Requirement] {
+    const fn program(name: &'static str, why: &'static str, debian_package: &'static str) -> Requirement {
+        Requirement { name, why, probe: Probe::Program(name), debian_package }
+    }
+    const fn header(
+        name: &'static str,
+        header: &'static str,
+        why: &'static str,
+        debian_package: &'static str,
+    ) -> Requirement {
+        Requirement { name, why, probe: Probe::Header(header), debian_package }
+    }
+    const ALL: &[Requirement] = &[
+        program("gcc", "to compile kernels", "gcc"),
+        program("ld", "to link kernels", "binutils"),
+        program("make", "to run the kernel's build", "make"),
+        program("flex", "to build the kernel's configuration tools", "flex"),
+        program("bison", "to build the kernel's configuration tools", "bison"),
+        program("bc", "to compute the kernel's time constants", "bc"),
+        program("perl", "by the kernel's build scripts", "perl"),
+        program("awk", "by the kernel's build scripts", "mawk"),
+        header("libc headers", "stdio.h", "to compile the kernel's host tools", "libc6-dev"),
+        header("libelf headers", "gelf.h", "to build objtool", "libelf-dev"),
+        header("libssl headers", "openssl/opensslv.h", "to build the kernel's signing tools", "libssl-dev"),
+        program("git", "to apply patches", "git"),
+        program("tar", "to unpack kernel sources", "tar"),
+        program("xz", "to unpack kernel sources", "xz-utils"),
+        program("dpkg-deb", "to unpack kernel source packages", "dpkg"),
+        program("apt-get", "to download kernel source packages", "apt"),
+    ];
+    ALL
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_found_and_what_is_not_is_not() {
+        let with = |probe| Requirement { name: "x", why: "x", probe, debian_package: "x" };
+        assert!(with(Probe::Program("sh")).is_met());
+        assert!(!with(Probe::Program("no-such-program-here")).is_met());
+        assert!(!with(Probe::Header("no/such/header.h")).is_met());
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = requirements().iter().map(|r| r.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), requirements().len());
+    }
+}
