@@ -2,3 +2,4 @@
 
 pub mod trigger;
 pub mod verdict;
+pub mod vm;

@@ -1,0 +1,272 @@
+//! The host's side of the guest agent: requests out, messages in as an [`EventLog`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use guest_protocol::{Access, Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, TaskState};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+
+use super::event_log::{EventLog, WaitError};
+use super::transcript::{Recorded, Recorder, Speaker};
+
+/// The agent of one guest. Clones share the connection.
+#[derive(Clone)]
+pub struct Agent {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    write: Mutex<Recorded<WriteHalf<UnixStream>>>,
+    messages: EventLog<Message>,
+    next_id: AtomicU64,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+/// The agent did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// It says so itself.
+    #[error("the agent could not {what}: {}", failure.message)]
+    Failed {
+        /// What was asked for.
+        what: String,
+        /// What it says.
+        failure: Failure,
+    },
+    /// It says nothing.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+    /// The request could not be sent.
+    #[error("cannot send a request to the agent: {0}")]
+    Send(#[source] std::io::Error),
+    /// It speaks another protocol.
+    #[error("the guest's agent speaks protocol version {theirs}, this harness {ours}: rebuild the guest image (delete the cache's initramfs folder)", ours = guest_protocol::VERSION)]
+    Version {
+        /// The guest's version.
+        theirs: u32,
+    },
+    /// It answered with another kind of reply than the request has.
+    #[error("the agent answered {what} with {reply:?}")]
+    Reply {
+        /// What was asked for.
+        what: String,
+        /// What came.
+        reply: Reply,
+    },
+}
+
+/// Who the guest is, from its first words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// `uname -r`.
+    pub kernel: String,
+    /// Online CPUs.
+    pub cpus: u32,
+    /// The guest's monotonic clock then, in nanoseconds.
+    pub at: u64,
+}
+
+impl Agent {
+    /// Takes over a connection on which a guest will say hello.
+    pub fn open(stream: UnixStream, record: Recorder) -> Agent {
+        let (read, write) = tokio::io::split(stream);
+        let read = Recorded::new(read, Speaker::Guest, record.clone());
+        let messages = EventLog::default();
+        let reader = tokio::spawn(read_messages(read, messages.clone()));
+        let write = Mutex::new(Recorded::new(write, Speaker::Host, record));
+        Agent { shared: Arc::new(Shared { write, messages, next_id: AtomicU64::new(1), reader }) }
+    }
+
+    /// All that the guest said and will say.
+    pub fn messages(&self) -> &EventLog<Message> {
+        &self.shared.messages
+    }
+
+    /// Waits for the guest's first words.
+    ///
+    /// # Errors
+    /// [`AgentError::Wait`], [`AgentError::Version`].
+    pub async fn hello(&self, within: Duration) -> Result<Hello, AgentError> {
+        let pick = |message: &Message| match message {
+            Message::Hello { version, kernel, cpus, at } => {
+                Some((*version, Hello { kernel: kernel.clone(), cpus: *cpus, at: *at }))
+            }
+            _ => None,
+        };
+        let (theirs, hello) = self.messages().wait(0, within, "the agent's first words", pick).await?;
+        if theirs == guest_protocol::VERSION { Ok(hello) } else { Err(AgentError::Version { theirs }) }
+    }
+
+    /// Sends a request and returns its operation, without waiting for anything.
+    ///
+    /// # Errors
+    /// [`AgentError::Send`].
+    pub async fn start(&self, command: Command) -> Result<Operation, AgentError> {
+        let id = OpId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
+        let what = describe(&command);
+        let from = self.messages().position();
+        let line = guest_protocol::encode(&Request { id, command }).map_err(|e| AgentError::Send(e.into()))?;
+        let mut write = self.shared.write.lock().await;
+        write.write_all(line.as_bytes()).await.map_err(AgentError::Send)?;
+        write.flush().await.map_err(AgentError::Send)?;
+        Ok(Operation { agent: self.clone(), id, what, from })
+    }
+
+    /// Sends a request and waits until it is done.
+    ///
+    /// # Errors
+    /// Any [`AgentError`].
+    pub async fn call(&self, command: Command, within: Duration) -> Result<Reply, AgentError> {
+        self.start(command).await?.done(within).await
+    }
+
+    /// The names in a folder of the guest.
+    ///
+    /// # Errors
+    /// Any [`AgentError`].
+    pub async fn list(&self, path: &str, within: Duration) -> Result<Vec<String>, AgentError> {
+        let operation = self.start(Command::List { path: path.to_owned() }).await?;
+        match operation.done(within).await? {
+            Reply::Names(names) => Ok(names),
+            reply => Err(operation.unexpected(reply)),
+        }
+    }
+
+    /// Tasks that are in D state, or have one of these functions on their kernel stack.
+    ///
+    /// # Errors
+    /// Any [`AgentError`].
+    pub async fn tasks(&self, in_functions: &[&str], within: Duration) -> Result<Vec<TaskState>, AgentError> {
+        let in_functions = in_functions.iter().map(|&name| name.to_owned()).collect();
+        let operation = self.start(Command::Tasks { in_functions }).await?;
+        match operation.done(within).await? {
+            Reply::Tasks(tasks) => Ok(tasks),
+            reply => Err(operation.unexpected(reply)),
+        }
+    }
+}
+
+/// One operation in the guest.
+#[derive(Clone)]
+pub struct Operation {
+    agent: Agent,
+    id: OpId,
+    what: String,
+    from: usize,
+}
+
+impl Operation {
+    /// Its id, to name it as the target of another command.
+    pub fn id(&self) -> OpId {
+        self.id
+    }
+
+    fn unexpected(&self, reply: Reply) -> AgentError {
+        AgentError::Reply { what: self.what.clone(), reply }
+    }
+
+    /// Waits until it is over.
+    ///
+    /// # Errors
+    /// [`AgentError::Failed`] if it could not be done, [`AgentError::Wait`] if it is not over in time.
+    pub async fn done(&self, within: Duration) -> Result<Reply, AgentError> {
+        let pick = |message: &Message| match message {
+            Message::Done { id, outcome, .. } if *id == self.id => Some(outcome.clone()),
+            _ => None,
+        };
+        let awaited = format!("the end of: {}", self.what);
+        match self.agent.messages().wait(self.from, within, &awaited, pick).await? {
+            Outcome::Ok(reply) => Ok(reply),
+            Outcome::Err(failure) => Err(AgentError::Failed { what: self.what.clone(), failure }),
+        }
+    }
+
+    /// Waits until it is over, for a read or a write.
+    ///
+    /// # Errors
+    /// As [`Operation::done`].
+    pub async fn accessed(&self, within: Duration) -> Result<Access, AgentError> {
+        match self.done(within).await? {
+            Reply::Access(access) => Ok(access),
+            reply => Err(self.unexpected(reply)),
+        }
+    }
+
+    /// Waits for a step of it; an operation that ends in failure before that is an error at once.
+    ///
+    /// # Errors
+    /// As [`Operation::done`].
+    pub async fn progress<R>(
+        &self,
+        within: Duration,
+        awaited: &str,
+        mut pick: impl FnMut(&Progress) -> Option<R>,
+    ) -> Result<R, AgentError> {
+        let pick = |message: &Message| match message {
+            Message::Progress { id, progress, .. } if *id == self.id => pick(progress).map(Ok),
+            Message::Done { id, outcome: Outcome::Err(failure), .. } if *id == self.id => Some(Err(failure.clone())),
+            _ => None,
+        };
+        self.agent
+            .messages()
+            .wait(self.from, within, awaited, pick)
+            .await?
+            .map_err(|failure| AgentError::Failed { what: self.what.clone(), failure })
+    }
+
+    /// All steps of it so far that `pick` takes.
+    pub fn steps<R>(&self, mut pick: impl FnMut(u64, &Progress) -> Option<R>) -> Vec<R> {
+        self.agent.messages().collect(self.from, |message| match message {
+            Message::Progress { id, at, progress } if *id == self.id => pick(*at, progress),
+            _ => None,
+        })
+    }
+
+    /// Where it is: the tasks of its process.
+    ///
+    /// # Errors
+    /// Any [`AgentError`].
+    pub async fn whereabouts(&self, within: Duration) -> Result<Vec<TaskState>, AgentError> {
+        let operation = self.agent.start(Command::Where { target: self.id }).await?;
+        match operation.done(within).await? {
+            Reply::Tasks(tasks) => Ok(tasks),
+            reply => Err(operation.unexpected(reply)),
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// A request in the words of an error message.
+fn describe(command: &Command) -> String {
+    match command {
+        Command::Read { path } => format!("read {path}"),
+        Command::Write { path, data, .. } => format!("write {data:?} to {path}"),
+        Command::Bind { bdf, driver } => format!("bind {bdf} to {driver}"),
+        Command::Own { bdf, .. } => format!("own {bdf} through vfio"),
+        Command::Watch { source, .. } => format!("watch {source:?}"),
+        other => format!("{other:?}"),
+    }
+}
+
+async fn read_messages(read: Recorded<ReadHalf<UnixStream>>, messages: EventLog<Message>) {
+    let mut lines = BufReader::new(read).lines();
+    loop {
+        match lines.next_line().await {
+            Ok(Some(line)) => match guest_protocol::decode(&line) {
+                Ok(message) => messages.push(message),
+                Err(error) => return messages.close(&error.to_string()),
+            },
+            // QEMU is ending; who watches its process closes the log, with the reason.
+            Ok(None) => return,
+            Err(error) => return messages.close(&format!("the agent's channel broke: {error}")),
+        }
+    }
+}

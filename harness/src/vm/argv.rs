@@ -1,0 +1,177 @@
+//! QEMU's command line as a pure function of what is wanted.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::topology::{Function, Hotplug, Model, RootPort, Topology};
+
+/// Who runs the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accel {
+    /// The CPU, through `/dev/kvm`.
+    Kvm,
+    /// QEMU's translator.
+    Tcg,
+}
+
+impl Accel {
+    /// QEMU's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Accel::Kvm => "kvm",
+            Accel::Tcg => "tcg",
+        }
+    }
+}
+
+/// All that a guest is made of.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The PCI hardware under test.
+    pub topology: Topology,
+    /// Who owns the slots.
+    pub hotplug: Hotplug,
+    /// Who runs the instructions.
+    pub accel: Accel,
+    /// The kernel, a bzImage.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initrd: PathBuf,
+    /// Words for the kernel's command line beyond [`COMMAND_LINE`].
+    pub append: Vec<String>,
+}
+
+/// Where a QEMU process meets its harness: sockets on which the harness listens already, and the console's file.
+#[derive(Clone, Debug)]
+pub struct Channels {
+    /// Unix socket for QMP.
+    pub qmp: PathBuf,
+    /// Unix socket for the agent's virtio-serial port.
+    pub agent: PathBuf,
+    /// File for the serial console.
+    pub console: PathBuf,
+}
+
+/// Virtual CPUs: two, as the scenarios pin readers and writers against each other.
+pub const CPUS: u32 = 2;
+
+/// Memory of a guest, in MiB.
+pub const MEMORY_MIB: u32 = 512;
+
+/// What every guest's kernel is told.
+///
+/// - `panic=-1` with `-no-reboot`: a panic ends QEMU at once.
+/// - `vfio_pci.enable_sriov=1`: a PF under vfio-pci may have VFs.
+/// - `dyndbg`: acpiphp says "Eject request" at debug level only, and that is the proof of its path.
+/// - `sysctl`: hung tasks show in the log while the guest still lives.
+/// - `nohz=off lapic=notscdeadline`: under TCG on a loaded host, guests sometimes lose timer wake-ups otherwise.
+pub const COMMAND_LINE: &[&str] = &[
+    "console=ttyS0",
+    "panic=-1",
+    "intel_iommu=on",
+    "vfio_pci.enable_sriov=1",
+    "dyndbg=\"file drivers/pci/hotplug/acpiphp_glue.c +p\"",
+    "sysctl.kernel.hung_task_timeout_secs=10",
+    "nohz=off",
+    "lapic=notscdeadline",
+];
+
+impl Machine {
+    /// The kernel's whole command line.
+    pub fn command_line(&self) -> String {
+        let own = self.append.iter().map(String::as_str);
+        COMMAND_LINE.iter().copied().chain(own).collect::<Vec<_>>().join(" ")
+    }
+
+    /// QEMU's arguments, without the program.
+    pub fn argv(&self, channels: &Channels) -> Vec<String> {
+        let mut argv = Vec::new();
+        let mut add = |words: &[&str]| argv.extend(words.iter().map(|&word| word.to_owned()));
+        add(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+        add(&["-machine", "q35,kernel-irqchip=split", "-accel", self.accel.name()]);
+        if self.accel == Accel::Kvm {
+            add(&["-cpu", "host"]);
+        }
+        add(&["-smp", &CPUS.to_string(), "-m", &MEMORY_MIB.to_string()]);
+        add(&["-global", self.hotplug.global()]);
+        add(&["-kernel", &text(&self.kernel), "-initrd", &text(&self.initrd), "-append", &self.command_line()]);
+        add(&["-chardev", &format!("socket,id=qmp,path={}", text(&channels.qmp)), "-mon", "chardev=qmp,mode=control"]);
+        add(&["-chardev", &format!("file,id=console,path={}", text(&channels.console)), "-serial", "chardev:console"]);
+        add(&["-device", "intel-iommu,intremap=on"]);
+        add(&["-device", "virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3"]);
+        add(&["-chardev", &format!("socket,id=agent,path={}", text(&channels.agent))]);
+        add(&["-device", &format!("virtserialport,chardev=agent,name={}", guest_protocol::PORT_NAME)]);
+        for port in &self.topology.ports {
+            add(&["-device", &port_argument(port)]);
+            for (number, function) in port.functions.iter().enumerate() {
+                function_arguments(port, number, function).iter().for_each(|argument| add(&[argument]));
+            }
+        }
+        argv
+    }
+}
+
+impl Hotplug {
+    /// The machine property that decides it (QEMU `hw/acpi/ich9.c`).
+    fn global(self) -> &'static str {
+        match self {
+            Hotplug::Native => "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
+            Hotplug::Acpi => "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on",
+        }
+    }
+}
+
+fn port_argument(port: &RootPort) -> String {
+    let RootPort { id, device, slot, .. } = port;
+    format!("pcie-root-port,id={id},bus=pcie.0,addr={device:#x},chassis={slot},slot={slot}")
+}
+
+/// A network card gets a cable into a hub of its own: the link is up, and nothing is at its other end.
+fn function_arguments(port: &RootPort, number: usize, function: &Function) -> [String; 4] {
+    let (bus, id) = (&port.id, &function.id);
+    let cable = format!("hubport,id={id}-cable,hubid={}", u32::from(port.slot) * 8 + number as u32);
+    let device = match function.model {
+        Model::Igb => format!("igb,id={id},bus={bus},addr=0.{number},netdev={id}-cable"),
+    };
+    ["-netdev".to_owned(), cable, "-device".to_owned(), device]
+}
+
+/// A path as QEMU's option parser wants it: a comma is doubled.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(hotplug: Hotplug, accel: Accel) -> Machine {
+        Machine {
+            topology: Topology::igb(),
+            hotplug,
+            accel,
+            kernel: "/c/bzImage".into(),
+            initrd: "/c/initramfs".into(),
+            append: vec!["preempt=full".to_owned()],
+        }
+    }
+
+    fn argv(machine: &Machine) -> Vec<String> {
+        machine.argv(&Channels { qmp: "/s/qmp".into(), agent: "/s/agent".into(), console: "/e,v/console.log".into() })
+    }
+
+    #[test]
+    fn one_igb() {
+        insta::assert_snapshot!(argv(&machine(Hotplug::Native, Accel::Tcg)).join("\n"));
+    }
+
+    #[test]
+    fn accelerator_and_hotplug_change_just_their_words() {
+        let tcg = argv(&machine(Hotplug::Native, Accel::Tcg));
+        let kvm = argv(&machine(Hotplug::Acpi, Accel::Kvm));
+        let added: Vec<_> = kvm.iter().filter(|word| !tcg.contains(word)).collect();
+        assert_eq!(added, ["kvm", "-cpu", "host", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on"]);
+    }
+}

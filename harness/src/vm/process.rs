@@ -1,0 +1,108 @@
+//! A QEMU process: it dies with the harness, and what it said goes into every error about it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A running QEMU. Dropping it kills it.
+#[derive(Debug)]
+pub struct Process {
+    ended: watch::Receiver<Option<Arc<str>>>,
+    keeper: JoinHandle<()>,
+}
+
+/// QEMU could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start {program}: {source}", program = program.display())]
+pub struct SpawnError {
+    program: PathBuf,
+    source: std::io::Error,
+}
+
+/// Lines of QEMU's stderr that an error repeats.
+const KEPT: usize = 12;
+
+/// The QEMU to run: `IOV_REGRESS_QEMU`, else `qemu-system-x86_64` on the path.
+pub fn program() -> OsString {
+    std::env::var_os("IOV_REGRESS_QEMU").filter(|path| !path.is_empty()).unwrap_or_else(|| "qemu-system-x86_64".into())
+}
+
+impl Process {
+    /// Starts QEMU. It is in a process group of its own, so that a terminal's Ctrl-C reaches the harness alone, and the
+    /// kernel kills it when the harness dies (`setpriv` of util-linux sets that up and becomes QEMU).
+    ///
+    /// # Errors
+    /// [`SpawnError`].
+    pub fn start(argv: &[String]) -> Result<Process, SpawnError> {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program()).args(argv);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.process_group(0).kill_on_drop(true);
+        let mut child =
+            command.spawn().map_err(|source| SpawnError { program: Path::new("setpriv").into(), source })?;
+        let stderr = child.stderr.take();
+        let (tell, ended) = watch::channel(None);
+        let keeper = tokio::spawn(async move {
+            let epitaph = keep(child, stderr).await;
+            let _ = tell.send(Some(epitaph.into()));
+        });
+        Ok(Process { ended, keeper })
+    }
+
+    /// Waits for the end of QEMU and returns how it came, with the last lines of its stderr.
+    pub async fn ended(&self) -> Arc<str> {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await.map(|epitaph| epitaph.clone()) {
+            Ok(Some(epitaph)) => epitaph,
+            // The keeper is gone without a word: it was aborted, which kills QEMU.
+            _ => "QEMU was killed by the harness".into(),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+async fn keep(mut child: Child, stderr: Option<ChildStderr>) -> String {
+    let last = Arc::new(Mutex::new(Vec::new()));
+    let listen = async {
+        let Some(stderr) = stderr else { return };
+        let mut lines = BufReader::new(stderr).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.len() == KEPT {
+                last.remove(0);
+            }
+            last.push(line);
+        }
+    };
+    let (status, ()) = tokio::join!(child.wait(), listen);
+    let status = match status {
+        Ok(status) => format!("QEMU ended ({status})"),
+        Err(error) => format!("QEMU ended (its status is not known: {error})"),
+    };
+    let last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_empty() { status } else { format!("{status}; it said: {}", last.join(" | ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_bad_argument_is_told_in_its_own_words() {
+        // Needs no QEMU: without one, setpriv itself says what it could not execute.
+        let process = Process::start(&["-no-such-option".to_owned()]).unwrap();
+        let epitaph = tokio::time::timeout(std::time::Duration::from_secs(20), process.ended()).await.unwrap();
+        assert!(epitaph.starts_with("QEMU ended (exit status: ") && epitaph.contains("it said: "), "{epitaph}");
+    }
+}

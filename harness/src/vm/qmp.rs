@@ -1,0 +1,135 @@
+//! QEMU's machine protocol: commands, and events as an [`EventLog`].
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use qapi::futures::{QapiService, QmpStreamTokio};
+use qapi::qmp;
+use tokio::io::{ReadHalf, WriteHalf};
+use tokio::net::UnixStream;
+
+use super::event_log::{EventLog, WaitError};
+use super::transcript::{Recorded, Recorder, Speaker};
+
+type Sink = QmpStreamTokio<Recorded<WriteHalf<UnixStream>>>;
+type Source = QmpStreamTokio<Recorded<ReadHalf<UnixStream>>>;
+
+/// How long QEMU may take to answer a command: it does so from its main loop, at once unless the host is overloaded.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// A negotiated QMP connection.
+pub struct Qmp {
+    service: QapiService<Sink>,
+    events: EventLog<qmp::Event>,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+/// QMP did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum QmpError {
+    /// QEMU refused a command, or the connection broke.
+    #[error("QMP command {command}: {source}")]
+    Command {
+        /// Its name.
+        command: &'static str,
+        /// What QEMU says.
+        source: qapi::ExecuteError,
+    },
+    /// No answer.
+    #[error("QMP command {command}: no answer within {within:?}")]
+    Silent {
+        /// Its name.
+        command: &'static str,
+        /// How long was waited.
+        within: Duration,
+    },
+    /// The greeting failed.
+    #[error("QMP greeting: {0}")]
+    Greeting(#[from] std::io::Error),
+    /// The human monitor answered something else than expected.
+    #[error("monitor command {command:?} answered {answer:?}, expected {expected}")]
+    Monitor {
+        /// The command.
+        command: String,
+        /// The answer.
+        answer: String,
+        /// What it should have been.
+        expected: &'static str,
+    },
+}
+
+impl Qmp {
+    /// Greets and negotiates over a fresh connection.
+    ///
+    /// # Errors
+    /// [`QmpError::Greeting`].
+    pub async fn open(stream: UnixStream, record: Recorder) -> Result<Qmp, QmpError> {
+        let (read, write) = tokio::io::split(stream);
+        let read = Recorded::new(read, Speaker::Guest, record.clone());
+        let write = Recorded::new(write, Speaker::Host, record);
+        let stream = QmpStreamTokio::open_split(read, write).await?.negotiate().await?;
+        let (service, source) = stream.into_parts();
+        let events = EventLog::default();
+        let reader = tokio::spawn(read_events(source, events.clone()));
+        Ok(Qmp { service, events, reader })
+    }
+
+    /// The events so far and to come.
+    pub fn events(&self) -> &EventLog<qmp::Event> {
+        &self.events
+    }
+
+    /// Executes a command.
+    ///
+    /// # Errors
+    /// QEMU's refusal, a broken connection, or no answer in time.
+    pub async fn execute<C: qmp::QmpCommand>(&self, command: C) -> Result<C::Ok, QmpError>
+    where
+        Sink: futures_util::Sink<qapi::Execute<C, u32>, Error = std::io::Error> + Unpin,
+    {
+        match tokio::time::timeout(ANSWER, self.service.execute(command)).await {
+            Ok(result) => result.map_err(|source| QmpError::Command { command: C::NAME, source }),
+            Err(_) => Err(QmpError::Silent { command: C::NAME, within: ANSWER }),
+        }
+    }
+
+    /// Executes a command of the human monitor and returns what it prints.
+    ///
+    /// # Errors
+    /// Those of [`Qmp::execute`]. The monitor reports its own errors as text.
+    pub async fn monitor(&self, command_line: &str) -> Result<String, QmpError> {
+        let command = qmp::human_monitor_command { cpu_index: None, command_line: command_line.to_owned() };
+        Ok(self.execute(command).await?.trim().to_owned())
+    }
+
+    /// Waits for QEMU to say that the device with this id is gone. It says so for each VF as well, without an id.
+    ///
+    /// # Errors
+    /// [`WaitError`].
+    pub async fn device_deleted(&self, from: usize, id: &str, within: Duration) -> Result<(), WaitError> {
+        let awaited = format!("QMP event DEVICE_DELETED of {id}");
+        let pick = |event: &qmp::Event| match event {
+            qmp::Event::DEVICE_DELETED { data, .. } => (data.device.as_deref() == Some(id)).then_some(()),
+            _ => None,
+        };
+        self.events.wait(from, within, &awaited, pick).await
+    }
+}
+
+impl Drop for Qmp {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+async fn read_events(mut source: qapi::futures::QapiEvents<Source>, events: EventLog<qmp::Event>) {
+    while let Some(event) = source.next().await {
+        match event {
+            Ok(event) => events.push(event),
+            // An event that the schema of the qapi crate does not have: it is in the transcript, and not awaited here.
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {}
+            Err(error) => return events.close(&format!("the QMP connection broke: {error}")),
+        }
+    }
+    // QEMU is ending; who watches its process closes the log, with the reason.
+}
