@@ -1,5 +1,12 @@
 //! Virtual machines with hardware to pull out, and verdicts on the kernels in them.
 
+pub mod error;
+pub mod guest;
+pub mod removal;
+pub mod scale;
+pub mod stack;
+pub mod stuck;
 pub mod trigger;
 pub mod verdict;
 pub mod vm;
+mod yank;

@@ -1,0 +1,141 @@
+//! Taking a device away, and proving from the guest's own log which way it went.
+
+use std::time::Duration;
+
+use guest_protocol::{Command, Message, Sched};
+use qapi::qmp;
+
+use crate::error::Error;
+use crate::guest::Pf;
+use crate::trigger::Trigger;
+use crate::vm::Vm;
+use crate::vm::agent::Operation;
+use crate::vm::event_log::WaitError;
+use crate::yank;
+
+/// A removal that has been set off.
+pub struct Removal {
+    trigger: Trigger,
+    pf: Pf,
+    messages: usize,
+    events: usize,
+    /// The write to `remove`, for that trigger.
+    write: Option<Operation>,
+}
+
+/// What the guest's log says if a device goes one way, and what if it goes another.
+struct Path {
+    /// A kernel message that this path alone prints.
+    proof: Option<&'static str>,
+    /// Messages of the other paths.
+    others: &'static [&'static str],
+}
+
+/// `drivers/pci/hotplug/pciehp_ctrl.c`, `pciehp_handle_button_press()`.
+const BUTTON: &str = "Button press: will power off in 5 sec";
+/// `drivers/pci/hotplug/pciehp_ctrl.c`, `pciehp_handle_presence_or_link_change()`.
+const PRESENCE: &str = "Card not present";
+/// `drivers/pci/hotplug/acpiphp_glue.c`, `hotplug_event()`; at debug level.
+const EJECT: &str = "Eject request in";
+
+fn path(trigger: Trigger) -> Path {
+    match trigger {
+        Trigger::DeviceDel => Path { proof: Some(BUTTON), others: &[EJECT] },
+        Trigger::DeviceDelAcpi => Path { proof: Some(EJECT), others: &[BUTTON, PRESENCE] },
+        Trigger::Yank => Path { proof: Some(PRESENCE), others: &[BUTTON, EJECT] },
+        Trigger::SysfsRemove => Path { proof: None, others: &[BUTTON, PRESENCE, EJECT] },
+    }
+}
+
+impl Removal {
+    /// Sets a removal off. Nothing is awaited but that it was accepted.
+    ///
+    /// # Errors
+    /// QMP's or the agent's.
+    pub async fn start(vm: &Vm, pf: &Pf, trigger: Trigger) -> Result<Removal, Error> {
+        let messages = vm.agent().messages().position();
+        let events = vm.qmp().events().position();
+        let mut write = None;
+        match trigger {
+            Trigger::DeviceDel | Trigger::DeviceDelAcpi => {
+                vm.qmp().execute(qmp::device_del { id: pf.function.id.clone() }).await?;
+            }
+            Trigger::Yank => yank::yank(vm.qmp(), &pf.port).await?,
+            Trigger::SysfsRemove => {
+                let path = pf.attribute("remove");
+                let command = Command::Write { path, data: "1".to_owned(), sched: Sched::default() };
+                write = Some(vm.agent().start(command).await?);
+            }
+        }
+        Ok(Removal { trigger, pf: pf.clone(), messages, events, write })
+    }
+
+    /// Waits until the guest has removed the device, as far as each trigger tells: the PF's `remove` uevent always; QEMU's
+    /// `DEVICE_DELETED` where the guest has to let go of the slot first; the end of the write to `remove`.
+    ///
+    /// # Errors
+    /// [`WaitError`] of the first that does not come.
+    pub async fn completed(&self, vm: &Vm, within: Duration) -> Result<(), Error> {
+        let devpath = self.pf.devpath();
+        let removed = |message: &Message| match message {
+            Message::Uevent { uevent, .. } => (uevent.action == "remove" && uevent.devpath == devpath).then_some(()),
+            _ => None,
+        };
+        let awaited = format!("the remove uevent of {}", self.pf.bdf);
+        vm.agent().messages().wait(self.messages, within, &awaited, removed).await?;
+        match self.trigger {
+            Trigger::DeviceDel | Trigger::DeviceDelAcpi => {
+                vm.qmp().device_deleted(self.events, &self.pf.function.id, within).await?;
+            }
+            // QEMU sent the event when the power was cut: it says nothing about the guest.
+            Trigger::Yank => {}
+            Trigger::SysfsRemove => {
+                if let Some(write) = &self.write {
+                    let access = write.accessed(within).await?;
+                    access.value.map_err(|errno| Error::Refused { path: access.path, errno })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Which way the removal went, in the guest's own words.
+    ///
+    /// # Errors
+    /// [`Error::WrongPath`] if it went another way than the trigger claims, or gave no sign of any.
+    pub async fn proof(&self, vm: &Vm, within: Duration) -> Result<String, Error> {
+        let path = path(self.trigger);
+        let text = |message: &Message, needle: &str| match message {
+            Message::Kmsg { text, .. } if text.contains(needle) => Some(text.clone()),
+            _ => None,
+        };
+        let log = vm.agent().messages();
+        let proof = match path.proof {
+            Some(needle) => {
+                let awaited = format!("the kernel message \"{needle}\", which proves {}", self.trigger);
+                log.wait(self.messages, within, &awaited, |message| text(message, needle)).await
+            }
+            None => self.sysfs_proof(vm, within).await,
+        };
+        let wrong = |why| Error::WrongPath { trigger: self.trigger, why };
+        let proof = proof.map_err(|error| wrong(error.to_string()))?;
+        for other in path.others {
+            if let Some(line) = log.collect(self.messages, |message| text(message, other)).first() {
+                return Err(wrong(format!("the kernel also said \"{line}\"")));
+            }
+        }
+        Ok(proof)
+    }
+
+    /// No kernel message tells of a removal through sysfs: the process that writes to `remove` is the proof.
+    async fn sysfs_proof(&self, vm: &Vm, within: Duration) -> Result<String, WaitError> {
+        let Some(write) = &self.write else { return Ok(String::new()) };
+        let started = |message: &Message| match message {
+            Message::Started { id, pid, .. } if *id == write.id() => Some(*pid),
+            _ => None,
+        };
+        let pid =
+            vm.agent().messages().wait(self.messages, within, "the process that writes to remove", started).await?;
+        Ok(format!("process {pid} wrote 1 to {}", self.pf.attribute("remove")))
+    }
+}

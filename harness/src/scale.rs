@@ -1,0 +1,24 @@
+//! One factor for all deadlines.
+
+use std::time::Duration;
+
+use crate::vm::argv::Accel;
+
+/// How much longer things take than on a machine with KVM.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scale(f64);
+
+impl Scale {
+    /// The factor of an accelerator. 3 for emulation is syzkaller's figure too.
+    pub fn of(accel: Accel) -> Scale {
+        match accel {
+            Accel::Kvm => Scale(1.0),
+            Accel::Tcg => Scale(3.0),
+        }
+    }
+
+    /// A deadline that is `seconds` on a machine with KVM.
+    pub fn seconds(self, seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds * self.0)
+    }
+}

@@ -1,0 +1,79 @@
+//! Reading a kernel stack: the function that matters is the one that wanted to wait, not those that wait for it.
+
+use guest_protocol::TaskState;
+
+/// Functions that are how a task waits: the scheduler and the locking and waiting primitives (`kernel/sched`,
+/// `kernel/locking`). What called them is where the task is stuck.
+const PRIMITIVES: &[&str] = &[
+    "__schedule",
+    "schedule",
+    "schedule_",
+    "__mutex_lock",
+    "mutex_lock",
+    "rwsem_",
+    "__down",
+    "down_",
+    "down",
+    "rt_mutex_",
+    "wait_for_completion",
+    "__wait_for_common",
+    "__wait_for",
+    "do_wait_for_common",
+    "wait_for_common",
+    "io_schedule",
+    "preempt_schedule",
+    "msleep",
+    "ssleep",
+];
+
+/// The innermost function of a stack that is not a way of waiting, without compiler suffixes.
+pub fn function(stack: &[String]) -> Option<&str> {
+    stack.iter().map(|frame| base(frame)).find(|name| !is_primitive(name))
+}
+
+/// Whether a function is anywhere on a task's stack.
+pub fn is_in(task: &TaskState, function: &str) -> bool {
+    task.stack.iter().any(|frame| base(frame) == function)
+}
+
+/// A frame's function without what the compiler appended (`.isra.0`, `.constprop.0`, `.part.0`).
+fn base(frame: &str) -> &str {
+    frame.split(['.', '+']).next().unwrap_or(frame)
+}
+
+fn is_primitive(name: &str) -> bool {
+    PRIMITIVES.iter().any(|primitive| match primitive.strip_suffix('_') {
+        Some(_) => name.starts_with(primitive),
+        None => name == *primitive || name.strip_prefix(primitive).is_some_and(|rest| rest.starts_with('_')),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(frames: &[&str]) -> Option<String> {
+        let stack: Vec<_> = frames.iter().map(|&frame| frame.to_owned()).collect();
+        function(&stack).map(str::to_owned)
+    }
+
+    #[test]
+    fn ways_of_waiting_are_passed_over() {
+        for (frames, expected) in [
+            (&["__mutex_lock.constprop.0", "sriov_numvfs_show", "dev_attr_show"][..], Some("sriov_numvfs_show")),
+            (&["schedule_preempt_disabled", "mutex_lock", "driver_override_show.isra.0"], Some("driver_override_show")),
+            (
+                &["__wait_for_common", "wait_for_completion_interruptible_timeout", "vfio_unregister_group_dev"],
+                Some("vfio_unregister_group_dev"),
+            ),
+            (&["rwsem_down_write_slowpath", "down_write", "pci_bus_add_device"], Some("pci_bus_add_device")),
+            // Names that only begin alike are not primitives.
+            (&["downgrade_it"], Some("downgrade_it")),
+            (&["scheduled_work"], Some("scheduled_work")),
+            (&["__schedule"], None),
+            (&[], None),
+        ] {
+            assert_eq!(named(frames).as_deref(), expected, "{frames:?}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Telling a task that is stuck in the kernel from one that is slow: by what the kernel says of it, never by time alone.
+
+use std::time::Duration;
+
+use guest_protocol::TaskState;
+use serde_json::json;
+
+use crate::error::Error;
+use crate::guest::Guest;
+use crate::stack;
+use crate::vm::agent::{AgentError, Operation};
+
+/// A task that sleeps uninterruptibly at one place of the kernel.
+#[derive(Clone, Debug)]
+pub struct Stuck {
+    /// The task.
+    pub task: TaskState,
+    /// The function that wanted to wait.
+    pub function: String,
+    /// For how long it was seen there, at least.
+    pub seen_for: Duration,
+}
+
+/// What became of something awaited.
+#[derive(Debug)]
+pub enum Came<T> {
+    /// It came.
+    Yes(T),
+    /// It did not: its task is stuck.
+    Stuck(Stuck),
+}
+
+/// How long something prompt may take before one looks where it is, and how long between two looks; on a machine with
+/// KVM, in seconds. A task is stuck if two looks in a row find it in D state with the very same stack.
+const LOOK: f64 = 0.7;
+/// How long to go on looking, in seconds, before giving up without an answer.
+const GIVE_UP: f64 = 40.0;
+
+impl Guest {
+    /// Awaits something of an operation that should come promptly; when it does not, finds out whether the operation's
+    /// process is stuck in the kernel.
+    ///
+    /// # Errors
+    /// Those of the wait. If nothing came and nothing is stuck either, the deadline that passed: no verdict.
+    pub async fn unless_stuck<T>(
+        &self,
+        operation: &Operation,
+        mut wait: impl AsyncFnMut(Duration) -> Result<T, AgentError>,
+    ) -> Result<Came<T>, Error> {
+        let began = tokio::time::Instant::now();
+        let mut before: Option<(TaskState, tokio::time::Instant)> = None;
+        loop {
+            let error = match wait(self.seconds(LOOK)).await {
+                Ok(found) => return Ok(Came::Yes(found)),
+                Err(error) => Error::from(error),
+            };
+            if !error.is_deadline() {
+                return Err(error);
+            }
+            let tasks = operation.whereabouts(self.prompt()).await?;
+            let now = tasks.into_iter().find(|task| task.state == 'D' && stack::function(&task.stack).is_some());
+            match (&before, now) {
+                (Some((task, since)), Some(now)) if now.stack == task.stack => {
+                    let function = stack::function(&now.stack).unwrap_or_default().to_owned();
+                    return Ok(Came::Stuck(Stuck { task: now, function, seen_for: since.elapsed() }));
+                }
+                (_, now) => before = now.map(|task| (task, tokio::time::Instant::now())),
+            }
+            if began.elapsed() > self.seconds(GIVE_UP) {
+                return Err(error);
+            }
+        }
+    }
+
+    /// The tasks that wait for some owner to release a vfio device
+    /// (`drivers/vfio/vfio_main.c`, `vfio_unregister_group_dev()`).
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn removers_waiting(&self) -> Result<Vec<TaskState>, Error> {
+        let mut tasks = self.agent().tasks(&[WAITS_FOR_OWNER], self.prompt()).await?;
+        tasks.retain(|task| stack::is_in(task, WAITS_FOR_OWNER));
+        Ok(tasks)
+    }
+
+    /// Notes tasks and their stacks as evidence.
+    pub fn note_tasks(&self, what: &str, tasks: &[TaskState]) {
+        let tasks: Vec<_> = tasks
+            .iter()
+            .map(|task| {
+                json!({"comm": task.comm, "pid": task.pid, "tid": task.tid, "state": task.state.to_string(),
+                       "wchan": task.wchan, "stack": task.stack})
+            })
+            .collect();
+        self.note(what, tasks);
+    }
+}
+
+/// Where the remover of a vfio device waits for its owner.
+const WAITS_FOR_OWNER: &str = "vfio_unregister_group_dev";

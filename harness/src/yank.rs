@@ -1,0 +1,116 @@
+//! Surprise removal, from the host, over QMP alone.
+//!
+//! While the guest stands still, the monitor plays the guest's part in a slot power-off: it writes the root port's Slot
+//! Control register through the configuration mechanism's I/O ports, and QEMU (`hw/pci/pcie.c`,
+//! `pcie_cap_slot_write_config()`) unplugs what is in the slot at once. Then it puts the power back on, so that the guest
+//! wakes up to a powered slot whose card has gone: with the power off, pciehp says "Already disabled" and removes nothing.
+
+use qapi::qmp;
+
+use crate::vm::qmp::{Qmp, QmpError};
+use crate::vm::topology::RootPort;
+
+/// PCI configuration mechanism #1 (PCI Local Bus Specification 3.0, section 3.2.2.3.2).
+const CONFIG_ADDRESS: u16 = 0xcf8;
+const CONFIG_DATA: u16 = 0xcfc;
+/// Capabilities pointer (`PCI_CAPABILITY_LIST`).
+const CAPABILITIES: u8 = 0x34;
+/// `PCI_CAP_ID_EXP`.
+const PCI_EXPRESS: u8 = 0x10;
+/// Slot Control within the PCI Express capability (`PCI_EXP_SLTCTL`).
+const SLOT_CONTROL: u8 = 0x18;
+/// Power Controller Control off, Power Indicator off (`PCI_EXP_SLTCTL_PWR_OFF`, `PCI_EXP_SLTCTL_PWR_IND_OFF`).
+const POWER_OFF: u16 = 0x0700;
+/// Power Indicator on, with the controller's bit clear (`PCI_EXP_SLTCTL_PWR_IND_ON`).
+const POWER_ON: u16 = 0x0100;
+/// A capability list longer than this is a loop.
+const LONGEST_LIST: usize = 48;
+
+/// Takes the card out of a port's slot.
+///
+/// # Errors
+/// QMP's, or a monitor that answers in an unknown way. The guest may stand still then.
+pub async fn yank(qmp: &Qmp, port: &RootPort) -> Result<(), QmpError> {
+    qmp.execute(qmp::stop {}).await?;
+    let config = Config { qmp, device: port.device };
+    let slot_control = config.capability(PCI_EXPRESS).await? + SLOT_CONTROL;
+    let value = config.read16(slot_control).await?;
+    config.write16(slot_control, value | POWER_OFF).await?;
+    config.write16(slot_control, value & !POWER_OFF | POWER_ON).await?;
+    qmp.execute(qmp::cont {}).await?;
+    Ok(())
+}
+
+/// The configuration space of a device on bus 0, function 0.
+struct Config<'a> {
+    qmp: &'a Qmp,
+    device: u8,
+}
+
+impl Config<'_> {
+    /// Points the data port at a register; 16-bit accesses use its upper half where need be.
+    async fn select(&self, register: u8) -> Result<u16, QmpError> {
+        let address = 0x8000_0000 | u32::from(self.device) << 11 | u32::from(register & 0xfc);
+        self.silent(&format!("o/w {CONFIG_ADDRESS:#x} {address:#x}")).await?;
+        Ok(CONFIG_DATA + u16::from(register & 2))
+    }
+
+    async fn read16(&self, register: u8) -> Result<u16, QmpError> {
+        let port = self.select(register).await?;
+        let command = format!("i/h {port:#x}");
+        let answer = self.qmp.monitor(&command).await?;
+        parse_input(&answer).ok_or(QmpError::Monitor { command, answer, expected: "a 16-bit value" })
+    }
+
+    async fn write16(&self, register: u8, value: u16) -> Result<(), QmpError> {
+        let port = self.select(register).await?;
+        self.silent(&format!("o/h {port:#x} {value:#x}")).await
+    }
+
+    async fn silent(&self, command: &str) -> Result<(), QmpError> {
+        let answer = self.qmp.monitor(command).await?;
+        if answer.is_empty() {
+            return Ok(());
+        }
+        Err(QmpError::Monitor { command: command.to_owned(), answer, expected: "nothing" })
+    }
+
+    async fn capability(&self, wanted: u8) -> Result<u8, QmpError> {
+        let mut at = self.read16(CAPABILITIES).await?.to_le_bytes()[0];
+        for _ in 0..LONGEST_LIST {
+            if at == 0 {
+                break;
+            }
+            let [id, next] = self.read16(at).await?.to_le_bytes();
+            if id == wanted {
+                return Ok(at);
+            }
+            at = next;
+        }
+        Err(QmpError::Monitor {
+            command: format!("capability list of device {:#x}", self.device),
+            answer: "no such capability".to_owned(),
+            expected: "PCI Express",
+        })
+    }
+}
+
+/// The value in the answer to `i/h` (QEMU `monitor/hmp-cmds-target.c`, `hmp_ioport_read()`).
+fn parse_input(answer: &str) -> Option<u16> {
+    let value = answer.rsplit_once("= 0x")?.1;
+    u16::from_str_radix(value.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn monitor_answers() {
+        assert_eq!(parse_input("portw[0x0cfc] = 0x1048"), Some(0x1048));
+        assert_eq!(parse_input("portw[0x0cfc] = 0xffff\r\n"), Some(0xffff));
+        for bad in ["", "unknown command: 'i'", "portl[0x0cfc] = 0x12345678", "= 0x"] {
+            assert_eq!(parse_input(bad), None, "{bad}");
+        }
+    }
+}
