@@ -1,0 +1,98 @@
+//! What a build tells while it runs, and how it is told to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What a build tells while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildEvent {
+    /// Another process, or another thread, is at work on what this one needs.
+    Waiting {
+        /// What is waited for.
+        what: String,
+    },
+    /// The next step begins.
+    Step {
+        /// Which.
+        step: Step,
+        /// On what.
+        what: String,
+    },
+    /// The compiler has finished another object.
+    Objects {
+        /// Commands that make has run.
+        done: usize,
+        /// How many there will be, about: as many as last time.
+        about: usize,
+        /// Since compiling began.
+        elapsed: Duration,
+    },
+}
+
+/// The steps of a build, in their order. Not every build has every step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// The source is downloaded.
+    Fetch,
+    /// The source is unpacked.
+    Unpack,
+    /// The trees to build in are laid out.
+    Prepare,
+    /// Patches are applied.
+    Patch,
+    /// The configuration is made and checked.
+    Configure,
+    /// The kernel is compiled.
+    Compile,
+    /// The results are put into the cache.
+    Collect,
+}
+
+impl Step {
+    /// What is being done, as one says it.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Step::Fetch => "fetching",
+            Step::Unpack => "unpacking",
+            Step::Prepare => "preparing",
+            Step::Patch => "patching",
+            Step::Configure => "configuring",
+            Step::Compile => "compiling",
+            Step::Collect => "collecting",
+        }
+    }
+}
+
+/// Is told what happens in a build, from the thread that builds.
+pub trait Observer: Send + Sync {
+    /// Something has happened.
+    fn event(&self, event: BuildEvent);
+}
+
+impl<F: Fn(BuildEvent) + Send + Sync> Observer for F {
+    fn event(&self, event: BuildEvent) {
+        self(event);
+    }
+}
+
+/// Tells a build to stop. Clones belong together.
+#[derive(Clone, Debug, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    /// A token that has not been used.
+    pub fn new() -> CancelToken {
+        CancelToken::default()
+    }
+
+    /// Everything that was given this token stops what it does, within a fraction of a second.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether [`CancelToken::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,153 @@
+//! The manifest, `kernels.toml`: bases, variants, and the bugs that variants have.
+
+mod read;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::Bug;
+use crate::near::Unknown;
+
+/// The name of the manifest in its folder.
+pub const MANIFEST: &str = "kernels.toml";
+
+/// What `kernels.toml` says, checked: every reference in it leads somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// The unchanged kernels.
+    pub bases: Vec<Base>,
+    /// The kernels under test, in the order of the file.
+    pub variants: Vec<Variant>,
+    /// The bugs that variants have.
+    pub bugs: Vec<Bug>,
+}
+
+/// An unchanged kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Its name.
+    pub name: String,
+    /// Where its source comes from.
+    pub source: Source,
+    /// Configuration fragments, absolute, in the order in which they apply.
+    pub config: Vec<PathBuf>,
+}
+
+/// Where a kernel's source comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A Debian source package such as `linux-source-6.12`, fetched and verified by apt.
+    Package(String),
+    /// A tarball or a tree, absolute.
+    Path(PathBuf),
+}
+
+/// A kernel under test: a base with patches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// Its name.
+    pub name: String,
+    /// What it is, in one line.
+    pub about: String,
+    /// The name of its base.
+    pub base: String,
+    /// Patches, absolute, in the order in which they apply. None for the base as it is.
+    pub patches: Vec<PathBuf>,
+    /// Ids of the bugs it has.
+    pub bugs: Vec<String>,
+}
+
+/// What is wrong with the manifest.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What it says is not right.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    Invalid {
+        /// Its path.
+        path: PathBuf,
+        /// Line of the first wrong thing, from 1.
+        line: usize,
+        /// Column of the first wrong thing in characters, from 1.
+        column: usize,
+        /// What is wrong with it and what is allowed.
+        message: String,
+    },
+}
+
+impl Manifest {
+    /// Reads `kernels.toml` in a folder. The paths in it are relative to that folder.
+    ///
+    /// # Errors
+    /// [`ManifestError`]: the file cannot be read, is not TOML, has unknown keys, names something twice, or refers to a
+    /// base, a bug or a file that does not exist.
+    pub fn load(folder: &Path) -> Result<Manifest, ManifestError> {
+        let path = folder.join(MANIFEST);
+        let text = fs::read_to_string(&path).map_err(|source| ManifestError::Read { path: path.clone(), source })?;
+        read::manifest(&text, folder).map_err(|wrong| wrong.at(&path, &text))
+    }
+
+    /// A variant by name.
+    ///
+    /// # Errors
+    /// [`Unknown`], with the nearest name.
+    pub fn variant(&self, name: &str) -> Result<&Variant, Unknown> {
+        find("kernel", name, &self.variants, |variant| &variant.name)
+    }
+
+    /// A base by name.
+    ///
+    /// # Errors
+    /// [`Unknown`], with the nearest name.
+    pub fn base(&self, name: &str) -> Result<&Base, Unknown> {
+        find("base", name, &self.bases, |base| &base.name)
+    }
+
+    /// A bug by id.
+    ///
+    /// # Errors
+    /// [`Unknown`], with the nearest id.
+    pub fn bug(&self, id: &str) -> Result<&Bug, Unknown> {
+        find("bug", id, &self.bugs, |bug| &bug.id)
+    }
+}
+
+fn find<'a, T>(kind: &'static str, wanted: &str, all: &'a [T], name: fn(&T) -> &String) -> Result<&'a T, Unknown> {
+    all.iter()
+        .find(|one| name(one) == wanted)
+        .ok_or_else(|| Unknown::new(kind, wanted, all.iter().map(|one| name(one).as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_of_the_project_is_right() {
+        let manifest = Manifest::load(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let names: Vec<_> = manifest.variants.iter().map(|variant| variant.name.as_str()).collect();
+        assert_eq!(names, ["stock", "revert-only", "v2-series", "early-num-vfs", "sriov-mutex"]);
+        assert!(manifest.variant("stock").unwrap().patches.is_empty());
+        for bug in &manifest.bugs {
+            let has = manifest.variants.iter().filter(|variant| variant.bugs.contains(&bug.id)).count();
+            assert!(has > 0, "no variant has {}", bug.id);
+            assert!(has < names.len(), "every variant has {}: nothing shows that it can be absent", bug.id);
+        }
+    }
+
+    #[test]
+    fn every_patch_of_the_project_says_what_it_does_and_under_which_licence() {
+        let manifest = Manifest::load(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+        for patch in manifest.variants.iter().flat_map(|variant| &variant.patches) {
+            let text = fs::read_to_string(patch).unwrap();
+            assert!(text.starts_with("SPDX-License-Identifier: GPL-2.0-only\nSubject: "), "{}", patch.display());
+        }
+    }
+}

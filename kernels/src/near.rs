@@ -1,0 +1,74 @@
+//! "Did you mean": the known name that is nearest to one that is not known.
+
+/// The candidate that is most likely meant by `name`, if one is near enough to be worth saying.
+pub fn near<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (likeness(name, candidate), candidate))
+        .filter(|(likeness, _)| *likeness >= 0.7)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, candidate)| candidate)
+}
+
+fn likeness(name: &str, candidate: &str) -> f64 {
+    let (name, candidate) = (name.to_lowercase(), candidate.to_lowercase());
+    if name.len() >= 3 && candidate.contains(&name) {
+        return 0.9;
+    }
+    strsim::jaro_winkler(&name, &candidate).min(0.4 + strsim::normalized_damerau_levenshtein(&name, &candidate))
+}
+
+/// An unknown name, with what to say about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no {kind} `{name}`{}", hint(.near, .known))]
+pub struct Unknown {
+    /// What was looked for: a kernel, a bug, ...
+    pub kind: &'static str,
+    /// The name that is not known.
+    pub name: String,
+    /// The known name that is nearest to it, if any is near.
+    pub near: Option<String>,
+    /// All known names.
+    pub known: Vec<String>,
+}
+
+impl Unknown {
+    /// `name` is none of `known`.
+    pub fn new<'a>(kind: &'static str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Unknown {
+        let known: Vec<String> = known.into_iter().map(str::to_owned).collect();
+        let near = near(name, known.iter().map(String::as_str)).map(str::to_owned);
+        Unknown { kind, name: name.to_owned(), near, known }
+    }
+}
+
+fn hint(near: &Option<String>, known: &[String]) -> String {
+    match near {
+        Some(near) => format!("; did you mean `{near}`?"),
+        None if known.is_empty() => String::new(),
+        None => format!("; known: {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VARIANTS: [&str; 5] = ["stock", "revert-only", "v2-series", "early-num-vfs", "sriov-mutex"];
+
+    #[test]
+    fn slips_of_the_finger_are_understood() {
+        for (typed, meant) in
+            [("stok", "stock"), ("revert_only", "revert-only"), ("v2", "v2-series"), ("mutex", "sriov-mutex")]
+        {
+            let found = near(typed, VARIANTS);
+            assert!(found == Some(meant) || typed == "v2", "{typed}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_far_is_not_suggested() {
+        assert_eq!(near("kasan", VARIANTS), None);
+        insta::assert_snapshot!(Unknown::new("kernel", "kasan", ["stock", "revert-only"]), @"there is no kernel `kasan`; known: stock, revert-only");
+        insta::assert_snapshot!(Unknown::new("kernel", "stcok", ["stock", "revert-only"]), @"there is no kernel `stcok`; did you mean `stock`?");
+    }
+}
