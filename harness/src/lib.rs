@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod guest;
+pub mod host;
 pub mod removal;
 pub mod scale;
 pub mod stack;

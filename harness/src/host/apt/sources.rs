@@ -1,0 +1,253 @@
+//! apt's sources (sources.list(5)), in both of their styles, and new ones made after their example.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use deb822_fast::{Deb822, Paragraph};
+
+use super::Target;
+
+/// An entry of apt's sources that is switched on and asks for binary packages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct Entry {
+    file: PathBuf,
+    form: Form,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Form {
+    /// A stanza of a `.sources` file.
+    Stanza(Paragraph),
+    /// A line of a `.list` file. The options are as they stand there, with their brackets.
+    Line { options: Option<String>, uri: String, suite: String, components: String },
+}
+
+/// A file to add to apt's sources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in super::super) struct NewSource {
+    /// Where it belongs.
+    pub path: PathBuf,
+    /// What is in it.
+    pub content: String,
+}
+
+/// All entries on this machine. Files that cannot be read or understood are left out: apt says what it thinks of them.
+pub(super) fn of_this_machine() -> Vec<Entry> {
+    let mut files: Vec<PathBuf> = fs::read_dir("/etc/apt/sources.list.d")
+        .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+        .unwrap_or_default();
+    files.push("/etc/apt/sources.list".into());
+    files.sort();
+    files.iter().filter_map(|file| Some(parse(file, &fs::read_to_string(file).ok()?))).flatten().collect()
+}
+
+/// Reads a file of apt's sources. Its style follows from its name, and other names do not count, as with apt itself.
+pub(in super::super) fn parse(file: &Path, text: &str) -> Vec<Entry> {
+    let forms: Vec<Form> = match file.extension().and_then(|extension| extension.to_str()) {
+        Some("sources") => {
+            let stanzas: Vec<Paragraph> = text.parse().map_or_else(|_| Vec::new(), |stanzas: Deb822| stanzas.into());
+            stanzas.into_iter().filter(is_in_use).map(Form::Stanza).collect()
+        }
+        Some("list") => text.lines().filter_map(parse_line).collect(),
+        _ => Vec::new(),
+    };
+    forms.into_iter().map(|form| Entry { file: file.to_owned(), form }).collect()
+}
+
+fn is_in_use(stanza: &Paragraph) -> bool {
+    let off = ["no", "false", "without", "off", "disable", "0"];
+    let enabled = stanza.get("Enabled").is_none_or(|value| !off.contains(&value.trim()));
+    enabled && words(stanza, "Types").any(|kind| kind == "deb")
+}
+
+fn words<'a>(stanza: &'a Paragraph, field: &str) -> impl Iterator<Item = &'a str> {
+    stanza.get(field).unwrap_or_default().split_whitespace()
+}
+
+/// `deb [options] uri suite [component...] # comment`
+fn parse_line(line: &str) -> Option<Form> {
+    let line = line.split('#').next().unwrap_or_default();
+    let rest = line.trim().strip_prefix("deb").filter(|rest| rest.starts_with([' ', '\t']))?.trim_start();
+    let (options, rest) = match rest.strip_prefix('[') {
+        Some(inside) => {
+            let (options, rest) = inside.split_once(']')?;
+            (Some(format!("[{options}]")), rest)
+        }
+        None => (None, rest),
+    };
+    let mut words = rest.split_whitespace();
+    let (uri, suite) = (words.next()?.to_owned(), words.next()?.to_owned());
+    Some(Form::Line { options, uri, suite, components: words.collect::<Vec<_>>().join(" ") })
+}
+
+impl Entry {
+    /// Whether it asks for a suite, by this name.
+    pub fn has_suite(&self, suite: &str) -> bool {
+        match &self.form {
+            Form::Stanza(stanza) => words(stanza, "Suites").any(|other| other == suite),
+            Form::Line { suite: other, .. } => other == suite,
+        }
+    }
+
+    fn has_uri(&self, uri: &str) -> bool {
+        let same = |other: &str| other.trim_end_matches('/') == uri.trim_end_matches('/');
+        match &self.form {
+            Form::Stanza(stanza) => words(stanza, "URIs").any(same),
+            Form::Line { uri: other, .. } => same(other),
+        }
+    }
+
+    /// Whether it is what made apt download an index.
+    pub fn is_behind(&self, target: &Target) -> bool {
+        self.file == target.file && self.has_suite(&target.release) && self.has_uri(&target.uri)
+    }
+
+    /// A new source for another suite of the archive that `target` comes from. All else is as in this entry: its
+    /// components, architectures, and by whom it must be signed.
+    pub fn for_suite(&self, suite: &str, target: &Target) -> NewSource {
+        let uri = &target.uri;
+        let (extension, content) = match &self.form {
+            Form::Stanza(stanza) => {
+                let mut stanza = stanza.clone();
+                for (field, value) in [("Types", "deb"), ("URIs", uri), ("Suites", suite)] {
+                    stanza.set(field, value);
+                }
+                ("sources", stanza.to_string())
+            }
+            Form::Line { options, components, .. } => {
+                let words = ["deb", options.as_deref().unwrap_or_default(), uri, suite, components];
+                let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
+                ("list", format!("{}\n", words.join(" ")))
+            }
+        };
+        let note = format!("# Made by `cargo xtask setup` of iov-regress, after {}.\n", self.file.display());
+        NewSource {
+            path: format!("/etc/apt/sources.list.d/iov-regress-backports.{extension}").into(),
+            content: note + &content,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STANZAS: &str = "\
+# Installed by debian-installer
+Types: deb deb-src
+# The nearest mirror.
+URIs: http://mirror.example.org/debian
+Suites: bookworm bookworm-updates
+Components: main non-free-firmware
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ mDMEY865UxYJKwYBBAHaRw8BAQdAd7Z0srwuhlB6JKFkcf4HU4SSS
+ -----END PGP PUBLIC KEY BLOCK-----
+
+Types: deb
+URIs: http://mirror.example.org/debian-security
+Suites: bookworm-security
+Components: main
+Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
+
+Types: deb
+URIs: http://mirror.example.org/debian
+Suites: bookworm-backports
+Components: main
+Enabled: no
+
+Types: deb-src
+URIs: http://mirror.example.org/debian
+Suites: sid
+Components: main
+";
+
+    const LINES: &str = "\
+# deb cdrom:[Debian GNU/Linux 12]/ bookworm main
+deb-src http://mirror.example.org/debian bookworm main
+deb http://mirror.example.org/debian bookworm main contrib # mirror
+deb\t[ arch=amd64 signed-by=/usr/share/keyrings/k.gpg ]  https://example.org/debian/ bookworm stable
+";
+
+    fn target(file: &str, uri: &str) -> Target {
+        Target { file: file.into(), uri: uri.to_owned(), release: "bookworm".to_owned(), ..Target::default() }
+    }
+
+    #[test]
+    fn stanzas_in_use_are_read() {
+        let entries = parse(Path::new("/d.sources"), STANZAS);
+        assert_eq!(entries.len(), 2);
+        assert!(entries[0].has_suite("bookworm") && entries[0].has_suite("bookworm-updates"));
+        assert!(!entries.iter().any(|entry| entry.has_suite("bookworm-backports")));
+    }
+
+    #[test]
+    fn lines_in_use_are_read() {
+        let entries = parse(Path::new("/d.list"), LINES);
+        assert_eq!(entries.len(), 2);
+        let behind = |uri| entries.iter().position(|entry| entry.is_behind(&target("/d.list", uri)));
+        assert_eq!(behind("http://mirror.example.org/debian/"), Some(0));
+        assert_eq!(behind("https://example.org/debian/"), Some(1));
+        assert_eq!(behind("https://elsewhere.example.org/"), None);
+        assert_eq!(parse(Path::new("/d.list.save"), LINES), []);
+    }
+
+    #[test]
+    fn a_new_stanza_is_like_the_old_one() {
+        let entries = parse(Path::new("/d.sources"), STANZAS);
+        let new =
+            entries[0].for_suite("bookworm-backports", &target("/d.sources", "http://mirror.example.org/debian/"));
+        assert_eq!(new.path, Path::new("/etc/apt/sources.list.d/iov-regress-backports.sources"));
+        insta::assert_snapshot!(new.content, @"
+        # Made by `cargo xtask setup` of iov-regress, after /d.sources.
+        Types: deb
+        URIs: http://mirror.example.org/debian/
+        Suites: bookworm-backports
+        Components: main non-free-firmware
+        Signed-By: 
+         -----BEGIN PGP PUBLIC KEY BLOCK-----
+         .
+         mDMEY865UxYJKwYBBAHaRw8BAQdAd7Z0srwuhlB6JKFkcf4HU4SSS
+         -----END PGP PUBLIC KEY BLOCK-----
+        ");
+        assert!(parse(&new.path, &new.content)[0].has_suite("bookworm-backports"));
+    }
+
+    #[test]
+    fn a_new_line_is_like_the_old_one() {
+        let new: Vec<_> = parse(Path::new("/d.list"), LINES)
+            .iter()
+            .map(|entry| entry.for_suite("bookworm-backports", &target("/d.list", "http://x/")))
+            .collect();
+        assert_eq!(new[0].path, Path::new("/etc/apt/sources.list.d/iov-regress-backports.list"));
+        let lines: Vec<_> = new.iter().map(|new| new.content.lines().nth(1).unwrap()).collect();
+        insta::assert_snapshot!(lines.join("\n"), @"
+        deb http://x/ bookworm-backports main contrib
+        deb [ arch=amd64 signed-by=/usr/share/keyrings/k.gpg ] http://x/ bookworm-backports stable
+        ");
+        assert!(parse(&new[1].path, &new[1].content)[0].has_suite("bookworm-backports"));
+    }
+
+    proptest! {
+        #[test]
+        fn anything_parses(text in "(?s).*") {
+            parse(Path::new("/d.list"), &text);
+            parse(Path::new("/d.sources"), &text);
+        }
+
+        #[test]
+        fn a_line_keeps_its_parts(
+            uri in "https?://[a-z.]{1,20}/[a-z]{0,9}",
+            suite in "[a-z][a-z-]{0,15}",
+            space in "[ \t]{1,3}",
+        ) {
+            let line = format!("deb{space}[trusted=yes]{space}{uri}{space}{suite}{space}main");
+            let entries = parse(Path::new("/d.list"), &line);
+            prop_assert_eq!(entries.len(), 1);
+            prop_assert!(entries[0].has_suite(&suite) && entries[0].has_uri(&uri));
+        }
+    }
+}

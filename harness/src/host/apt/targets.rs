@@ -1,0 +1,115 @@
+//! What `apt-get indextargets` prints: the indexes that apt has downloaded, with what their archives say of themselves.
+
+use std::path::PathBuf;
+
+use deb822_fast::{Deb822, Paragraph};
+
+/// A downloaded index of packages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct Target {
+    /// The file of apt's sources that asks for it.
+    pub file: PathBuf,
+    /// The archive's address as it stands there, but always with a slash at its end.
+    pub uri: String,
+    /// The suite as it stands there: a codename, or an alias such as `stable`.
+    pub release: String,
+    /// The codename that the archive gives the release.
+    pub codename: String,
+    /// The alias that the archive gives the release.
+    pub suite: String,
+    /// Whose archive it says it is.
+    pub origin: String,
+    /// And which of theirs.
+    pub label: String,
+}
+
+impl Target {
+    /// Whether this is Debian's own archive of a release: not its updates, not its security archive, and not somebody
+    /// else's archive *for* that release, which is often named like it.
+    pub fn is_debian_release(&self, codename: &str) -> bool {
+        self.origin == "Debian"
+            && self.label == "Debian"
+            && self.codename == codename
+            && (self.release == codename || self.release == self.suite)
+    }
+}
+
+/// Reads what `apt-get indextargets` prints (see `acquire-additional-files.md` in apt's documentation).
+pub(in super::super) fn parse(text: &str) -> Result<Vec<Target>, String> {
+    let stanzas: Deb822 = text.parse().map_err(|error: deb822_fast::Error| error.to_string())?;
+    Ok(stanzas.iter().map(read_target).collect())
+}
+
+fn read_target(stanza: &Paragraph) -> Target {
+    let field = |name| stanza.get(name).unwrap_or_default().to_owned();
+    let entry = field("Sourcesentry");
+    Target {
+        // "FILE:NUMBER", where the number counts lines or stanzas.
+        file: entry.rsplit_once(':').map_or(entry.as_str(), |(file, _number)| file).into(),
+        uri: field("Repo-URI"),
+        release: field("Release"),
+        codename: field("Codename"),
+        suite: field("Suite"),
+        origin: field("Origin"),
+        label: field("Label"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGETS: &str = "\
+MetaKey: main/binary-amd64/Packages
+ShortDesc: Packages
+Codename: bookworm
+Label: Debian
+Origin: Debian
+Suite: oldstable
+Release: bookworm
+Repo-URI: http://mirror.example.org/debian/
+Fallback-Of: 
+Sourcesentry: /etc/apt/sources.list.d/debian.sources:1
+Target-Of: deb
+
+MetaKey: main/binary-amd64/Packages
+Codename: bookworm-security
+Label: Debian-Security
+Origin: Debian
+Suite: oldstable-security
+Release: bookworm-security
+Repo-URI: http://mirror.example.org/debian-security/
+Sourcesentry: /etc/apt/sources.list.d/debian.sources:2
+
+MetaKey: main/binary-amd64/Packages
+Codename: bookworm
+Label: vendor-debian-bookworm-prod bookworm
+Origin: vendor-debian-bookworm-prod bookworm
+Suite: bookworm
+Release: bookworm
+Repo-URI: https://packages.example.org/debian/12/prod/
+Sourcesentry: /etc/apt/sources.list.d/vendor.list:1
+";
+
+    #[test]
+    fn the_distribution_is_told_from_others_by_what_it_says() {
+        let targets = parse(TARGETS).unwrap();
+        assert_eq!(targets.len(), 3);
+        let own: Vec<_> = targets.iter().filter(|target| target.is_debian_release("bookworm")).collect();
+        assert_eq!(own, [&targets[0]]);
+        assert_eq!(own[0].file, PathBuf::from("/etc/apt/sources.list.d/debian.sources"));
+        assert_eq!(own[0].uri, "http://mirror.example.org/debian/");
+        assert!(!targets.iter().any(|target| target.is_debian_release("trixie")));
+    }
+
+    #[test]
+    fn a_release_may_go_by_its_alias() {
+        let targets = parse(&TARGETS.replacen("Release: bookworm\n", "Release: oldstable\n", 1)).unwrap();
+        assert!(targets[0].is_debian_release("bookworm"));
+    }
+
+    #[test]
+    fn no_lists_are_no_targets() {
+        assert_eq!(parse("").unwrap(), []);
+    }
+}

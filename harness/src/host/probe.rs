@@ -1,0 +1,186 @@
+//! The single checks.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use kernels::Requirement;
+
+use super::os::{Installer, OsRelease};
+use super::qemu::{Qemu, QemuError};
+use super::{Check, apt, command};
+
+/// The Debian package with `qemu-system-x86_64`.
+pub(super) const QEMU_PACKAGE: &str = "qemu-system-x86";
+
+/// What a first run takes of the cache's file system: sources, output trees and images, and room to spare.
+const COLD_RUN: u64 = 6 << 30;
+
+/// Below this, a run with everything in the cache may fail for want of space too.
+const WARM_RUN: u64 = 1 << 30;
+
+/// The QEMU that cells will run in.
+pub(super) fn qemu(os: &OsRelease) -> Check {
+    let name = "QEMU";
+    match (Qemu::find(), Qemu::chosen()) {
+        (Ok(qemu), _) => Check::ok(name, format!("{} ({})", qemu.version, qemu.binary.display())),
+        (Err(error), Some(_)) => {
+            Check::missing(name, chain(&error), "correct IOV_REGRESS_QEMU, or unset it to use the distribution's QEMU")
+        }
+        (Err(error), None) if error.is_absent() => Check::packaged(os, name, "not installed", QEMU_PACKAGE),
+        (Err(error @ QemuError::TooOld { .. }), None) => Check::packaged(os, name, chain(&error), QEMU_PACKAGE),
+        // The package is there, and installing it again would not help.
+        (Err(error), None) => {
+            Check::missing(name, chain(&error), "name a full build of QEMU for x86-64 in IOV_REGRESS_QEMU")
+        }
+    }
+}
+
+/// A tool or header that kernels are built with. What only serves to get Debian's packages is asked for only where
+/// they are at home.
+pub(super) fn build_tool(os: &OsRelease, requirement: &Requirement) -> Option<Check> {
+    let debian_only = ["apt", "dpkg"].contains(&requirement.debian_package);
+    if debian_only && os.installer() != Installer::Apt {
+        return None;
+    }
+    Some(if requirement.is_met() {
+        Check::ok(requirement.name, "found")
+    } else {
+        let what = format!("not found, needed {}", requirement.why);
+        Check::packaged(os, requirement.name, what, requirement.debian_package)
+    })
+}
+
+/// The guest's agent is linked statically, so that it needs nothing else in the guest.
+pub(super) fn static_libc(os: &OsRelease) -> Check {
+    let name = "static libc";
+    // gcc prints the bare name when it does not find the file.
+    let found = command::stdout_of(Command::new("gcc").arg("-print-file-name=libc.a"), Duration::from_secs(20))
+        .is_ok_and(|path| Path::new(path.trim()).is_absolute());
+    if found {
+        Check::ok(name, "found")
+    } else {
+        Check::packaged(os, name, "libc.a not found, needed to link the guest's agent", "libc6-dev")
+    }
+}
+
+/// The kernel sources that have yet to be downloaded: whether apt knows where from.
+pub(super) fn kernel_sources(os: &OsRelease, packages: &[String]) -> Vec<Check> {
+    if packages.is_empty() {
+        return Vec::new();
+    }
+    let (offers, unknown) = if os.installer() == Installer::Apt {
+        match apt::offers(packages) {
+            Ok(offers) => (offers, "apt does not know it".to_owned()),
+            Err(error) => (apt::Offers::default(), chain(&error)),
+        }
+    } else {
+        (apt::Offers::default(), format!("a Debian package, not to be had on {}", os.name()))
+    };
+    let path = "set `path` of the base in kernels/kernels.toml to a tarball or tree of that kernel";
+    let check = |package: &String| match offers.get(package).and_then(|offer| offer.candidate.as_ref()) {
+        Some(version) => Check::ok(package, format!("{version} can be downloaded")),
+        None if os.is_debian() => Check::missing(
+            package,
+            unknown.clone(),
+            format!("run `cargo xtask setup` (updates apt's lists), or {path}"),
+        ),
+        None => Check::missing(package, unknown.clone(), path),
+    };
+    packages.iter().map(check).collect()
+}
+
+/// Room for the cache.
+pub(super) fn disk(cache: &Path) -> Check {
+    let name = "disk space";
+    // The folder itself may not be there yet.
+    let there = cache.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
+    let free = match rustix::fs::statvfs(there) {
+        Ok(found) => found.f_bavail * found.f_frsize,
+        Err(error) => {
+            let what = format!("free space of {} cannot be seen: {error}", there.display());
+            return Check::warn(name, what, "set IOV_REGRESS_CACHE to a folder with 6 GiB of room");
+        }
+    };
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+    let what = format!("{} free for {}", gib(free), cache.display());
+    let fix = format!("a first run needs {}: make room, or set IOV_REGRESS_CACHE to a roomier place", gib(COLD_RUN));
+    match free {
+        COLD_RUN.. => Check::ok(name, what),
+        WARM_RUN.. => Check::warn(name, what, fix),
+        _ => Check::missing(name, what, fix),
+    }
+}
+
+/// What can be seen of KVM without booting anything. Not more than a hint: a device that opens may be unusable still.
+pub(super) fn accelerator(remembered: Option<&str>) -> Check {
+    let name = "KVM";
+    if let Some(remembered) = remembered {
+        return Check::ok(name, remembered);
+    }
+    let slow = "guests run under TCG, which is slower and just as good";
+    match File::options().read(true).write(true).open("/dev/kvm") {
+        Ok(_) => Check::ok(name, "/dev/kvm opens; the first guest will tell whether it is of use"),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Check::warn(name, "/dev/kvm may not be opened", format!("{slow}; `sudo usermod -aG kvm $USER` mends it"))
+        }
+        Err(_) if fs::exists("/dev/kvm").unwrap_or(false) => Check::warn(name, "/dev/kvm does not open", slow),
+        Err(_) => Check::warn(name, "no /dev/kvm", slow),
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Status;
+    use super::*;
+
+    fn os(id: &str) -> OsRelease {
+        OsRelease { id: id.to_owned(), pretty_name: format!("{id} 1"), ..OsRelease::default() }
+    }
+
+    fn requirement(program: &'static str, debian_package: &'static str) -> Requirement {
+        Requirement { name: program, why: "to test", probe: kernels::Probe::Program(program), debian_package }
+    }
+
+    #[test]
+    fn a_missing_tool_names_its_package() {
+        let check = build_tool(&os("fedora"), &requirement("no-such-tool", "xz-utils")).unwrap();
+        assert_eq!(check.packages, ["xz-utils"]);
+        assert_eq!(
+            check.status,
+            Status::Missing {
+                what: "not found, needed to test".to_owned(),
+                fix: "run `sudo dnf install xz`".to_owned()
+            }
+        );
+        assert!(!build_tool(&os("fedora"), &requirement("sh", "dash")).unwrap().is_missing());
+    }
+
+    #[test]
+    fn debian_tools_are_for_debian() {
+        assert!(build_tool(&os("fedora"), &requirement("no-such-tool", "dpkg")).is_none());
+        assert!(build_tool(&os("debian"), &requirement("no-such-tool", "dpkg")).unwrap().is_missing());
+    }
+
+    #[test]
+    fn kernel_sources_elsewhere_come_from_a_path() {
+        let found = kernel_sources(&os("fedora"), &["linux-source-6.12".to_owned()]);
+        assert_eq!(found.len(), 1);
+        let line = found[0].to_string();
+        assert!(found[0].is_missing() && line.contains("fedora 1") && line.contains("`path`"), "{line}");
+        assert_eq!(kernel_sources(&os("fedora"), &[]), []);
+    }
+
+    #[test]
+    fn what_is_remembered_of_kvm_is_said() {
+        assert_eq!(accelerator(Some("unusable: tried")), Check::ok("KVM", "unusable: tried"));
+    }
+}

@@ -1,0 +1,209 @@
+//! Which QEMU there is, and whether it has the devices that scenarios plug and unplug.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::process::Command;
+use std::time::Duration;
+
+use super::command::{self, CommandError};
+
+/// The first QEMU with `igb`, an emulated PF with VFs.
+pub const OLDEST: Version = Version { major: 8, minor: 0 };
+
+/// What a topology is made of. A build of QEMU may leave any of these out.
+const DEVICES: [&str; 3] = ["igb", "intel-iommu", "pcie-root-port"];
+
+/// Printing a version or a list takes it a tenth of a second; a machine under load may need more.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A QEMU that will do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Qemu {
+    /// The program, as it is to be started.
+    pub binary: OsString,
+    /// Its version.
+    pub version: Version,
+}
+
+/// A version of QEMU, as far as it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// One a year.
+    pub major: u32,
+    /// Three of them a year.
+    pub minor: u32,
+}
+
+/// Why a QEMU will not do.
+#[derive(Debug, thiserror::Error)]
+pub enum QemuError {
+    /// It does not run.
+    #[error("{}", .0)]
+    Run(#[from] CommandError),
+    /// It does not say its version in the way that QEMU does.
+    #[error("`{} --version` does not look like QEMU's: {first_line}", binary.display())]
+    NotQemu {
+        /// The program.
+        binary: OsString,
+        /// What it says.
+        first_line: String,
+    },
+    /// It is older than 8.0, the first with `igb`.
+    #[error("`{}` is QEMU {version}; {OLDEST} or newer is needed (for igb)", binary.display())]
+    TooOld {
+        /// The program.
+        binary: OsString,
+        /// Its version.
+        version: Version,
+    },
+    /// It was built without a device.
+    #[error("`{}` (QEMU {version}) was built without {}", binary.display(), devices.join(", "))]
+    Devices {
+        /// The program.
+        binary: OsString,
+        /// Its version.
+        version: Version,
+        /// What it lacks.
+        devices: Vec<&'static str>,
+    },
+}
+
+impl QemuError {
+    /// Whether there is no such program at all.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, QemuError::Run(CommandError::Start { source, .. }) if source.kind() == std::io::ErrorKind::NotFound)
+    }
+}
+
+impl Qemu {
+    /// The program that the user has chosen with `IOV_REGRESS_QEMU`.
+    pub fn chosen() -> Option<OsString> {
+        std::env::var_os("IOV_REGRESS_QEMU").filter(|binary| !binary.is_empty())
+    }
+
+    /// The QEMU to use: the chosen one, else `qemu-system-x86_64`.
+    ///
+    /// # Errors
+    /// If it does not run, is too old, or lacks a device that topologies are made of.
+    pub fn find() -> Result<Qemu, QemuError> {
+        Qemu::at(&Qemu::chosen().unwrap_or_else(|| "qemu-system-x86_64".into()))
+    }
+
+    /// Asks a program for its version and its devices. `-device help` rather than QMP's `qom-list-types`: it needs no
+    /// machine, no socket and no handshake, and it counts what QEMU would load from modules.
+    ///
+    /// # Errors
+    /// As for [`Qemu::find`].
+    pub fn at(binary: &OsStr) -> Result<Qemu, QemuError> {
+        let ask = |args: &[&str]| command::stdout_of(Command::new(binary).args(args), DEADLINE);
+        let binary = binary.to_owned();
+        let banner = ask(&["--version"])?;
+        let Some(version) = Version::of_banner(&banner) else {
+            return Err(QemuError::NotQemu { binary, first_line: banner.lines().next().unwrap_or("").to_owned() });
+        };
+        if version < OLDEST {
+            return Err(QemuError::TooOld { binary, version });
+        }
+        let help = ask(&["-device", "help"])?;
+        let devices: Vec<_> = DEVICES.into_iter().filter(|device| !offers(&help, device)).collect();
+        if !devices.is_empty() {
+            return Err(QemuError::Devices { binary, version, devices });
+        }
+        Ok(Qemu { binary, version })
+    }
+}
+
+impl Version {
+    /// From what `--version` prints.
+    fn of_banner(banner: &str) -> Option<Version> {
+        Version::leading(banner.strip_prefix("QEMU emulator version ")?)
+    }
+
+    /// From a Debian package's version, with or without its epoch.
+    pub(super) fn of_package(version: &str) -> Option<Version> {
+        Version::leading(version.split_once(':').map_or(version, |(_epoch, rest)| rest))
+    }
+
+    fn leading(text: &str) -> Option<Version> {
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let mut parts = text[..end].split('.');
+        Some(Version { major: parts.next()?.parse().ok()?, minor: parts.next()?.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// Whether a device is in what `-device help` prints (`qdev_print_devinfo()` in QEMU's `system/qdev-monitor.c`).
+fn offers(help: &str, device: &str) -> bool {
+    help.lines()
+        .filter_map(|line| line.strip_prefix("name \"")?.split_once('"'))
+        .any(|(name, _bus_and_description)| name == device)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    const HELP: &str = include_str!("fixtures/qemu-10.0-device-help.txt");
+
+    #[test]
+    fn versions_are_read() {
+        for (banner, version) in [
+            ("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)\nCopyright (c)", Some((10, 0))),
+            ("QEMU emulator version 7.2.17 (Debian 1:7.2+dfsg-7+deb12u15)", Some((7, 2))),
+            ("QEMU emulator version 9.1.50 (v9.1.0-1234-gabcdef)", Some((9, 1))),
+            ("QEMU emulator version ", None),
+            ("qemu-img version 10.0.2", None),
+            ("", None),
+        ] {
+            assert_eq!(Version::of_banner(banner), version.map(|(major, minor)| Version { major, minor }), "{banner}");
+        }
+        assert_eq!(Version::of_package("1:7.2+dfsg-7+deb12u18+b3"), Some(Version { major: 7, minor: 2 }));
+        assert_eq!(Version::of_package("8.2.2-0ubuntu1"), Some(Version { major: 8, minor: 2 }));
+        assert_eq!(Version::of_package("(none)"), None);
+        assert!(Version { major: 7, minor: 2 } < OLDEST && Version { major: 10, minor: 0 } > OLDEST);
+    }
+
+    #[test]
+    fn devices_are_found_by_their_whole_name() {
+        for device in DEVICES {
+            assert!(offers(HELP, device), "{device}");
+        }
+        assert!(!offers(HELP, "intel-iom"));
+        assert!(!offers(&HELP.replace("name \"igb\"", "name \"igbvf\""), "igb"));
+    }
+
+    /// A program that answers as QEMU does.
+    fn fake(folder: &tempfile::TempDir, version: &str, help: &str) -> PathBuf {
+        let path = folder.path().join("qemu");
+        fs::write(folder.path().join("help"), help).unwrap();
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" = --version ] && echo 'QEMU emulator version {version}' && exit\ncat {}/help\n",
+            folder.path().display()
+        );
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[test]
+    fn what_will_not_do_is_refused_and_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let asked = |version, help| Qemu::at(fake(&folder, version, help).as_os_str());
+
+        assert_eq!(asked("10.0.2", HELP).unwrap().version, Version { major: 10, minor: 0 });
+        assert!(matches!(asked("7.2.17", HELP), Err(QemuError::TooOld { .. })));
+        let without = HELP.replace("name \"igb\"", "name \"other\"");
+        assert!(matches!(asked("8.0.0", &without), Err(QemuError::Devices { devices, .. }) if devices == ["igb"]));
+        assert!(matches!(asked("of something else", HELP), Err(QemuError::NotQemu { .. })));
+        assert!(Qemu::at("no-such-qemu".as_ref()).unwrap_err().is_absent());
+    }
+}
