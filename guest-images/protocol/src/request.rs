@@ -116,7 +116,8 @@ pub enum Command {
         /// The key, as in `Documentation/admin-guide/sysrq.rst`.
         key: char,
     },
-    /// Power the machine off at once, without stopping or waiting for anything.
+    /// End the machine at once, without stopping or waiting for anything. It restarts, as far as it can tell; QEMU's
+    /// `-no-reboot` makes an end of that. There is no answer.
     PowerOff,
 }
 

@@ -1,0 +1,96 @@
+//! What the server tells an operation's process, on its standard input: first the [`Job`], then [`Control`] lines.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use guest_protocol::{Command, OpId};
+use serde::{Deserialize, Serialize};
+
+/// What an operation's process is to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// Id of the operation.
+    pub id: OpId,
+    /// What to do.
+    pub command: Command,
+    /// The process that [`Command::Where`] asks about, if there still is one.
+    pub target: Option<i32>,
+}
+
+impl Job {
+    /// The name of the process that does it: short enough for `/proc/PID/comm` and telling in a kernel's message about a
+    /// hung task.
+    pub fn process_name(&self) -> &'static str {
+        match self.command {
+            Command::Read { .. } => "iov-read",
+            Command::Write { .. } => "iov-write",
+            Command::List { .. } => "iov-list",
+            Command::ReadLink { .. } => "iov-readlink",
+            Command::Bind { .. } => "iov-bind",
+            Command::Own { .. } => "iov-own",
+            Command::Watch { .. } => "iov-watch",
+            Command::SetLink { .. } => "iov-setlink",
+            Command::Where { .. } => "iov-where",
+            Command::Tasks { .. } => "iov-tasks",
+            Command::Sysrq { .. } => "iov-sysrq",
+            Command::Hello
+            | Command::Continue { .. }
+            | Command::Stop { .. }
+            | Command::Kill { .. }
+            | Command::PowerOff => "iov-op",
+        }
+    }
+
+    /// What its process can be told later.
+    pub fn control(&self) -> Option<Control> {
+        match self.command {
+            Command::Own { .. } => Some(Control::Continue),
+            Command::Watch { .. } => Some(Control::Stop),
+            _ => None,
+        }
+    }
+}
+
+/// What an operation's process can be told while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Control {
+    /// See [`Command::Continue`].
+    Continue,
+    /// See [`Command::Stop`].
+    Stop,
+}
+
+/// The operation's end of its standard input.
+#[derive(Debug)]
+pub struct Controls {
+    reader: BufReader<File>,
+}
+
+impl Controls {
+    /// Takes over standard input.
+    pub fn of_stdin() -> io::Result<Controls> {
+        let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+        Ok(Controls { reader: BufReader::new(File::from(stdin)) })
+    }
+
+    /// The next line, waited for; none at the end.
+    pub fn next<T: serde::de::DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+        let mut line = String::new();
+        match self.reader.read_line(&mut line)? {
+            0 => Ok(None),
+            _ => Ok(Some(serde_json::from_str(&line)?)),
+        }
+    }
+
+    /// Whether a line has been read ahead: `poll(2)` does not know of it.
+    pub fn read_ahead(&self) -> bool {
+        !self.reader.buffer().is_empty()
+    }
+
+    /// For `poll(2)`.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.get_ref().as_fd()
+    }
+}

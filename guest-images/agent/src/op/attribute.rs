@@ -1,0 +1,89 @@
+//! Reading and writing attributes, and looking around.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+
+use guest_protocol::{Access, Sched};
+
+use crate::error::{AgentError, doing, errno};
+use crate::{clock, sched};
+
+/// What one `read(2)` of an attribute can bring at most: sysfs gives no more than a page, `/proc` may give more.
+const LARGEST: usize = 64 << 10;
+
+/// Reads an attribute: one `open`, one `read(2)`, one `close`.
+pub fn read(path: &str) -> Access {
+    read_into(path, &mut vec![0; LARGEST])
+}
+
+/// The same, into a buffer that is there already.
+pub fn read_into(path: &str, buffer: &mut [u8]) -> Access {
+    access(path, || {
+        let length = File::open(path)?.read(buffer)?;
+        Ok(length)
+    })
+    .map_value(|length| String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned())
+}
+
+/// Writes an attribute with one `write(2)`, scheduled as asked.
+pub fn write(path: &str, data: &str, sched: Sched) -> Result<Access, AgentError> {
+    sched::apply(sched)?;
+    let written = access(path, || File::options().write(true).open(path)?.write(data.as_bytes()));
+    if let Ok(length) = written.value
+        && length != data.len()
+    {
+        let message = format!("write {path}: the kernel took {length} of {} bytes", data.len());
+        return Err(AgentError::Refused(message));
+    }
+    Ok(written.map_value(|_| String::new()))
+}
+
+/// Names in a directory, sorted.
+pub fn list(path: &str) -> Result<Vec<String>, AgentError> {
+    let mut names = doing(&format!("list {path}"), || {
+        fs::read_dir(path)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<Vec<_>>>()
+    })?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Target of a symbolic link.
+pub fn read_link(path: &str) -> Result<String, AgentError> {
+    let target = doing(&format!("read the link {path}"), || fs::read_link(path))?;
+    Ok(target.to_string_lossy().into_owned())
+}
+
+/// Presses a sysrq key.
+pub fn sysrq(key: char) -> Result<(), AgentError> {
+    let path = "/proc/sysrq-trigger";
+    doing(&format!("write {key:?} to {path}"), || fs::write(path, key.to_string()))
+}
+
+/// An access whose value still is what the system call returned.
+struct Timed {
+    path: String,
+    value: Result<usize, io::Error>,
+    started: u64,
+    finished: u64,
+}
+
+fn access(path: &str, call: impl FnOnce() -> io::Result<usize>) -> Timed {
+    let started = clock::now();
+    let value = call();
+    let finished = clock::now();
+    Timed { path: path.to_owned(), value, started, finished }
+}
+
+impl Timed {
+    fn map_value(self, text: impl FnOnce(usize) -> String) -> Access {
+        let code = |error: io::Error| errno(error.raw_os_error().unwrap_or(nix::libc::EIO));
+        Access {
+            path: self.path,
+            value: self.value.map(text).map_err(code),
+            started: self.started,
+            finished: self.finished,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! One operation on the kernel, in a process of its own.
+//!
+//! It reads a [`Job`] from its standard input, writes messages to its standard output, and ends. It has one thread: the
+//! kernel sees what it would see of an application that does these things one after the other.
+
+mod attribute;
+mod bind;
+mod own;
+mod watch;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use guest_protocol::{Command, Message, OpId, Outcome, Progress, Reply, encode};
+
+use crate::error::{self, AgentError, doing};
+use crate::job::{Controls, Job};
+use crate::{clock, link, procfs};
+
+/// Does one operation.
+pub fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        // The server tells the host that there was no answer; why goes to the console.
+        Err(error) => {
+            eprintln!("iov-agent: an operation cannot talk to the server: {}", error::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> Result<(), AgentError> {
+    let mut controls = doing("take over standard input", Controls::of_stdin)?;
+    let job: Option<Job> = doing("read the job", || controls.next())?;
+    let Some(job) = job else { return Err(AgentError::Refused("no job came".to_owned())) };
+    doing("name the process", || clock::name_process(job.process_name()))?;
+    let report = Report { id: job.id };
+    let outcome = match run(job, &report, &mut controls) {
+        Ok(reply) => Outcome::Ok(reply),
+        Err(error) => Outcome::Err(error.failure()),
+    };
+    report.send(&Message::Done { id: report.id, at: clock::now(), outcome })
+}
+
+fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, AgentError> {
+    match job.command {
+        Command::Read { path } => Ok(Reply::Access(attribute::read(&path))),
+        Command::Write { path, data, sched } => attribute::write(&path, &data, sched).map(Reply::Access),
+        Command::List { path } => attribute::list(&path).map(Reply::Names),
+        Command::ReadLink { path } => attribute::read_link(&path).map(Reply::Target),
+        Command::Bind { bdf, driver } => bind::bind(&bdf, &driver).map(|()| Reply::Nothing),
+        Command::Own { bdf, on_request } => own::own(&bdf, &on_request, report, controls).map(|()| Reply::Nothing),
+        Command::Watch { source, read, sched } => {
+            watch::watch(&source, &read, sched, report, controls).map(|()| Reply::Nothing)
+        }
+        Command::SetLink { ifname, up } => link::set(&ifname, up).map(|()| Reply::Nothing),
+        Command::Where { .. } => job.target.map_or(Ok(Vec::new()), procfs::tasks_of).map(Reply::Tasks),
+        Command::Tasks { in_functions } => procfs::tasks_in(&in_functions).map(Reply::Tasks),
+        Command::Sysrq { key } => attribute::sysrq(key).map(|()| Reply::Nothing),
+        command @ (Command::Hello
+        | Command::Continue { .. }
+        | Command::Stop { .. }
+        | Command::Kill { .. }
+        | Command::PowerOff) => Err(AgentError::Refused(format!("{command:?} is for the server, not for a process"))),
+    }
+}
+
+/// The way back to the server.
+struct Report {
+    id: OpId,
+}
+
+impl Report {
+    /// Tells how far the operation got.
+    fn progress(&self, progress: Progress) -> Result<(), AgentError> {
+        self.send(&Message::Progress { id: self.id, at: clock::now(), progress })
+    }
+
+    fn send(&self, message: &Message) -> Result<(), AgentError> {
+        doing("report to the server", || {
+            let line = encode(message)?;
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(line.as_bytes())?;
+            stdout.flush()
+        })
+    }
+}

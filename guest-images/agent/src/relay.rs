@@ -1,0 +1,81 @@
+//! One operation's process: started, listened to, reaped.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use guest_protocol::{Message, OpId, Outcome, decode};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+
+use crate::clock;
+use crate::error::{self, AgentError};
+use crate::job::Job;
+use crate::outbox::Outbox;
+
+/// A process that was started and told its job.
+pub struct Process {
+    child: Child,
+    stdout: ChildStdout,
+}
+
+impl Process {
+    /// Starts a process for a job. The second value is the way to tell it more.
+    pub fn start(program: &Path, job: &Job) -> Result<(Process, ChildStdin), AgentError> {
+        let start = || {
+            let mut line = serde_json::to_string(job)?;
+            line.push('\n');
+            let mut child = Command::new(program).arg("op").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+            let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+                return Err(std::io::Error::other("the process has no pipes"));
+            };
+            stdin.write_all(line.as_bytes())?;
+            Ok((Process { child, stdout }, stdin))
+        };
+        error::doing("start a process for the operation", start)
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Sends on what it says until it ends; then, with `forget`, makes sure that nobody uses its number any more, and
+    /// reaps it. If it ended without an answer, gives one for it.
+    pub fn relay(mut self, id: OpId, outbox: &Outbox, forget: impl FnOnce()) {
+        let done = self.relay_lines(outbox);
+        // The process ends, at last, when all its descriptors are closed, and that may be where it is stuck: so it is
+        // waited for, but not reaped, while its number is still in use.
+        let pid = Pid::from_raw(self.pid());
+        let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+        forget();
+        let end = match self.child.wait() {
+            Ok(status) => status.to_string(),
+            Err(error) => format!("unknown end: {error}"),
+        };
+        if !done {
+            let message = format!("the operation's process ({pid}) ended without an answer: {end}");
+            let outcome = Outcome::Err(AgentError::Refused(message).failure());
+            outbox.send(&Message::Done { id, at: clock::now(), outcome });
+        }
+    }
+
+    /// Whether there was an answer.
+    fn relay_lines(&mut self, outbox: &Outbox) -> bool {
+        let mut done = false;
+        let mut line = Vec::new();
+        let mut stdout = BufReader::new(&mut self.stdout);
+        while matches!(stdout.read_until(b'\n', &mut line), Ok(1..)) {
+            match decode::<Message>(&String::from_utf8_lossy(&line)) {
+                Ok(message) => {
+                    done |= matches!(message, Message::Done { .. });
+                    outbox.line(&line);
+                }
+                // Half a line: the process was killed while it wrote.
+                Err(error) => eprintln!("iov-agent: an operation's process said what is no message: {error}"),
+            }
+            line.clear();
+        }
+        done
+    }
+}

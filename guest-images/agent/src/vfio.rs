@@ -1,0 +1,174 @@
+//! A PCI device opened through vfio, as an application does it (`Documentation/driver-api/vfio.rst`).
+//!
+//! The constants and structures are rust-vmm's. Its `vfio-ioctls` crate is not used: dropping its device reads the
+//! device's sysfs folder again and panics if that is gone, which is just what happens when a device is released
+//! because it is being removed.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::eventfd::EventFd;
+use vfio_bindings::bindings::vfio::{
+    VFIO_API_VERSION, VFIO_GROUP_FLAGS_VIABLE, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD,
+    VFIO_PCI_REQ_IRQ_INDEX, VFIO_TYPE1v2_IOMMU, vfio_group_status, vfio_irq_set,
+};
+
+use crate::error::{AgentError, doing};
+
+/// A device, its group and its container, with the request eventfd armed.
+///
+/// Fields are dropped in the order in which they stand here, and that is the order in which an application closes them:
+/// device, group, container.
+pub struct Device {
+    _device: OwnedFd,
+    requests: EventFd,
+    _group: File,
+    _container: File,
+    group_number: u32,
+}
+
+impl Device {
+    /// Opens the device and arms its request eventfd.
+    pub fn open(bdf: &str) -> Result<Device, AgentError> {
+        let group_number = group_number(bdf)?;
+        let group_path = format!("/dev/vfio/{group_number}");
+        let container = open("/dev/vfio/vfio")?;
+        let group = open(&group_path)?;
+        check_version(&container)?;
+        check_viable(&group, group_number)?;
+        let fd = container.as_raw_fd();
+        // SAFETY: VFIO_GROUP_SET_CONTAINER reads an int, which outlives the call.
+        check("put the group into the container", || unsafe { ioctl::set_container(group.as_raw_fd(), &fd) })?;
+        // SAFETY: VFIO_SET_IOMMU takes its argument by value.
+        let set_iommu = || unsafe { ioctl::set_iommu(container.as_raw_fd(), VFIO_TYPE1v2_IOMMU as i32) };
+        check("set the container's IOMMU to type 1 v2", set_iommu)?;
+        let device = device_fd(&group, bdf)?;
+        let requests = doing("make an eventfd", EventFd::new)?;
+        arm(&device, &requests)?;
+        Ok(Device { _device: device, requests, _group: group, _container: container, group_number })
+    }
+
+    /// Number of its IOMMU group.
+    pub fn group(&self) -> u32 {
+        self.group_number
+    }
+
+    /// Waits until the kernel asks for the device, for as long as that takes.
+    pub fn wait_for_request(&self) -> Result<(), AgentError> {
+        loop {
+            match self.requests.read() {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(AgentError::io("wait for the request eventfd", errno)),
+            }
+        }
+    }
+}
+
+fn group_number(bdf: &str) -> Result<u32, AgentError> {
+    let link = format!("/sys/bus/pci/devices/{bdf}/iommu_group");
+    let target =
+        doing(&format!("find the IOMMU group of {bdf} (is there a vIOMMU?): read {link}"), || fs::read_link(&link))?;
+    let number = target.file_name().and_then(|name| name.to_str()?.parse().ok());
+    number.ok_or_else(|| AgentError::Refused(format!("{link} points to {}, not to a group", target.display())))
+}
+
+fn open(path: &str) -> Result<File, AgentError> {
+    doing(&format!("open {path}"), || File::options().read(true).write(true).open(Path::new(path)))
+}
+
+fn check_version(container: &File) -> Result<(), AgentError> {
+    // SAFETY: VFIO_GET_API_VERSION takes no argument.
+    let version = check("ask for vfio's version", || unsafe { ioctl::api_version(container.as_raw_fd()) })?;
+    if version == VFIO_API_VERSION as i32 {
+        return Ok(());
+    }
+    Err(AgentError::Refused(format!("this kernel's vfio has version {version}; the agent speaks {VFIO_API_VERSION}")))
+}
+
+fn check_viable(group: &File, number: u32) -> Result<(), AgentError> {
+    let mut status = vfio_group_status { argsz: size_of::<vfio_group_status>() as u32, flags: 0 };
+    // SAFETY: VFIO_GROUP_GET_STATUS writes at most `argsz` bytes into the structure, which outlives the call.
+    check("ask for the group's status", || unsafe { ioctl::group_status(group.as_raw_fd(), &mut status) })?;
+    if status.flags & VFIO_GROUP_FLAGS_VIABLE != 0 {
+        return Ok(());
+    }
+    Err(AgentError::Refused(format!("IOMMU group {number} is not viable: bind all its devices to vfio-pci first")))
+}
+
+fn device_fd(group: &File, bdf: &str) -> Result<OwnedFd, AgentError> {
+    let name = CString::new(bdf).map_err(|_| AgentError::Refused(format!("{bdf:?} is not a PCI address")))?;
+    // SAFETY: VFIO_GROUP_GET_DEVICE_FD reads a string that ends with NUL, which outlives the call.
+    let open = || unsafe { ioctl::device_fd(group.as_raw_fd(), name.as_ptr()) };
+    let fd = check(&format!("open {bdf} in its group (is it bound to vfio-pci?)"), open)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A `vfio_irq_set` with the one eventfd that follows it.
+#[repr(C)]
+pub struct RequestIrq {
+    header: vfio_irq_set,
+    eventfd: RawFd,
+}
+
+fn arm(device: &OwnedFd, requests: &EventFd) -> Result<(), AgentError> {
+    let irq = RequestIrq {
+        header: vfio_irq_set {
+            argsz: size_of::<RequestIrq>() as u32,
+            flags: VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+            index: VFIO_PCI_REQ_IRQ_INDEX,
+            start: 0,
+            count: 1,
+            ..vfio_irq_set::default()
+        },
+        eventfd: requests.as_fd().as_raw_fd(),
+    };
+    // SAFETY: VFIO_DEVICE_SET_IRQS reads `argsz` bytes: the header and the one descriptor behind it.
+    check("arm the request eventfd", || unsafe { ioctl::set_irqs(device.as_raw_fd(), &irq) })?;
+    Ok(())
+}
+
+fn check(action: &str, call: impl FnOnce() -> Result<i32, Errno>) -> Result<i32, AgentError> {
+    doing(action, call)
+}
+
+/// The calls of `include/uapi/linux/vfio.h`, whose numbers carry neither size nor direction.
+mod ioctl {
+    use std::ffi::c_char;
+    use std::os::fd::RawFd;
+
+    use nix::{ioctl_none_bad, ioctl_readwrite_bad, ioctl_write_int_bad, ioctl_write_ptr_bad, request_code_none};
+    use vfio_bindings::bindings::vfio::{VFIO_BASE, VFIO_TYPE, vfio_group_status};
+
+    use super::RequestIrq;
+
+    ioctl_none_bad!(api_version, request_code_none!(VFIO_TYPE, VFIO_BASE));
+    ioctl_write_int_bad!(set_iommu, request_code_none!(VFIO_TYPE, VFIO_BASE + 2));
+    ioctl_readwrite_bad!(group_status, request_code_none!(VFIO_TYPE, VFIO_BASE + 3), vfio_group_status);
+    ioctl_write_ptr_bad!(set_container, request_code_none!(VFIO_TYPE, VFIO_BASE + 4), RawFd);
+    ioctl_write_ptr_bad!(device_fd, request_code_none!(VFIO_TYPE, VFIO_BASE + 6), c_char);
+    ioctl_write_ptr_bad!(set_irqs, request_code_none!(VFIO_TYPE, VFIO_BASE + 10), RequestIrq);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel expects the descriptor right behind the header (`vfio_set_irqs_validate_and_prepare()`).
+    #[test]
+    fn the_eventfd_follows_the_header() {
+        assert_eq!(std::mem::offset_of!(RequestIrq, eventfd), size_of::<vfio_irq_set>());
+        assert_eq!(size_of::<RequestIrq>(), size_of::<vfio_irq_set>() + size_of::<RawFd>());
+    }
+
+    #[test]
+    fn a_device_that_is_not_there() {
+        let failure = Device::open("ffff:ff:1f.7").err().unwrap().failure();
+        assert_eq!(failure.errno.unwrap().name, "ENOENT");
+        assert!(failure.message.contains("find the IOMMU group of ffff:ff:1f.7"), "{}", failure.message);
+    }
+}
