@@ -1,0 +1,172 @@
+//! The agent, built by cargo as a static program.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use object::Endianness;
+use object::elf::{EM_X86_64, FileHeader64, PT_INTERP};
+use object::read::elf::{FileHeader, ProgramHeader};
+use serde::Deserialize;
+
+use crate::ImageError;
+
+/// Crate and program.
+const PACKAGE: &str = "guest-agent";
+
+/// What guests run. Naming the target keeps crt-static away from build scripts and procedural macros.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Variables that the cargo which started us sets for us, or that would make this build another one; settings of
+/// registries and of the network stay.
+const FOREIGN: [&str; 14] = [
+    "CARGO_BIN_",
+    "CARGO_BUILD_",
+    "CARGO_CRATE_NAME",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_INCREMENTAL",
+    "CARGO_MAKEFLAGS",
+    "CARGO_MANIFEST_",
+    "CARGO_PKG_",
+    "CARGO_PRIMARY_PACKAGE",
+    "CARGO_PROFILE_",
+    "CARGO_TARGET_",
+    "MAKEFLAGS",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTFLAGS",
+];
+
+/// Has cargo build the agent, unless it is up to date, and says where it is.
+pub fn build(progress: impl FnMut(&str) + Send) -> Result<PathBuf, ImageError> {
+    run(command(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))), progress)
+}
+
+fn command(workspace: &Path) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(workspace)
+        .args(["build", "--locked", "--package", PACKAGE, "--profile", "guest", "--target", TARGET])
+        .args(["--message-format", "json", "--color", "never"])
+        // A folder of its own: the flags differ, and it must not wait for a build that waits for it.
+        .arg("--target-dir")
+        .arg(workspace.join("target/guest"));
+    for (name, _) in env::vars_os().filter(|(name, _)| is_foreign(name)) {
+        command.env_remove(name);
+    }
+    command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command
+}
+
+fn is_foreign(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| FOREIGN.iter().any(|prefix| name.starts_with(prefix)))
+}
+
+fn run(mut command: Command, progress: impl FnMut(&str) + Send) -> Result<PathBuf, ImageError> {
+    let cargo = PathBuf::from(command.get_program());
+    let failed = |source| ImageError::NoCargo { cargo, source };
+    let mut child = match command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
+        Ok(child) => child,
+        Err(source) => return Err(failed(source)),
+    };
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (built, said) = thread::scope(|scope| {
+        let said = scope.spawn(|| stderr.map(|stderr| follow(stderr, progress)).unwrap_or_default());
+        (stdout.map(read_messages).unwrap_or_default(), said.join().unwrap_or_default())
+    });
+    let status = child.wait().map_err(failed)?;
+    match built {
+        Built { program: Some(program), first_error: None } if status.success() => Ok(program),
+        Built { first_error, .. } => {
+            Err(ImageError::Build { command: format!("{command:?}"), first_error: first_error.unwrap_or(said) })
+        }
+    }
+}
+
+/// Passes on what cargo says, and keeps it.
+fn follow(stderr: impl Read, mut progress: impl FnMut(&str)) -> String {
+    let mut said = String::new();
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        let line = line.trim();
+        // That is said of every build that has nothing to do, and of every other right after its last line.
+        if !line.starts_with("Finished ") {
+            progress(line);
+        }
+        said.push_str(line);
+        said.push('\n');
+    }
+    said
+}
+
+/// What came of a build.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Built {
+    program: Option<PathBuf>,
+    first_error: Option<String>,
+}
+
+/// One line of cargo's JSON ("External tools" in the Cargo book), with what is of use here.
+#[derive(Deserialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+enum Line {
+    CompilerArtifact {
+        target: Target,
+        executable: Option<PathBuf>,
+    },
+    CompilerMessage {
+        message: Diagnostic,
+    },
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Diagnostic {
+    level: String,
+    rendered: Option<String>,
+}
+
+fn read_messages(stdout: impl Read) -> Built {
+    let mut built = Built::default();
+    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+        match serde_json::from_str(&line) {
+            Ok(Line::CompilerArtifact { target, executable: Some(program) }) if target.name == PACKAGE => {
+                built.program = Some(program);
+            }
+            Ok(Line::CompilerMessage { message }) if message.level == "error" && built.first_error.is_none() => {
+                built.first_error = message.rendered;
+            }
+            _ => {}
+        }
+    }
+    built
+}
+
+/// Checks that a program runs where there is nothing but a kernel.
+pub fn check(path: &Path, program: &[u8]) -> Result<(), ImageError> {
+    let not = |reason: String| ImageError::NotAProgram { path: path.to_owned(), reason };
+    let headers = || {
+        let header = FileHeader64::<Endianness>::parse(program)?;
+        let endian = header.endian()?;
+        Ok((endian, header.e_machine(endian), header.program_headers(endian, program)?))
+    };
+    let (endian, machine, segments) = headers().map_err(|error: object::Error| not(error.to_string()))?;
+    if machine != EM_X86_64 {
+        return Err(not(format!("it is for ELF machine {machine}")));
+    }
+    match segments.iter().find(|segment| segment.p_type(endian) == PT_INTERP) {
+        None => Ok(()),
+        Some(segment) => {
+            let name = segment.data(endian, program).unwrap_or_default();
+            let interpreter = String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
+            Err(ImageError::NotStatic { path: path.to_owned(), interpreter })
+        }
+    }
+}
