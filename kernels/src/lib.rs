@@ -1,14 +1,34 @@
 //! Kernels with and without a change: manifest, fetch, patch, configure, build, cache.
+//!
+//! [`Manifest::load`] reads `kernels.toml`; a [`Builder`] finds the [`KernelImage`] of a variant in the
+//! [cache](cache::Cache) or builds it there.
 
 mod bug;
+mod builder;
 pub mod cache;
+mod compile;
+mod config;
+mod error;
 mod event;
+mod image;
+mod job;
 mod manifest;
 mod near;
+mod patch;
 mod requirements;
+mod source;
+mod space;
+mod workshop;
 
 pub use bug::{Bug, Fails, FailureKind};
+pub use builder::Builder;
+pub use compile::CompilerError;
+pub use config::{FragmentError, Unmet};
+pub use error::BuildError;
 pub use event::{BuildEvent, CancelToken, Observer, Step};
+pub use image::KernelImage;
+pub use job::JobError;
 pub use manifest::{Base, MANIFEST, Manifest, ManifestError, Source, Variant};
 pub use near::{Unknown, near};
+pub use patch::PatchError;
 pub use requirements::{Probe, Requirement, requirements};

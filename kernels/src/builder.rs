@@ -1,0 +1,157 @@
+//! From a variant's name to its image: what is in the cache is used, what is not is built.
+
+use std::fs;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use crate::cache::{Cache, Key, KeyMaker};
+use crate::compile::Run;
+use crate::config::Symbols;
+use crate::image::{self, KernelImage, Note};
+use crate::job::Job;
+use crate::source::{self, Identity};
+use crate::workshop::Workshop;
+use crate::{Base, BuildError, BuildEvent, CancelToken, Manifest, Observer, Step, Variant, space};
+
+/// Changes whenever this crate builds something else from the same ingredients.
+const RECIPE: &str = "1";
+
+/// Builds the kernels of a manifest into a cache.
+#[derive(Debug)]
+pub struct Builder {
+    manifest: Manifest,
+    cache: Cache,
+    jobs: usize,
+    compiler: OnceLock<String>,
+}
+
+/// What a variant is made of, as far as it must be known before anything is built.
+struct Recipe<'a> {
+    variant: &'a Variant,
+    base: &'a Base,
+    symbols: Symbols,
+    /// Of the base's trees.
+    base_key: Key,
+    /// Of the variant's image.
+    key: Key,
+}
+
+impl Builder {
+    /// A builder that runs as many commands at a time as the host has CPUs.
+    pub fn new(manifest: Manifest, cache: Cache) -> Builder {
+        let jobs = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Builder { manifest, cache, jobs, compiler: OnceLock::new() }
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The image of a variant if it is in the cache. Takes milliseconds and needs no network.
+    pub fn find(&self, variant: &str) -> Option<KernelImage> {
+        let variant = self.manifest.variant(variant).ok()?;
+        let base = self.manifest.base(&variant.base).ok()?;
+        let source = source::find(&self.cache, &base.source)?;
+        let recipe = self.recipe(variant, base, &source.identity).ok()?;
+        let entry = self.cache.find(image::SHELF, &recipe.key)?;
+        KernelImage::at(&entry, recipe.key.as_str(), &variant.name, &base.name).ok()
+    }
+
+    /// The image of a variant, built if it is not in the cache. Blocks until that is done; `cancel` ends it early. Two
+    /// builds at the same time, in one process or in two, are safe: what both need is built by one of them.
+    ///
+    /// # Errors
+    /// [`BuildError`]. Nothing half done stays in the cache.
+    pub fn build(
+        &self,
+        variant: &str,
+        observer: &dyn Observer,
+        cancel: &CancelToken,
+    ) -> Result<KernelImage, BuildError> {
+        let variant = self.manifest.variant(variant)?;
+        let base = self.manifest.base(&variant.base)?;
+        let source = source::get(&self.cache, &base.source, observer, cancel)?;
+        let recipe = self.recipe(variant, base, &source.identity)?;
+        let waiting = || observer.event(BuildEvent::Waiting { what: format!("another build of {}", variant.name) });
+        let entry = self.cache.entry(image::SHELF, &recipe.key, waiting, |aside| {
+            space::check(self.cache.root(), space::FOR_BUILD)?;
+            let log = self.log(&recipe)?;
+            let run = Run { observer, cancel, jobs: self.jobs, log: &log };
+            let workshop = Workshop::enter(&self.cache, &recipe.base_key, &source.tree, &recipe.symbols, run)?;
+            self.fill(aside, &recipe, workshop, &source.identity, observer)
+                .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))
+        })?;
+        KernelImage::at(&entry, recipe.key.as_str(), &variant.name, &base.name)
+    }
+
+    fn fill(
+        &self,
+        entry: &std::path::Path,
+        recipe: &Recipe,
+        mut workshop: Workshop,
+        source: &Identity,
+        observer: &dyn Observer,
+    ) -> Result<(), BuildError> {
+        let patches = &recipe.variant.patches;
+        let base = workshop.base(&recipe.base.name)?;
+        let output = if patches.is_empty() { base } else { workshop.variant(&recipe.variant.name, &base, patches)? };
+        observer.event(BuildEvent::Step { step: Step::Collect, what: recipe.variant.name.clone() });
+        let file_name = |patch: &PathBuf| Some(patch.file_name()?.to_string_lossy().into_owned());
+        let note = Note {
+            release: Workshop::release(&output)?,
+            source: source.clone(),
+            patches: patches.iter().filter_map(file_name).collect(),
+            compiler: self.compiler()?.to_owned(),
+        };
+        image::collect(&output, workshop.log(), entry, &note)?;
+        workshop.leave()
+    }
+
+    fn recipe<'a>(&self, variant: &'a Variant, base: &'a Base, source: &Identity) -> Result<Recipe<'a>, BuildError> {
+        let symbols = Symbols::of_fragments(&base.config)?;
+        let base_key = KeyMaker::new()
+            .with("recipe", RECIPE)
+            .with("source", &source.sha256)
+            .with("symbols", symbols.to_string())
+            .with("compiler", self.compiler()?);
+        let base_key = base_key.finish();
+        let mut key = KeyMaker::new().with("base", base_key.as_str());
+        for patch in &variant.patches {
+            let text = fs::read(patch).map_err(BuildError::io("read", patch))?;
+            key = key.with("patch", changes(&text));
+        }
+        Ok(Recipe { variant, base, symbols, base_key, key: key.finish() })
+    }
+
+    /// Compiler and linker, with their versions.
+    fn compiler(&self) -> Result<&str, BuildError> {
+        if let Some(known) = self.compiler.get() {
+            return Ok(known);
+        }
+        let mut versions = Vec::new();
+        for program in ["gcc", "ld"] {
+            let job = Job::new(program).arg("--version");
+            let output = job.output(&CancelToken::new()).map_err(BuildError::job(format!("{program} --version")))?;
+            versions.push(output.lines().next().unwrap_or_default().to_owned());
+        }
+        Ok(self.compiler.get_or_init(|| versions.join(", ")))
+    }
+
+    /// The log of a build, which stays if it fails.
+    fn log(&self, recipe: &Recipe) -> Result<PathBuf, BuildError> {
+        let folder = self.cache.root().join("logs");
+        fs::create_dir_all(&folder).map_err(BuildError::io("create", &folder))?;
+        Ok(folder.join(format!("{}-{}.log", recipe.variant.name, recipe.key.as_str())))
+    }
+}
+
+/// What a patch does, without the words before it: rewording them is no reason to build.
+fn changes(patch: &[u8]) -> &[u8] {
+    const START: &[u8] = b"\ndiff --git ";
+    match patch.windows(START.len()).position(|window| window == START) {
+        Some(start) => &patch[start..],
+        None => patch,
+    }
+}

@@ -1,0 +1,230 @@
+//! Running the kernel's own build: a fixed environment, progress, and the first error when it fails.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::job::{Job, JobError};
+use crate::{BuildError, BuildEvent, CancelToken, Observer};
+
+/// Where a kernel is built. Both folders have the same names for every kernel of a base: kbuild writes absolute paths
+/// into its dependency files, and builds everything again when they change.
+#[derive(Clone, Debug)]
+pub(crate) struct Trees {
+    /// The source, with patches.
+    pub source: PathBuf,
+    /// The output tree.
+    pub output: PathBuf,
+}
+
+impl Trees {
+    /// make, for this source and output. Nothing of the host, the user, the time or the place gets into the kernel.
+    pub(crate) fn make(&self) -> Job {
+        // Line tables, and nothing more, so that an address in a stack can be given its file and line: as cheap to
+        // build as no debug information at all, other than CONFIG_DEBUG_INFO.
+        let mut flags = OsString::from("-g1 -fdebug-prefix-map=");
+        flags.push(&self.output);
+        flags.push("=. -fdebug-prefix-map=");
+        flags.push(&self.source);
+        flags.push("=.");
+        Job::new("make")
+            .arg("-C")
+            .arg(&self.source)
+            .arg(joined("O=", &self.output))
+            .arg(joined("KCFLAGS=", flags))
+            .env("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 1970")
+            .env("KBUILD_BUILD_USER", "iov-regress")
+            .env("KBUILD_BUILD_HOST", "iov-regress")
+            .env("KBUILD_BUILD_VERSION", "1")
+    }
+
+    /// Compiles the kernel, telling the observer of each object. Returns how many commands it took.
+    pub(crate) fn compile(&self, run: &Run, about: usize, log: &mut File) -> Result<usize, BuildError> {
+        let begun = Instant::now();
+        let mut done = 0;
+        let mut first = FirstError::default();
+        let result = self.make().arg(format!("-j{}", run.jobs)).arg("bzImage").logged(run.cancel, log, |line| {
+            first.look_at(line, &self.source);
+            if is_command(line) {
+                done += 1;
+                let elapsed = Duration::from_secs(begun.elapsed().as_secs());
+                run.observer.event(BuildEvent::Objects { done, about: about.max(done), elapsed });
+            }
+        });
+        match result {
+            Ok(()) => Ok(done),
+            Err(JobError::Failed { tail, .. }) => {
+                Err(BuildError::Compile { first: first.found(&tail), log: run.log.to_owned() })
+            }
+            Err(other) => Err(BuildError::job("make")(other)),
+        }
+    }
+}
+
+/// What one run of a build has with it.
+pub(crate) struct Run<'a> {
+    pub observer: &'a dyn Observer,
+    pub cancel: &'a CancelToken,
+    /// How many commands at a time.
+    pub jobs: usize,
+    /// The log, which outlives a failed build.
+    pub log: &'a Path,
+}
+
+fn joined(name: &str, value: impl Into<OsString>) -> OsString {
+    let mut joined = OsString::from(name);
+    joined.push(value.into());
+    joined
+}
+
+/// Whether a line of kbuild's announces a command: "  CC      drivers/pci/iov.o".
+fn is_command(line: &str) -> bool {
+    line.strip_prefix("  ").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()))
+}
+
+/// The first error of a build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompilerError {
+    /// The file, relative to the kernel's source. `None` for errors that belong to no file, such as the linker's.
+    pub file: Option<String>,
+    /// The line, from 1.
+    pub line: Option<u32>,
+    /// The compiler's words.
+    pub message: String,
+}
+
+impl fmt::Display for CompilerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{file}:")?;
+            if let Some(line) = self.line {
+                write!(f, "{line}:")?;
+            }
+            f.write_str(" ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Looks for the first error as the lines go by. A compiler's error comes before a linker's and both before make's own,
+/// which says only that something failed.
+#[derive(Default)]
+struct FirstError {
+    full: Option<String>,
+    compiler: Option<CompilerError>,
+    linker: Option<CompilerError>,
+    make: Option<CompilerError>,
+}
+
+impl FirstError {
+    fn look_at(&mut self, line: &str, source: &Path) {
+        if line.contains("No space left on device") && self.full.is_none() {
+            self.full = Some(line.to_owned());
+        }
+        if self.compiler.is_none() {
+            self.compiler = compiler_error(line, source);
+        }
+        if self.linker.is_none()
+            && (line.contains("undefined reference to ") || line.contains("multiple definition of "))
+        {
+            self.linker = Some(CompilerError { file: None, line: None, message: line.trim().to_owned() });
+        }
+        if self.make.is_none() && line.starts_with("make") && line.contains("*** ") {
+            self.make = Some(CompilerError { file: None, line: None, message: line.to_owned() });
+        }
+    }
+
+    fn found(self, tail: &str) -> CompilerError {
+        let words = |message: String| CompilerError { file: None, line: None, message };
+        self.full
+            .map(words)
+            .or(self.compiler)
+            .or(self.linker)
+            .or(self.make)
+            .unwrap_or_else(|| words(format!("make says:\n{tail}")))
+    }
+}
+
+/// Reads "FILE:LINE:COLUMN: error: MESSAGE", and the forms without column and with "fatal error" and "Error" (gas).
+fn compiler_error(line: &str, source: &Path) -> Option<CompilerError> {
+    const MARKS: [&str; 3] = [": error: ", ": fatal error: ", ": Error: "];
+    let (place, message) = MARKS.iter().find_map(|mark| line.split_once(mark))?;
+    let mut parts = place.splitn(3, ':');
+    let file = parts.next().filter(|file| !file.is_empty() && !file.contains(' '))?;
+    let number = parts.next().and_then(|number| number.parse().ok())?;
+    let file = Path::new(file).strip_prefix(source).unwrap_or(Path::new(file)).to_string_lossy();
+    Some(CompilerError { file: Some(file.into_owned()), line: Some(number), message: message.to_owned() })
+}
+
+/// How many commands the last build of this kind took, to say how far a build is.
+pub(crate) fn about(note: &Path, otherwise: usize) -> usize {
+    fs::read_to_string(note).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(otherwise)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(log: &str) -> String {
+        let mut first = FirstError::default();
+        log.lines().for_each(|line| first.look_at(line, Path::new("/src")));
+        first.found("the end").to_string()
+    }
+
+    #[test]
+    fn the_first_error_is_the_compilers() {
+        let log = "  CC      drivers/pci/iov.o\n\
+            /src/drivers/pci/iov.c: In function 'sriov_numvfs_show':\n\
+            /src/drivers/pci/iov.c:399:9: warning: unused variable 'x' [-Wunused-variable]\n\
+            /src/drivers/pci/iov.c:401:16: error: 'num_vfs' undeclared (first use in this function)\n\
+            /src/drivers/pci/iov.c:402:1: error: another\n\
+            make[4]: *** [/src/scripts/Makefile.build:229: drivers/pci/iov.o] Error 1\n";
+        insta::assert_snapshot!(first(log), @"drivers/pci/iov.c:401: 'num_vfs' undeclared (first use in this function)");
+    }
+
+    #[test]
+    fn errors_of_the_others_are_found_too() {
+        insta::assert_snapshot!(first("/src/a.c:1:10: fatal error: gelf.h: No such file or directory\n"), @"a.c:1: gelf.h: No such file or directory");
+        insta::assert_snapshot!(first("arch/x86/a.S:12: Error: no such instruction: `foo'\n"), @"arch/x86/a.S:12: no such instruction: `foo'");
+        insta::assert_snapshot!(first("ld: drivers/pci/iov.o: in function `f':\niov.c:(.text+0x1): undefined reference to `g'\nmake[2]: *** [x] Error 1\n"), @"iov.c:(.text+0x1): undefined reference to `g'");
+        insta::assert_snapshot!(first("make[3]: *** No rule to make target 'x.o', needed by 'y'.  Stop.\nmake[2]: *** [z] Error 2\n"), @"make[3]: *** No rule to make target 'x.o', needed by 'y'.  Stop.");
+        insta::assert_snapshot!(first("words\n"), @r#"
+make says:
+the end
+"#);
+    }
+
+    #[test]
+    fn a_full_disk_is_the_first_error_whatever_else_it_causes() {
+        let log = "/src/a.c:1:1: error: junk\nfatal error: error writing to /tmp/x.s: No space left on device\n";
+        insta::assert_snapshot!(first(log), @"fatal error: error writing to /tmp/x.s: No space left on device");
+    }
+
+    #[test]
+    fn commands_are_told_from_other_lines() {
+        let lines = ["  CC      a.o", "  GEN     Makefile", "make[1]: Entering directory '/x'", "#", "  a", ""];
+        assert_eq!(lines.map(is_command), [true, true, false, false, false, false]);
+    }
+
+    #[test]
+    fn the_environment_is_fixed_and_a_real_make_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let trees = Trees { source: folder.path().join("s"), output: folder.path().join("o") };
+        fs::create_dir_all(&trees.source).unwrap();
+        let makefile =
+            "bzImage:\n\t@echo '  CC      a.o'\n\t@echo \"$(KBUILD_BUILD_USER) $(ARCH)\"\n\t@echo '  LD      b'\n";
+        fs::write(trees.source.join("Makefile"), makefile).unwrap();
+        let log = folder.path().join("log");
+        let cancel = CancelToken::new();
+        let events = std::sync::Mutex::new(Vec::new());
+        let observer = |event| events.lock().unwrap().push(event);
+        let run = Run { observer: &observer, cancel: &cancel, jobs: 1, log: &log };
+        assert_eq!(trees.compile(&run, 1, &mut File::create(&log).unwrap()).unwrap(), 2);
+        assert!(fs::read_to_string(&log).unwrap().contains("\niov-regress \n"));
+        let zero = Duration::ZERO;
+        let objects = |done, about| BuildEvent::Objects { done, about, elapsed: zero };
+        assert_eq!(events.into_inner().unwrap(), [objects(1, 1), objects(2, 2)]);
+    }
+}

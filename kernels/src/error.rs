@@ -1,0 +1,166 @@
+//! Why a kernel could not be built.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cache::CacheError;
+use crate::compile::CompilerError;
+use crate::config::{FragmentError, Unmet};
+use crate::job::JobError;
+use crate::near::Unknown;
+use crate::patch::PatchError;
+
+/// Why a kernel could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The manifest has no such kernel.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    /// The host lacks a program.
+    #[error("{program} is not installed: run `cargo xtask setup`")]
+    MissingTool {
+        /// The program.
+        program: String,
+    },
+    /// apt does not offer the source package.
+    #[error(
+        "apt does not know the package {package}\n\
+         Run `cargo xtask setup` (or `apt-get update`) if it has no package lists yet. If this release of the \
+         distribution has no such package, give the base a `path = ` to a kernel tarball or tree in kernels.toml."
+    )]
+    NoPackage {
+        /// The package.
+        package: String,
+    },
+    /// The source could not be fetched.
+    #[error("cannot fetch {what}")]
+    Fetch {
+        /// What was being fetched.
+        what: String,
+        /// Why it failed.
+        source: JobError,
+    },
+    /// The source is not what it should be.
+    #[error("{}: {problem}", path.display())]
+    Source {
+        /// The package, tarball or tree.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// A patch does not do what a patch should.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+    /// A fragment cannot be read.
+    #[error(transparent)]
+    Fragment(#[from] FragmentError),
+    /// Symbols of the fragments that the kernel's configuration did not take.
+    #[error("the kernel's configuration refuses what was asked for:\n{}", list(unmet))]
+    Config {
+        /// One by one, with the reason as far as it is known.
+        unmet: Vec<Unmet>,
+    },
+    /// It does not compile.
+    #[error("does not compile: {first}\nThe full log is {}", log.display())]
+    Compile {
+        /// The first error.
+        first: CompilerError,
+        /// The log of the build.
+        log: PathBuf,
+    },
+    /// The patches changed nothing that ends up in the kernel.
+    #[error(
+        "the patches of {variant} change nothing in the kernel that is built: they touch only comments, or code that \
+         this configuration leaves out"
+    )]
+    NoEffect {
+        /// The variant.
+        variant: String,
+    },
+    /// The disk is too full, or has become so.
+    #[error(
+        "not enough disk space in {}: {} MB free, {} MB needed. Make room, or set IOV_REGRESS_CACHE to a folder that \
+         has it",
+        path.display(), available >> 20, needed >> 20
+    )]
+    DiskSpace {
+        /// The folder of the cache.
+        path: PathBuf,
+        /// Bytes that are free.
+        available: u64,
+        /// Bytes that are needed.
+        needed: u64,
+    },
+    /// A step other than compiling failed.
+    #[error("{what} failed")]
+    Step {
+        /// The step.
+        what: String,
+        /// Why.
+        source: JobError,
+    },
+    /// An operation on a file failed.
+    #[error("{action} {}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The cache failed.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// It was told to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl BuildError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BuildError {
+        let path = path.to_owned();
+        move |source| BuildError::Io { action, path, source }
+    }
+
+    /// A job that failed while doing `what`, unless there is more to say about it than that.
+    pub(crate) fn job(what: impl Into<String>) -> impl FnOnce(JobError) -> BuildError {
+        let what = what.into();
+        move |source| BuildError::of_job(source, |source| BuildError::Step { what, source })
+    }
+
+    /// The same for fetching.
+    pub(crate) fn fetch(what: impl Into<String>) -> impl FnOnce(JobError) -> BuildError {
+        let what = what.into();
+        move |source| BuildError::of_job(source, |source| BuildError::Fetch { what, source })
+    }
+
+    fn of_job(error: JobError, otherwise: impl FnOnce(JobError) -> BuildError) -> BuildError {
+        match error {
+            JobError::Cancelled => BuildError::Cancelled,
+            JobError::Start { program, source } if source.kind() == io::ErrorKind::NotFound => {
+                BuildError::MissingTool { program }
+            }
+            other => otherwise(other),
+        }
+    }
+
+    /// Whether this is the disk being full, in whatever way it came out.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        const WORDS: &str = "No space left on device";
+        match self {
+            BuildError::DiskSpace { .. } => true,
+            BuildError::Io { source, .. } | BuildError::Cache(CacheError::Io { source, .. }) => {
+                source.kind() == io::ErrorKind::StorageFull
+            }
+            BuildError::Step { source: JobError::Failed { tail, .. }, .. }
+            | BuildError::Fetch { source: JobError::Failed { tail, .. }, .. } => tail.contains(WORDS),
+            BuildError::Compile { first, .. } => first.message.contains(WORDS),
+            _ => false,
+        }
+    }
+}
+
+fn list(unmet: &[Unmet]) -> String {
+    unmet.iter().map(|one| format!("  {one}")).collect::<Vec<_>>().join("\n")
+}

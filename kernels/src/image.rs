@@ -1,0 +1,88 @@
+//! A kernel that has been built.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::BuildError;
+use crate::source::Identity;
+
+/// The shelf of the cache on which images stand.
+pub(crate) const SHELF: &str = "images";
+
+/// A kernel that has been built, in the cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelImage {
+    /// The variant.
+    pub variant: String,
+    /// Its base.
+    pub base: String,
+    /// The name of its entry in the cache: a hash of all that it is made of. Variants made of the same share it.
+    pub key: String,
+    /// What `uname -r` says in it.
+    pub release: String,
+    /// What the base is, exactly: package and version, or path and commit.
+    pub source: String,
+    /// What QEMU boots.
+    pub bzimage: PathBuf,
+    /// ELF, with symbols and line tables.
+    pub vmlinux: PathBuf,
+    /// Addresses of symbols.
+    pub system_map: PathBuf,
+    /// Its `.config`.
+    pub config: PathBuf,
+    /// What make said.
+    pub build_log: PathBuf,
+}
+
+/// What an entry says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Note {
+    pub release: String,
+    pub source: Identity,
+    /// File names of the patches.
+    pub patches: Vec<String>,
+    pub compiler: String,
+}
+
+const NOTE: &str = "image.json";
+
+impl KernelImage {
+    /// The image in an entry of the cache.
+    pub(crate) fn at(entry: &Path, key: &str, variant: &str, base: &str) -> Result<KernelImage, BuildError> {
+        let note = entry.join(NOTE);
+        let text = fs::read(&note).map_err(BuildError::io("read", &note))?;
+        let read: Note = serde_json::from_slice(&text).map_err(|error| BuildError::io("read", &note)(error.into()))?;
+        Ok(KernelImage {
+            variant: variant.to_owned(),
+            base: base.to_owned(),
+            key: key.to_owned(),
+            release: read.release,
+            source: [Some(read.source.name), read.source.version].into_iter().flatten().collect::<Vec<_>>().join(" "),
+            bzimage: entry.join("bzImage"),
+            vmlinux: entry.join("vmlinux"),
+            system_map: entry.join("System.map"),
+            config: entry.join("config"),
+            build_log: entry.join("build.log"),
+        })
+    }
+}
+
+/// Puts what is kept of an output tree into an entry.
+pub(crate) fn collect(output: &Path, log: &Path, entry: &Path, note: &Note) -> Result<(), BuildError> {
+    let kept = [
+        ("arch/x86/boot/bzImage", "bzImage"),
+        ("vmlinux", "vmlinux"),
+        ("System.map", "System.map"),
+        (".config", "config"),
+    ];
+    for (from, to) in kept {
+        let from = output.join(from);
+        fs::copy(&from, entry.join(to)).map_err(BuildError::io("keep", &from))?;
+    }
+    fs::copy(log, entry.join("build.log")).map_err(BuildError::io("keep", log))?;
+    let path = entry.join(NOTE);
+    let text = serde_json::to_vec_pretty(note).map_err(|error| BuildError::io("write", &path)(error.into()))?;
+    fs::write(&path, text).map_err(BuildError::io("write", &path))
+}

@@ -1,0 +1,323 @@
+//! One program at work for us, with everything that it starts: killed as a whole, and never outliving us.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::CancelToken;
+
+/// The shell leads the process group and becomes the program. What it leaves behind reads from a pipe of which we hold
+/// the other end: if we die, however we die, the pipe ends and the group is killed. (A death signal would reach only
+/// the program itself, not the compilers it has started.) make ignores children that it did not start.
+const GUARD: &str = "exec 3<&0; { read -r _; kill -KILL 0; } <&3 >/dev/null 2>&1 & exec 3<&-; \
+                     exec \"$@\" </dev/null 2>&1";
+
+/// How soon a cancelled job is killed.
+const POLL: Duration = Duration::from_millis(100);
+
+/// For how long output may go on after the program has ended, until what it left behind is killed.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Variables that programs get to see. Any other could change what is built (`ARCH`, `CC`, `KCFLAGS`, `MAKEFLAGS`, ...).
+const ENVIRONMENT: &[&str] = &[
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "APT_CONFIG",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+];
+
+/// How often one looks whether a program has ended that writes nothing more. Few programs take that long to end.
+const CLOSING: Duration = Duration::from_millis(2);
+
+/// How many lines of output an error shows.
+const TAIL: usize = 20;
+
+/// A program to be run.
+pub(crate) struct Job {
+    program: OsString,
+    arguments: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
+    folder: Option<PathBuf>,
+}
+
+/// Why a job did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// It could not be started.
+    #[error("cannot run {program}")]
+    Start {
+        /// Its name.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ended with an error.
+    #[error("{program} failed ({status}):\n{tail}")]
+    Failed {
+        /// Its name.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines that it wrote.
+        tail: String,
+    },
+    /// It was told to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Job {
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Job {
+        Job { program: program.as_ref().to_owned(), arguments: Vec::new(), environment: Vec::new(), folder: None }
+    }
+
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Job {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    pub(crate) fn args<S: AsRef<OsStr>>(self, arguments: impl IntoIterator<Item = S>) -> Job {
+        arguments.into_iter().fold(self, Job::arg)
+    }
+
+    pub(crate) fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Job {
+        self.environment.push((name, value.as_ref().to_owned()));
+        self
+    }
+
+    /// The folder to run in.
+    pub(crate) fn within(mut self, folder: &Path) -> Job {
+        self.folder = Some(folder.to_owned());
+        self
+    }
+
+    /// Runs it to its end; what it writes is lost unless it fails.
+    pub(crate) fn run(self, cancel: &CancelToken) -> Result<(), JobError> {
+        self.follow(cancel, |_| {})
+    }
+
+    /// Runs it to its end and returns what it writes.
+    pub(crate) fn output(self, cancel: &CancelToken) -> Result<String, JobError> {
+        let mut output = String::new();
+        self.follow(cancel, |line| {
+            output.push_str(line);
+            output.push('\n');
+        })?;
+        Ok(output)
+    }
+
+    /// Runs it to its end and appends what it writes to a log, also calling `on_line` with each line.
+    pub(crate) fn logged(
+        self,
+        cancel: &CancelToken,
+        log: &mut File,
+        mut on_line: impl FnMut(&str),
+    ) -> Result<(), JobError> {
+        self.follow(cancel, |line| {
+            // A log that cannot be written (disk full) must not stop a build that can do without.
+            let _ = writeln!(log, "{line}");
+            on_line(line);
+        })
+    }
+
+    fn follow(self, cancel: &CancelToken, mut on_line: impl FnMut(&str)) -> Result<(), JobError> {
+        if cancel.is_cancelled() {
+            return Err(JobError::Cancelled);
+        }
+        let program = self.program.to_string_lossy().into_owned();
+        let mut group = Group::start(self).map_err(|source| JobError::Start { program: program.clone(), source })?;
+        let mut tail = Tail::default();
+        let status = group
+            .follow(cancel, |line| {
+                tail.push(line);
+                on_line(line);
+            })
+            .map_err(|source| JobError::Start { program: program.clone(), source })?;
+        match status {
+            None => Err(JobError::Cancelled),
+            Some(status) if status.success() => Ok(()),
+            // The shell's words for a program that is not there.
+            Some(status) if status.code() == Some(127) => {
+                Err(JobError::Start { program, source: io::ErrorKind::NotFound.into() })
+            }
+            Some(status) => Err(JobError::Failed { program, status, tail: tail.text() }),
+        }
+    }
+}
+
+/// The last lines of an output.
+#[derive(Default)]
+struct Tail(std::collections::VecDeque<String>);
+
+impl Tail {
+    fn push(&mut self, line: &str) {
+        if self.0.len() == TAIL {
+            self.0.pop_front();
+        }
+        self.0.push_back(line.to_owned());
+    }
+
+    fn text(self) -> String {
+        Vec::from(self.0).join("\n")
+    }
+}
+
+/// A running program with all its descendants.
+struct Group {
+    child: Child,
+    id: Option<Pid>,
+    /// Not the child's own any more: waiting for that would close it, and with it end what is not quite done yet.
+    _guard: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Group {
+    fn start(job: Job) -> io::Result<Group> {
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(GUARD).arg("sh").arg(&job.program).args(&job.arguments);
+        command.env_clear().envs(ENVIRONMENT.iter().filter_map(|name| Some((name, env::var_os(name)?))));
+        command.env("LC_ALL", "C").envs(job.environment);
+        if let Some(folder) = job.folder {
+            command.current_dir(folder);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        let mut child = command.spawn()?;
+        let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let guard = child.stdin.take();
+        let (sender, lines) = mpsc::channel();
+        if let Some(output) = child.stdout.take() {
+            thread::spawn(move || {
+                for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                    if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        Ok(Group { child, id, _guard: guard, lines })
+    }
+
+    /// Passes on lines until the program has ended and there are no more of them. `None` if it was cancelled.
+    fn follow(&mut self, cancel: &CancelToken, mut on_line: impl FnMut(&str)) -> io::Result<Option<ExitStatus>> {
+        let mut ended: Option<(ExitStatus, Instant)> = None;
+        let mut silent = false;
+        loop {
+            if cancel.is_cancelled() {
+                return Ok(None);
+            }
+            match self.lines.recv_timeout(POLL) {
+                Ok(line) => {
+                    on_line(&line);
+                    continue;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) if silent => thread::sleep(CLOSING),
+                Err(RecvTimeoutError::Disconnected) => silent = true,
+            }
+            match ended {
+                Some((status, when)) if silent || when.elapsed() > LINGER => return Ok(Some(status)),
+                Some(_) => {}
+                None => ended = self.child.try_wait()?.map(|status| (status, Instant::now())),
+            }
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The guard lives as long as we hold its pipe, so the group's number is still ours.
+        if let Some(id) = self.id {
+            let _ = kill_process_group(id, Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Job {
+        Job::new("sh").arg("-c").arg(script)
+    }
+
+    #[test]
+    fn output_of_both_kinds_is_read() {
+        let output = sh("echo one; echo two >&2").output(&CancelToken::new()).unwrap();
+        assert_eq!(output, "one\ntwo\n");
+    }
+
+    #[test]
+    fn a_failure_shows_the_last_lines() {
+        let error = sh("seq 100; exit 3").run(&CancelToken::new()).unwrap_err().to_string();
+        assert!(error.contains("exit status: 3") && error.contains("\n81\n") && !error.contains("\n80\n"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_goes_on_in_silence_is_waited_for() {
+        let error = sh("exec >&- 2>&-; sleep 0.3; exit 3").run(&CancelToken::new()).unwrap_err().to_string();
+        assert!(error.contains("exit status: 3"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_is_missing_is_named() {
+        let error = Job::new("no-such-program").run(&CancelToken::new()).unwrap_err().to_string();
+        assert_eq!(error, "cannot run no-such-program");
+    }
+
+    #[test]
+    fn the_environment_does_not_leak() {
+        let output = sh("env").env("KBUILD_BUILD_VERSION", "1").output(&CancelToken::new()).unwrap();
+        assert!(output.contains("KBUILD_BUILD_VERSION=1") && !output.contains("CARGO"), "{output}");
+    }
+
+    #[test]
+    fn cancelling_kills_descendants() {
+        let folder = tempfile::tempdir().unwrap();
+        let cancel = CancelToken::new();
+        let begun = Instant::now();
+        let mut descendant = None;
+        let result = sh("sleep 1000 & echo $!; wait").within(folder.path()).follow(&cancel, |line| {
+            descendant = Some(line.to_owned());
+            cancel.cancel();
+        });
+        assert!(matches!(result, Err(JobError::Cancelled)));
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert_gone(&descendant.unwrap());
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_is_killed() {
+        let mut descendant = None;
+        let result = sh("sleep 1000 & echo $!").follow(&CancelToken::new(), |line| descendant = Some(line.to_owned()));
+        assert!(result.is_ok());
+        assert_gone(&descendant.unwrap());
+    }
+
+    /// Waits until a process is gone or a zombie that nobody has reaped yet.
+    fn assert_gone(process: &str) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while let Ok(status) = std::fs::read_to_string(format!("/proc/{process}/stat")) {
+            if status.contains(") Z ") {
+                return;
+            }
+            assert!(Instant::now() < deadline, "still there: {status}");
+            thread::yield_now();
+        }
+    }
+}

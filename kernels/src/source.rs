@@ -1,0 +1,270 @@
+//! The source of a base: fetched once, unpacked into the cache, and known from then on without a network.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::cache::{Cache, Key, KeyMaker};
+use crate::job::Job;
+use crate::{BuildError, BuildEvent, CancelToken, JobError, Observer, Source, Step, space};
+
+/// The shelf of the cache on which sources stand.
+const SHELF: &str = "sources";
+
+/// What a source is: written beside it, and part of the key of every kernel built from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// The package, the tarball or the tree.
+    pub name: String,
+    /// The package's version, or the commit of a repository.
+    pub version: Option<String>,
+    /// SHA-256 of the package or the tarball; of what is known of a tree without reading all of it.
+    pub sha256: String,
+}
+
+/// A source that is there.
+#[derive(Clone, Debug)]
+pub(crate) struct Unpacked {
+    pub tree: PathBuf,
+    pub identity: Identity,
+}
+
+/// The source if it is in the cache. Needs no network, and reads none of it.
+pub(crate) fn find(cache: &Cache, source: &Source) -> Option<Unpacked> {
+    let key = key(source, &CancelToken::new()).ok()?;
+    read_entry(cache.find(SHELF, &key)?).ok()
+}
+
+/// The source, fetched and unpacked if it is not in the cache yet.
+pub(crate) fn get(
+    cache: &Cache,
+    source: &Source,
+    observer: &dyn Observer,
+    cancel: &CancelToken,
+) -> Result<Unpacked, BuildError> {
+    let key = key(source, cancel)?;
+    let what = name(source);
+    let entry = cache.entry(
+        SHELF,
+        &key,
+        || observer.event(BuildEvent::Waiting { what: what.clone() }),
+        |aside| {
+            space::check(cache.root(), space::FOR_SOURCE + space::FOR_BUILD)?;
+            fill(aside, source, observer, cancel).map_err(|error| space::blame(error, cache.root(), space::FOR_SOURCE))
+        },
+    )?;
+    read_entry(entry)
+}
+
+fn read_entry(entry: PathBuf) -> Result<Unpacked, BuildError> {
+    let note = entry.join("source.json");
+    let text = fs::read(&note).map_err(BuildError::io("read", &note))?;
+    let identity = serde_json::from_slice(&text).map_err(|error| BuildError::io("read", &note)(error.into()))?;
+    Ok(Unpacked { tree: entry.join("tree"), identity })
+}
+
+fn name(source: &Source) -> String {
+    match source {
+        Source::Package(package) => package.clone(),
+        Source::Path(path) => path.display().to_string(),
+    }
+}
+
+/// What can be known of a source at no cost. A package once fetched is kept: its newer versions are no reason to fetch
+/// again, or else the same command would give other kernels tomorrow.
+fn key(source: &Source, cancel: &CancelToken) -> Result<Key, BuildError> {
+    match source {
+        Source::Package(package) => Ok(KeyMaker::new().with("package", package).finish()),
+        Source::Path(path) if path.is_dir() => {
+            Ok(KeyMaker::new().with("tree", path_bytes(path)).with("state", tree_state(path, cancel)?.sha256).finish())
+        }
+        Source::Path(path) => {
+            let found = fs::metadata(path).map_err(BuildError::io("look at", path))?;
+            let stamp = format!("{} {} {}", found.len(), found.mtime(), found.mtime_nsec());
+            Ok(KeyMaker::new().with("tarball", path_bytes(path)).with("stamp", stamp).finish())
+        }
+    }
+}
+
+fn path_bytes(path: &Path) -> &[u8] {
+    use std::os::unix::ffi::OsStrExt;
+    path.as_os_str().as_bytes()
+}
+
+fn fill(aside: &Path, source: &Source, observer: &dyn Observer, cancel: &CancelToken) -> Result<(), BuildError> {
+    let tree = aside.join("tree");
+    fs::create_dir(&tree).map_err(BuildError::io("create", &tree))?;
+    let step = |step, what: &str| observer.event(BuildEvent::Step { step, what: what.to_owned() });
+    let identity = match source {
+        Source::Package(package) => {
+            step(Step::Fetch, package);
+            let download = aside.join("download");
+            fs::create_dir(&download).map_err(BuildError::io("create", &download))?;
+            let file = download_package(package, &download, cancel)?;
+            step(Step::Unpack, package);
+            let identity = unpack_package(package, &file, &download, &tree, cancel)?;
+            fs::remove_dir_all(&download).map_err(BuildError::io("remove", &download))?;
+            identity
+        }
+        Source::Path(path) if path.is_dir() => {
+            step(Step::Unpack, &name(source));
+            copy_tree(path, aside, &tree, cancel)?
+        }
+        Source::Path(path) => {
+            step(Step::Unpack, &name(source));
+            unpack(path, &tree, cancel)?;
+            Identity { name: name(source), version: None, sha256: sha256(path)? }
+        }
+    };
+    if !tree.join("Kbuild").exists() || !tree.join("scripts/kconfig").exists() {
+        let path = match source {
+            Source::Package(package) => PathBuf::from(package),
+            Source::Path(path) => path.clone(),
+        };
+        let problem = "this is no Linux kernel source: it has no Kbuild file or no scripts/kconfig".to_owned();
+        return Err(BuildError::Source { path, problem });
+    }
+    let note = aside.join("source.json");
+    let text = serde_json::to_vec_pretty(&identity).map_err(|error| BuildError::io("write", &note)(error.into()))?;
+    fs::write(&note, text).map_err(BuildError::io("write", &note))
+}
+
+/// Downloads a package into a folder, verified by apt, which needs no root for that.
+fn download_package(package: &str, folder: &Path, cancel: &CancelToken) -> Result<PathBuf, BuildError> {
+    let job = Job::new("apt-get").args(["-q", "download"]).arg(package).within(folder);
+    match job.run(cancel) {
+        Ok(()) => {}
+        Err(JobError::Failed { tail, .. })
+            if tail.contains("Unable to locate package") || tail.contains("Can't find a source to download") =>
+        {
+            return Err(BuildError::NoPackage { package: package.to_owned() });
+        }
+        Err(error) => return Err(BuildError::fetch(format!("the package {package}"))(error)),
+    }
+    only_file(folder, |name| name.ends_with(".deb"))?.ok_or_else(|| BuildError::Source {
+        path: PathBuf::from(package),
+        problem: "apt-get download has left no package behind".to_owned(),
+    })
+}
+
+fn unpack_package(
+    package: &str,
+    file: &Path,
+    scratch: &Path,
+    tree: &Path,
+    cancel: &CancelToken,
+) -> Result<Identity, BuildError> {
+    let unpacking = || BuildError::job(format!("unpacking {package}"));
+    let version = Job::new("dpkg-deb").arg("-f").arg(file).arg("Version").output(cancel).map_err(unpacking())?;
+    let identity =
+        Identity { name: package.to_owned(), version: Some(version.trim().to_owned()), sha256: sha256(file)? };
+    let content = scratch.join("content");
+    Job::new("dpkg-deb").arg("-x").arg(file).arg(&content).run(cancel).map_err(unpacking())?;
+    let tarball = find_tarball(&content.join("usr/src"))?.ok_or_else(|| BuildError::Source {
+        path: PathBuf::from(package),
+        problem: "the package has no kernel tarball in /usr/src".to_owned(),
+    })?;
+    unpack(&tarball, tree, cancel)?;
+    Ok(identity)
+}
+
+/// `linux-source-6.12.tar.xz` in the folder itself (Debian), or one folder deeper (Ubuntu).
+fn find_tarball(folder: &Path) -> Result<Option<PathBuf>, BuildError> {
+    let is_tarball = |name: &str| name.starts_with("linux-source-") && name.contains(".tar");
+    if let Some(found) = only_file(folder, is_tarball)? {
+        return Ok(Some(found));
+    }
+    match only_file(folder, |name| name.starts_with("linux-source-"))? {
+        Some(deeper) if deeper.is_dir() => only_file(&deeper, is_tarball),
+        _ => Ok(None),
+    }
+}
+
+fn only_file(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>, BuildError> {
+    let entries = fs::read_dir(folder).map_err(BuildError::io("read", folder))?;
+    Ok(entries
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(&wanted) && !path.is_symlink()))
+}
+
+/// Unpacks a tarball that holds one folder, without that folder.
+fn unpack(tarball: &Path, tree: &Path, cancel: &CancelToken) -> Result<(), BuildError> {
+    Job::new("tar")
+        .args(["--extract", "--no-same-owner", "--strip-components=1", "--file"])
+        .arg(tarball)
+        .arg("--directory")
+        .arg(tree)
+        .run(cancel)
+        .map_err(BuildError::job(format!("unpacking {}", tarball.display())))
+}
+
+/// A snapshot of a user's tree, which is only read.
+fn copy_tree(from: &Path, scratch: &Path, tree: &Path, cancel: &CancelToken) -> Result<Identity, BuildError> {
+    let identity = tree_state(from, cancel)?;
+    let copying = || BuildError::job(format!("copying {}", from.display()));
+    if let Some(commit) = &identity.version {
+        let archive = scratch.join("archive.tar");
+        let job = Job::new("git").args(["archive", "--format=tar", "--prefix=tree/", "-o"]).arg(&archive).arg(commit);
+        job.within(from).run(cancel).map_err(copying())?;
+        unpack(&archive, tree, cancel)?;
+        fs::remove_file(&archive).map_err(BuildError::io("remove", &archive))?;
+    } else {
+        Job::new("cp")
+            .args(["-a", "--reflink=auto", "--"])
+            .arg(from.join("."))
+            .arg(tree)
+            .run(cancel)
+            .map_err(copying())?;
+    }
+    if tree.join(".config").exists() {
+        let problem = "it has been built in, which keeps it from being built elsewhere: run `make mrproper` in it";
+        return Err(BuildError::Source { path: from.to_owned(), problem: problem.to_owned() });
+    }
+    Ok(identity)
+}
+
+/// What a user's tree is: its commit, or, if it is no repository, its files with sizes and times.
+fn tree_state(tree: &Path, cancel: &CancelToken) -> Result<Identity, BuildError> {
+    let looking = || BuildError::job(format!("looking at {}", tree.display()));
+    let mut identity = Identity { name: tree.display().to_string(), version: None, sha256: String::new() };
+    if tree.join(".git").exists() {
+        let git = || Job::new("git").arg("--no-optional-locks").within(tree);
+        let status = git().args(["status", "--porcelain", "-uno"]).output(cancel).map_err(looking())?;
+        if !status.trim().is_empty() {
+            let problem = "it has changes that are not committed: commit or stash them".to_owned();
+            return Err(BuildError::Source { path: tree.to_owned(), problem });
+        }
+        let commit = git().args(["rev-parse", "HEAD"]).output(cancel).map_err(looking())?.trim().to_owned();
+        identity.sha256 = hex(Sha256::digest(&commit).as_slice());
+        identity.version = Some(commit);
+        return Ok(identity);
+    }
+    let find = Job::new("find").args([".", "-type", "f", "-printf", "%P %s %T@\\n"]).within(tree);
+    let listing = find.output(cancel).map_err(looking())?;
+    let mut files: Vec<&str> = listing.lines().collect();
+    files.sort_unstable();
+    identity.sha256 = hex(Sha256::digest(files.join("\n")).as_slice());
+    Ok(identity)
+}
+
+fn sha256(file: &Path) -> Result<String, BuildError> {
+    let mut hash = Sha256::new();
+    let mut reader = File::open(file).map_err(BuildError::io("read", file))?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match reader.read(&mut buffer).map_err(BuildError::io("read", file))? {
+            0 => break,
+            read => hash.update(&buffer[..read]),
+        }
+    }
+    Ok(hex(hash.finalize().as_slice()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,164 @@
+//! Where the kernels of one base are built: one pair of trees, always under the same names, and the base's output tree
+//! put by, from which each variant starts.
+//!
+//! kbuild decides by names and times what it need not build again, so a variant gets a copy of the base's output tree
+//! in the very place where the base was built. What is in that place is thrown away before each build: one that was
+//! killed in the middle leaves nothing that a later one could trust by mistake.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cache::{Cache, Key, Lock};
+use crate::compile::{Run, Trees, about};
+use crate::config::Symbols;
+use crate::job::Job;
+use crate::{BuildError, BuildEvent, Step, patch};
+
+/// Commands that a base took on 6.12, for the first build's progress.
+const BASE_COMMANDS: usize = 1400;
+/// Commands that a variant took which changes drivers/pci.
+const VARIANT_COMMANDS: usize = 60;
+
+/// The trees of one base. Held under a lock: there is one build in them at a time.
+pub(crate) struct Workshop<'a> {
+    folder: PathBuf,
+    trees: Trees,
+    source: &'a Path,
+    wanted: &'a Symbols,
+    run: Run<'a>,
+    log: File,
+    _lock: Lock,
+}
+
+impl<'a> Workshop<'a> {
+    /// Enters the workshop for a base, waiting until nobody else is in it.
+    pub(crate) fn enter(
+        cache: &Cache,
+        key: &Key,
+        source: &'a Path,
+        wanted: &'a Symbols,
+        run: Run<'a>,
+    ) -> Result<Workshop<'a>, BuildError> {
+        let waiting = || run.observer.event(BuildEvent::Waiting { what: "another build of the same base".to_owned() });
+        let lock = cache.lock(&format!("trees-{}", key.as_str()), waiting)?;
+        let folder = cache.root().join("trees").join(key.as_str());
+        fs::create_dir_all(&folder).map_err(BuildError::io("create", &folder))?;
+        let log = File::create(run.log).map_err(BuildError::io("create", run.log))?;
+        let work = folder.join("work");
+        let trees = Trees { source: work.join("source"), output: work.join("output") };
+        Ok(Workshop { folder, trees, source, wanted, run, log, _lock: lock })
+    }
+
+    /// The base's output tree, built if it is not there.
+    pub(crate) fn base(&mut self, name: &str) -> Result<PathBuf, BuildError> {
+        let base = self.folder.join("base");
+        if base.is_dir() {
+            return Ok(base);
+        }
+        self.lay_out(name, None)?;
+        self.step(Step::Configure, name);
+        self.make(["tinyconfig"])?;
+        let config = self.trees.output.join(".config");
+        let tiny = fs::read_to_string(&config).map_err(BuildError::io("read", &config))?;
+        fs::write(&config, self.wanted.merged_into(&tiny)).map_err(BuildError::io("write", &config))?;
+        self.configure()?;
+        self.compile(name, "base-commands", BASE_COMMANDS)?;
+        fs::rename(&self.trees.output, &base).map_err(BuildError::io("move into place", &base))?;
+        Ok(base)
+    }
+
+    /// The output tree of a variant, built on top of the base's. It is there until [`Workshop::leave`].
+    pub(crate) fn variant(&mut self, name: &str, base: &Path, patches: &[PathBuf]) -> Result<PathBuf, BuildError> {
+        self.lay_out(name, Some(base))?;
+        self.step(Step::Patch, name);
+        patch::apply(&self.trees.source, patches, self.run.cancel)?;
+        self.step(Step::Configure, name);
+        self.configure()?;
+        self.compile(name, "variant-commands", VARIANT_COMMANDS)?;
+        if self.code(base)? == self.code(&self.trees.output)? {
+            return Err(BuildError::NoEffect { variant: name.to_owned() });
+        }
+        Ok(self.trees.output.clone())
+    }
+
+    /// Clears up. A workshop that is not left this way is cleared up by the next one to enter.
+    pub(crate) fn leave(self) -> Result<(), BuildError> {
+        self.clear()
+    }
+
+    /// The log of what is done here.
+    pub(crate) fn log(&self) -> &Path {
+        self.run.log
+    }
+
+    /// What `uname -r` says in the kernel of an output tree.
+    pub(crate) fn release(output: &Path) -> Result<String, BuildError> {
+        let path = output.join("include/config/kernel.release");
+        let release = fs::read_to_string(&path).map_err(BuildError::io("read", &path))?;
+        Ok(release.trim().to_owned())
+    }
+
+    fn step(&self, step: Step, what: &str) {
+        self.run.observer.event(BuildEvent::Step { step, what: what.to_owned() });
+    }
+
+    fn clear(&self) -> Result<(), BuildError> {
+        let work = self.folder.join("work");
+        match fs::remove_dir_all(&work) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BuildError::io("clear", &work)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A fresh source tree, which shares its files with the one in the cache, and a fresh output tree.
+    fn lay_out(&self, what: &str, base: Option<&Path>) -> Result<(), BuildError> {
+        self.step(Step::Prepare, what);
+        self.clear()?;
+        let work = self.folder.join("work");
+        fs::create_dir(&work).map_err(BuildError::io("create", &work))?;
+        let copy = |arguments: &[&str], from: &Path, to: &Path| {
+            let job = Job::new("cp").args(arguments).arg("--").arg(from).arg(to);
+            job.run(self.run.cancel).map_err(BuildError::job(format!("copying {}", from.display())))
+        };
+        copy(&["-a", "--link"], self.source, &self.trees.source)?;
+        match base {
+            Some(base) => copy(&["-a", "--reflink=auto"], base, &self.trees.output),
+            None => fs::create_dir(&self.trees.output).map_err(BuildError::io("create", &self.trees.output)),
+        }
+    }
+
+    fn make<const N: usize>(&mut self, targets: [&str; N]) -> Result<(), BuildError> {
+        let job = self.trees.make().args(targets);
+        let what = format!("make {}", targets.join(" "));
+        job.logged(self.run.cancel, &mut self.log, |_| {}).map_err(BuildError::job(what))
+    }
+
+    /// Lets the kernel complete its configuration and checks that it kept what was asked for.
+    fn configure(&mut self) -> Result<(), BuildError> {
+        self.make(["olddefconfig"])?;
+        let path = self.trees.output.join(".config");
+        let text = fs::read_to_string(&path).map_err(BuildError::io("read", &path))?;
+        let unmet = self.wanted.unmet(&Symbols::of_config(&text), &self.trees.source);
+        if unmet.is_empty() { Ok(()) } else { Err(BuildError::Config { unmet }) }
+    }
+
+    fn compile(&mut self, what: &str, counter: &str, otherwise: usize) -> Result<(), BuildError> {
+        self.step(Step::Compile, what);
+        let counter = self.folder.join(counter);
+        let commands = self.trees.compile(&self.run, about(&counter, otherwise), &mut self.log)?;
+        // Only for the next build's progress: not worth an error.
+        let _ = fs::write(counter, commands.to_string());
+        Ok(())
+    }
+
+    /// What is loaded into memory of the kernel in an output tree: without line tables, which change when a comment
+    /// moves a line, and without the build id, which is a hash of them too.
+    fn code(&self, output: &Path) -> Result<Vec<u8>, BuildError> {
+        let stripped = self.folder.join("work/stripped");
+        let sections = ["--strip-all", "-R", ".comment", "-R", ".notes", "-R", ".note*"];
+        let job = Job::new("objcopy").args(sections).arg(output.join("vmlinux")).arg(&stripped);
+        job.run(self.run.cancel).map_err(BuildError::job("comparing kernels"))?;
+        fs::read(&stripped).map_err(BuildError::io("read", &stripped))
+    }
+}

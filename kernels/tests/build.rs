@@ -1,0 +1,277 @@
+//! Whole builds, of something that has a kernel's make targets and compiles in no time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use kernels::cache::Cache;
+use kernels::{BuildError, BuildEvent, Builder, CancelToken, KernelImage, Manifest, Step};
+use tempfile::TempDir;
+
+const MAKEFILE: &str = "\
+tinyconfig:
+\t@echo CONFIG_TINY=y > $(O)/.config
+olddefconfig:
+\t@sed -i /CONFIG_REFUSED/d $(O)/.config
+bzImage: $(O)/vmlinux
+\t@mkdir -p $(O)/arch/x86/boot $(O)/include/config
+\t@cp $(O)/vmlinux $(O)/arch/x86/boot/bzImage
+\t@nm $(O)/vmlinux > $(O)/System.map
+\t@echo 6.12.0 > $(O)/include/config/kernel.release
+$(O)/vmlinux: show.c slow
+\t@echo '  CC      show.o'
+\t@sleep $$(cat slow)
+\t@gcc -c $(CURDIR)/show.c -o $@
+";
+
+const MANIFEST: &str = r#"
+[[base]]
+name = "tiny"
+path = "tree"
+config = ["a.config"]
+[[variant]]
+name = "stock"
+about = "as it is"
+base = "tiny"
+[[variant]]
+name = "fixed"
+about = "returns 1"
+base = "tiny"
+patches = ["fix.patch"]
+[[variant]]
+name = "reworded"
+about = "another comment"
+base = "tiny"
+patches = ["comment.patch"]
+[[variant]]
+name = "broken"
+about = "does not compile"
+base = "tiny"
+patches = ["broken.patch"]
+[[variant]]
+name = "stale"
+about = "does not apply"
+base = "tiny"
+patches = ["stale.patch"]
+"#;
+
+struct Bench(TempDir);
+
+impl Bench {
+    fn new() -> Bench {
+        let bench = Bench(tempfile::tempdir().unwrap());
+        fs::create_dir_all(bench.path("tree/scripts/kconfig")).unwrap();
+        for (name, content) in [
+            ("tree/Kbuild", ""),
+            ("tree/scripts/kconfig/conf.c", ""),
+            ("tree/slow", "0"),
+            ("tree/Makefile", MAKEFILE),
+            ("tree/show.c", "/* words */\nint show(void)\n{\n\treturn 0;\n}\n"),
+            ("kernels.toml", MANIFEST),
+            ("a.config", "CONFIG_A=y\n"),
+            ("fix.patch", &change("\treturn 0;", "\treturn 1;")),
+            ("broken.patch", &change("\treturn 0;", "\treturn nothing;")),
+            ("stale.patch", &change("\treturn 5;", "\treturn 1;")),
+            (
+                "comment.patch",
+                "--- a/show.c\n+++ b/show.c\n@@ -1,2 +1,2 @@\n-/* words */\n+/* others */\n int show(void)\n",
+            ),
+        ] {
+            bench.write(name, content);
+        }
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    fn builder(&self) -> Builder {
+        Builder::new(Manifest::load(self.0.path()).unwrap(), Cache::at(self.path("cache")))
+    }
+
+    /// Builds; returns the result and the steps it took.
+    fn build(&self, variant: &str) -> (Result<KernelImage, BuildError>, Vec<Step>) {
+        let steps = Mutex::new(Vec::new());
+        let observer = |event| {
+            if let BuildEvent::Step { step, .. } = event {
+                steps.lock().unwrap().push(step);
+            }
+        };
+        let result = self.builder().build(variant, &observer, &CancelToken::new());
+        (result, steps.into_inner().unwrap())
+    }
+
+    fn error(&self, variant: &str) -> String {
+        let error = self.build(variant).0.unwrap_err().to_string();
+        error.replace(&format!("{}/", self.0.path().display()), "")
+    }
+
+    fn works(&self) -> Vec<PathBuf> {
+        let trees = fs::read_dir(self.path("cache/trees")).unwrap();
+        trees.map(|entry| entry.unwrap().path().join("work")).collect()
+    }
+}
+
+fn change(from: &str, to: &str) -> String {
+    format!("--- a/show.c\n+++ b/show.c\n@@ -2,4 +2,4 @@\n int show(void)\n {{\n-{from}\n+{to}\n }}\n")
+}
+
+#[test]
+fn a_variant_is_built_once_and_on_top_of_its_base() {
+    use Step::{Collect, Compile, Configure, Patch, Prepare, Unpack};
+    let bench = Bench::new();
+    assert_eq!(bench.builder().find("stock"), None);
+
+    let (stock, steps) = bench.build("stock");
+    assert_eq!(steps, [Unpack, Prepare, Configure, Compile, Collect]);
+    let (fixed, steps) = bench.build("fixed");
+    assert_eq!(steps, [Prepare, Patch, Configure, Compile, Collect]);
+    let (stock, fixed) = (stock.unwrap(), fixed.unwrap());
+    assert_ne!(fs::read(&stock.vmlinux).unwrap(), fs::read(&fixed.vmlinux).unwrap());
+    assert_eq!(fs::read_to_string(&fixed.config).unwrap(), "CONFIG_TINY=y\nCONFIG_A=y\n");
+    assert_eq!((fixed.release.as_str(), fixed.base.as_str()), ("6.12.0", "tiny"));
+    assert!(fixed.bzimage.is_file() && fixed.system_map.is_file() && fixed.build_log.is_file());
+
+    let (again, steps) = bench.build("fixed");
+    assert_eq!((again.unwrap(), steps), (fixed.clone(), vec![]));
+    assert_eq!(bench.builder().find("fixed"), Some(fixed));
+    assert!(!bench.works()[0].exists(), "the trees were not cleared");
+    assert!(fs::read_to_string(bench.path("tree/show.c")).unwrap().contains("return 0"), "the user's tree was changed");
+}
+
+#[test]
+fn everything_that_a_kernel_is_made_of_makes_it_another() {
+    let bench = Bench::new();
+    let key = || bench.build("fixed").0.unwrap().key;
+    let first = key();
+    bench.write("fix.patch", &change("\treturn 0;", "\treturn 2;"));
+    let second = key();
+    bench.write("a.config", "CONFIG_A=y\nCONFIG_B=y\n");
+    let third = key();
+    bench.write("tree/new.c", "");
+    let fourth = key();
+    let mut keys = vec![first, second, third, fourth.clone()];
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), 4);
+    // Words are no ingredient.
+    bench.write("a.config", "# comment\nCONFIG_B=y\n\nCONFIG_A=y\n");
+    assert_eq!(key(), fourth);
+}
+
+#[test]
+fn what_goes_wrong_is_said() {
+    let bench = Bench::new();
+    assert!(
+        bench.error("broken").starts_with("does not compile: show.c:4: 'nothing' undeclared"),
+        "{}",
+        bench.error("broken")
+    );
+    insta::assert_snapshot!(bench.error("stale"), @"stale.patch does not apply: hunk 1 of 1 (`@@ -2,4 +2,4 @@`) does not fit show.c");
+    insta::assert_snapshot!(bench.error("reworded"), @"the patches of reworded change nothing in the kernel that is built: they touch only comments, or code that this configuration leaves out");
+    insta::assert_snapshot!(bench.error("fixt"), @"there is no kernel `fixt`; did you mean `fixed`?");
+    bench.write("a.config", "CONFIG_REFUSED=y\n");
+    insta::assert_snapshot!(bench.error("stock"), @r"
+    the kernel's configuration refuses what was asked for:
+      CONFIG_REFUSED=y was asked for and is n: this kernel has no such symbol
+    ");
+    fs::remove_file(bench.path("tree/Kbuild")).unwrap();
+    insta::assert_snapshot!(bench.error("stock"), @"tree: this is no Linux kernel source: it has no Kbuild file or no scripts/kconfig");
+}
+
+#[test]
+fn a_failed_build_leaves_its_log_and_nothing_else() {
+    let bench = Bench::new();
+    let Err(BuildError::Compile { log, .. }) = bench.build("broken").0 else { panic!("no compile error") };
+    assert!(fs::read_to_string(log).unwrap().contains("undeclared"));
+    assert_eq!(fs::read_dir(bench.path("cache/images")).unwrap().count(), 0);
+    // What the failed build has left behind does no harm to the next one.
+    assert!(bench.works()[0].exists());
+    bench.build("fixed").0.unwrap();
+}
+
+#[test]
+fn a_killed_build_is_not_continued() {
+    let bench = Bench::new();
+    bench.build("stock").0.unwrap();
+    let work = &bench.works()[0];
+    fs::create_dir_all(work.join("output")).unwrap();
+    fs::write(work.join("output/vmlinux"), "newer than everything, and wrong").unwrap();
+    let image = bench.build("fixed").0.unwrap();
+    assert!(fs::read(image.vmlinux).unwrap().starts_with(b"\x7fELF"));
+}
+
+#[test]
+fn cancelling_ends_a_build_soon() {
+    let bench = Bench::new();
+    bench.write("tree/slow", "1000");
+    let cancel = CancelToken::new();
+    let begun = Mutex::new(None);
+    let observer = |event| {
+        if matches!(event, BuildEvent::Objects { .. }) {
+            *begun.lock().unwrap() = Some(Instant::now());
+            cancel.cancel();
+        }
+    };
+    let result = bench.builder().build("stock", &observer, &cancel);
+    assert!(matches!(result, Err(BuildError::Cancelled)), "{result:?}");
+    assert!(begun.into_inner().unwrap().unwrap().elapsed() < Duration::from_secs(2));
+    assert_eq!(bench.builder().find("stock"), None);
+}
+
+#[test]
+fn builds_at_the_same_time_share_the_work() {
+    let bench = Bench::new();
+    let compiled = Mutex::new(0);
+    std::thread::scope(|scope| {
+        for variant in ["stock", "fixed", "stock", "fixed"] {
+            let (bench, compiled) = (&bench, &compiled);
+            scope.spawn(move || {
+                let observer = |event| {
+                    if matches!(event, BuildEvent::Step { step: Step::Compile, .. }) {
+                        *compiled.lock().unwrap() += 1;
+                    }
+                };
+                bench.builder().build(variant, &observer, &CancelToken::new()).unwrap();
+            });
+        }
+    });
+    assert_eq!(compiled.into_inner().unwrap(), 2);
+}
+
+#[test]
+fn a_tarball_and_a_repository_are_sources_too() {
+    let bench = Bench::new();
+    let original = bench.build("stock").0.unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let status = std::process::Command::new(program).args(arguments).current_dir(bench.0.path()).status().unwrap();
+        assert!(status.success(), "{program} {arguments:?}");
+    };
+    let source = |path: &str| bench.write("kernels.toml", &MANIFEST.replace("\"tree\"", &format!("\"{path}\"")));
+
+    run("tar", &["-cJf", "tree.tar.xz", "tree"]);
+    source("tree.tar.xz");
+    let packed = bench.build("stock").0.unwrap();
+    assert_eq!(fs::read(&packed.vmlinux).unwrap(), fs::read(&original.vmlinux).unwrap());
+
+    source("tree");
+    run("git", &["-C", "tree", "init", "-q"]);
+    run("git", &["-C", "tree", "add", "."]);
+    run("git", &["-C", "tree", "-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-qm", "x"]);
+    let committed = bench.build("stock").0.unwrap();
+    assert_eq!(committed.source.split(' ').next_back().unwrap().len(), 40, "{}", committed.source);
+    bench.write("tree/show.c", "int show(void) { return 7; }\n");
+    insta::assert_snapshot!(bench.error("stock"), @"tree: it has changes that are not committed: commit or stash them");
+    assert!(is_clean(&bench.path("tree/.git")), "the user's repository was changed");
+}
+
+/// Whether nobody has left anything of a worktree in a repository.
+fn is_clean(repository: &Path) -> bool {
+    !repository.join("worktrees").exists()
+}
