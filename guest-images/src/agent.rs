@@ -170,3 +170,67 @@ pub fn check(path: &Path, program: &[u8]) -> Result<(), ImageError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A package of the agent's name, with errors in lines 2 and 3.
+    #[test]
+    fn the_compilers_first_error_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("src")).unwrap();
+        let manifest =
+            "[package]\nname = \"guest-agent\"\nedition = \"2024\"\n[workspace]\n[profile.guest]\ninherits = \"dev\"\n";
+        fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
+        fs::write(
+            folder.path().join("Cargo.lock"),
+            "version = 4\n[[package]]\nname = \"guest-agent\"\nversion = \"0.0.0\"\n",
+        )
+        .unwrap();
+        fs::write(
+            folder.path().join("src/main.rs"),
+            "fn main() {\n    let _: u32 = \"text\";\n    let _: u32 = true;\n}\n",
+        )
+        .unwrap();
+        let Err(ImageError::Build { first_error, .. }) = run(command(folder.path()), |_| {}) else {
+            panic!("it built");
+        };
+        assert!(first_error.contains("src/main.rs:2:18") && !first_error.contains("main.rs:3"), "{first_error}");
+    }
+
+    #[test]
+    fn what_cargo_says_is_told_if_it_comes_to_no_compiler() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = run(command(folder.path()), |_| {}).unwrap_err().to_string();
+        assert!(error.contains("could not find `Cargo.toml`"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_needs_a_dynamic_linker_is_refused() {
+        let path = env::current_exe().unwrap();
+        let error = check(&path, &fs::read(&path).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("its interpreter is /lib64/ld-linux-x86-64.so.2"), "{error}");
+        let error = check(&path, b"#!/bin/sh\n").unwrap_err().to_string();
+        assert!(error.contains("is not an x86-64 program"), "{error}");
+    }
+
+    #[test]
+    fn settings_of_the_outer_cargo_do_not_reach_the_inner_one() {
+        for (name, foreign) in [
+            ("CARGO_PKG_NAME", true),
+            ("CARGO_ENCODED_RUSTFLAGS", true),
+            ("RUSTFLAGS", true),
+            ("CARGO_TARGET_DIR", true),
+            ("CARGO_HOME", false),
+            ("CARGO_HTTP_PROXY", false),
+            ("CARGO_REGISTRIES_X_INDEX", false),
+            ("CARGO_NET_OFFLINE", false),
+            ("PATH", false),
+        ] {
+            assert_eq!(is_foreign(OsStr::new(name)), foreign, "{name}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The server with real operations in real processes, on this machine's own kernel: all that needs no guest.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use guest_agent::outbox::Outbox;
+use guest_agent::server::Server;
+use guest_protocol::{
+    Access, Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, Sched, Source, decode, encode,
+};
+
+/// Long past anything that works, even on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The host's side.
+struct Host {
+    writer: UnixStream,
+    reader: BufReader<UnixStream>,
+    next: u64,
+}
+
+impl Host {
+    fn new() -> Host {
+        let (host, guest) = UnixStream::pair().unwrap();
+        let outbox = Arc::new(Outbox::new(guest.try_clone().unwrap()));
+        let server = Server::new(outbox, env!("CARGO_BIN_EXE_guest-agent"));
+        std::thread::spawn(move || server.serve(guest));
+        host.set_read_timeout(Some(DEADLINE)).unwrap();
+        Host { writer: host.try_clone().unwrap(), reader: BufReader::new(host), next: 0 }
+    }
+
+    fn ask(&mut self, command: Command) -> OpId {
+        self.next += 1;
+        let request = Request { id: OpId(self.next), command };
+        self.writer.write_all(encode(&request).unwrap().as_bytes()).unwrap();
+        request.id
+    }
+
+    fn hear(&mut self) -> Message {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).unwrap();
+        decode(&line).unwrap()
+    }
+
+    fn done(&mut self, wanted: OpId) -> Outcome {
+        loop {
+            match self.hear() {
+                Message::Done { id, outcome, .. } if id == wanted => return outcome,
+                _ => {}
+            }
+        }
+    }
+
+    fn ok(&mut self, command: Command) -> Reply {
+        let id = self.ask(command);
+        match self.done(id) {
+            Outcome::Ok(reply) => reply,
+            Outcome::Err(failure) => panic!("{failure:?}"),
+        }
+    }
+
+    fn failure(&mut self, command: Command) -> Failure {
+        let id = self.ask(command);
+        match self.done(id) {
+            Outcome::Err(failure) => failure,
+            Outcome::Ok(reply) => panic!("{reply:?}"),
+        }
+    }
+
+    fn access(&mut self, command: Command) -> Access {
+        match self.ok(command) {
+            Reply::Access(access) => access,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn progress(&mut self, of: OpId) -> Progress {
+        loop {
+            match self.hear() {
+                Message::Progress { id, progress, .. } if id == of => return progress,
+                Message::Done { id, outcome, .. } if id == of => panic!("{outcome:?}"),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn text(path: &std::path::Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+/// An operation that waits for as long as one likes: it opens a FIFO that nobody writes to.
+fn stuck(host: &mut Host, folder: &std::path::Path) -> OpId {
+    let fifo = folder.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let id = host.ask(Command::Read { path: text(&fifo) });
+    loop {
+        if let Message::Started { id: started, .. } = host.hear() {
+            assert_eq!(started, id);
+            return id;
+        }
+    }
+}
+
+#[test]
+fn hello_says_what_is_needed() {
+    let mut host = Host::new();
+    let id = host.ask(Command::Hello);
+    let Message::Hello { version, kernel, cpus, at } = host.hear() else { panic!("no hello") };
+    assert_eq!(version, guest_protocol::VERSION);
+    assert!(!kernel.is_empty() && cpus > 0 && at > 0);
+    assert_eq!(host.done(id), Outcome::Ok(Reply::Nothing));
+}
+
+#[test]
+fn attributes_are_read_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = text(&folder.path().join("attribute"));
+    std::fs::write(&path, "before\n").unwrap();
+    let mut host = Host::new();
+    let read = host.access(Command::Read { path: path.clone() });
+    assert_eq!(read.value.as_deref(), Ok("before"));
+    assert!(read.started > 0 && read.finished >= read.started);
+    let write = Command::Write { path: path.clone(), data: "AFTER".to_owned(), sched: Sched::default() };
+    assert_eq!(host.access(write).value.as_deref(), Ok(""));
+    // Neither truncated nor given a newline: sysfs would see exactly these bytes.
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "AFTERe\n");
+}
+
+#[test]
+fn an_errno_of_an_attribute_is_a_value() {
+    let mut host = Host::new();
+    let errno = host.access(Command::Read { path: "/no/such/attribute".to_owned() }).value.unwrap_err();
+    assert_eq!((errno.code, errno.name.as_str()), (2, "ENOENT"));
+    let errno = host.access(Command::Read { path: "/proc".to_owned() }).value.unwrap_err();
+    assert_eq!(errno.name, "EISDIR");
+}
+
+#[test]
+fn folders_and_links() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["b", "a", "c"] {
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
+    std::os::unix::fs::symlink("../elsewhere", folder.path().join("d")).unwrap();
+    let mut host = Host::new();
+    let names = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+    assert_eq!(host.ok(Command::List { path: text(folder.path()) }), Reply::Names(names));
+    let link = text(&folder.path().join("d"));
+    assert_eq!(host.ok(Command::ReadLink { path: link }), Reply::Target("../elsewhere".to_owned()));
+    let failure = host.failure(Command::List { path: "/no/such/folder".to_owned() });
+    assert_eq!(failure.errno.unwrap().name, "ENOENT");
+    assert!(failure.message.starts_with("list /no/such/folder: "), "{}", failure.message);
+}
+
+#[test]
+fn a_stuck_operation_delays_nobody_and_can_be_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut host = Host::new();
+    let stuck = stuck(&mut host, folder.path());
+    let read = host.access(Command::Read { path: "/proc/self/comm".to_owned() });
+    assert_eq!(read.value.as_deref(), Ok("iov-read"));
+    // It may not have come to its name and its wait yet; it will.
+    let deadline = std::time::Instant::now() + DEADLINE;
+    loop {
+        let Reply::Tasks(tasks) = host.ok(Command::Where { target: stuck }) else { panic!("no tasks") };
+        match tasks.as_slice() {
+            [task] if task.comm == "iov-read" && task.state == 'S' => break,
+            other => assert!(std::time::Instant::now() < deadline, "{other:?}"),
+        }
+    }
+    assert_eq!(host.ok(Command::Kill { target: stuck, signal: 9 }), Reply::Nothing);
+    let Outcome::Err(failure) = host.done(stuck) else { panic!("the killed operation succeeded") };
+    assert!(failure.message.ends_with("ended without an answer: signal: 9 (SIGKILL)"), "{}", failure.message);
+    assert_eq!(host.ok(Command::Where { target: stuck }), Reply::Tasks(vec![]));
+}
+
+#[test]
+fn only_operations_that_listen_can_be_told_something() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut host = Host::new();
+    let stuck = stuck(&mut host, folder.path());
+    let failure = host.failure(Command::Continue { target: stuck });
+    assert_eq!(failure.message, "operation 1 cannot be told Continue");
+    let failure = host.failure(Command::Stop { target: OpId(99) });
+    assert_eq!(failure.message, "operation 99 is not running");
+    let failure = host.failure(Command::Kill { target: stuck, signal: 0 });
+    assert_eq!(failure.message, "0 is not a signal number");
+    host.ok(Command::Kill { target: stuck, signal: 15 });
+}
+
+#[test]
+fn a_watch_ends_when_it_is_told_to() {
+    let mut host = Host::new();
+    let watch =
+        host.ask(Command::Watch { source: Source::Rtnetlink, read: vec!["/x".to_owned()], sched: Sched::default() });
+    assert_eq!(host.progress(watch), Progress::Watching);
+    host.ok(Command::Stop { target: watch });
+    assert_eq!(host.done(watch), Outcome::Ok(Reply::Nothing));
+}
+
+#[test]
+fn a_line_that_is_no_request_is_passed_over() {
+    let mut host = Host::new();
+    host.writer.write_all(b"{\"id\": 1, \"command\": \"dance\"}\n\n\xff\xfe\n").unwrap();
+    assert_eq!(host.ok(Command::Hello), Reply::Nothing);
+}
+
+#[test]
+fn what_cannot_be_done_here_says_why() {
+    let mut host = Host::new();
+    let bind = Command::Bind { bdf: "ffff:ff:1f.7".to_owned(), driver: "vfio-pci".to_owned() };
+    let failure = host.failure(bind);
+    assert!(failure.message.starts_with("no device ffff:ff:1f.7 in /sys/bus/pci/devices"), "{}", failure.message);
+    let failure = host.failure(Command::Own { bdf: "ffff:ff:1f.7".to_owned(), on_request: vec![] });
+    assert!(failure.message.contains("/sys/bus/pci/devices/ffff:ff:1f.7/iommu_group"), "{}", failure.message);
+    let sched = Sched { cpu: Some(100_000), policy: Default::default() };
+    let failure = host.failure(Command::Write { path: "/dev/null".to_owned(), data: String::new(), sched });
+    assert!(failure.message.starts_with("pin to CPU 100000: "), "{}", failure.message);
+}
