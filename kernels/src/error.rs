@@ -118,6 +118,15 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    /// Whether the kernel is to blame: its patches, its configuration or its code. If not, it is the host, the manifest
+    /// or whoever cancelled it, and nothing is known about the kernel.
+    pub fn is_of_the_kernel(&self) -> bool {
+        matches!(
+            self,
+            BuildError::Patch(_) | BuildError::Config { .. } | BuildError::Compile { .. } | BuildError::NoEffect { .. }
+        )
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BuildError {
         let path = path.to_owned();
         move |source| BuildError::Io { action, path, source }

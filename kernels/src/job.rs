@@ -309,6 +309,15 @@ mod tests {
         assert_gone(&descendant.unwrap());
     }
 
+    #[test]
+    fn nothing_outlives_us() {
+        let mut group = Group::start(sh("trap '' HUP TERM; sleep 1000 & echo $!; wait")).unwrap();
+        let descendant = group.lines.recv_timeout(Duration::from_secs(5)).unwrap();
+        // What happens to the pipe when we die.
+        group._guard = None;
+        assert_gone(&descendant);
+    }
+
     /// Waits until a process is gone or a zombie that nobody has reaped yet.
     fn assert_gone(process: &str) {
         let deadline = Instant::now() + Duration::from_secs(5);

@@ -268,3 +268,60 @@ fn sha256(file: &Path) -> Result<String, BuildError> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_that_was_fetched_is_found_without_asking_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        let source = Source::Package("linux-source-6.12".to_owned());
+        assert!(find(&cache, &source).is_none());
+        let identity = Identity { name: name(&source), version: Some("6.12.1-1".to_owned()), sha256: "00".to_owned() };
+        let key = key(&source, &CancelToken::new()).unwrap();
+        let fill = |aside: &Path| {
+            fs::write(aside.join("source.json"), serde_json::to_vec(&identity).unwrap())
+                .map_err(BuildError::io("write", aside))
+        };
+        let entry = cache.entry(SHELF, &key, || {}, fill).unwrap();
+        let found = find(&cache, &source).unwrap();
+        assert_eq!((found.tree, found.identity), (entry.join("tree"), identity));
+        // And `get` does not fetch it either: nothing here could.
+        assert!(get(&cache, &source, &|_| panic!("an event"), &CancelToken::new()).is_ok());
+    }
+
+    #[test]
+    fn tarballs_are_found_where_debian_and_ubuntu_put_them() {
+        for place in ["linux-source-6.12.tar.xz", "linux-source-6.8.0/linux-source-6.8.0.tar.bz2"] {
+            let folder = tempfile::tempdir().unwrap();
+            let tarball = folder.path().join(place);
+            fs::create_dir_all(tarball.parent().unwrap()).unwrap();
+            fs::write(&tarball, "").unwrap();
+            // Ubuntu also puts a link beside the folder.
+            std::os::unix::fs::symlink(&tarball, folder.path().join("linux-source-6.8.0.tar.bz2")).unwrap();
+            assert_eq!(find_tarball(folder.path()).unwrap(), Some(tarball));
+        }
+    }
+
+    #[test]
+    fn a_tree_that_changes_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a"), "1").unwrap();
+        let cancel = CancelToken::new();
+        let state = || tree_state(folder.path(), &cancel).unwrap();
+        let before = state();
+        assert_eq!(before, state());
+        fs::write(folder.path().join("b"), "").unwrap();
+        assert_ne!(before, state());
+    }
+
+    #[test]
+    fn sums_are_sha256() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a");
+        fs::write(&file, "abc").unwrap();
+        assert_eq!(sha256(&file).unwrap(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+}

@@ -188,7 +188,9 @@ fn what_goes_wrong_is_said() {
 #[test]
 fn a_failed_build_leaves_its_log_and_nothing_else() {
     let bench = Bench::new();
-    let Err(BuildError::Compile { log, .. }) = bench.build("broken").0 else { panic!("no compile error") };
+    let error = bench.build("broken").0.unwrap_err();
+    assert!(error.is_of_the_kernel());
+    let BuildError::Compile { log, .. } = error else { panic!("{error}") };
     assert!(fs::read_to_string(log).unwrap().contains("undeclared"));
     assert_eq!(fs::read_dir(bench.path("cache/images")).unwrap().count(), 0);
     // What the failed build has left behind does no harm to the next one.
@@ -220,7 +222,8 @@ fn cancelling_ends_a_build_soon() {
         }
     };
     let result = bench.builder().build("stock", &observer, &cancel);
-    assert!(matches!(result, Err(BuildError::Cancelled)), "{result:?}");
+    assert!(matches!(&result, Err(BuildError::Cancelled)), "{result:?}");
+    assert!(!result.unwrap_err().is_of_the_kernel());
     assert!(begun.into_inner().unwrap().unwrap().elapsed() < Duration::from_secs(2));
     assert_eq!(bench.builder().find("stock"), None);
 }

@@ -262,4 +262,18 @@ fails = { kind = "deadlock", function = "show" }
         insta::assert_snapshot!(error("package =", "path = \"a.config\"\npackage ="), @"kernels.toml:2:1: a base has either `package` or `path`");
         insta::assert_snapshot!(error("package = \"linux-source-6.12\"\n", ""), @"kernels.toml:2:1: a base has either `package` or `path`");
     }
+
+    proptest::proptest! {
+        /// Whatever is wrong, its place is in the file.
+        #[test]
+        fn errors_have_a_place(cut in 0..GOOD.len(), junk in "[a-z\"\\[\\]={}äß\n ]{0,8}") {
+            let text = format!("{}{junk}{}", &GOOD[..cut], &GOOD[cut..]);
+            if let Err(wrong) = manifest(&text, Path::new(env!("CARGO_MANIFEST_DIR")))
+                && let ManifestError::Invalid { line, column, .. } = wrong.at(Path::new("m"), &text)
+            {
+                let lines: Vec<&str> = text.split('\n').collect();
+                proptest::prop_assert!(lines[line - 1].chars().count() + 1 >= column);
+            }
+        }
+    }
 }
