@@ -1,6 +1,6 @@
 //! The cache that all runs on a machine share: entries named by what they are made of, whole or absent.
 //!
-//! An [`Entry`] is a folder. It is written aside and renamed into place under an exclusive lock, so that a reader never
+//! An entry is a folder. It is written aside and renamed into place under an exclusive lock, so that a reader never
 //! sees half of one, and two runs that want the same entry build it once: the second waits, then finds it.
 
 use std::fs::{self, File};
@@ -90,8 +90,10 @@ impl Cache {
         }
         let shelf = self.root.join(shelf);
         fs::create_dir_all(&shelf).map_err(CacheError::io("create", &shelf))?;
+        let prefix = format!(".new-{}-", key.as_str());
+        sweep(&shelf, &prefix);
         let aside = tempfile::Builder::new()
-            .prefix(".new-")
+            .prefix(&prefix)
             .tempdir_in(&shelf)
             .map_err(CacheError::io("create a folder in", &shelf))?;
         fill(aside.path())?;
@@ -122,6 +124,16 @@ impl Cache {
             file.lock().map_err(CacheError::io("wait for the lock", &path))?;
         }
         Ok(Lock { _file: file })
+    }
+}
+
+/// Removes what runs that were killed have left behind. Whoever is called with a key's prefix holds that key's lock, so
+/// nobody is at work on these; what cannot be removed is only in the way of the disk's free space.
+fn sweep(shelf: &Path, prefix: &str) {
+    for entry in fs::read_dir(shelf).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -204,6 +216,18 @@ mod tests {
         assert!(result.is_err());
         assert!(cache.find("things", &key("a")).is_none());
         assert_eq!(fs::read_dir(folder.path().join("things")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_swept_by_the_next_for_the_same_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        let left = |content| folder.path().join(format!("things/.new-{}-x1y2z3", key(content).as_str()));
+        for content in ["a", "b"] {
+            fs::create_dir_all(left(content).join("deeper")).unwrap();
+        }
+        cache.entry::<CacheError>("things", &key("a"), || {}, |_| Ok(())).unwrap();
+        assert!(!left("a").exists() && left("b").exists());
     }
 
     #[test]
