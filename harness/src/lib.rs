@@ -1,10 +1,13 @@
 //! Virtual machines with hardware to pull out, and verdicts on the kernels in them.
 
+pub mod accel;
 pub mod error;
 pub mod guest;
 pub mod host;
+pub mod progress;
 pub mod removal;
 pub mod scale;
+pub mod scenario;
 pub mod stack;
 pub mod stuck;
 pub mod trigger;

@@ -47,6 +47,11 @@ impl Verdict {
         }
     }
 
+    /// A failure.
+    pub fn fail(kind: FailureKind, function: &str, summary: String) -> Verdict {
+        Verdict::Fail(Failure { kind, function: Some(function.to_owned()), summary })
+    }
+
     /// Whether the verdict says something about the kernel.
     pub fn is_about_the_kernel(&self) -> bool {
         matches!(self, Verdict::Pass | Verdict::Fail(_))

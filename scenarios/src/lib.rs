@@ -1,1 +1,14 @@
 //! What is done to a kernel, one file per family of bugs.
+//!
+//! A scenario is a plain async function over [`harness::guest::Guest`], and a few lines of metadata beside it. To add one,
+//! write it in the file of its family and put its metadata into the family's `ALL`; a new family is one more line below.
+
+use harness::scenario::Scenario;
+
+pub mod numvfs_events;
+pub mod numvfs_read;
+
+/// All scenarios, family by family.
+pub fn all() -> Vec<Scenario> {
+    [numvfs_read::ALL, numvfs_events::ALL].concat()
+}

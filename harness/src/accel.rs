@@ -1,0 +1,134 @@
+//! Which accelerator to use. `/dev/kvm` may be there, open, and still not run a stock kernel: only a guest that has said
+//! hello under KVM proves it. The answer is remembered for as long as nothing that it depends on changes.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kernels::cache::{Cache, CacheError, Key, KeyMaker};
+use serde::{Deserialize, Serialize};
+
+use crate::vm::argv::{Accel, Machine};
+use crate::vm::process;
+use crate::vm::topology::{Hotplug, Topology};
+use crate::vm::{Recorders, Vm};
+
+/// What the user asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// KVM if a guest has said hello under it, else TCG.
+    #[default]
+    Auto,
+    /// KVM, whatever happens.
+    Kvm,
+    /// TCG.
+    Tcg,
+}
+
+/// The accelerator that is used, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Which.
+    pub accel: Accel,
+    /// Why, for people.
+    pub why: String,
+}
+
+/// A guest that works under KVM is up in well under a second; this is for a host that is busy.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The shelf of the cache that keeps answers.
+const SHELF: &str = "accel";
+
+/// Decides, by booting a guest under KVM if that has not been tried yet with this kernel, QEMU and host. `trying` is
+/// called before that, as it can take some seconds.
+///
+/// # Errors
+/// Those of the cache.
+pub async fn decide(
+    choice: Choice,
+    cache: &Cache,
+    kernel: &Path,
+    initrd: &Path,
+    trying: impl FnOnce(),
+) -> Result<Decision, CacheError> {
+    match choice {
+        Choice::Kvm => return Ok(Decision { accel: Accel::Kvm, why: "asked for".to_owned() }),
+        Choice::Tcg => return Ok(Decision { accel: Accel::Tcg, why: "asked for".to_owned() }),
+        Choice::Auto => {}
+    }
+    if let Err(error) = fs::File::options().read(true).write(true).open("/dev/kvm") {
+        return Ok(Decision { accel: Accel::Tcg, why: format!("/dev/kvm cannot be opened: {error}") });
+    }
+    let key = key();
+    if let Some(decision) = remembered(cache, &key) {
+        return Ok(decision);
+    }
+    trying();
+    let decision = match try_kvm(kernel, initrd).await {
+        Ok(()) => Decision { accel: Accel::Kvm, why: "a guest said hello under KVM".to_owned() },
+        Err(why) => Decision { accel: Accel::Tcg, why: format!("/dev/kvm is there, but under KVM {why}") },
+    };
+    cache.entry(SHELF, &key, || {}, |folder| write(folder, &decision))?;
+    Ok(decision)
+}
+
+/// The answer that is remembered for this host, if there is one.
+pub fn last(cache: &Cache) -> Option<Decision> {
+    remembered(cache, &key())
+}
+
+fn remembered(cache: &Cache, key: &Key) -> Option<Decision> {
+    let text = fs::read_to_string(cache.find(SHELF, key)?.join(ANSWER)).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+const ANSWER: &str = "decision.json";
+
+fn write(folder: &Path, decision: &Decision) -> Result<(), CacheError> {
+    let path = folder.join(ANSWER);
+    let text = serde_json::to_vec(decision).unwrap_or_default();
+    fs::write(&path, text).map_err(|source| CacheError::Io { action: "write", path, source })
+}
+
+/// What the answer depends on: QEMU, the host's kernel and its CPU.
+fn key() -> Key {
+    let qemu = std::process::Command::new(process::program()).arg("--version").output();
+    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu: String = cpu.lines().take_while(|line| !line.is_empty()).filter(|line| !line.contains("MHz")).collect();
+    KeyMaker::new()
+        .with("qemu", qemu.map(|output| output.stdout).unwrap_or_default())
+        .with("kernel", fs::read("/proc/version").unwrap_or_default())
+        .with("kvm", kvm_modules())
+        .with("cpu", cpu)
+        .finish()
+}
+
+/// The modules that make `/dev/kvm` what it is: `kvm_intel`, `kvm_amd`, or others that look alike from outside.
+fn kvm_modules() -> String {
+    let names = fs::read_dir("/sys/module").into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.retain(|name| name.starts_with("kvm"));
+    names.sort();
+    names.join(" ")
+}
+
+async fn try_kvm(kernel: &Path, initrd: &Path) -> Result<(), String> {
+    let folder = tempfile::tempdir().map_err(|error| format!("nothing could be tried: {error}"))?;
+    let nothing = Arc::new(|_, _: &str| {});
+    let recorders =
+        Recorders { console: folder.path().join("console.log"), qmp: nothing.clone(), agent: nothing.clone() };
+    let machine = Machine {
+        topology: Topology::igb(),
+        hotplug: Hotplug::Native,
+        accel: Accel::Kvm,
+        kernel: kernel.to_owned(),
+        initrd: initrd.to_owned(),
+        append: Vec::new(),
+    };
+    match Vm::boot(machine, recorders, PATIENCE).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,76 @@
+//! What a run tells while it goes on. How it is shown is the business of whoever shows it.
+
+use std::time::Duration;
+
+use kernels::BuildEvent;
+
+use crate::accel::Decision;
+use crate::verdict::Verdict;
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A kernel's build got somewhere.
+    Build {
+        /// The variant.
+        variant: &'a str,
+        /// Where it got.
+        event: BuildEvent,
+    },
+    /// A kernel was built (one that is in the cache is not told of).
+    Built {
+        /// The variant.
+        variant: &'a str,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A kernel could not be built.
+    BuildFailed {
+        /// The variant.
+        variant: &'a str,
+        /// Why.
+        why: &'a str,
+    },
+    /// A guest is booted under KVM to see whether that works.
+    TryingKvm,
+    /// The accelerator is known.
+    Accelerator(&'a Decision),
+    /// All is ready; this many cells follow.
+    Cells {
+        /// How many.
+        count: usize,
+        /// How many at a time.
+        jobs: usize,
+        /// Where their evidence goes.
+        evidence: &'a std::path::Path,
+    },
+    /// A cell begins.
+    CellStarted {
+        /// Its name.
+        cell: &'a str,
+    },
+    /// A cell is over.
+    CellFinished {
+        /// Its name.
+        cell: &'a str,
+        /// Its verdict.
+        verdict: &'a Verdict,
+        /// Whether that is what was expected.
+        as_expected: bool,
+        /// How long it took.
+        took: Duration,
+    },
+}
+
+/// Is told what happens.
+pub trait Progress: Send + Sync {
+    /// Something happened.
+    fn event(&self, event: Event<'_>);
+}
+
+/// Tells nobody.
+pub struct Silence;
+
+impl Progress for Silence {
+    fn event(&self, _: Event<'_>) {}
+}

@@ -1,0 +1,141 @@
+//! Reading `sriov_numvfs` while the PF is being removed from under its vfio user.
+//!
+//! A kernel whose show function takes the device lock (35ff867b7657) makes the reader wait for the remover, which holds
+//! that lock and waits for the owner to release the device. If owner and reader are one thread, that is for ever.
+
+use guest_protocol::{Access, Step};
+use harness::error::Error;
+use harness::guest::Guest;
+use harness::scenario::Scenario;
+use harness::stuck::{Came, Stuck};
+use harness::trigger::Trigger;
+use harness::verdict::Verdict;
+use kernels::FailureKind;
+
+/// The scenarios of this family.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "numvfs_read::owner_rescans_on_removal",
+        about: "A single-threaded owner, told by vfio of the removal, reads sriov_numvfs before it releases the PF; \
+                the read must return and the removal complete.",
+        detects: &["numvfs-show-vfio-remove"],
+        topology: "igb",
+        triggers: &Trigger::ALL,
+        append: &[],
+        run: |guest| Box::pin(owner_rescans_on_removal(guest)),
+    },
+    Scenario {
+        name: "numvfs_read::bystander_reads_during_removal",
+        about: "Another process reads sriov_numvfs while the owner takes its time to release the PF; \
+                the read must not wait for the owner.",
+        detects: &["numvfs-show-bystander"],
+        topology: "igb",
+        triggers: &Trigger::ALL,
+        append: &[],
+        run: |guest| Box::pin(bystander_reads_during_removal(guest)),
+    },
+];
+
+async fn owner_rescans_on_removal(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let numvfs = pf.attribute("sriov_numvfs");
+    guest.bind(pf, "vfio-pci").await?;
+    let owner = guest.own(pf, vec![Step::Read { path: numvfs.clone() }, Step::Release]).await?;
+
+    guest.remove(pf).await?;
+    owner.requested(guest.prompt()).await?;
+    match guest.unless_stuck(owner.operation(), async |within| owner.has_read(&numvfs, within).await).await? {
+        Came::Stuck(stuck) => return deadlock(guest, stuck).await,
+        Came::Yes(access) => {
+            note_read(guest, &access);
+            if let Some(verdict) = wrong_value(&access) {
+                return Ok(verdict);
+            }
+        }
+    }
+    owner.released(guest.prompt()).await?;
+    guest.removed().await?;
+    Ok(Verdict::Pass)
+}
+
+/// The owner is stuck. That is a deadlock if the remover waits for this very owner, the device's only one.
+async fn deadlock(guest: &Guest, stuck: Stuck) -> Result<Verdict, Error> {
+    let removers = guest.removers_waiting().await?;
+    guest.note_tasks("stuck", std::slice::from_ref(&stuck.task));
+    guest.note_tasks("removers", &removers);
+    let Some(remover) = removers.first() else {
+        return Err(Error::Unprepared(format!(
+            "the owner is stuck in {}, but no task waits for it to release the device",
+            stuck.function
+        )));
+    };
+    let summary = format!(
+        "owner {} (pid {}) in D state in {} while {} (pid {}) waits in vfio for this owner: neither can go on",
+        stuck.task.comm, stuck.task.pid, stuck.function, remover.comm, remover.pid
+    );
+    Ok(Verdict::fail(FailureKind::Deadlock, &stuck.function, summary))
+}
+
+async fn bystander_reads_during_removal(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let numvfs = pf.attribute("sriov_numvfs");
+    guest.bind(pf, "vfio-pci").await?;
+    let owner = guest.own(pf, vec![Step::Hold, Step::Release]).await?;
+
+    guest.remove(pf).await?;
+    owner.holding(guest.prompt()).await?;
+    let reader = guest.read(numvfs).await?;
+    let read = guest.unless_stuck(&reader, async |within| reader.accessed(within).await).await?;
+
+    owner.go_on(guest).await?;
+    let verdict = match read {
+        Came::Stuck(stuck) => blocked(guest, stuck, reader.accessed(guest.prompt()).await)?,
+        Came::Yes(access) => {
+            note_read(guest, &access);
+            wrong_value(&access).unwrap_or(Verdict::Pass)
+        }
+    };
+    owner.released(guest.prompt()).await?;
+    guest.removed().await?;
+    Ok(verdict)
+}
+
+/// The reader was stuck for as long as the owner held the device. Once the owner let go it came back, or it did not: only
+/// the first is what this scenario looks for.
+fn blocked(
+    guest: &Guest,
+    stuck: Stuck,
+    after: Result<Access, harness::vm::agent::AgentError>,
+) -> Result<Verdict, Error> {
+    guest.note_tasks("stuck", std::slice::from_ref(&stuck.task));
+    let access = after?;
+    note_read(guest, &access);
+    let summary = format!(
+        "reader {} (pid {}) in D state in {} for {:.1} s, until the owner released the device",
+        stuck.task.comm,
+        stuck.task.pid,
+        stuck.function,
+        seconds(access.latency())
+    );
+    Ok(Verdict::fail(FailureKind::Blocked, &stuck.function, summary))
+}
+
+fn note_read(guest: &Guest, access: &Access) {
+    let value = access.value.clone().unwrap_or_else(|errno| errno.name);
+    guest.note("read", serde_json::json!({"value": value, "expected": "0", "waited": seconds(access.latency())}));
+}
+
+/// No VF was ever enabled: whoever reads another value, or an error, was told something wrong.
+fn wrong_value(access: &Access) -> Option<Verdict> {
+    let wrong = match &access.value {
+        Ok(value) if value == "0" => return None,
+        Ok(value) => format!("{value:?}"),
+        Err(errno) => format!("error {}", errno.name),
+    };
+    let summary = format!("sriov_numvfs of a PF without VFs read as {wrong}, not 0");
+    Some(Verdict::fail(FailureKind::WrongState, "sriov_numvfs", summary))
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}
