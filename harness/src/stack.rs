@@ -37,11 +37,12 @@ pub fn is_in(task: &TaskState, function: &str) -> bool {
 }
 
 /// A frame's function without what the compiler appended (`.isra.0`, `.constprop.0`, `.part.0`).
-fn base(frame: &str) -> &str {
+pub(crate) fn base(frame: &str) -> &str {
     frame.split(['.', '+']).next().unwrap_or(frame)
 }
 
-fn is_primitive(name: &str) -> bool {
+/// Whether a function is one of the ways in which a task waits.
+pub(crate) fn is_primitive(name: &str) -> bool {
     PRIMITIVES.iter().any(|primitive| match primitive.strip_suffix('_') {
         Some(_) => name.starts_with(primitive),
         None => name == *primitive || name.strip_prefix(primitive).is_some_and(|rest| rest.starts_with('_')),

@@ -1,0 +1,124 @@
+//! Stack frames in a log, and which of them say something.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::stack;
+
+/// A reliable frame (` vfs_read+0xd6/0x117`); `? ` marks those that the unwinder only guesses
+/// (`arch/x86/kernel/dumpstack.c`, `printk_stack_address()`). Older kernels put the address first.
+static FRAME: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"^\s*(?:\[<[0-9a-fp]+>\] )?(?P<guess>\? )?(?P<name>[A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
+        .expect("a constant expression")
+});
+
+/// Where the CPU was, in kernel mode (`show_ip()`; the code segment of user space is 0033).
+static RIP: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"^(?:RIP: 0010:|pc : )(?P<name>[A-Za-z_][\w.]*)\+0x").expect("a constant expression"));
+
+/// How a kernel reports: on the stack of every splat, and at fault in none.
+const MACHINERY: &[&str] = &[
+    "dump_stack",
+    "__dump_stack",
+    "dump_stack_lvl",
+    "show_stack",
+    "show_regs",
+    "panic",
+    "vpanic",
+    "die",
+    "oops_end",
+    "__warn",
+    "report_bug",
+    "handle_bug",
+    "page_fault_oops",
+    "kernelmode_fixup_or_oops",
+    "bad_area_nosemaphore",
+    "do_user_addr_fault",
+    "print_report",
+    "kasan_report",
+    "check_noncircular",
+    "check_prev_add",
+    "validate_chain",
+    "lock_acquire",
+    "lock_release",
+    "lock_is_held_type",
+    "mark_lock",
+    "mark_usage",
+    "lockdep_rcu_suspicious",
+    "nmi_cpu_backtrace",
+    "nmi_cpu_backtrace_handler",
+    "nmi_trigger_cpumask_backtrace",
+    "arch_trigger_cpumask_backtrace",
+    "wait_woken",
+];
+
+/// The same, by how the names begin.
+const MACHINERY_PREFIXES: &[&str] = &[
+    "__lock_acquire",
+    "print_circular_bug",
+    "print_deadlock_bug",
+    "print_usage_bug",
+    "print_address_description",
+    "kasan_check_",
+    "kasan_save_",
+    "kasan_report_",
+    "__asan_",
+    "__kasan_",
+    "exc_",
+    "asm_exc_",
+    "sysvec_",
+    "asm_sysvec_",
+    "__sysvec_",
+    "_raw_spin_",
+    "_raw_read_",
+    "_raw_write_",
+    "queued_spin_lock",
+    "native_queued_spin_lock",
+    "__might_",
+];
+
+/// How every system call and every kernel thread begins: nothing from here on tells one splat from another.
+const ENTRIES: &[&str] = &[
+    "x64_sys_call",
+    "do_syscall_64",
+    "entry_SYSCALL_64_after_hwframe",
+    "ret_from_fork",
+    "ret_from_fork_asm",
+    "kthread",
+];
+
+/// What a line says about a stack.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A function that was running, without compiler suffixes.
+    Function(&'a str),
+    /// A guess of the unwinder.
+    Guess,
+}
+
+/// The frame in a message, if it is one.
+pub fn frame(text: &str) -> Option<Frame<'_>> {
+    let captures = FRAME.captures(text)?;
+    if captures.name("guess").is_some() {
+        return Some(Frame::Guess);
+    }
+    Some(Frame::Function(stack::base(captures.name("name")?.as_str())))
+}
+
+/// The kernel function in which the CPU was, in a message that shows the registers.
+pub fn instruction_pointer(text: &str) -> Option<&str> {
+    Some(stack::base(RIP.captures(text)?.name("name")?.as_str()))
+}
+
+/// Whether a function is a way of waiting or of reporting.
+pub fn is_machinery(name: &str) -> bool {
+    stack::is_primitive(name)
+        || MACHINERY.contains(&name)
+        || MACHINERY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether a function is where the kernel is entered.
+pub fn is_entry(name: &str) -> bool {
+    ENTRIES.contains(&name) || name.starts_with("__x64_sys_") || name.starts_with("__do_sys_")
+}

@@ -1,0 +1,173 @@
+//! Logs with known contents (`fixtures/`): those of `clean-boot`, `hung-task-numvfs`, `panic-*` and `reboot` were
+//! captured from 6.12.117 in QEMU, the others are written after the kernel's formats.
+
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn fixture(name: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/classify/fixtures/{name}.log"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The splats of a fixture with the first and the last line of each, as a person would check them.
+fn described(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    let mut text = String::new();
+    for splat in classify(log) {
+        let Splat { kind, title, function, frames, task, lines: range, corrupted } = splat.clone();
+        writeln!(text, "{kind} ({:?}){}: {title}", kind.severity(), if corrupted { " CORRUPTED" } else { "" }).unwrap();
+        writeln!(text, "  function {}", function.as_deref().unwrap_or("-")).unwrap();
+        writeln!(text, "  task     {}", task.as_deref().unwrap_or("-")).unwrap();
+        writeln!(text, "  frames   {}", frames.join(" < ")).unwrap();
+        writeln!(text, "  from     {}: {}", range.start, lines[range.start].trim_end()).unwrap();
+        writeln!(text, "  to       {}: {}", range.end - 1, lines[range.end - 1].trim_end()).unwrap();
+    }
+    text
+}
+
+#[test]
+fn fixtures() {
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/classify/fixtures")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            insta::assert_snapshot!(name, described(&fixture(name)));
+        }
+    }
+}
+
+#[test]
+fn a_clean_boot_gives_nothing() {
+    assert_eq!(classify(&fixture("clean-boot")), []);
+}
+
+#[test]
+fn line_ends_and_missing_timestamps_change_nothing() {
+    let stamp = regex::Regex::new(r"(?m)^\[ *\d+\.\d+\] ").unwrap();
+    for name in ["oops", "kasan", "lockdep-circular", "soft-lockup"] {
+        let log = fixture(name);
+        let expected = classify(&log);
+        assert_eq!(classify(&log.replace('\n', "\r\n")), expected, "{name}");
+        assert_eq!(classify(&stamp.replace_all(&log, "")), expected, "{name}");
+    }
+}
+
+/// Wherever the log ends, what began is found, and nothing that was not there before.
+#[test]
+fn a_splat_cut_anywhere_is_found() {
+    for name in ["oops", "kasan", "lockdep-recursive", "hung-task-numvfs", "warning-interleaved"] {
+        let log = fixture(name);
+        let whole = classify(&log);
+        let first = whole.first().unwrap();
+        for end in (first.lines.start + 4)..first.lines.end {
+            let cut: String = log.lines().take(end).fold(String::new(), |cut, line| cut + line + "\n");
+            let splats = classify(&cut);
+            assert_eq!(splats.len(), 1, "{name} cut after line {end}: {splats:#?}");
+            assert_eq!(splats[0].kind, first.kind, "{name} cut after line {end}");
+            assert_eq!(splats[0].lines, first.lines.start..splats[0].lines.end, "{name} cut after line {end}");
+        }
+        let middle: String = log.lines().take(first.lines.start + 5).collect::<Vec<_>>().join("\n");
+        assert!(classify(&middle)[0].corrupted, "{name}");
+    }
+}
+
+#[test]
+fn each_kind_of_log_has_its_meaning() {
+    let meaning = |name: &str| classify(&fixture(name)).first().map(|splat| splat.kind.severity());
+    for (name, expected) in [
+        ("oops", Some(Severity::Fatal)),
+        ("hung-task-numvfs", Some(Severity::Witness)),
+        ("rcu-stall", Some(Severity::Fatal)),
+        ("rcu-stall-of-the-host", Some(Severity::TestBed)),
+        ("panic-init-died", Some(Severity::TestBed)),
+        ("reboot", Some(Severity::Fatal)),
+        ("clean-boot", None),
+    ] {
+        assert_eq!(meaning(name), expected, "{name}");
+    }
+}
+
+#[test]
+fn one_cause_has_one_fingerprint() {
+    let hung = classify(&fixture("hung-task-numvfs"));
+    let of_reader: Vec<_> = hung.iter().filter(|splat| splat.task.as_deref() == Some("init:37")).collect();
+    assert!(of_reader.len() >= 2);
+    assert_eq!(of_reader[0].fingerprint(), of_reader[1].fingerprint());
+    let other = hung.iter().find(|splat| splat.task.as_deref() != Some("init:37")).unwrap();
+    assert_ne!(of_reader[0].fingerprint(), other.fingerprint());
+}
+
+#[test]
+fn headlines_of_one_line() {
+    for (line, kind, task) in [
+        ("BUG: MAX_LOCKDEP_CHAINS too low!", SplatKind::TestBed, None),
+        ("agent[1]: segfault at 0 ip 0 sp 0 error 4", SplatKind::TestBed, Some("agent")),
+        ("BUG: workqueue lockup - pool cpus=1 node=0 flags=0x0 nice=0 stuck for 41s!", SplatKind::SoftLockup, None),
+        ("BUG: Bad page state in process agent  pfn:03f21", SplatKind::Bug, None),
+        ("PANIC: double fault, error_code: 0x0", SplatKind::Panic, None),
+        (
+            "WARNING: drivers/pci/iov.c:655 at sriov_disable+0x3d/0xd0, CPU#1: agent/37",
+            SplatKind::Warning,
+            Some("agent:37"),
+        ),
+        ("WARNING: kworker/0:1/12 still has locks held!", SplatKind::Lockdep, Some("kworker/0:1:12")),
+    ] {
+        let splats = classify(&format!("[    1.000000] {line}\n[    1.100000] igb: something else\n"));
+        assert_eq!(splats.len(), 1, "{line}");
+        assert_eq!(splats[0].kind, kind, "{line}");
+        assert_eq!(splats[0].task.as_deref(), task, "{line}");
+    }
+}
+
+#[test]
+fn what_only_looks_like_a_splat_is_none() {
+    for line in [
+        "ACPI BIOS Error (bug): Could not resolve symbol",
+        "[Firmware Bug]: TSC_DEADLINE disabled",
+        "WARNING: Flushing system-wide workqueues will be prohibited in near future.",
+        "clocksource: timekeeping watchdog on CPU1: Marking clocksource 'tsc' as unstable because the skew is too large:",
+        "agent: the kernel said BUG: x",
+        "Disabling lock debugging due to kernel taint",
+    ] {
+        assert_eq!(classify(&format!("[    1.000000] {line}\n")), [], "{line}");
+    }
+}
+
+/// The pieces that logs are made of, and arbitrary text.
+fn log() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("------------[ cut here ]------------".to_owned()),
+        Just("WARNING: CPU: 0 PID: 37 at fs/sysfs/dir.c:31 sysfs_warn_dup+0x5f/0x78".to_owned()),
+        Just("BUG: KASAN: use-after-free in f+0x1/0x2".to_owned()),
+        Just("==================================================================".to_owned()),
+        Just("INFO: task a:1 blocked for more than 4 seconds.".to_owned()),
+        Just("Linux version 6.12".to_owned()),
+        Just("Call Trace:".to_owned()),
+        Just(" <TASK>".to_owned()),
+        Just(" vfs_read+0x1/0x2".to_owned()),
+        Just(" </TASK>".to_owned()),
+        Just("---[ end trace 0000000000000000 ]---".to_owned()),
+        Just("stack backtrace:".to_owned()),
+        ".*",
+    ];
+    let line = (any::<bool>(), piece, prop_oneof![Just("\n"), Just("\r\n"), Just("")]);
+    let line =
+        line.prop_map(|(stamp, piece, end)| format!("{}{piece}{end}", if stamp { "[    1.000000] " } else { "" }));
+    prop::collection::vec(line, 0..60).prop_map(|lines| lines.concat())
+}
+
+proptest! {
+    #[test]
+    fn any_text_gives_splats_within_it(log in log()) {
+        let count = log.lines().count();
+        let mut before = 0;
+        for splat in classify(&log) {
+            prop_assert!(splat.lines.start < splat.lines.end && splat.lines.end <= count, "{splat:?} of {count}");
+            prop_assert!(splat.lines.start >= before, "{splat:?} after {before}");
+            before = splat.lines.start;
+        }
+    }
+}
