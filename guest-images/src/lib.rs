@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use kernels::CancelToken;
 use kernels::cache::{Cache, CacheError, KeyMaker};
 
 /// Part of an entry's key, next to the agent itself: to be raised when what [`archive`] writes around it changes.
@@ -76,6 +77,9 @@ pub enum ImageError {
         /// Why it failed.
         source: io::Error,
     },
+    /// It was told to stop.
+    #[error("cancelled")]
+    Cancelled,
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -93,8 +97,8 @@ impl ImageError {
 ///
 /// # Errors
 /// Those of [`ImageError`].
-pub fn build(cache: &Cache, progress: impl FnMut(&str) + Send) -> Result<Initramfs, ImageError> {
-    let agent = agent::build(progress)?;
+pub fn build(cache: &Cache, cancel: &CancelToken, progress: impl FnMut(&str) + Send) -> Result<Initramfs, ImageError> {
+    let agent = agent::build(cancel, progress)?;
     let program = fs::read(&agent).map_err(ImageError::io("read", &agent))?;
     agent::check(&agent, &program)?;
     let key = KeyMaker::new().with("builder", BUILDER).with("agent", &program).finish();

@@ -1,6 +1,6 @@
 //! One operation on the kernel, in a process of its own.
 //!
-//! It reads a [`Job`] from its standard input, writes messages to its standard output, and ends. It has one thread: the
+//! It reads a job from its standard input, writes messages to its standard output, and ends. It has one thread: the
 //! kernel sees what it would see of an application that does these things one after the other.
 
 mod attribute;
