@@ -9,7 +9,7 @@ use std::time::Duration;
 use kernels::Requirement;
 
 use super::os::{Installer, OsRelease};
-use super::qemu::{Qemu, QemuError};
+use super::qemu::{self, Qemu, QemuError};
 use super::{Check, apt, command};
 
 /// The Debian package with `qemu-system-x86_64`.
@@ -29,7 +29,8 @@ pub(super) fn qemu(os: &OsRelease) -> Check {
         (Err(error), Some(_)) => {
             Check::missing(name, chain(&error), "correct IOV_REGRESS_QEMU, or unset it to use the distribution's QEMU")
         }
-        (Err(error), None) if error.is_absent() => Check::packaged(os, name, "not installed", QEMU_PACKAGE),
+        // Not asked of the error: a folder of PATH that may not be searched makes it "permission denied".
+        (Err(_), None) if !command::on_path(qemu::PROGRAM) => Check::packaged(os, name, "not installed", QEMU_PACKAGE),
         (Err(error @ QemuError::TooOld { .. }), None) => Check::packaged(os, name, chain(&error), QEMU_PACKAGE),
         // The package is there, and installing it again would not help.
         (Err(error), None) => {

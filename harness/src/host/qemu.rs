@@ -10,6 +10,9 @@ use super::command::{self, CommandError};
 /// The first QEMU with `igb`, an emulated PF with VFs.
 pub const OLDEST: Version = Version { major: 8, minor: 0 };
 
+/// The program, as distributions call it.
+pub(super) const PROGRAM: &str = "qemu-system-x86_64";
+
 /// What a topology is made of. A build of QEMU may leave any of these out.
 const DEVICES: [&str; 3] = ["igb", "intel-iommu", "pcie-root-port"];
 
@@ -68,13 +71,6 @@ pub enum QemuError {
     },
 }
 
-impl QemuError {
-    /// Whether there is no such program at all.
-    pub fn is_absent(&self) -> bool {
-        matches!(self, QemuError::Run(CommandError::Start { source, .. }) if source.kind() == std::io::ErrorKind::NotFound)
-    }
-}
-
 impl Qemu {
     /// The program that the user has chosen with `IOV_REGRESS_QEMU`.
     pub fn chosen() -> Option<OsString> {
@@ -86,7 +82,7 @@ impl Qemu {
     /// # Errors
     /// If it does not run, is too old, or lacks a device that topologies are made of.
     pub fn find() -> Result<Qemu, QemuError> {
-        Qemu::at(&Qemu::chosen().unwrap_or_else(|| "qemu-system-x86_64".into()))
+        Qemu::at(&Qemu::chosen().unwrap_or_else(|| PROGRAM.into()))
     }
 
     /// Asks a program for its version and its devices. `-device help` rather than QMP's `qom-list-types`: it needs no
@@ -204,6 +200,6 @@ mod tests {
         let without = HELP.replace("name \"igb\"", "name \"other\"");
         assert!(matches!(asked("8.0.0", &without), Err(QemuError::Devices { devices, .. }) if devices == ["igb"]));
         assert!(matches!(asked("of something else", HELP), Err(QemuError::NotQemu { .. })));
-        assert!(Qemu::at("no-such-qemu".as_ref()).unwrap_err().is_absent());
+        assert!(matches!(Qemu::at("no-such-qemu".as_ref()), Err(QemuError::Run(CommandError::Start { .. }))));
     }
 }

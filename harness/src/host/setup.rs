@@ -18,6 +18,9 @@ const UPDATE_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// Some 100 packages of together 200 MB on a bare machine.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(45 * 60);
 
+/// For finding and typing a password. sudo itself gives up after five minutes.
+const PASSWORD_DEADLINE: Duration = Duration::from_secs(6 * 60);
+
 /// No machine needs more: update; add backports and update; install; and one for bad luck.
 const ROUNDS: usize = 5;
 
@@ -54,11 +57,13 @@ pub enum SetupError {
     #[error(transparent)]
     Apt(#[from] AptError),
     /// Only root may install.
-    #[error("to {step} needs root, and there is no sudo here: run `cargo xtask setup` as root, or, as root, {how}")]
+    #[error(
+        "installing needs root, and {why}: run `cargo xtask setup` as root, or, as root:\n{how}\nand then this again"
+    )]
     NotRoot {
-        /// What was to be done first.
-        step: String,
-        /// How to do it by hand.
+        /// Why we cannot be root.
+        why: &'static str,
+        /// What to do by hand.
         how: String,
     },
     /// A file of our own could not be written.
@@ -104,7 +109,6 @@ pub fn setup(wanted: &Wanted<'_>, output: &AptOutput, say: &mut dyn FnMut(&str))
         return Ok(Outcome::NothingToDo);
     }
     let os = OsRelease::of_this_machine();
-    let mut tools = Tools::new(output)?;
     let facts = |updated| {
         let missing = missing();
         let packages: Vec<String> = missing.iter().flat_map(|check| check.packages.clone()).collect();
@@ -115,7 +119,12 @@ pub fn setup(wanted: &Wanted<'_>, output: &AptOutput, say: &mut dyn FnMut(&str))
         };
         Ok(Facts { os: os.clone(), packages, to_know, apt, updated })
     };
-    drive(facts, |step| tools.perform(step), say)?;
+    let steps = plan(&facts(false)?)?;
+    if !steps.is_empty() {
+        let as_root = as_root().map_err(|why| SetupError::NotRoot { why, how: by_hand(&steps) })?;
+        let tools = Tools::new(output, as_root)?;
+        drive(facts, |step| tools.perform(step), say)?;
+    }
     let left = missing();
     Ok(if left.is_empty() { Outcome::Done } else { Outcome::Incomplete(left) })
 }
@@ -168,30 +177,28 @@ struct Tools {
     output: AptOutput,
     /// Holds the content of new sources until root puts them in place.
     staging: tempfile::TempDir,
-    as_root: Option<Vec<&'static str>>,
+    /// What turns a command into root's.
+    as_root: Vec<&'static str>,
 }
 
 impl Tools {
-    fn new(output: &AptOutput) -> Result<Tools, SetupError> {
+    fn new(output: &AptOutput, as_root: Vec<&'static str>) -> Result<Tools, SetupError> {
         let staging = tempfile::tempdir().map_err(|source| SetupError::Write { path: std::env::temp_dir(), source })?;
         if let AptOutput::Log(path) = output {
             let made = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create(path));
             made.map_err(|source| SetupError::Write { path: path.clone(), source })?;
         }
-        Ok(Tools { output: output.clone(), staging, as_root: as_root() })
+        Ok(Tools { output: output.clone(), staging, as_root })
     }
 
-    fn perform(&mut self, step: &Step) -> Result<(), SetupError> {
+    fn perform(&self, step: &Step) -> Result<(), SetupError> {
         let staged = self.staging.path().join("source");
         if let Step::AddSource { source, .. } = step {
             fs::write(&staged, &source.content)
                 .map_err(|error| SetupError::Write { path: staged.clone(), source: error })?;
         }
         let argv = step.argv(&staged);
-        let Some(as_root) = &self.as_root else {
-            return Err(SetupError::NotRoot { step: step.to_string(), how: by_hand(step) });
-        };
-        let mut words = as_root.iter().map(Into::into).chain(argv);
+        let mut words = self.as_root.iter().map(Into::into).chain(argv);
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words).stdin(Stdio::null());
         let start = self.redirect(&mut command)?;
@@ -232,21 +239,38 @@ fn telling_lines(said: &str) -> String {
     all[all.len().saturating_sub(TAIL)..].iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// How to become root: nothing to do if we are; a password can be asked for where there is a terminal.
-fn as_root() -> Option<Vec<&'static str>> {
+/// How to become root: nothing to do if we are; else sudo, which may ask for a password where there is a terminal.
+fn as_root() -> Result<Vec<&'static str>, &'static str> {
     if rustix::process::geteuid().is_root() {
-        return Some(Vec::new());
+        return Ok(Vec::new());
     }
-    command::on_path("sudo").then(|| if File::open("/dev/tty").is_ok() { vec!["sudo"] } else { vec!["sudo", "-n"] })
+    if !command::on_path("sudo") {
+        return Err("there is no sudo here");
+    }
+    // sudo asks on the terminal itself, whatever our standard streams are.
+    let sudo = if File::open("/dev/tty").is_ok() { vec!["sudo"] } else { vec!["sudo", "-n"] };
+    let mut try_it = Command::new(sudo[0]);
+    try_it.args(&sudo[1..]).arg("true").stdin(Stdio::null());
+    match command::run(&mut try_it, PASSWORD_DEADLINE) {
+        Ok(status) if status.success() => Ok(sudo),
+        _ => Err("sudo does not let us (without a terminal it cannot ask for a password)"),
+    }
 }
 
-/// A step for people to do.
-fn by_hand(step: &Step) -> String {
-    if let Step::AddSource { source, .. } = step {
-        return format!("write this to {}:\n{}", source.path.display(), source.content);
-    }
-    let words: Vec<_> = step.argv(Path::new("")).iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    format!("run `{}`", words.join(" "))
+/// Steps for people to do.
+fn by_hand(steps: &[Step]) -> String {
+    let by_hand = |step: &Step| match step {
+        Step::AddSource { source, .. } => {
+            let content: Vec<_> = source.content.lines().map(|line| format!("      {line}")).collect();
+            format!("  write this to {}:\n{}", source.path.display(), content.join("\n"))
+        }
+        _ => {
+            let argv = step.argv(Path::new(""));
+            let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
+            format!("  {}", words.join(" "))
+        }
+    };
+    steps.iter().map(by_hand).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -344,15 +368,34 @@ mod tests {
     fn a_failing_command_is_shown_with_what_it_said() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("logs/apt.log");
-        let mut tools = Tools::new(&AptOutput::Log(log.clone())).unwrap();
+        let tools = |as_root| Tools::new(&AptOutput::Log(log.clone()), as_root).unwrap();
         // In place of sudo: says what it was given, and fails.
-        tools.as_root = Some(vec!["sh", "-c", "echo \"E: will not $*\"; exit 1", "sh"]);
-        let error = tools.perform(&Step::Update).unwrap_err().to_string();
+        let refusing = tools(vec!["sh", "-c", "echo \"E: will not $*\"; exit 1", "sh"]);
+        let error = refusing.perform(&Step::Update).unwrap_err().to_string();
         assert!(error.starts_with("could not update apt's lists"), "{error}");
         assert!(error.contains("E: will not env") && error.contains("apt.log"), "{error}");
-        tools.as_root = Some(vec!["true"]);
-        tools.perform(&Step::Update).unwrap();
-        tools.as_root = None;
-        assert!(matches!(tools.perform(&Step::Update), Err(SetupError::NotRoot { .. })));
+        tools(vec!["true"]).perform(&Step::Update).unwrap();
+    }
+
+    #[test]
+    fn a_new_source_is_put_in_place_as_it_was_planned() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new.sources");
+        let source = apt::NewSource { path: path.clone(), content: "Types: deb\n".to_owned() };
+        let tools = Tools::new(&AptOutput::Log(folder.path().join("apt.log")), vec!["env"]).unwrap();
+        tools.perform(&Step::AddSource { source, why: String::new() }).unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), "Types: deb\n");
+    }
+
+    #[test]
+    fn who_cannot_be_root_is_told_what_to_do_by_hand() {
+        let source = apt::NewSource { path: "/etc/x.sources".into(), content: "Types: deb\nSuites: s\n".to_owned() };
+        let install = Step::Install { packages: vec!["gcc".to_owned()], from: None };
+        let text = by_hand(&[Step::AddSource { source, why: String::new() }, install]);
+        assert!(
+            text.starts_with("  write this to /etc/x.sources:\n      Types: deb\n      Suites: s\n  env "),
+            "{text}"
+        );
+        assert!(text.ends_with(" gcc"), "{text}");
     }
 }
