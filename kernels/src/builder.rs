@@ -12,7 +12,7 @@ use crate::image::{self, KernelImage, Note};
 use crate::job::Job;
 use crate::source::{self, Identity};
 use crate::workshop::Workshop;
-use crate::{Base, BuildError, BuildEvent, CancelToken, Manifest, Observer, Step, Variant, space};
+use crate::{Base, BuildError, BuildEvent, CancelToken, Manifest, Observer, Source, Step, Variant, space};
 
 /// Changes whenever this crate builds something else from the same ingredients.
 const RECIPE: &str = "1";
@@ -47,6 +47,20 @@ impl Builder {
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The Debian packages with sources that are not in the cache yet: those that building every variant would download.
+    pub fn packages_to_download(&self) -> Vec<String> {
+        let absent = self.manifest.bases.iter().filter(|base| source::find(&self.cache, &base.source).is_none());
+        let mut packages: Vec<_> = absent
+            .filter_map(|base| match &base.source {
+                Source::Package(package) => Some(package.clone()),
+                Source::Path(_) => None,
+            })
+            .collect();
+        packages.sort();
+        packages.dedup();
+        packages
     }
 
     /// The image of a variant if it is in the cache. Takes milliseconds and needs no network.
@@ -153,5 +167,35 @@ fn changes(patch: &[u8]) -> &[u8] {
     match patch.windows(START.len()).position(|window| window == START) {
         Some(start) => &patch[start..],
         None => patch,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::cache::CacheError;
+
+    #[test]
+    fn packages_are_downloaded_until_they_are_in_the_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        let manifest = Manifest::load(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let package = match &manifest.bases[0].source {
+            Source::Package(package) => package.clone(),
+            Source::Path(path) => panic!("a base of ours comes from {}", path.display()),
+        };
+        let builder = Builder::new(manifest, cache.clone());
+        assert!(builder.packages_to_download().contains(&package));
+
+        let key = KeyMaker::new().with("package", &package).finish();
+        let identity = Identity { name: package.clone(), version: None, sha256: String::new() };
+        let fill = |entry: &Path| {
+            fs::write(entry.join("source.json"), serde_json::to_vec(&identity).unwrap()).unwrap();
+            Ok::<(), CacheError>(())
+        };
+        cache.entry("sources", &key, || {}, fill).unwrap();
+        assert!(!builder.packages_to_download().contains(&package));
     }
 }

@@ -34,7 +34,7 @@ pub enum CommandError {
         deadline: Duration,
     },
     /// It failed.
-    #[error("`{program}` failed ({status}): {stderr}")]
+    #[error("`{program}` failed ({status}){}{stderr}", if stderr.is_empty() { "" } else { ": " })]
     Failed {
         /// The program.
         program: String,

@@ -54,6 +54,7 @@ pub(super) fn how_to_install(os: &OsRelease, packages: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::probe::{QEMU_PACKAGE, SETPRIV};
     use super::*;
 
     fn how(id: &str, packages: &[&str]) -> String {
@@ -79,7 +80,8 @@ mod tests {
     #[test]
     fn whatever_may_be_asked_for_has_a_name_everywhere() {
         // dpkg and apt are asked for where they are the distribution's own.
-        let asked = kernels::requirements().iter().map(|r| r.debian_package).chain([super::super::probe::QEMU_PACKAGE]);
+        let asked =
+            kernels::requirements().iter().map(|r| r.debian_package).chain([QEMU_PACKAGE, SETPRIV.debian_package]);
         for package in asked.filter(|package| !["apt", "dpkg"].contains(package)) {
             assert!(NAMES.iter().any(|(debian, _)| *debian == package), "no names for {package}");
         }

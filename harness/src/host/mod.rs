@@ -108,7 +108,8 @@ impl std::fmt::Display for Check {
 pub fn checks(wanted: &Wanted<'_>) -> Vec<Check> {
     let os = OsRelease::of_this_machine();
     let mut checks = vec![probe::qemu(&os)];
-    checks.extend(kernels::requirements().iter().filter_map(|requirement| probe::build_tool(&os, requirement)));
+    let tools = kernels::requirements().iter().chain([&probe::SETPRIV]);
+    checks.extend(tools.filter_map(|requirement| probe::tool(&os, requirement)));
     checks.push(probe::static_libc(&os));
     checks.extend(probe::kernel_sources(&os, wanted.kernel_sources));
     checks.push(probe::disk(wanted.cache));

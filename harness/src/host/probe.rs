@@ -11,6 +11,7 @@ use kernels::Requirement;
 use super::os::{Installer, OsRelease};
 use super::qemu::{self, Qemu, QemuError};
 use super::{Check, apt, command};
+use crate::vm::process;
 
 /// The Debian package with `qemu-system-x86_64`.
 pub(super) const QEMU_PACKAGE: &str = "qemu-system-x86";
@@ -24,24 +25,23 @@ const WARM_RUN: u64 = 1 << 30;
 /// The QEMU that cells will run in.
 pub(super) fn qemu(os: &OsRelease) -> Check {
     let name = "QEMU";
-    match (Qemu::find(), Qemu::chosen()) {
-        (Ok(qemu), _) => Check::ok(name, format!("{} ({})", qemu.version, qemu.binary.display())),
-        (Err(error), Some(_)) => {
+    let chosen = process::program() != qemu::PROGRAM;
+    match Qemu::find() {
+        Ok(qemu) => Check::ok(name, format!("{} ({})", qemu.version, qemu.binary.display())),
+        Err(error) if chosen => {
             Check::missing(name, chain(&error), "correct IOV_REGRESS_QEMU, or unset it to use the distribution's QEMU")
         }
         // Not asked of the error: a folder of PATH that may not be searched makes it "permission denied".
-        (Err(_), None) if !command::on_path(qemu::PROGRAM) => Check::packaged(os, name, "not installed", QEMU_PACKAGE),
-        (Err(error @ QemuError::TooOld { .. }), None) => Check::packaged(os, name, chain(&error), QEMU_PACKAGE),
+        Err(_) if !command::on_path(qemu::PROGRAM) => Check::packaged(os, name, "not installed", QEMU_PACKAGE),
+        Err(error @ QemuError::TooOld { .. }) => Check::packaged(os, name, chain(&error), QEMU_PACKAGE),
         // The package is there, and installing it again would not help.
-        (Err(error), None) => {
-            Check::missing(name, chain(&error), "name a full build of QEMU for x86-64 in IOV_REGRESS_QEMU")
-        }
+        Err(error) => Check::missing(name, chain(&error), "name a full build of QEMU for x86-64 in IOV_REGRESS_QEMU"),
     }
 }
 
-/// A tool or header that kernels are built with. What only serves to get Debian's packages is asked for only where
+/// A tool or header. What only serves to get Debian's packages is asked for only where
 /// they are at home.
-pub(super) fn build_tool(os: &OsRelease, requirement: &Requirement) -> Option<Check> {
+pub(super) fn tool(os: &OsRelease, requirement: &Requirement) -> Option<Check> {
     let debian_only = ["apt", "dpkg"].contains(&requirement.debian_package);
     if debian_only && os.installer() != Installer::Apt {
         return None;
@@ -53,6 +53,14 @@ pub(super) fn build_tool(os: &OsRelease, requirement: &Requirement) -> Option<Ch
         Check::packaged(os, requirement.name, what, requirement.debian_package)
     })
 }
+
+/// What starts QEMU, so that it dies with the harness.
+pub(super) const SETPRIV: Requirement = Requirement {
+    name: "setpriv",
+    why: "to end guests together with the harness",
+    probe: kernels::Probe::Program("setpriv"),
+    debian_package: "util-linux",
+};
 
 /// The guest's agent is linked statically, so that it needs nothing else in the guest.
 pub(super) fn static_libc(os: &OsRelease) -> Check {
@@ -153,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_missing_tool_names_its_package() {
-        let check = build_tool(&os("fedora"), &requirement("no-such-tool", "xz-utils")).unwrap();
+        let check = tool(&os("fedora"), &requirement("no-such-tool", "xz-utils")).unwrap();
         assert_eq!(check.packages, ["xz-utils"]);
         assert_eq!(
             check.status,
@@ -162,13 +170,13 @@ mod tests {
                 fix: "run `sudo dnf install xz`".to_owned()
             }
         );
-        assert!(!build_tool(&os("fedora"), &requirement("sh", "dash")).unwrap().is_missing());
+        assert!(!tool(&os("fedora"), &requirement("sh", "dash")).unwrap().is_missing());
     }
 
     #[test]
     fn debian_tools_are_for_debian() {
-        assert!(build_tool(&os("fedora"), &requirement("no-such-tool", "dpkg")).is_none());
-        assert!(build_tool(&os("debian"), &requirement("no-such-tool", "dpkg")).unwrap().is_missing());
+        assert!(tool(&os("fedora"), &requirement("no-such-tool", "dpkg")).is_none());
+        assert!(tool(&os("debian"), &requirement("no-such-tool", "dpkg")).unwrap().is_missing());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::command::{self, CommandError};
+use crate::vm::process;
 
 /// The first QEMU with `igb`, an emulated PF with VFs.
 pub const OLDEST: Version = Version { major: 8, minor: 0 };
@@ -41,7 +42,7 @@ pub struct Version {
 #[derive(Debug, thiserror::Error)]
 pub enum QemuError {
     /// It does not run.
-    #[error("{}", .0)]
+    #[error(transparent)]
     Run(#[from] CommandError),
     /// It does not say its version in the way that QEMU does.
     #[error("`{} --version` does not look like QEMU's: {first_line}", binary.display())]
@@ -72,17 +73,12 @@ pub enum QemuError {
 }
 
 impl Qemu {
-    /// The program that the user has chosen with `IOV_REGRESS_QEMU`.
-    pub fn chosen() -> Option<OsString> {
-        std::env::var_os("IOV_REGRESS_QEMU").filter(|binary| !binary.is_empty())
-    }
-
-    /// The QEMU to use: the chosen one, else `qemu-system-x86_64`.
+    /// The QEMU that guests will run in ([`process::program`]).
     ///
     /// # Errors
     /// If it does not run, is too old, or lacks a device that topologies are made of.
     pub fn find() -> Result<Qemu, QemuError> {
-        Qemu::at(&Qemu::chosen().unwrap_or_else(|| PROGRAM.into()))
+        Qemu::at(&process::program())
     }
 
     /// Asks a program for its version and its devices. `-device help` rather than QMP's `qom-list-types`: it needs no
