@@ -5,6 +5,8 @@ pub mod classify;
 pub mod error;
 pub mod guest;
 pub mod host;
+pub mod lab;
+pub mod plan;
 pub mod progress;
 pub mod removal;
 pub mod scale;

@@ -31,6 +31,11 @@ pub enum Event<'a> {
         /// Why.
         why: &'a str,
     },
+    /// The guest image is being built; what cargo says.
+    Image {
+        /// A line.
+        line: &'a str,
+    },
     /// A guest is booted under KVM to see whether that works.
     TryingKvm,
     /// The accelerator is known.

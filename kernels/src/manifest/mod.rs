@@ -83,6 +83,14 @@ pub enum ManifestError {
 }
 
 impl Manifest {
+    /// Reads the manifest of this project: the one beside this crate's sources.
+    ///
+    /// # Errors
+    /// Those of [`Manifest::load`].
+    pub fn of_project() -> Result<Manifest, ManifestError> {
+        Manifest::load(Path::new(env!("CARGO_MANIFEST_DIR")))
+    }
+
     /// Reads `kernels.toml` in a folder. The paths in it are relative to that folder.
     ///
     /// # Errors

@@ -1,0 +1,240 @@
+//! Which cells a run has: scenarios, on variants, with triggers, as often as asked for.
+
+use std::fmt;
+
+use globset::{Glob, GlobMatcher};
+use kernels::{Manifest, Unknown};
+use serde::{Deserialize, Serialize};
+
+use crate::scenario::Scenario;
+use crate::trigger::Trigger;
+use crate::verdict::Expected;
+
+/// The name of a cell.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CellId {
+    /// `family::scenario`.
+    pub scenario: String,
+    /// The topology.
+    pub topology: String,
+    /// The trigger, if the scenario has any.
+    pub trigger: Option<Trigger>,
+    /// The variant.
+    pub variant: String,
+    /// Which repetition, from 1.
+    pub repeat: u32,
+}
+
+impl CellId {
+    /// The trigger's name, or `none`.
+    pub fn trigger_name(&self) -> &'static str {
+        self.trigger.map_or("none", Trigger::name)
+    }
+}
+
+/// `family::scenario::topology::trigger::variant`, and `#2` for the second time.
+impl fmt::Display for CellId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CellId { scenario, topology, variant, repeat, .. } = self;
+        write!(f, "{scenario}::{topology}::{}::{variant}", self.trigger_name())?;
+        if *repeat > 1 { write!(f, "#{repeat}") } else { Ok(()) }
+    }
+}
+
+/// A cell that is to be run.
+#[derive(Clone, Debug)]
+pub struct PlannedCell {
+    /// Its name.
+    pub id: CellId,
+    /// What should come of it.
+    pub expected: Expected,
+    /// What is done.
+    pub scenario: Scenario,
+}
+
+/// Which cells are wanted. Each list holds globs; an empty one means all.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Variants.
+    pub kernels: Vec<String>,
+    /// Scenarios: whole names, or what comes after the last `::`.
+    pub scenarios: Vec<String>,
+    /// Triggers; `none` for scenarios without any.
+    pub triggers: Vec<String>,
+}
+
+/// A selection that selects nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A glob that is none.
+    #[error("{0}")]
+    Glob(#[from] globset::Error),
+    /// A glob that matches nothing.
+    #[error(transparent)]
+    Unknown(#[from] Unknown),
+    /// Each glob matches something, but all of them together nothing.
+    #[error("no cell has such a scenario, trigger and kernel together; `cargo xtask list` shows the cells")]
+    Nothing,
+}
+
+/// The cells that a selection names, scenario by scenario, trigger by trigger, in the order of the manifest.
+///
+/// # Errors
+/// [`PlanError`]; an unknown name comes with the nearest known one.
+pub fn plan(
+    manifest: &Manifest,
+    scenarios: &[Scenario],
+    selection: &Selection,
+    repeats: u32,
+) -> Result<Vec<PlannedCell>, PlanError> {
+    let kernels = Globs::new("kernel", &selection.kernels, manifest.variants.iter().map(|v| v.name.as_str()))?;
+    let names = Globs::new("scenario", &selection.scenarios, scenarios.iter().map(|scenario| scenario.name))?;
+    let known = Trigger::ALL.iter().map(|trigger| trigger.name()).chain(["none"]);
+    let triggers = Globs::new("trigger", &selection.triggers, known)?;
+    let mut cells = Vec::new();
+    for scenario in scenarios.iter().filter(|scenario| names.select(scenario.name)) {
+        for trigger in of(scenario) {
+            if !triggers.select(trigger.map_or("none", Trigger::name)) {
+                continue;
+            }
+            for variant in manifest.variants.iter().filter(|variant| kernels.select(&variant.name)) {
+                let expected = Expected::of(&variant.bugs, scenario.detects, &manifest.bugs);
+                cells.extend((1..=repeats).map(|repeat| PlannedCell {
+                    id: CellId {
+                        scenario: scenario.name.to_owned(),
+                        topology: scenario.topology.to_owned(),
+                        trigger,
+                        variant: variant.name.clone(),
+                        repeat,
+                    },
+                    expected: expected.clone(),
+                    scenario: scenario.clone(),
+                }));
+            }
+        }
+    }
+    if cells.is_empty() { Err(PlanError::Nothing) } else { Ok(cells) }
+}
+
+/// A scenario's triggers; the absence of any counts as one.
+fn of(scenario: &Scenario) -> Vec<Option<Trigger>> {
+    match scenario.triggers {
+        [] => vec![None],
+        triggers => triggers.iter().copied().map(Some).collect(),
+    }
+}
+
+/// Globs over names, and over what comes after the last `::` in them.
+struct Globs(Vec<GlobMatcher>);
+
+impl Globs {
+    fn new<'a>(
+        kind: &'static str,
+        globs: &[String],
+        known: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<Globs, PlanError> {
+        let mut matchers = Vec::new();
+        for glob in globs {
+            let one = Globs(vec![Glob::new(glob)?.compile_matcher()]);
+            if !known.clone().any(|name| one.select(name)) {
+                let short = known.clone().filter_map(|name| Some(name.rsplit_once("::")?.1));
+                return Err(Unknown::new(kind, glob, known.clone().chain(short)).into());
+            }
+            matchers.extend(one.0);
+        }
+        Ok(Globs(matchers))
+    }
+
+    fn select(&self, name: &str) -> bool {
+        let short = name.rsplit_once("::").map_or(name, |(_, short)| short);
+        self.0.is_empty() || self.0.iter().any(|glob| glob.is_match(name) || glob.is_match(short))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kernels::{Bug, Fails, FailureKind, Variant};
+
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let variant = |name: &str, bugs: &[&str]| Variant {
+            name: name.to_owned(),
+            about: String::new(),
+            base: "b".to_owned(),
+            patches: Vec::new(),
+            bugs: bugs.iter().map(|&bug| bug.to_owned()).collect(),
+        };
+        let fails = Fails { kind: FailureKind::Deadlock, function: "f".to_owned() };
+        Manifest {
+            bases: Vec::new(),
+            variants: vec![variant("stock", &["bug", "other"]), variant("fixed", &[])],
+            bugs: vec![Bug { id: "bug".to_owned(), title: String::new(), references: Vec::new(), fails }],
+        }
+    }
+
+    fn scenario(name: &'static str, triggers: &'static [Trigger]) -> Scenario {
+        Scenario {
+            name,
+            about: "",
+            detects: &["bug"],
+            topology: "igb",
+            triggers,
+            append: &[],
+            run: |_| Box::pin(async { Ok(crate::verdict::Verdict::Pass) }),
+        }
+    }
+
+    fn planned(selection: Selection, repeats: u32) -> Result<Vec<String>, String> {
+        let scenarios =
+            [scenario("read::owner", &[Trigger::Yank, Trigger::DeviceDel]), scenario("events::uevent", &[])];
+        let cells = plan(&manifest(), &scenarios, &selection, repeats).map_err(|error| error.to_string())?;
+        Ok(cells.iter().map(|cell| format!("{} {}", cell.id, cell.expected.word())).collect())
+    }
+
+    fn globs(globs: &[&str]) -> Vec<String> {
+        globs.iter().map(|&glob| glob.to_owned()).collect()
+    }
+
+    #[test]
+    fn everything() {
+        insta::assert_snapshot!(planned(Selection::default(), 1).unwrap().join("\n"), @r"
+        read::owner::igb::yank::stock fail
+        read::owner::igb::yank::fixed pass
+        read::owner::igb::device-del::stock fail
+        read::owner::igb::device-del::fixed pass
+        events::uevent::igb::none::stock fail
+        events::uevent::igb::none::fixed pass
+        ");
+    }
+
+    #[test]
+    fn globs_select() {
+        let selection = Selection {
+            kernels: globs(&["sto*"]),
+            scenarios: globs(&["own*"]),
+            triggers: globs(&["device-del", "none"]),
+        };
+        assert_eq!(
+            planned(selection, 2).unwrap(),
+            ["read::owner::igb::device-del::stock fail", "read::owner::igb::device-del::stock#2 fail"]
+        );
+        let whole = Selection { scenarios: globs(&["events::*"]), ..Selection::default() };
+        assert_eq!(planned(whole, 1).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn unknown_names_are_told_with_the_nearest() {
+        let error = |selection| planned(selection, 1).unwrap_err();
+        let kernel = error(Selection { kernels: globs(&["stokc"]), ..Selection::default() });
+        assert_eq!(kernel, "there is no kernel `stokc`; did you mean `stock`?");
+        let scenario = error(Selection { scenarios: globs(&["read::ower"]), ..Selection::default() });
+        assert_eq!(scenario, "there is no scenario `read::ower`; did you mean `read::owner`?");
+        let trigger = error(Selection { triggers: globs(&["yak"]), ..Selection::default() });
+        assert_eq!(trigger, "there is no trigger `yak`; did you mean `yank`?");
+        let glob = error(Selection { kernels: globs(&["[a"]), ..Selection::default() });
+        assert!(glob.contains("[a"), "{glob}");
+        let apart = Selection { scenarios: globs(&["uevent"]), triggers: globs(&["yank"]), ..Selection::default() };
+        assert!(error(apart).starts_with("no cell has"));
+    }
+}
