@@ -1,8 +1,10 @@
 //! Virtual machines with hardware to pull out, and verdicts on the kernels in them.
 
 pub mod accel;
+pub mod cell;
 pub mod classify;
 pub mod error;
+pub mod evidence;
 pub mod guest;
 pub mod host;
 pub mod lab;

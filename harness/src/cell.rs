@@ -1,0 +1,127 @@
+//! One scenario on one variant in one topology with one trigger.
+
+use std::fmt::{self, Write as _};
+
+use serde::{Deserialize, Serialize};
+
+use crate::trigger::Trigger;
+use crate::verdict::Expected;
+
+/// Which cell.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CellId {
+    /// `family::name` of the scenario.
+    pub scenario: String,
+    /// Name of the topology.
+    pub topology: String,
+    /// How the device is taken away, if it is.
+    pub trigger: Option<Trigger>,
+    /// Name of the kernel's variant.
+    pub variant: String,
+    /// Which run of the same: 1, 2, ...
+    pub repeat: u32,
+}
+
+impl CellId {
+    /// The trigger's name, or `none`.
+    pub fn trigger_name(&self) -> &'static str {
+        self.trigger.map_or("none", Trigger::name)
+    }
+
+    /// The name of the folder with its evidence: as shown, but with dots between the parts, for the many tools that give
+    /// a colon a meaning of its own. Whatever else does not belong in a file's name is written as `%` and its bytes.
+    pub fn folder(&self) -> String {
+        let family: Vec<_> = self.scenario.split("::").map(plain).collect();
+        let parts = [family.join("."), plain(&self.topology), self.trigger_name().to_owned(), plain(&self.variant)];
+        parts.join(".") + &self.repeat_suffix()
+    }
+
+    /// The command that runs this cell alone, in a checkout of this project.
+    pub fn command(&self) -> Vec<String> {
+        let mut words = vec!["cargo", "xtask", "run", &self.scenario, "--kernel", &self.variant];
+        words.extend(self.trigger.iter().flat_map(|trigger| ["--trigger", trigger.name()]));
+        words.into_iter().map(str::to_owned).collect()
+    }
+
+    fn repeat_suffix(&self) -> String {
+        if self.repeat > 1 { format!("#{}", self.repeat) } else { String::new() }
+    }
+}
+
+impl fmt::Display for CellId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CellId { scenario, topology, variant, .. } = self;
+        write!(f, "{scenario}::{topology}::{}::{variant}{}", self.trigger_name(), self.repeat_suffix())
+    }
+}
+
+/// A part of a file's name.
+fn plain(part: &str) -> String {
+    part.bytes().fold(String::new(), |mut name, byte| {
+        if byte.is_ascii_alphanumeric() || b"._-+".contains(&byte) {
+            name.push(char::from(byte));
+        } else {
+            let _ = write!(name, "%{byte:02x}");
+        }
+        name
+    })
+}
+
+/// A cell that is to be run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedCell {
+    /// Which.
+    pub id: CellId,
+    /// What the manifest lets one expect of it.
+    pub expected: Expected,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell() -> CellId {
+        CellId {
+            scenario: "numvfs_read::owner_rescans_on_removal".to_owned(),
+            topology: "igb".to_owned(),
+            trigger: Some(Trigger::Yank),
+            variant: "stock".to_owned(),
+            repeat: 1,
+        }
+    }
+
+    #[test]
+    fn names() {
+        assert_eq!(cell().to_string(), "numvfs_read::owner_rescans_on_removal::igb::yank::stock");
+        assert_eq!(cell().folder(), "numvfs_read.owner_rescans_on_removal.igb.yank.stock");
+        let other = CellId { trigger: None, repeat: 2, ..cell() };
+        assert_eq!(other.to_string(), "numvfs_read::owner_rescans_on_removal::igb::none::stock#2");
+        assert_eq!(other.folder(), "numvfs_read.owner_rescans_on_removal.igb.none.stock#2");
+    }
+
+    #[test]
+    fn a_folder_stays_in_its_place() {
+        let odd = CellId { variant: "../a b/c#2".to_owned(), ..cell() };
+        assert_eq!(odd.folder(), "numvfs_read.owner_rescans_on_removal.igb.yank...%2fa%20b%2fc%232");
+        assert!(!odd.folder().contains('/'));
+    }
+
+    #[test]
+    fn the_command_repeats_it() {
+        let command = "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock --trigger yank";
+        assert_eq!(cell().command().join(" "), command);
+        let command = "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock";
+        assert_eq!(CellId { trigger: None, ..cell() }.command().join(" "), command);
+    }
+
+    #[test]
+    fn json_is_stable() {
+        let json = serde_json::to_string(&cell()).unwrap();
+        assert_eq!(
+            json,
+            r#"{"scenario":"numvfs_read::owner_rescans_on_removal","topology":"igb","trigger":"yank","variant":"stock","repeat":1}"#
+        );
+        assert_eq!(serde_json::from_str::<CellId>(&json).unwrap(), cell());
+    }
+}

@@ -1,0 +1,82 @@
+//! Reading and writing evidence, with errors that name the file.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Evidence could not be written, or read back.
+#[derive(Debug, thiserror::Error)]
+pub enum EvidenceError {
+    /// An operation on a file failed.
+    #[error("cannot {action} {}: {source}{}", path.display(), advice(source))]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A file is not what a run leaves behind.
+    #[error("{} was not written by this version of the harness: {source}; run again to get a new one", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free some space, or choose another place with --out"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "; choose another place with --out",
+        _ => "",
+    }
+}
+
+impl EvidenceError {
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EvidenceError {
+        let path = path.to_owned();
+        move |source| EvidenceError::Io { action, path, source }
+    }
+}
+
+/// Writes a file whole: aside, to the disk, and then into its place.
+pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), EvidenceError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut aside =
+        tempfile::Builder::new().prefix(".new-").tempfile_in(folder).map_err(EvidenceError::io("write in", folder))?;
+    aside.write_all(content).map_err(EvidenceError::io("write", path))?;
+    let file = aside.as_file();
+    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(EvidenceError::io("set the mode of", path))?;
+    file.sync_all().map_err(EvidenceError::io("write", path))?;
+    aside.persist(path).map_err(|error| error.error).map_err(EvidenceError::io("move into place", path))?;
+    Ok(())
+}
+
+/// Writes a value as readable JSON, whole.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EvidenceError> {
+    let mut json = serde_json::to_vec_pretty(value)
+        .map_err(|source| EvidenceError::Malformed { path: path.to_owned(), source })?;
+    json.push(b'\n');
+    write(path, &json, 0o644)
+}
+
+/// The value in a file; none if there is no file.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, EvidenceError> {
+    let json = match fs::read(path) {
+        Ok(json) => json,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(EvidenceError::io("read", path)(source)),
+    };
+    let value =
+        serde_json::from_slice(&json).map_err(|source| EvidenceError::Malformed { path: path.to_owned(), source })?;
+    Ok(Some(value))
+}

@@ -1,0 +1,31 @@
+//! What a run leaves behind: one folder per run, one per cell in it.
+//!
+//! ```text
+//! OUT/latest -> 20260514-101500
+//! OUT/20260514-101500/run.json           what was run, with what
+//! OUT/20260514-101500/CELL/start.json    what this cell is; there from the beginning
+//!                          argv.txt      QEMU's command line, as a shell would take it
+//!                          repro.sh      runs this cell alone
+//!                          console.log   the guest's serial console
+//!                          qmp.jsonl     the QMP channel, line by line
+//!                          agent.jsonl   the agent's channel
+//!                          verdict.json  written last, and whole
+//! ```
+//!
+//! A cell counts when its verdict is there, and a cell without one did not complete. Reports are drawn from these files
+//! and from nothing else.
+
+mod cell_dir;
+mod file;
+mod jsonl;
+mod read;
+mod run_dir;
+
+pub use cell_dir::{CellDir, CellRecord, CellStart, KernelNote};
+pub use file::EvidenceError;
+pub use jsonl::JsonlWriter;
+pub use read::{Run, RunCell, read_run};
+pub use run_dir::{RunDir, RunInfo, ScenarioNote, VariantNote};
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,80 @@
+//! Reading a run back.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::cell_dir::{START, VERDICT};
+use super::run_dir::RUN;
+use super::{CellRecord, CellStart, EvidenceError, RunInfo, file};
+use crate::cell::CellId;
+use crate::verdict::{Expected, Verdict};
+
+/// A run as its files tell it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What was run.
+    pub info: RunInfo,
+    /// Its cells, in the order of the plan; those that were not planned come last.
+    pub cells: Vec<RunCell>,
+}
+
+/// A cell of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunCell {
+    /// How it ended.
+    pub record: CellRecord,
+    /// Its folder; none if it was not begun.
+    pub evidence: Option<PathBuf>,
+}
+
+/// Reads a run. A cell without a verdict, and one that was planned and not begun, did not complete:
+/// [`Verdict::Infra`].
+///
+/// # Errors
+/// If the folder is not that of a run, or a file in it cannot be read.
+pub fn read_run(path: &Path) -> Result<Run, EvidenceError> {
+    let description = path.join(RUN);
+    let missing = || EvidenceError::io("find a run:", &description)(std::io::ErrorKind::NotFound.into());
+    let info: RunInfo = file::read_json(&description)?.ok_or_else(missing)?;
+    let mut cells = Vec::new();
+    for entry in fs::read_dir(path).map_err(EvidenceError::io("list", path))? {
+        let folder = entry.map_err(EvidenceError::io("list", path))?.path();
+        cells.extend(read_cell(&folder)?);
+    }
+    let begun: HashSet<CellId> = cells.iter().map(|cell| cell.record.cell.clone()).collect();
+    let not_begun = info.planned.iter().filter(|planned| !begun.contains(&planned.id));
+    cells.extend(not_begun.map(|planned| RunCell {
+        record: incomplete(planned.id.clone(), planned.expected.clone(), "did not begin: the run ended before"),
+        evidence: None,
+    }));
+    let place = |id: &CellId| info.planned.iter().position(|planned| planned.id == *id).unwrap_or(usize::MAX);
+    cells.sort_by_cached_key(|cell| (place(&cell.record.cell), cell.record.cell.clone()));
+    Ok(Run { path: path.to_owned(), info, cells })
+}
+
+/// The cell in a folder, if it is one.
+fn read_cell(folder: &Path) -> Result<Option<RunCell>, EvidenceError> {
+    let hidden = folder.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    if hidden || !folder.is_dir() {
+        return Ok(None);
+    }
+    let Some(start) = file::read_json::<CellStart>(&folder.join(START))? else { return Ok(None) };
+    let record = file::read_json(&folder.join(VERDICT))?
+        .unwrap_or_else(|| incomplete(start.cell, start.expected, "did not complete: it was ended before its verdict"));
+    Ok(Some(RunCell { record, evidence: Some(folder.to_owned()) }))
+}
+
+fn incomplete(cell: CellId, expected: Expected, why: &str) -> CellRecord {
+    CellRecord {
+        cell,
+        expected,
+        verdict: Verdict::Infra(why.to_owned()),
+        seconds: 0.0,
+        trigger_proof: None,
+        splats: Vec::new(),
+        observations: serde_json::Value::Null,
+    }
+}

@@ -1,0 +1,139 @@
+//! The folder of one run.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{CellDir, CellStart, EvidenceError, file};
+use crate::cell::PlannedCell;
+
+/// What is run, with what (`run.json`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunInfo {
+    /// When it began, in UTC, as RFC 3339 has it. Filled in by [`RunDir::create`] if it is empty.
+    pub started: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Version of the harness.
+    pub harness: String,
+    /// Version of QEMU.
+    pub qemu: String,
+    /// `kvm` or `tcg`.
+    pub accel: String,
+    /// Why that one.
+    pub accel_reason: String,
+    /// How many cells at a time.
+    pub jobs: usize,
+    /// The kernels, in the order in which they are shown.
+    pub variants: Vec<VariantNote>,
+    /// The scenarios, in the order in which they are shown.
+    pub scenarios: Vec<ScenarioNote>,
+    /// The bugs of the manifest.
+    pub bugs: Vec<kernels::Bug>,
+    /// All cells that are to be run. One that is not even begun is told of, too.
+    pub planned: Vec<PlannedCell>,
+}
+
+/// A kernel of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VariantNote {
+    /// Its name.
+    pub name: String,
+    /// One line for people.
+    pub about: String,
+    /// The bugs that it has, by id; none if the manifest does not know it.
+    pub bugs: Vec<String>,
+}
+
+impl From<&kernels::Variant> for VariantNote {
+    fn from(variant: &kernels::Variant) -> VariantNote {
+        let kernels::Variant { name, about, bugs, .. } = variant.clone();
+        VariantNote { name, about, bugs }
+    }
+}
+
+/// A scenario of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScenarioNote {
+    /// `family::name`.
+    pub name: String,
+    /// One line for people.
+    pub about: String,
+}
+
+impl From<&crate::scenario::Scenario> for ScenarioNote {
+    fn from(scenario: &crate::scenario::Scenario) -> ScenarioNote {
+        ScenarioNote { name: scenario.name.to_owned(), about: scenario.about.to_owned() }
+    }
+}
+
+/// The folder of a run.
+#[derive(Clone, Debug)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+/// Where a run is described.
+pub(super) const RUN: &str = "run.json";
+/// The link to the newest run.
+const LATEST: &str = "latest";
+
+impl RunDir {
+    /// Makes a folder for a run in `out`, which is made if need be, and lets `latest` beside it point to it. Runs that
+    /// begin in the same second get folders of their own.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn create(out: &Path, mut info: RunInfo) -> Result<RunDir, EvidenceError> {
+        let now: DateTime<Utc> = SystemTime::now().into();
+        if info.started.is_empty() {
+            info.started = now.to_rfc3339_opts(SecondsFormat::Secs, true);
+        }
+        fs::create_dir_all(out).map_err(EvidenceError::io("create", out))?;
+        let out = out.canonicalize().map_err(EvidenceError::io("find", out))?;
+        let path = create_unique(&out, &now.format("%Y%m%d-%H%M%S").to_string())?;
+        file::write_json(&path.join(RUN), &info)?;
+        point_latest(&out, &path)?;
+        Ok(RunDir { path })
+    }
+
+    /// The folder, as an absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins a cell.
+    ///
+    /// # Errors
+    /// Those of the file system; among them that the cell has a folder already.
+    pub fn cell(&self, start: &CellStart) -> Result<CellDir, EvidenceError> {
+        CellDir::create(&self.path, start)
+    }
+}
+
+fn create_unique(out: &Path, name: &str) -> Result<PathBuf, EvidenceError> {
+    let mut number = 1;
+    loop {
+        let path = out.join(if number == 1 { name.to_owned() } else { format!("{name}-{number}") });
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(source) => return Err(EvidenceError::io("create", &path)(source)),
+        }
+    }
+}
+
+/// Lets the link point to a run, in one step: others may be doing the same.
+fn point_latest(out: &Path, path: &Path) -> Result<(), EvidenceError> {
+    let latest = out.join(LATEST);
+    let name = path.file_name().map(Path::new).unwrap_or(path);
+    let aside = out.join(format!(".{LATEST}-{}", name.display()));
+    symlink(name, &aside).map_err(EvidenceError::io("make the link", &aside))?;
+    fs::rename(&aside, &latest).map_err(EvidenceError::io("move into place", &latest))
+}
