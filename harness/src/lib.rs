@@ -7,6 +7,7 @@ pub mod error;
 pub mod evidence;
 pub mod guest;
 pub mod host;
+pub mod judge;
 pub mod lab;
 pub mod plan;
 pub mod progress;

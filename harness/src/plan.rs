@@ -1,56 +1,12 @@
 //! Which cells a run has: scenarios, on variants, with triggers, as often as asked for.
 
-use std::fmt;
-
 use globset::{Glob, GlobMatcher};
 use kernels::{Manifest, Unknown};
-use serde::{Deserialize, Serialize};
 
+use crate::cell::{CellId, PlannedCell};
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::Expected;
-
-/// The name of a cell.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct CellId {
-    /// `family::scenario`.
-    pub scenario: String,
-    /// The topology.
-    pub topology: String,
-    /// The trigger, if the scenario has any.
-    pub trigger: Option<Trigger>,
-    /// The variant.
-    pub variant: String,
-    /// Which repetition, from 1.
-    pub repeat: u32,
-}
-
-impl CellId {
-    /// The trigger's name, or `none`.
-    pub fn trigger_name(&self) -> &'static str {
-        self.trigger.map_or("none", Trigger::name)
-    }
-}
-
-/// `family::scenario::topology::trigger::variant`, and `#2` for the second time.
-impl fmt::Display for CellId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let CellId { scenario, topology, variant, repeat, .. } = self;
-        write!(f, "{scenario}::{topology}::{}::{variant}", self.trigger_name())?;
-        if *repeat > 1 { write!(f, "#{repeat}") } else { Ok(()) }
-    }
-}
-
-/// A cell that is to be run.
-#[derive(Clone, Debug)]
-pub struct PlannedCell {
-    /// Its name.
-    pub id: CellId,
-    /// What should come of it.
-    pub expected: Expected,
-    /// What is done.
-    pub scenario: Scenario,
-}
 
 /// Which cells are wanted. Each list holds globs; an empty one means all.
 #[derive(Clone, Debug, Default)]
@@ -108,7 +64,6 @@ pub fn plan(
                         repeat,
                     },
                     expected: expected.clone(),
-                    scenario: scenario.clone(),
                 }));
             }
         }
