@@ -30,9 +30,9 @@ impl Machine {
         Wanted { cache: self.cache.root(), kernel_sources: &self.packages, accelerator: self.accelerator.as_deref() }
     }
 
-    /// The folder of the cache.
-    pub fn cache(&self) -> &Path {
-        self.cache.root()
+    /// The cache.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
     }
 }
 

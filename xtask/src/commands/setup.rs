@@ -54,6 +54,8 @@ pub fn first(verbose: bool) -> Result<()> {
 }
 
 fn set_up(machine: &Machine, verbose: bool, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
-    let output = if verbose { AptOutput::Terminal } else { AptOutput::Log(machine.cache().join("setup.log")) };
+    let output = if verbose { AptOutput::Terminal } else { AptOutput::Log(machine.cache().root().join("setup.log")) };
+    // apt does not wait for another apt in all it does.
+    let _lock = machine.cache().lock("setup", || say("waiting for another set-up ..."))?;
     Ok(host::setup(&machine.wanted(), &output, say)?)
 }
