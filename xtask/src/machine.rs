@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use harness::accel;
 use harness::host::Wanted;
+use harness::vm::argv::Accel;
 use kernels::cache::Cache;
 use kernels::{Builder, Manifest};
 
@@ -22,7 +24,11 @@ impl Machine {
     pub fn look() -> Result<Machine> {
         let cache = Cache::of_user()?;
         let builder = Builder::new(Manifest::load(&workspace().join("kernels"))?, cache.clone());
-        Ok(Machine { cache, packages: builder.packages_to_download(), accelerator: None })
+        let accelerator = accel::last(&cache).map(|decision| match decision.accel {
+            Accel::Kvm => format!("guests run under KVM: {}", decision.why),
+            Accel::Tcg => format!("guests run under TCG: {}", decision.why),
+        });
+        Ok(Machine { cache, packages: builder.packages_to_download(), accelerator })
     }
 
     /// What to look at.
