@@ -22,8 +22,8 @@ pub(crate) struct Trees {
 impl Trees {
     /// make, for this source and output. Nothing of the host, the user, the time or the place gets into the kernel.
     pub(crate) fn make(&self) -> Job {
-        // Line tables, and nothing more, so that an address in a stack can be given its file and line: as cheap to
-        // build as no debug information at all, other than CONFIG_DEBUG_INFO.
+        // Line tables and nothing more, so that an address in a stack can be given its file and line. They cost little
+        // to build and 9 MB of vmlinux; CONFIG_DEBUG_INFO costs a multiple of both.
         let mut flags = OsString::from("-g1 -fdebug-prefix-map=");
         flags.push(&self.output);
         flags.push("=. -fdebug-prefix-map=");
