@@ -12,6 +12,7 @@ pub mod lab;
 pub mod plan;
 pub mod progress;
 pub mod removal;
+pub mod report;
 pub mod scale;
 pub mod scenario;
 pub mod stack;

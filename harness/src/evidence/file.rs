@@ -61,6 +61,14 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), EvidenceError
     Ok(())
 }
 
+/// Writes a file that goes with a run, whole: aside, to the disk, and then into its place.
+///
+/// # Errors
+/// Those of the file system.
+pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), EvidenceError> {
+    write(path, content, 0o644)
+}
+
 /// Writes a value as readable JSON, whole.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EvidenceError> {
     let mut json = serde_json::to_vec_pretty(value)

@@ -22,7 +22,7 @@ mod read;
 mod run_dir;
 
 pub use cell_dir::{CellDir, CellRecord, CellStart, KernelNote};
-pub use file::EvidenceError;
+pub use file::{EvidenceError, write_whole};
 pub use jsonl::JsonlWriter;
 pub use read::{Run, RunCell, read_run};
 pub use run_dir::{RunDir, RunInfo, ScenarioNote, VariantNote};

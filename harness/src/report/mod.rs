@@ -1,0 +1,109 @@
+//! What a run found, drawn from its evidence and from nothing else: for people, for programs, for CI.
+
+mod junit;
+mod results;
+mod table;
+mod terminal;
+mod words;
+
+use std::path::{Path, PathBuf};
+
+use crate::evidence::{EvidenceError, Run, RunCell, read_run, write_whole};
+use crate::verdict::Verdict;
+
+pub use terminal::Terminal;
+
+/// The report of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    run: Run,
+}
+
+/// How many cells ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All of them.
+    pub cells: usize,
+    /// Those that ended as expected.
+    pub as_expected: usize,
+    /// Those that did not although they say something about their kernel, or whose kernel did not build or boot.
+    pub unexpected: usize,
+    /// Those that say nothing about their kernel through the fault of the harness or the test bed.
+    pub infra: usize,
+}
+
+/// Names of the files that [`Report::write_files`] writes.
+pub const FILES: [&str; 2] = ["results.json", "junit.xml"];
+
+impl Report {
+    /// The report of the run in a folder.
+    ///
+    /// # Errors
+    /// If the folder is not that of a run.
+    pub fn of(run: &Path) -> Result<Report, EvidenceError> {
+        Ok(Report { run: read_run(run)? })
+    }
+
+    /// The run.
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// The table for people: variants across, scenarios and triggers down, what the words in it mean, the cells that did
+    /// not end as expected, and a summary.
+    pub fn table(&self, terminal: Terminal) -> String {
+        table::render(self, terminal)
+    }
+
+    /// The results for programs.
+    pub fn results(&self) -> serde_json::Value {
+        results::render(self)
+    }
+
+    /// The results for CI, as JUnit has them.
+    pub fn junit(&self) -> String {
+        junit::render(self)
+    }
+
+    /// Writes `results.json` and `junit.xml` beside the evidence, and says where they are.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write_files(&self) -> Result<[PathBuf; 2], EvidenceError> {
+        let paths = FILES.map(|name| self.run.path.join(name));
+        let results = format!("{:#}\n", self.results());
+        write_whole(&paths[0], results.as_bytes())?;
+        write_whole(&paths[1], self.junit().as_bytes())?;
+        Ok(paths)
+    }
+
+    /// How many cells ended how.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts { cells: self.run.cells.len(), ..Counts::default() };
+        for cell in &self.run.cells {
+            match cell.record.verdict {
+                Verdict::Infra(_) => counts.infra += 1,
+                _ if cell.record.is_as_expected() => counts.as_expected += 1,
+                _ => counts.unexpected += 1,
+            }
+        }
+        counts
+    }
+
+    /// The exit status of a run: 0 if all cells ended as expected, 1 if one about the kernel did not or a kernel did not
+    /// build or boot, 2 if there was nothing but trouble with the test bed, or no cell at all.
+    pub fn exit_code(&self) -> u8 {
+        match self.counts() {
+            Counts { unexpected: 1.., .. } => 1,
+            Counts { infra: 1.., .. } | Counts { cells: 0, .. } => 2,
+            _ => 0,
+        }
+    }
+
+    fn unexpected(&self) -> impl Iterator<Item = &RunCell> {
+        self.run.cells.iter().filter(|cell| !cell.record.is_as_expected())
+    }
+}
+
+#[cfg(test)]
+mod tests;

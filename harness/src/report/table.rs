@@ -1,0 +1,210 @@
+//! The table for people.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use super::{Report, Terminal, words};
+use crate::cell::CellId;
+use crate::evidence::RunCell;
+use crate::verdict::{Expected, Verdict};
+
+/// What is put after a result that was not expected.
+const MARK: &str = " !";
+
+pub fn render(report: &Report, terminal: Terminal) -> String {
+    let rows = rows(report);
+    let variants = variants(report);
+    let mut text = paint(&grid(report, &rows, &variants, terminal).to_string(), terminal.color);
+    text.push_str("\n\n");
+    legend(report, &variants, &mut text);
+    unexpected(report, &mut text);
+    summary(report, &mut text);
+    text
+}
+
+/// What a row is about: scenario, topology, trigger.
+type Row<'a> = (&'a str, &'a str, &'static str);
+
+fn row(id: &CellId) -> Row<'_> {
+    (&id.scenario, &id.topology, id.trigger_name())
+}
+
+/// The rows, in the order in which their first cells come, those of a scenario together.
+fn rows(report: &Report) -> Vec<Row<'_>> {
+    let mut rows = distinct(report.run.cells.iter().map(|cell| row(&cell.record.cell)));
+    let scenarios = distinct(rows.iter().map(|row| (row.0, row.1)));
+    rows.sort_by_key(|row| scenarios.iter().position(|scenario| *scenario == (row.0, row.1)));
+    rows
+}
+
+/// The variants: those of the run in its order, then those that it does not describe.
+fn variants(report: &Report) -> Vec<&str> {
+    let seen: Vec<&str> = distinct(report.run.cells.iter().map(|cell| cell.record.cell.variant.as_str()));
+    let known = report.run.info.variants.iter().map(|variant| variant.name.as_str());
+    distinct(known.filter(|name| seen.contains(name)).chain(seen.iter().copied()))
+}
+
+fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
+    items.fold(Vec::new(), |mut distinct, item| {
+        if !distinct.contains(&item) {
+            distinct.push(item);
+        }
+        distinct
+    })
+}
+
+fn grid(report: &Report, rows: &[Row<'_>], variants: &[&str], terminal: Terminal) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    if let Some(width) = terminal.width {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
+    let several_topologies = distinct(rows.iter().map(|row| row.1)).len() > 1;
+    table.set_header(["scenario", "trigger"].into_iter().chain(variants.iter().copied()));
+    let mut before = None;
+    for &(scenario, topology, trigger) in rows {
+        // A scenario's name stands in its first row; the family, on a line of its own, keeps the column narrow.
+        let name = match before.replace((scenario, topology)) {
+            Some(last) if last == (scenario, topology) => String::new(),
+            _ if several_topologies => format!("{} ({topology})", scenario.replace("::", "::\n  ")),
+            _ => scenario.replace("::", "::\n  "),
+        };
+        let results = variants.iter().map(|variant| {
+            let cells = report.run.cells.iter().filter(|cell| {
+                row(&cell.record.cell) == (scenario, topology, trigger) && cell.record.cell.variant == *variant
+            });
+            results(&cells.collect::<Vec<_>>())
+        });
+        let trigger = if trigger == "none" { "" } else { trigger };
+        table.add_row([name, trigger.to_owned()].into_iter().chain(results));
+    }
+    table
+}
+
+/// What the repeats of one cell came to: `pass`, `10/10 DEADLOCK`, or a line for each of several results.
+fn results(cells: &[&RunCell]) -> String {
+    let word = |cell: &RunCell| {
+        let mark = if cell.record.is_as_expected() { "" } else { MARK };
+        format!("{}{mark}", words::outcome(&cell.record.verdict))
+    };
+    if let [cell] = cells {
+        return word(cell);
+    }
+    let lines = distinct(cells.iter().map(|cell| word(cell))).into_iter().map(|result| {
+        let count = cells.iter().filter(|cell| word(cell) == result).count();
+        format!("{count}/{} {result}", cells.len())
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What the words of this table mean, which failures they stand for, and what the kernels are.
+fn legend(report: &Report, variants: &[&str], text: &mut String) {
+    let cells = &report.run.cells;
+    for word in distinct(cells.iter().map(|cell| words::outcome(&cell.record.verdict))) {
+        let places: BTreeSet<&str> = cells
+            .iter()
+            .filter(|cell| words::outcome(&cell.record.verdict) == word)
+            .filter_map(|cell| match &cell.record.verdict {
+                Verdict::Fail(failure) => failure.function.as_deref(),
+                _ => None,
+            })
+            .collect();
+        let places = match places.len() {
+            0 => String::new(),
+            _ => format!(" (at {})", places.into_iter().collect::<Vec<_>>().join(", ")),
+        };
+        let _ = writeln!(text, "{word}: {}{places}", words::meaning(word));
+    }
+    if report.unexpected().next().is_some() {
+        let _ = writeln!(text, "!: not as expected, see below; all other results are as expected");
+    } else if cells.iter().any(|cell| cell.record.expected != Expected::None) {
+        let _ = writeln!(text, "All results are as expected: a kernel that has a bug must show it.");
+    }
+    text.push('\n');
+    let width = variants.iter().map(|name| name.len()).max().unwrap_or(0);
+    for variant in report.run.info.variants.iter().filter(|variant| variants.contains(&variant.name.as_str())) {
+        let _ = writeln!(text, "{:width$}  {}", variant.name, variant.about);
+    }
+    text.push('\n');
+    bugs(report, text);
+}
+
+/// The bugs for which a failure was expected.
+fn bugs(report: &Report, text: &mut String) {
+    let expected: BTreeSet<&str> = report
+        .run
+        .cells
+        .iter()
+        .filter_map(|cell| match &cell.record.expected {
+            Expected::Fail(signatures) => Some(signatures.iter().map(|signature| signature.bug.as_str())),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let bugs: Vec<_> = report.run.info.bugs.iter().filter(|bug| expected.contains(bug.id.as_str())).collect();
+    if bugs.is_empty() {
+        return;
+    }
+    text.push_str("Failures are expected of kernels with these bugs:\n");
+    for bug in bugs {
+        let fails = format!("{} at {}", bug.fails.kind, bug.fails.function);
+        let _ = writeln!(text, "{} ({fails}): {}", bug.id, bug.title);
+    }
+    text.push('\n');
+}
+
+/// One line for each cell that did not end as expected.
+fn unexpected(report: &Report, text: &mut String) {
+    for cell in report.unexpected() {
+        let evidence = cell.evidence.as_ref().map(|path| format!(" [{}]", path.display())).unwrap_or_default();
+        let _ = writeln!(text, "! {}: {}{evidence}", cell.record.cell, words::explanation(&cell.record));
+    }
+    if report.unexpected().next().is_some() {
+        text.push('\n');
+    }
+}
+
+fn summary(report: &Report, text: &mut String) {
+    let counts = report.counts();
+    let _ = write!(text, "{} cells: {} as expected", counts.cells, counts.as_expected);
+    if counts.unexpected > 0 {
+        let _ = write!(text, ", {} UNEXPECTED", counts.unexpected);
+    }
+    if counts.infra > 0 {
+        let _ = write!(text, ", {} without a result", counts.infra);
+    }
+    let _ = writeln!(text, "; evidence in {}", report.run.path.display());
+}
+
+/// Colours the results: the words say the same without.
+fn paint(table: &str, color: bool) -> String {
+    if !color {
+        return table.to_owned();
+    }
+    let paint = |field: &str| {
+        let word = field.trim();
+        let code = match word {
+            _ if word.ends_with('!') => "1;31",
+            _ if word.ends_with("pass") => "32",
+            _ if !word.is_empty()
+                && word.chars().all(|c| !c.is_lowercase())
+                && word.chars().any(char::is_uppercase) =>
+            {
+                "33"
+            }
+            _ => return field.to_owned(),
+        };
+        field.replacen(word, &format!("\x1b[{code}m{word}\x1b[0m"), 1)
+    };
+    let line = |line: &str| {
+        line.split_inclusive(['│', '┆'])
+            .map(|part| {
+                let field = part.trim_end_matches(['│', '┆']);
+                paint(field) + &part[field.len()..]
+            })
+            .collect::<String>()
+    };
+    table.lines().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,200 @@
+use std::fs;
+
+use kernels::{Bug, Fails, FailureKind};
+
+use super::*;
+use crate::cell::{CellId, PlannedCell};
+use crate::evidence::tests::{id, record, start};
+use crate::evidence::{RunDir, RunInfo, ScenarioNote, VariantNote};
+use crate::trigger::Trigger;
+use crate::verdict::{Expected, Signature};
+
+const OWNER: &str = "numvfs_read::owner_rescans_on_removal";
+const UEVENT: &str = "numvfs_events::pf_uevent";
+
+fn deadlock() -> Verdict {
+    let summary =
+        "agent:37 in D state in sriov_numvfs_show for 3.1 s, waits for a lock that\nits own release would free";
+    Verdict::fail(FailureKind::Deadlock, "sriov_numvfs_show", summary.to_owned())
+}
+
+fn stale() -> Verdict {
+    Verdict::fail(FailureKind::StaleRead, "sriov_numvfs", "read 0 on the event, not 4".to_owned())
+}
+
+fn has(bug: &str, kind: FailureKind, function: &str) -> Expected {
+    Expected::Fail(vec![Signature { bug: bug.to_owned(), kind, function: function.to_owned() }])
+}
+
+fn must_deadlock() -> Expected {
+    has("numvfs-show-vfio-remove", FailureKind::Deadlock, "sriov_numvfs_show")
+}
+
+fn must_be_stale() -> Expected {
+    has("numvfs-stale-pf-uevent", FailureKind::StaleRead, "sriov_numvfs")
+}
+
+type Cell = (CellId, Expected, Verdict);
+
+fn info(planned: Vec<PlannedCell>) -> RunInfo {
+    let variant = |name: &str, about: &str, bugs: &[&str]| VariantNote {
+        name: name.to_owned(),
+        about: about.to_owned(),
+        bugs: bugs.iter().map(|&bug| bug.to_owned()).collect(),
+    };
+    RunInfo {
+        started: "2026-05-14T10:15:00Z".to_owned(),
+        command: ["cargo", "xtask", "run-matrix"].map(str::to_owned).to_vec(),
+        harness: "0.1.0".to_owned(),
+        qemu: "10.0.2".to_owned(),
+        accel: "tcg".to_owned(),
+        accel_reason: "no guest came up under KVM".to_owned(),
+        jobs: 2,
+        variants: vec![
+            variant("stock", "6.12 as it is", &["numvfs-show-vfio-remove"]),
+            variant("revert-only", "sriov_numvfs_show() reads without a lock", &["numvfs-stale-pf-uevent"]),
+        ],
+        scenarios: vec![ScenarioNote { name: OWNER.to_owned(), about: "the owner reads, then releases".to_owned() }],
+        bugs: vec![Bug {
+            id: "numvfs-show-vfio-remove".to_owned(),
+            title: "reading sriov_numvfs deadlocks the owner of a device that is removed".to_owned(),
+            references: Vec::new(),
+            fails: Fails { kind: FailureKind::Deadlock, function: "sriov_numvfs_show".to_owned() },
+        }],
+        planned,
+    }
+}
+
+/// A run with these cells, as the harness writes it. The folder lives as long as the guard.
+fn run(cells: &[Cell], not_begun: &[CellId]) -> (tempfile::TempDir, Report) {
+    let out = tempfile::tempdir().unwrap();
+    let ids = cells.iter().map(|(id, expected, _)| (id, expected.clone()));
+    let planned = ids.chain(not_begun.iter().map(|id| (id, Expected::Pass)));
+    let planned = planned.map(|(id, expected)| PlannedCell { id: id.clone(), expected }).collect();
+    let run = RunDir::create(out.path(), info(planned)).unwrap();
+    for (number, (id, expected, verdict)) in cells.iter().enumerate() {
+        let start = start(id.clone(), expected.clone());
+        let cell = run.cell(&start).unwrap();
+        cell.finish(&record(&start, verdict.clone(), 1.5 + number as f64)).unwrap();
+    }
+    let report = Report::of(run.path()).unwrap();
+    (out, report)
+}
+
+fn good() -> Vec<Cell> {
+    let yank = Some(Trigger::Yank);
+    let button = Some(Trigger::DeviceDel);
+    vec![
+        (id(OWNER, yank, "stock", 1), must_deadlock(), deadlock()),
+        (id(OWNER, yank, "revert-only", 1), Expected::Pass, Verdict::Pass),
+        (id(OWNER, button, "stock", 1), must_deadlock(), deadlock()),
+        (id(OWNER, button, "revert-only", 1), Expected::Pass, Verdict::Pass),
+        (id(UEVENT, None, "stock", 1), Expected::Pass, Verdict::Pass),
+        (id(UEVENT, None, "revert-only", 1), must_be_stale(), stale()),
+    ]
+}
+
+fn bad() -> Vec<Cell> {
+    let yank = Some(Trigger::Yank);
+    let infra = || Verdict::Infra("QEMU ended: Aborted <core dumped>".to_owned());
+    let mut cells = vec![
+        (id(OWNER, yank, "stock", 1), must_deadlock(), Verdict::Pass),
+        (id(OWNER, yank, "revert-only", 1), Expected::Pass, deadlock()),
+        (id(UEVENT, None, "stock", 1), Expected::Pass, Verdict::Skip("QEMU has no igb".to_owned())),
+        (id(UEVENT, None, "mine", 1), Expected::None, Verdict::BuildFailed("drivers/pci/iov.c:42: error".to_owned())),
+        (id(OWNER, yank, "mine", 1), Expected::None, Verdict::BootFailed("the kernel panicked".to_owned())),
+    ];
+    for repeat in 1..=4 {
+        let verdict = if repeat < 3 {
+            stale()
+        } else if repeat == 3 {
+            Verdict::Pass
+        } else {
+            infra()
+        };
+        cells.push((id(UEVENT, None, "revert-only", repeat), must_be_stale(), verdict));
+    }
+    cells
+}
+
+/// A report without what differs from one run to the next.
+fn stable(text: &str, report: &Report) -> String {
+    text.replace(report.run.path.to_str().unwrap(), "[run]")
+}
+
+#[test]
+fn a_good_run() {
+    let (_out, report) = run(&good(), &[]);
+    insta::assert_snapshot!("good-table", stable(&report.table(Terminal::default()), &report));
+    insta::assert_snapshot!("good-results", stable(&format!("{:#}", report.results()), &report));
+    insta::assert_snapshot!("good-junit", stable(&report.junit(), &report));
+}
+
+#[test]
+fn a_bad_run() {
+    let (_out, report) = run(&bad(), &[id(OWNER, None, "stock", 1)]);
+    insta::assert_snapshot!("bad-table", stable(&report.table(Terminal::default()), &report));
+    insta::assert_snapshot!("bad-results", stable(&format!("{:#}", report.results()), &report));
+    insta::assert_snapshot!("bad-junit", stable(&report.junit(), &report));
+}
+
+#[test]
+fn a_narrow_terminal_is_kept_to() {
+    let (_out, report) = run(&bad(), &[]);
+    let table = report.table(Terminal { width: Some(60), color: false });
+    for line in table.lines().take_while(|line| !line.is_empty()) {
+        assert!(line.chars().count() <= 60, "{line}");
+    }
+    insta::assert_snapshot!("narrow-table", stable(&table, &report));
+}
+
+#[test]
+fn colours_add_nothing_but_colours() {
+    let (_out, report) = run(&bad(), &[]);
+    let color = report.table(Terminal { width: Some(90), color: true });
+    assert!(color.contains("\x1b[1;31mDEADLOCK !\x1b[0m"), "{color}");
+    let codes = regex::Regex::new("\x1b\\[[0-9;]*m").unwrap();
+    assert_eq!(codes.replace_all(&color, ""), report.table(Terminal { width: Some(90), color: false }));
+}
+
+#[test]
+fn files_are_beside_the_evidence() {
+    let (_out, report) = run(&good(), &[]);
+    let [results, junit] = report.write_files().unwrap();
+    let read: serde_json::Value = serde_json::from_str(&fs::read_to_string(results).unwrap()).unwrap();
+    assert_eq!(read, report.results());
+    assert_eq!(fs::read_to_string(junit).unwrap(), report.junit());
+    // The files of a report are no cells of the run.
+    assert_eq!(Report::of(&report.run.path).unwrap().counts(), report.counts());
+}
+
+#[test]
+fn exit_codes() {
+    let cell = |expected: Expected, verdict: Verdict| (expected, verdict);
+    let text = String::new;
+    for (cells, code) in [
+        (vec![], 2),
+        (vec![cell(Expected::Pass, Verdict::Pass)], 0),
+        (vec![cell(must_deadlock(), deadlock())], 0),
+        (vec![cell(Expected::Pass, Verdict::Skip(text()))], 0),
+        (vec![cell(Expected::None, Verdict::Pass)], 0),
+        (vec![cell(Expected::None, deadlock())], 1),
+        (vec![cell(must_deadlock(), Verdict::Pass)], 1),
+        (vec![cell(must_deadlock(), stale())], 1),
+        (vec![cell(Expected::Pass, Verdict::BuildFailed(text()))], 1),
+        (vec![cell(Expected::None, Verdict::BootFailed(text()))], 1),
+        (vec![cell(Expected::Pass, Verdict::Infra(text()))], 2),
+        (vec![cell(Expected::Pass, Verdict::Pass), cell(Expected::Pass, Verdict::Infra(text()))], 2),
+        (vec![cell(Expected::Pass, deadlock()), cell(Expected::Pass, Verdict::Infra(text()))], 1),
+    ] {
+        let cells: Vec<_> = cells
+            .into_iter()
+            .enumerate()
+            .map(|(number, (expected, verdict))| (id("a::b", None, "stock", number as u32 + 1), expected, verdict))
+            .collect();
+        let (_out, report) = run(&cells, &[]);
+        assert_eq!(report.exit_code(), code, "{cells:?}");
+    }
+    let (_out, report) = run(&good(), &[id(OWNER, None, "stock", 1)]);
+    assert_eq!(report.exit_code(), 2, "a cell that was not begun");
+}
