@@ -15,6 +15,7 @@ use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::{Failure, Verdict};
 use crate::vm::argv::Machine;
+use crate::vm::process;
 use crate::vm::{BootError, Recorders, Vm};
 
 /// What a cell found.
@@ -30,6 +31,16 @@ pub struct Finding {
     pub splats: Vec<Splat>,
     /// Where the time went.
     pub phases: Phases,
+    /// The test bed, not the kernel, is why there is no verdict: another try may bring one.
+    pub retry: bool,
+}
+
+impl Finding {
+    /// A verdict that needed no guest.
+    pub fn of(verdict: Verdict) -> Finding {
+        let (notes, proofs, splats, phases) = Default::default();
+        Finding { verdict, notes, proofs, splats, phases, retry: false }
+    }
 }
 
 /// Where the time of a cell went, in seconds.
@@ -41,16 +52,11 @@ pub struct Phases {
     pub scenario: f64,
     /// Ending QEMU and reading its log.
     pub teardown: f64,
-    /// Boots that stalled for reasons of the test bed, before the one that counts.
-    pub stalled_boots: u32,
 }
 
 /// How long a guest may take to say hello, on a machine with KVM, in seconds. Under TCG it takes 3 to 10 s, and several
 /// times that on a busy host.
 const BOOT: f64 = 30.0;
-
-/// A boot that stalls is tried again this often before the kernel is said not to boot.
-const BOOT_TRIES: u32 = 2;
 
 /// Runs a scenario on a machine.
 pub async fn run(
@@ -62,22 +68,17 @@ pub async fn run(
 ) -> Finding {
     let mut phases = Phases::default();
     let began = Instant::now();
-    let vm = loop {
-        match Vm::boot(machine.clone(), recorders.clone(), scale.seconds(BOOT)).await {
-            Ok(vm) => break vm,
-            Err(BootError::Silent(_)) if stalled(&recorders.console) && phases.stalled_boots + 1 < BOOT_TRIES => {
-                phases.stalled_boots += 1;
-            }
-            Err(error) => {
-                phases.boot = began.elapsed().as_secs_f64();
-                let log = log(&recorders.console);
-                let splats = classify::classify(&log);
-                let verdict = boot_failed(&error, &splats, &log);
-                return Finding { verdict, notes: Map::new(), proofs: Vec::new(), splats, phases };
-            }
+    let booted = Vm::boot(machine, recorders.clone(), scale.seconds(BOOT)).await;
+    phases.boot = began.elapsed().as_secs_f64();
+    let vm = match booted {
+        Ok(vm) => vm,
+        Err(error) => {
+            let log = log(&recorders.console);
+            let splats = classify::classify(&log);
+            let (verdict, retry) = boot_failed(&error, &splats, &log);
+            return Finding { splats, phases, retry, ..Finding::of(verdict) };
         }
     };
-    phases.boot = began.elapsed().as_secs_f64();
 
     let began = Instant::now();
     let (ran, notes, proofs, vm) = run_in(scenario, trigger, vm, scale).await;
@@ -89,9 +90,9 @@ pub async fn run(
         notes.insert("qemu-end".to_owned(), how.into());
     }
     let splats = classify::classify(&log(&recorders.console));
-    let verdict = conclude(ran, &splats);
+    let (verdict, retry) = conclude(ran, &splats);
     phases.teardown = began.elapsed().as_secs_f64();
-    Finding { verdict, notes, proofs, splats, phases }
+    Finding { verdict, notes, proofs, splats, phases, retry }
 }
 
 type Ran = Result<Verdict, Error>;
@@ -137,47 +138,120 @@ async fn end(vm: Option<Vm>) -> Option<Result<(), String>> {
     Some(vm?.kill().await)
 }
 
-/// What scenario and kernel log say together. A splat overrules a pass, and explains an error.
-fn conclude(ran: Ran, splats: &[Splat]) -> Verdict {
+/// What scenario and kernel log say together, and whether another try may say more. A splat overrules a pass, and
+/// explains an error.
+fn conclude(ran: Ran, splats: &[Splat]) -> (Verdict, bool) {
     let fatal = splats.iter().find(|splat| splat.is_fatal());
     match (ran, fatal) {
-        (Ok(Verdict::Pass) | Err(_), Some(splat)) => Verdict::Fail(Failure {
-            kind: FailureKind::KernelSplat,
-            function: splat.function.clone(),
-            summary: splat.title.clone(),
-        }),
-        (Ok(verdict), _) => verdict,
+        (Ok(Verdict::Pass) | Err(_), Some(splat)) => {
+            let (function, summary) = (splat.function.clone(), splat.title.clone());
+            (Verdict::Fail(Failure { kind: FailureKind::KernelSplat, function, summary }), false)
+        }
+        (Ok(verdict), _) => (verdict, false),
         (Err(error), None) => {
-            let bed = splats.iter().find(|splat| splat.kind.severity() == Severity::TestBed);
-            let bed = bed.map(|splat| format!(" (the test bed had trouble of its own: {})", splat.title));
-            Verdict::Infra(format!("{error}{}", bed.unwrap_or_default()))
+            let why = error.to_string();
+            match test_bed(splats) {
+                Some(splat) => (Verdict::Infra(format!("{why}; the test bed had trouble: {}", splat.title)), true),
+                None => (Verdict::Infra(why.clone()), error.is_deadline() || process::is_crash(&why)),
+            }
         }
     }
 }
 
-/// A guest that did not come up: the kernel's fault, unless QEMU or the test bed says otherwise.
-fn boot_failed(error: &BootError, splats: &[Splat], log: &str) -> Verdict {
-    if let BootError::Qemu(why) = error {
-        return Verdict::Infra(why.clone());
+/// A guest that did not come up: the kernel's fault, unless QEMU or the test bed says otherwise. And whether another try
+/// may bring it up.
+fn boot_failed(error: &BootError, splats: &[Splat], log: &str) -> (Verdict, bool) {
+    let why = error.to_string();
+    if matches!(error, BootError::Qemu(_)) || process::is_crash(&why) {
+        let retry = process::is_crash(&why);
+        return (Verdict::Infra(why), retry);
     }
     if let Some(splat) = splats.iter().find(|splat| splat.is_fatal()) {
-        return Verdict::BootFailed(format!("{error}; the kernel said: {}", splat.title));
+        return (Verdict::BootFailed(format!("{why}; the kernel said: {}", splat.title)), false);
     }
-    if let Some(splat) = splats.iter().find(|splat| splat.kind.severity() == Severity::TestBed) {
-        return Verdict::Infra(format!("{error}; the test bed had trouble of its own: {}", splat.title));
+    if let Some(splat) = test_bed(splats) {
+        return (Verdict::Infra(format!("{why}; the test bed had trouble: {}", splat.title)), true);
     }
-    match log.lines().rev().find(|line| !line.trim().is_empty()) {
-        Some(line) => Verdict::BootFailed(format!("{error}; its last line on the console: {}", line.trim())),
-        None => Verdict::BootFailed(format!("{error}; the kernel printed nothing")),
-    }
+    let last = match log.lines().rev().find(|line| !line.trim().is_empty()) {
+        Some(line) => format!("its last line on the console: {}", line.trim()),
+        None => "the kernel printed nothing".to_owned(),
+    };
+    // A guest that just fell silent may have lost a timer, which the test bed is known to do.
+    (Verdict::BootFailed(format!("{why}; {last}")), matches!(error, BootError::Silent(_)))
 }
 
-/// Whether a boot stalled the way the test bed makes it stall: silence, and no error of the kernel's own.
-fn stalled(console: &Path) -> bool {
-    !classify::classify(&log(console)).iter().any(|splat| splat.is_fatal())
+fn test_bed(splats: &[Splat]) -> Option<&Splat> {
+    splats.iter().find(|splat| splat.kind.severity() == Severity::TestBed)
 }
 
 /// The console's log so far. A file that is not there is a guest that printed nothing.
 fn log(console: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(console).unwrap_or_default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::event_log::WaitError;
+
+    const CRASH: &str = "QEMU ended (signal: 6 (SIGABRT)); it said: Assertion failed.";
+    const WARNING: &str = "[    1.000000] ------------[ cut here ]------------\n\
+        [    1.000000] WARNING: CPU: 0 PID: 7 at drivers/pci/iov.c:1 sriov_enable+0x1/0x2\n\
+        [    1.000000] ---[ end trace 0000000000000000 ]---\n";
+    const LOST_TIMER: &str = "[    1.000000] rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies! g1 f0x0 RCU_GP_WAIT_FQS(5)\n";
+
+    fn ended(why: &str) -> Error {
+        Error::Wait(WaitError::Closed { awaited: "a thing".to_owned(), why: why.into() })
+    }
+
+    fn deadline() -> Error {
+        let within = Duration::from_secs(1);
+        Error::Wait(WaitError::Deadline { awaited: "a thing".to_owned(), within, last: "nothing".to_owned() })
+    }
+
+    /// Outcome and whether to try again.
+    fn concluded(ran: Ran, log: &str) -> (&'static str, bool) {
+        let (verdict, retry) = conclude(ran, &classify::classify(log));
+        (verdict.outcome(), retry)
+    }
+
+    #[test]
+    fn a_kernel_is_judged_by_what_it_did_and_said() {
+        let failed = || Ok(Verdict::fail(FailureKind::Deadlock, "f", String::new()));
+        assert_eq!(concluded(Ok(Verdict::Pass), ""), ("pass", false));
+        assert_eq!(concluded(Ok(Verdict::Pass), WARNING), ("fail", false));
+        assert_eq!(concluded(failed(), WARNING), ("fail", false));
+        assert_eq!(conclude(failed(), &classify::classify(WARNING)).0, failed().unwrap());
+        // The kernel's own words explain what went wrong.
+        assert_eq!(concluded(Err(ended("QEMU ended (exit status: 0)")), WARNING), ("fail", false));
+        assert_eq!(concluded(Err(deadline()), WARNING), ("fail", false));
+    }
+
+    #[test]
+    fn what_is_not_the_kernels_fault_is_never_a_verdict_on_it() {
+        assert_eq!(concluded(Err(deadline()), ""), ("infra", true));
+        assert_eq!(concluded(Err(ended(CRASH)), ""), ("infra", true));
+        assert_eq!(concluded(Err(ended("QEMU ended (exit status: 1)")), ""), ("infra", false));
+        assert_eq!(concluded(Err(deadline()), LOST_TIMER), ("infra", true));
+        assert_eq!(concluded(Err(Error::Unprepared("no PF".to_owned())), ""), ("infra", false));
+        // A scenario that got its answer in spite of it keeps it.
+        assert_eq!(concluded(Ok(Verdict::Pass), LOST_TIMER), ("pass", false));
+    }
+
+    #[test]
+    fn kernels_that_do_not_boot() {
+        let failed = |error: BootError, log: &str| {
+            let (verdict, retry) = boot_failed(&error, &classify::classify(log), log);
+            (verdict.outcome(), retry)
+        };
+        let silent = || BootError::Silent(crate::vm::agent::AgentError::Version { theirs: 0 });
+        let reset = || BootError::Ended("QEMU ended (exit status: 0)".to_owned());
+        let panic = "[    1.000000] Kernel panic - not syncing: no good\n";
+        assert_eq!(failed(reset(), panic), ("boot-failed", false));
+        assert_eq!(failed(reset(), ""), ("boot-failed", false));
+        assert_eq!(failed(silent(), "[    1.000000] hello\n"), ("boot-failed", true));
+        assert_eq!(failed(silent(), LOST_TIMER), ("infra", true));
+        assert_eq!(failed(BootError::Ended(CRASH.to_owned()), ""), ("infra", true));
+        assert_eq!(failed(BootError::Qemu("no such option".to_owned()), ""), ("infra", false));
+    }
 }

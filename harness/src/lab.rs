@@ -13,6 +13,7 @@ use crate::accel::{self, Choice, Decision};
 use crate::progress::{Event, Progress};
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
+use crate::verdict::Verdict;
 use crate::vm::argv::{Accel, Machine};
 use crate::vm::topology::{Hotplug, Topology};
 
@@ -40,8 +41,8 @@ pub enum LabError {
     Thread(String),
 }
 
-/// A kernel, or why there is none.
-pub type Image = Result<KernelImage, String>;
+/// A kernel, or the verdict of all its cells: build-failed if that is the kernel's own fault, else infra.
+pub type Image = Result<KernelImage, Verdict>;
 
 /// All that guests are made of, built.
 pub struct Parts {
@@ -130,7 +131,7 @@ fn image(builder: &Builder, variant: &str, cancel: &CancelToken, progress: &dyn 
         Err(error) => {
             let why = chain(&error);
             progress.event(Event::BuildFailed { variant, why: &why });
-            Err(why)
+            Err(if error.is_of_the_kernel() { Verdict::BuildFailed(why) } else { Verdict::Infra(why) })
         }
     }
 }

@@ -54,6 +54,13 @@ pub enum Event<'a> {
         /// Its name.
         cell: &'a str,
     },
+    /// The test bed kept a cell from a verdict; it is tried again.
+    CellRetried {
+        /// Its name.
+        cell: &'a str,
+        /// What happened.
+        why: &'a str,
+    },
     /// A cell is over.
     CellFinished {
         /// Its name.

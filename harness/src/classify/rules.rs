@@ -42,6 +42,12 @@ pub static RULES: &[Rule] = &[
     rule(SplatKind::TestBed, r"Kernel panic - not syncing: Attempted to kill init!", Body::Maybe),
     rule(SplatKind::TestBed, r"Kernel panic - not syncing: (?:VFS: Unable to mount root|No working init)", Body::Maybe),
     rule(SplatKind::TestBed, r"Kernel panic - not syncing: Requested init \S+ failed", Body::Maybe),
+    // arch/x86/kernel/apic/io_apic.c, check_timer(): too few ticks came in time. Not a matter of PCI, but of a busy host.
+    rule(
+        SplatKind::TestBed,
+        r"Kernel panic - not syncing: (?:timer doesn't work through|IO-APIC \+ timer doesn't work)",
+        Body::Maybe,
+    ),
     rule(SplatKind::TestBed, r"Initramfs unpacking failed", Body::Line),
     rule(SplatKind::TestBed, r"BUG: MAX_(?:LOCKDEP|STACK_TRACE|LOCK_DEPTH)\w* too low", Body::Maybe),
     rule(SplatKind::TestBed, r"(?P<task>\S+)\[\d+\]: segfault at ", Body::Line),

@@ -56,6 +56,9 @@ pub struct CellRecord {
     /// What the kernel said about itself.
     #[serde(default)]
     pub splats: Vec<Splat>,
+    /// Why each earlier try of this cell brought no verdict: the test bed's troubles, not the kernel's.
+    #[serde(default)]
+    pub retries: Vec<String>,
     /// What the scenario saw: values read, waits, tasks and their stacks.
     #[serde(default)]
     pub observations: serde_json::Value,
@@ -123,6 +126,21 @@ impl CellDir {
     /// Those of the file system.
     pub fn agent(&self) -> Result<JsonlWriter, EvidenceError> {
         JsonlWriter::create(&self.path.join("agent.jsonl"), self.began)
+    }
+
+    /// Keeps the console of a try that the test bed spoiled, as `console.tryN.log`; the next one has its own. The other
+    /// channels' transcripts go on in one file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn set_aside(&self, number: usize) -> Result<(), EvidenceError> {
+        let (from, to) = (self.console(), self.path.join(format!("console.try{number}.log")));
+        match fs::rename(&from, &to) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(EvidenceError::io("set aside", &from)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The time since the cell began, in seconds.

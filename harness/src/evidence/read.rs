@@ -75,6 +75,7 @@ fn incomplete(cell: CellId, expected: Expected, why: &str) -> CellRecord {
         seconds: 0.0,
         trigger_proof: None,
         splats: Vec::new(),
+        retries: Vec::new(),
         observations: serde_json::Value::Null,
     }
 }

@@ -32,6 +32,7 @@ pub(crate) fn record(start: &CellStart, verdict: Verdict, seconds: f64) -> CellR
         seconds,
         trigger_proof: None,
         splats: Vec::new(),
+        retries: Vec::new(),
         observations: json!({"waited": 0.25}),
     }
 }

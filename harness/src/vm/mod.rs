@@ -78,9 +78,9 @@ impl Vm {
         let process = Arc::new(process);
         let qmp = accept(&qmp, &process).await?;
         let agent = Agent::open(accept(&agent, &process).await?, recorders.agent);
-        let qmp = tokio::select! {
-            qmp = Qmp::open(qmp, recorders.qmp) => qmp.map_err(|e| BootError::Qemu(e.to_string()))?,
-            epitaph = process.ended() => return Err(BootError::Qemu(epitaph.to_string())),
+        let qmp = match Qmp::open(qmp, recorders.qmp).await {
+            Ok(qmp) => qmp,
+            Err(error) => return Err(no_greeting(&process, &error).await),
         };
         let watchdog = tokio::spawn(watch(process.clone(), qmp.events().clone(), agent.messages().clone()));
         let hello = match agent.hello(within).await {
@@ -143,6 +143,17 @@ async fn accept(listener: &UnixListener, process: &Process) -> Result<UnixStream
         () = tokio::time::sleep(CONNECT) => Err(BootError::Qemu(format!("QEMU did not connect within {CONNECT:?}"))),
     }
 }
+
+/// QEMU did not greet. Mostly that is because it ended, and then its last words say more than a broken connection.
+async fn no_greeting(process: &Process, error: &QmpError) -> BootError {
+    match tokio::time::timeout(LAST_WORDS, process.ended()).await {
+        Ok(epitaph) => BootError::Qemu(epitaph.to_string()),
+        Err(_) => BootError::Qemu(error.to_string()),
+    }
+}
+
+/// How long QEMU may take from a closed connection to its end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Tells everyone who waits on a channel when QEMU ends, with its own words.
 async fn watch(

@@ -72,6 +72,15 @@ impl Drop for Process {
     }
 }
 
+fn end(status: &std::process::ExitStatus) -> String {
+    format!("QEMU ended ({status})")
+}
+
+/// Whether QEMU's end, as told by [`Process::ended`], was a crash of its own: an assertion, a fault, an OOM kill.
+pub fn is_crash(epitaph: &str) -> bool {
+    epitaph.contains("QEMU ended (signal: ")
+}
+
 async fn keep(mut child: Child, stderr: Option<ChildStderr>) -> String {
     let last = Arc::new(Mutex::new(Vec::new()));
     let listen = async {
@@ -87,7 +96,7 @@ async fn keep(mut child: Child, stderr: Option<ChildStderr>) -> String {
     };
     let (status, ()) = tokio::join!(child.wait(), listen);
     let status = match status {
-        Ok(status) => format!("QEMU ended ({status})"),
+        Ok(status) => end(&status),
         Err(error) => format!("QEMU ended (its status is not known: {error})"),
     };
     let last = last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,6 +106,15 @@ async fn keep(mut child: Child, stderr: Option<ChildStderr>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crash_is_told_from_an_exit() {
+        let status = |code| std::os::unix::process::ExitStatusExt::from_raw(code);
+        for (raw, crash) in [(6, true), (9, true), (0, false), (1 << 8, false)] {
+            let status: std::process::ExitStatus = status(raw);
+            assert_eq!(is_crash(&end(&status)), crash, "{status}");
+        }
+    }
 
     #[tokio::test]
     async fn a_bad_argument_is_told_in_its_own_words() {

@@ -1,0 +1,295 @@
+//! Running planned cells, several at a time, each leaving its evidence.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::json;
+
+use crate::accel::Choice;
+use crate::cell::PlannedCell;
+use crate::evidence::{
+    CellDir, CellRecord, CellStart, EvidenceError, JsonlWriter, KernelNote, RunDir, RunInfo, ScenarioNote, VariantNote,
+};
+use crate::judge::{self, Finding};
+use crate::lab::{self, Image, Lab, LabError, Parts};
+use crate::progress::{Event, Progress};
+use crate::scale::Scale;
+use crate::scenario::Scenario;
+use crate::verdict::Verdict;
+use crate::vm::Recorders;
+use crate::vm::argv::{Accel, Channels, MEMORY_MIB, Machine};
+use crate::vm::process;
+use crate::vm::topology::Topology;
+use crate::vm::transcript::{Recorder, Speaker};
+
+/// What to run, and how.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The cells.
+    pub cells: Vec<PlannedCell>,
+    /// How many at a time; none for as many as the host bears.
+    pub jobs: Option<usize>,
+    /// Begin no cell after the first that is not as expected.
+    pub fail_fast: bool,
+    /// Which accelerator.
+    pub accel: Choice,
+    /// Where runs leave their folders.
+    pub out: PathBuf,
+    /// The command line, for the record.
+    pub command: Vec<String>,
+}
+
+/// A run could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum MatrixError {
+    /// Its parts could not be made.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// Its evidence could not be written.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+}
+
+/// Carries cells out.
+pub struct Runner {
+    parts: Parts,
+    scenarios: Vec<Scenario>,
+    run: RunDir,
+    qemu: String,
+}
+
+impl Runner {
+    /// Builds what the cells need and makes the folder of the run.
+    ///
+    /// # Errors
+    /// [`MatrixError`].
+    pub async fn prepare(
+        lab: &Lab,
+        scenarios: &[Scenario],
+        request: &Request,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Runner, MatrixError> {
+        let used = |name: &str| request.cells.iter().any(|cell| cell.id.variant == name || cell.id.scenario == name);
+        let variants: Vec<_> = lab.manifest().variants.iter().filter(|variant| used(&variant.name)).collect();
+        let names: Vec<_> = variants.iter().map(|variant| variant.name.clone()).collect();
+        let parts = lab.prepare(&names, request.accel, progress).await?;
+        let scenarios: Vec<_> = scenarios.iter().filter(|scenario| used(scenario.name)).cloned().collect();
+        let qemu = qemu_version();
+        let info = RunInfo {
+            command: request.command.clone(),
+            harness: env!("CARGO_PKG_VERSION").to_owned(),
+            qemu: qemu.clone(),
+            accel: parts.decision.accel.name().to_owned(),
+            accel_reason: parts.decision.why.clone(),
+            jobs: jobs(request.jobs),
+            variants: variants.into_iter().map(VariantNote::from).collect(),
+            scenarios: scenarios.iter().map(ScenarioNote::from).collect(),
+            bugs: lab.manifest().bugs.clone(),
+            planned: request.cells.clone(),
+            ..RunInfo::default()
+        };
+        let run = RunDir::create(&request.out, info)?;
+        Ok(Runner { parts, scenarios, run, qemu })
+    }
+
+    /// The folder of the run.
+    pub fn folder(&self) -> &Path {
+        self.run.path()
+    }
+
+    /// Runs the cells of a request. Dropping the future ends all guests at once; finished cells keep their evidence.
+    ///
+    /// # Errors
+    /// If evidence cannot be written.
+    pub async fn run(&self, request: &Request, progress: &dyn Progress) -> Result<(), MatrixError> {
+        let jobs = jobs(request.jobs);
+        progress.event(Event::Cells { count: request.cells.len(), jobs, evidence: self.folder() });
+        let cells = futures_util::stream::iter(&request.cells).map(|cell| self.cell(cell, progress, None));
+        let mut cells = cells.buffer_unordered(jobs);
+        while let Some(record) = cells.next().await {
+            let record = record?;
+            if request.fail_fast && !record.is_as_expected() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one cell. `echo` is given each line of the guest's console as it comes, if there is one.
+    ///
+    /// # Errors
+    /// If evidence cannot be written.
+    pub async fn cell(
+        &self,
+        cell: &PlannedCell,
+        progress: &dyn Progress,
+        echo: Option<Recorder>,
+    ) -> Result<CellRecord, MatrixError> {
+        let name = cell.id.to_string();
+        progress.event(Event::CellStarted { cell: &name });
+        let machine = self.machine(cell);
+        let dir = self.run.cell(&self.start(cell, machine.as_ref().ok()))?;
+        let (finding, retries) = match machine {
+            Ok(machine) => self.carry_out(cell, machine, &dir, progress, echo).await?,
+            Err(verdict) => (Finding::of(verdict), Vec::new()),
+        };
+        let record = record(cell, dir.seconds(), finding, retries);
+        dir.finish(&record)?;
+        progress.event(Event::CellFinished {
+            cell: &name,
+            verdict: &record.verdict,
+            as_expected: record.is_as_expected(),
+            took: Duration::from_secs_f64(record.seconds),
+        });
+        Ok(record)
+    }
+
+    fn scenario(&self, cell: &PlannedCell) -> Option<&Scenario> {
+        self.scenarios.iter().find(|scenario| scenario.name == cell.id.scenario)
+    }
+
+    /// The machine of a cell, or the verdict if there cannot be one.
+    fn machine(&self, cell: &PlannedCell) -> Result<Machine, Verdict> {
+        let image: &Image = self
+            .parts
+            .images
+            .get(&cell.id.variant)
+            .ok_or_else(|| Verdict::Infra(format!("kernel {} was not prepared", cell.id.variant)))?;
+        let image = image.as_ref().map_err(Verdict::clone)?;
+        let scenario = self.scenario(cell);
+        machine(cell, scenario, self.parts.decision.accel, image.bzimage.clone(), self.parts.initramfs.path.clone())
+            .ok_or_else(|| Verdict::Infra(format!("{} is not a cell of this harness", cell.id)))
+    }
+
+    fn start(&self, cell: &PlannedCell, machine: Option<&Machine>) -> CellStart {
+        let image = self.parts.images.get(&cell.id.variant).and_then(|image| image.as_ref().ok());
+        CellStart {
+            cell: cell.id.clone(),
+            expected: cell.expected.clone(),
+            argv: machine.map(shown_argv).unwrap_or_default(),
+            kernel: image.map(|image| KernelNote { key: image.key.clone(), release: image.release.clone() }),
+            accel: self.parts.decision.accel.name().to_owned(),
+            versions: BTreeMap::from([
+                ("qemu".to_owned(), self.qemu.clone()),
+                ("harness".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+                ("initramfs".to_owned(), self.parts.initramfs.key.clone()),
+            ]),
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        cell: &PlannedCell,
+        machine: Machine,
+        dir: &CellDir,
+        progress: &dyn Progress,
+        echo: Option<Recorder>,
+    ) -> Result<(Finding, Vec<String>), MatrixError> {
+        let Some(scenario) = self.scenario(cell) else {
+            let verdict = Verdict::Infra(format!("{} is not a cell of this harness", cell.id));
+            return Ok((Finding::of(verdict), Vec::new()));
+        };
+        let scale = Scale::of(machine.accel);
+        let mut retries = Vec::new();
+        loop {
+            let recorders =
+                Recorders { console: dir.console(), qmp: recorder(dir.qmp()?), agent: recorder(dir.agent()?) };
+            let running = judge::run(scenario, cell.id.trigger, machine.clone(), scale, recorders);
+            let finding = match &echo {
+                None => running.await,
+                Some(echo) => crate::tail::while_following(&dir.console(), echo.clone(), running).await,
+            };
+            if !finding.retry || retries.len() + 1 == TRIES {
+                return Ok((finding, retries));
+            }
+            let why = finding.verdict.reason().unwrap_or_default().to_owned();
+            progress.event(Event::CellRetried { cell: &cell.id.to_string(), why: &why });
+            retries.push(why);
+            dir.set_aside(retries.len())?;
+        }
+    }
+}
+
+/// How often a cell is tried when the test bed keeps it from a verdict.
+const TRIES: usize = 3;
+
+/// The machine of a cell, if the cell is one of this harness's.
+fn machine(
+    cell: &PlannedCell,
+    scenario: Option<&Scenario>,
+    accel: Accel,
+    kernel: PathBuf,
+    initrd: PathBuf,
+) -> Option<Machine> {
+    let topology = Topology::named(&cell.id.topology)?;
+    Some(lab::machine(scenario?, topology, cell.id.trigger, accel, kernel, initrd))
+}
+
+/// The command that a cell would run, with names in place of what has not been built yet.
+pub fn command_of(lab: &Lab, scenarios: &[Scenario], cell: &PlannedCell, accel: Accel) -> Option<Vec<String>> {
+    let kernel = lab.find(&cell.id.variant).map(|image| image.bzimage);
+    let kernel = kernel.unwrap_or_else(|| format!("{}-bzImage-not-built-yet", cell.id.variant).into());
+    let scenario = scenarios.iter().find(|scenario| scenario.name == cell.id.scenario);
+    Some(shown_argv(&machine(cell, scenario, accel, kernel, "initramfs.cpio".into())?))
+}
+
+/// QEMU's whole command, with names in place of what is made for each process.
+fn shown_argv(machine: &Machine) -> Vec<String> {
+    let channels = Channels { qmp: "qmp.socket".into(), agent: "agent.socket".into(), console: "console.log".into() };
+    let program = process::program().to_string_lossy().into_owned();
+    std::iter::once(program).chain(machine.argv(&channels)).collect()
+}
+
+fn record(cell: &PlannedCell, seconds: f64, finding: Finding, retries: Vec<String>) -> CellRecord {
+    let mut observations = finding.notes;
+    observations.insert("phases".to_owned(), json!(finding.phases));
+    CellRecord {
+        cell: cell.id.clone(),
+        expected: cell.expected.clone(),
+        verdict: finding.verdict,
+        seconds,
+        trigger_proof: (!finding.proofs.is_empty()).then(|| finding.proofs.join("\n")),
+        splats: finding.splats,
+        retries,
+        observations: observations.into(),
+    }
+}
+
+fn recorder(writer: JsonlWriter) -> Recorder {
+    Arc::new(move |speaker, line| {
+        let from = match speaker {
+            Speaker::Host => "host",
+            Speaker::Guest => "guest",
+        };
+        // A transcript that cannot be written must not end the cell: the verdict does not depend on it, and a full disk
+        // shows when the verdict is written.
+        let _ = writer.write_line(from, line);
+    })
+}
+
+/// How many cells at a time. A guest waits most of the time: for devices, for link changes, for looks at stuck tasks. Two
+/// for each CPU keep the host busy without keeping guests from their deadlines; memory may allow less.
+pub fn jobs(asked: Option<usize>) -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    asked.unwrap_or_else(|| (2 * cpus).min(available_mib() / GUEST_MIB).max(1))
+}
+
+/// What a guest takes of the host's memory, in MiB: its own, and QEMU's.
+const GUEST_MIB: usize = MEMORY_MIB as usize + 256;
+
+/// `MemAvailable` in `/proc/meminfo` (proc_meminfo(5)), in MiB.
+fn available_mib() -> usize {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+    kib.map_or(usize::MAX, |kib| kib / 1024)
+}
+
+fn qemu_version() -> String {
+    let output = std::process::Command::new(process::program()).arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().next().unwrap_or("unknown").to_owned()
+}
