@@ -1,0 +1,128 @@
+//! Every cell as a test: real kernels in real guests.
+//!
+//! A test passes if its cell is as expected. Kernels that are not built yet are built first, by the first test to run;
+//! `--list` builds nothing. The evidence of all is in one folder, named in each failure.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use anyhow::{Context, Result};
+use harness::accel::Choice;
+use harness::cell::PlannedCell;
+use harness::lab::Lab;
+use harness::matrix::{Request, Runner};
+use harness::plan::{Selection, plan};
+use harness::progress::{Event, Progress, Silence};
+use kernels::BuildEvent;
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::runtime::{Builder, Runtime};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    match trials(&arguments) {
+        Ok(trials) => libtest_mimic::run(&arguments, trials).exit_code(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What these tests are called, beside those that need no guest.
+const KIND: &str = "cell";
+
+/// All that the tests of this process share.
+struct Shared {
+    lab: Lab,
+    /// The cells that the command line selects: only their kernels are built.
+    cells: Vec<PlannedCell>,
+    runner: OnceLock<Result<Runner, String>>,
+}
+
+fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
+    let lab = Lab::open()?;
+    let all = plan(lab.manifest(), &scenarios::all(), &Selection::default(), 1)?;
+    let cells = all.iter().filter(|cell| is_selected(arguments, &cell.id.to_string())).cloned().collect();
+    let shared = Arc::new(Shared { lab, cells, runner: OnceLock::new() });
+    let trial = |cell: PlannedCell| {
+        let shared = shared.clone();
+        Trial::test(cell.id.to_string(), move || run(&shared, &cell)).with_kind(KIND)
+    };
+    Ok(all.into_iter().map(trial).collect())
+}
+
+/// Whether libtest-mimic will run a test of this name.
+fn is_selected(arguments: &Arguments, name: &str) -> bool {
+    let matches = |filter: &String| if arguments.exact { name == filter } else { name.contains(filter.as_str()) };
+    arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
+}
+
+fn run(shared: &Shared, cell: &PlannedCell) -> Result<(), Failed> {
+    // The first test to come here prepares for all; the others wait for it.
+    let runner = shared.runner.get_or_init(|| prepare(shared).map_err(|error| format!("{error:#}")));
+    let runner = runner.as_ref().map_err(|why| Failed::from(why.as_str()))?;
+    let record = runtime()?.block_on(runner.cell(cell, &Silence, None))?;
+    if record.is_as_expected() {
+        return Ok(());
+    }
+    let reason = record.verdict.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
+    Err(Failed::from(format!(
+        "expected {}, but {}{reason}\nevidence: {}\nto run it alone: {}",
+        cell.expected.word(),
+        record.verdict.outcome(),
+        runner.folder().join(cell.id.folder()).display(),
+        cell.id.command().join(" ")
+    )))
+}
+
+/// A runtime on the thread of a test: its guests end with it.
+fn runtime() -> Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("cannot start tokio")
+}
+
+fn prepare(shared: &Shared) -> Result<Runner> {
+    let request = Request {
+        cells: shared.cells.clone(),
+        jobs: None,
+        fail_fast: false,
+        accel: Choice::Auto,
+        out: out(),
+        command: std::env::args().skip(1).collect(),
+    };
+    let told = Arc::new(Told::default());
+    Ok(runtime()?.block_on(Runner::prepare(&shared.lab, &scenarios::all(), &request, told))?)
+}
+
+/// `target/test-runs` of the workspace.
+fn out() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).join("target/test-runs")
+}
+
+/// Tells of what takes long, on stderr: libtest-mimic has stdout.
+#[derive(Default)]
+struct Told(Mutex<BTreeSet<String>>);
+
+impl Progress for Told {
+    fn event(&self, event: Event<'_>) {
+        let line = match event {
+            Event::Build { variant, event: BuildEvent::Step { step, what } } => {
+                format!("{variant}: {} {what}", step.verb())
+            }
+            Event::Build { variant, event: BuildEvent::Waiting { what } } => format!("{variant}: waiting for {what}"),
+            Event::Build { variant, event: BuildEvent::Objects { done, about, .. } } => {
+                format!("{variant}: about {} % compiled", 10 * (10 * done / about.max(1)).min(10))
+            }
+            Event::BuildFailed { variant, why } => format!("{variant}: not built: {why}"),
+            Event::TryingKvm => "trying whether a guest boots under KVM".to_owned(),
+            Event::Accelerator(decision) => format!("accelerator: {} ({})", decision.accel.name(), decision.why),
+            _ => return,
+        };
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.insert(line.clone()) {
+            eprintln!("{line}");
+        }
+    }
+}
