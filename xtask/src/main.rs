@@ -1,3 +1,60 @@
-//! The command line of iov-regress.
+//! The command line of iov-regress: `cargo xtask`.
 
-fn main() {}
+mod commands;
+mod interrupt;
+mod machine;
+mod select;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Pull PCI hardware out from under Linux, kernel by kernel, and say which ones deadlock and which give wrong answers.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Start with:
+  cargo xtask run-matrix --setup     install what is missing, build the kernels, run everything, print the table
+  cargo xtask test                   run all tests of the harness, and every cell as a test
+
+Exit codes: 0 as expected, 1 not as expected, 2 usage or infrastructure (nothing was learned), 130 interrupted.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build kernels, run scenarios on them, and compare what happens with what should.
+    RunMatrix(commands::run_matrix::Args),
+    /// Run one scenario on one kernel, with the guest's console on the terminal.
+    Run(commands::run::Args),
+    /// Show kernels, scenarios, bugs and cells.
+    List(commands::list::Args),
+    /// Check this machine, one line per check, with the fix. Changes nothing.
+    Doctor(commands::doctor::Args),
+    /// Install what is missing.
+    Setup(commands::setup::Args),
+    /// Run all tests: those of the harness, and every cell as one.
+    Test(commands::test::Args),
+}
+
+/// The exit code of wrong usage and of trouble that says nothing about a kernel.
+const TROUBLE: u8 = 2;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::RunMatrix(args) => commands::run_matrix::run(args),
+        Command::Run(args) => commands::run::run(args),
+        Command::List(args) => commands::list::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
+        Command::Setup(args) => commands::setup::run(args),
+        Command::Test(args) => commands::test::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(TROUBLE)
+    })
+}

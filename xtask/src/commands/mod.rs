@@ -1,0 +1,8 @@
+//! One file per subcommand.
+
+pub mod doctor;
+pub mod list;
+pub mod run;
+pub mod run_matrix;
+pub mod setup;
+pub mod test;

@@ -1,0 +1,88 @@
+//! `cargo xtask run`: one cell, with the console on the terminal.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use harness::lab::Lab;
+use harness::matrix::{Request, Runner};
+use harness::plan::{Selection, plan};
+use harness::report::Report;
+use harness::vm::transcript::Recorder;
+
+use crate::interrupt::until_interrupted;
+use crate::machine::workspace;
+use crate::select::Accel;
+use crate::ui::Ui;
+
+/// Which cell, and how.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  cargo xtask run owner_rescans_on_removal --kernel stock --trigger yank")]
+pub struct Args {
+    /// The scenario: `family::scenario`, or `scenario` alone
+    scenario: String,
+    /// The kernel
+    #[arg(short, long, value_name = "VARIANT")]
+    kernel: String,
+    /// The trigger, for scenarios that remove a device
+    #[arg(short, long)]
+    trigger: Option<String>,
+    /// Which accelerator
+    #[arg(long, value_enum, default_value_t)]
+    accel: Accel,
+    /// Where to leave the folder of this run [default: target/runs]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Leave the guest's console off the terminal
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Runs one cell and tells its verdict.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let lab = Lab::open()?;
+    let scenarios = scenarios::all();
+    let selection = Selection {
+        kernels: vec![args.kernel],
+        scenarios: vec![args.scenario.clone()],
+        triggers: args.trigger.into_iter().collect(),
+    };
+    let cells = plan(lab.manifest(), &scenarios, &selection, 1)?;
+    let [cell] = cells.as_slice() else {
+        let names: Vec<_> = cells.iter().map(|cell| format!("\n  {}", cell.id)).collect();
+        bail!("that names {} cells; say which, with --trigger or a whole name:{}", cells.len(), names.concat());
+    };
+    let request = Request {
+        cells: vec![cell.clone()],
+        jobs: Some(1),
+        fail_fast: false,
+        accel: args.accel.into(),
+        out: args.out.unwrap_or_else(|| workspace().join("target/runs")),
+        command: std::env::args().skip(1).collect(),
+    };
+    let ui = Arc::new(Ui::new(true));
+    let echo = (!args.quiet).then(|| {
+        let ui = ui.clone();
+        Arc::new(move |_, line: &str| ui.say(line)) as Recorder
+    });
+    until_interrupted(&lab, async {
+        let runner = Runner::prepare(&lab, &scenarios, &request, ui.clone()).await?;
+        let record = runner.cell(cell, &*ui, echo).await?;
+        let report = Report::of(runner.folder())?;
+        report.write_files()?;
+        println!("{}", serde_json::to_string_pretty(&record.observations)?);
+        println!("verdict:  {}", record.verdict.outcome());
+        if let Some(reason) = record.verdict.reason() {
+            println!("because:  {reason}");
+        }
+        if let Some(proof) = &record.trigger_proof {
+            println!("removal:  {proof}");
+        }
+        println!("expected: {}", if record.is_as_expected() { "yes" } else { "NO" });
+        println!("evidence: {}", runner.folder().join(cell.id.folder()).display());
+        Ok(ExitCode::from(report.exit_code()))
+    })
+}

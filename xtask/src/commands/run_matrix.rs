@@ -1,0 +1,122 @@
+//! `cargo xtask run-matrix`: the main job.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use harness::accel;
+use harness::cell::PlannedCell;
+use harness::lab::Lab;
+use harness::matrix::{Request, Runner, command_of};
+use harness::plan::plan;
+use harness::report::{Report, Terminal};
+use harness::vm::argv;
+
+use super::setup;
+use crate::interrupt::until_interrupted;
+use crate::machine::workspace;
+use crate::select::{Accel, Format, Which};
+use crate::ui::Ui;
+
+/// What to run, and how.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask run-matrix --setup
+  cargo xtask run-matrix --kernels stock,v2-series --scenarios 'numvfs_events::*'
+  cargo xtask run-matrix --scenarios 'owner*' --triggers yank --repeat 10 --fail-fast
+  cargo xtask run-matrix --dry-run
+
+Exit codes: 0 every cell as expected, 1 some not, 2 usage or infrastructure, 130 interrupted.")]
+pub struct Args {
+    #[command(flatten)]
+    which: Which,
+    /// Install what is missing first
+    #[arg(long)]
+    setup: bool,
+    /// Cells at a time [default: as many as cores and memory allow]
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Run every cell this often
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Where to leave the folder of this run, and the link `latest` to it [default: target/runs]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Which accelerator
+    #[arg(long, value_enum, default_value_t)]
+    accel: Accel,
+    /// Begin no cell after the first that is not as expected
+    #[arg(long)]
+    fail_fast: bool,
+    /// Print the cells, what is expected of each, and its QEMU command; build and run nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How to print the results
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Tell more: when each cell begins, what apt prints
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// Builds, runs, and prints the table.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let lab = Lab::open()?;
+    let scenarios = scenarios::all();
+    let cells = plan(lab.manifest(), &scenarios, &args.which.clone().into(), args.repeat)?;
+    if args.dry_run {
+        return show(&lab, &cells, &args);
+    }
+    if args.setup {
+        setup::first(args.verbose)?;
+    }
+    let request = Request {
+        cells,
+        jobs: args.jobs.map(usize::from),
+        fail_fast: args.fail_fast,
+        accel: args.accel.into(),
+        out: args.out.unwrap_or_else(|| workspace().join("target/runs")),
+        command: std::env::args().skip(1).collect(),
+    };
+    let ui = Arc::new(Ui::new(args.verbose));
+    until_interrupted(&lab, async {
+        let runner = Runner::prepare(&lab, &scenarios, &request, ui.clone()).await?;
+        runner.run(&request, &*ui).await?;
+        let report = Report::of(runner.folder())?;
+        report.write_files()?;
+        match args.format {
+            Format::Human => print!("{}", report.table(Terminal::of_stdout(&std::io::stdout()))),
+            Format::Json => println!("{:#}", report.results()),
+        }
+        Ok(ExitCode::from(report.exit_code()))
+    })
+}
+
+fn show(lab: &Lab, cells: &[PlannedCell], args: &Args) -> Result<ExitCode> {
+    let accel = match args.accel {
+        Accel::Kvm => argv::Accel::Kvm,
+        Accel::Tcg => argv::Accel::Tcg,
+        Accel::Auto => accel::last(lab.cache()).map_or(argv::Accel::Tcg, |decision| decision.accel),
+    };
+    let scenarios = scenarios::all();
+    let commands = cells.iter().map(|cell| command_of(lab, &scenarios, cell, accel).unwrap_or_default());
+    let shown = cells.iter().zip(commands);
+    match args.format {
+        Format::Human => {
+            shown.for_each(|(cell, argv)| {
+                println!("{} (expected: {})\n    {}", cell.id, cell.expected.word(), shell_words::join(argv));
+            });
+        }
+        Format::Json => {
+            let cells: Vec<_> = shown
+                .map(
+                    |(cell, argv)| serde_json::json!({"cell": cell.id, "expected": cell.expected.word(), "argv": argv}),
+                )
+                .collect();
+            println!("{:#}", serde_json::Value::from(cells));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

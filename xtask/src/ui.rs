@@ -1,0 +1,143 @@
+//! Progress on the terminal, or in plain lines where there is none. All of it goes to stderr: stdout is for results.
+
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use harness::progress::{Event, Progress};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use kernels::BuildEvent;
+
+/// Shows what a run tells.
+pub struct Ui {
+    /// Bars that are redrawn, on a terminal.
+    bars: Option<MultiProgress>,
+    verbose: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    build: Option<ProgressBar>,
+    cells: Option<ProgressBar>,
+    /// When the last line about a build that is under way was printed.
+    told: Option<Instant>,
+    finished: usize,
+    count: usize,
+    running: Vec<String>,
+}
+
+/// Without a terminal, a build that goes on says so this often.
+const REMINDER: Duration = Duration::from_secs(20);
+
+impl Ui {
+    /// For this process's stderr. `verbose` also tells of each cell's beginning.
+    pub fn new(verbose: bool) -> Ui {
+        let bars = std::io::stderr().is_terminal().then(MultiProgress::new);
+        Ui { bars, verbose, state: Mutex::default() }
+    }
+
+    /// Prints a line above the bars.
+    pub fn say(&self, line: &str) {
+        match &self.bars {
+            // Nothing can be done about a terminal that went away.
+            Some(bars) => drop(bars.println(line)),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    fn bar(&self, length: u64, template: &str) -> Option<ProgressBar> {
+        let bar = self.bars.as_ref()?.add(ProgressBar::new(length));
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Some(bar)
+    }
+
+    fn build(&self, state: &mut State, variant: &str, event: BuildEvent) {
+        match event {
+            BuildEvent::Waiting { what } => self.say(&format!("{variant}: waiting for {what}")),
+            BuildEvent::Step { step, what } => {
+                self.clear(&mut state.build);
+                state.told = Some(Instant::now());
+                self.say(&format!("{variant}: {} {what}", step.verb()));
+            }
+            BuildEvent::Objects { done, about, elapsed } => {
+                if state.build.is_none() {
+                    state.build = self.bar(about as u64, "{prefix}: [{bar:30}] {pos}/{len} objects, {elapsed}");
+                }
+                if let Some(bar) = &state.build {
+                    bar.set_prefix(variant.to_owned());
+                    bar.set_length(about.max(done) as u64);
+                    bar.set_position(done as u64);
+                } else if state.told.is_none_or(|told| told.elapsed() >= REMINDER) {
+                    state.told = Some(Instant::now());
+                    self.say(&format!("{variant}: {done} of about {about} objects, {:.0} s", elapsed.as_secs_f64()));
+                }
+            }
+        }
+    }
+
+    fn clear(&self, bar: &mut Option<ProgressBar>) {
+        if let Some(bar) = bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn finished(&self, state: &mut State, cell: &str, line: String) {
+        state.finished += 1;
+        state.running.retain(|running| running != cell);
+        self.say(&format!("[{}/{}] {line}", state.finished, state.count));
+        if let Some(bar) = &state.cells {
+            bar.set_position(state.finished as u64);
+            bar.set_message(state.running.join(", "));
+        }
+        if state.finished == state.count {
+            self.clear(&mut state.cells);
+        }
+    }
+}
+
+impl Progress for Ui {
+    fn event(&self, event: Event<'_>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = &mut *state;
+        match event {
+            Event::Build { variant, event } => self.build(state, variant, event),
+            Event::Built { variant, took } => {
+                self.clear(&mut state.build);
+                self.say(&format!("{variant}: built in {:.0} s", took.as_secs_f64()));
+            }
+            Event::BuildFailed { variant, why } => {
+                self.clear(&mut state.build);
+                self.say(&format!("{variant}: not built: {why}"));
+            }
+            Event::Image { line } => self.say(&format!("guest image: {line}")),
+            Event::TryingKvm => self.say("accelerator: trying whether a guest boots under KVM (at most 15 s, once)"),
+            Event::Accelerator(decision) => {
+                self.say(&format!("accelerator: {} ({})", decision.accel.name(), decision.why));
+            }
+            Event::Cells { count, jobs, evidence } => {
+                self.say(&format!("{count} cells, {jobs} at a time; evidence in {}", evidence.display()));
+                state.count = count;
+                state.cells = self.bar(count as u64, "[{bar:30}] {pos}/{len} cells, {elapsed}  {wide_msg}");
+            }
+            Event::CellStarted { cell } => {
+                state.running.push(cell.to_owned());
+                if self.verbose {
+                    self.say(&format!("        {cell} begins"));
+                }
+            }
+            Event::CellRetried { cell, why } => self.say(&format!("        {cell}: trying again: {why}")),
+            Event::CellFinished { cell, verdict, as_expected, took } => {
+                let mark = if as_expected { "" } else { "  UNEXPECTED" };
+                let what = match verdict {
+                    harness::verdict::Verdict::Fail(failure) => failure.to_string(),
+                    other => other.outcome().to_owned(),
+                };
+                self.finished(state, cell, format!("{cell}: {what} ({:.1} s){mark}", took.as_secs_f64()));
+            }
+        }
+    }
+}
