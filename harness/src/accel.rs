@@ -33,6 +33,16 @@ pub struct Decision {
     pub accel: Accel,
     /// Why, for people.
     pub why: String,
+    /// It was decided just now, and not remembered.
+    #[serde(skip)]
+    pub fresh: bool,
+}
+
+impl Decision {
+    /// A decision that is made now.
+    pub fn now(accel: Accel, why: impl Into<String>) -> Decision {
+        Decision { accel, why: why.into(), fresh: true }
+    }
 }
 
 /// A guest that works under KVM is up in well under a second; this is for a host that is busy.
@@ -54,12 +64,12 @@ pub async fn decide(
     trying: impl FnOnce(),
 ) -> Result<Decision, CacheError> {
     match choice {
-        Choice::Kvm => return Ok(Decision { accel: Accel::Kvm, why: "asked for".to_owned() }),
-        Choice::Tcg => return Ok(Decision { accel: Accel::Tcg, why: "asked for".to_owned() }),
+        Choice::Kvm => return Ok(Decision::now(Accel::Kvm, "asked for")),
+        Choice::Tcg => return Ok(Decision::now(Accel::Tcg, "asked for")),
         Choice::Auto => {}
     }
     if let Err(error) = fs::File::options().read(true).write(true).open("/dev/kvm") {
-        return Ok(Decision { accel: Accel::Tcg, why: format!("/dev/kvm cannot be opened: {error}") });
+        return Ok(Decision::now(Accel::Tcg, format!("/dev/kvm cannot be opened: {error}")));
     }
     let key = key();
     if let Some(decision) = remembered(cache, &key) {
@@ -67,8 +77,8 @@ pub async fn decide(
     }
     trying();
     let decision = match try_kvm(kernel, initrd).await {
-        Ok(()) => Decision { accel: Accel::Kvm, why: "a guest said hello under KVM".to_owned() },
-        Err(why) => Decision { accel: Accel::Tcg, why: format!("/dev/kvm is there, but under KVM {why}") },
+        Ok(()) => Decision::now(Accel::Kvm, "a guest said hello under KVM"),
+        Err(why) => Decision::now(Accel::Tcg, format!("/dev/kvm is there, but under KVM {why}")),
     };
     cache.entry(SHELF, &key, || {}, |folder| write(folder, &decision))?;
     Ok(decision)

@@ -110,7 +110,7 @@ impl Lab {
                 accel::decide(choice, &self.cache, &image.bzimage, &initramfs.path, trying).await?
             }
             // No guest will run.
-            None => Decision { accel: Accel::Tcg, why: "no kernel was built".to_owned() },
+            None => Decision::now(Accel::Tcg, "no kernel was built"),
         };
         progress.event(Event::Accelerator(&decision));
         Ok(Parts { images, initramfs, decision })

@@ -93,7 +93,9 @@ impl Globs {
             let one = Globs(vec![Glob::new(glob)?.compile_matcher()]);
             if !known.clone().any(|name| one.select(name)) {
                 let short = known.clone().filter_map(|name| Some(name.rsplit_once("::")?.1));
-                return Err(Unknown::new(kind, glob, known.clone().chain(short)).into());
+                let near = kernels::near(glob, known.clone().chain(short)).map(str::to_owned);
+                let known = known.map(str::to_owned).collect();
+                return Err(Unknown { kind, name: glob.clone(), near, known }.into());
             }
             matchers.extend(one.0);
         }

@@ -3,6 +3,7 @@
 mod commands;
 mod interrupt;
 mod machine;
+mod out;
 mod select;
 mod ui;
 

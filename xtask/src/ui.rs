@@ -116,7 +116,8 @@ impl Progress for Ui {
             Event::Image { line } => self.say(&format!("guest image: {line}")),
             Event::TryingKvm => self.say("accelerator: trying whether a guest boots under KVM (at most 15 s, once)"),
             Event::Accelerator(decision) => {
-                self.say(&format!("accelerator: {} ({})", decision.accel.name(), decision.why));
+                let why = if decision.fresh { &decision.why } else { "as remembered; `cargo xtask doctor` tells why" };
+                self.say(&format!("accelerator: {} ({why})", decision.accel.name()));
             }
             Event::Cells { count, jobs, evidence } => {
                 self.say(&format!("{count} cells, {jobs} at a time; evidence in {}", evidence.display()));

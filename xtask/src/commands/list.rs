@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use harness::cell::{CellId, PlannedCell};
 use harness::lab::Lab;
 use harness::plan::{Selection, plan};
 use harness::scenario::Scenario;
-use kernels::Manifest;
-use serde_json::{Value, json};
+use kernels::{Bug, Manifest, Variant};
+use serde_json::{Map, Value, json};
 
+use crate::out;
 use crate::select::Format;
 
 /// What to show.
@@ -39,78 +41,65 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let lab = Lab::open()?;
     let (manifest, scenarios) = (lab.manifest(), scenarios::all());
     let cells = plan(manifest, &scenarios, &Selection::default(), 1)?;
-    let shown = |what| args.what.is_none_or(|only| only == what);
-    if args.format == Format::Json {
-        let cells = cells.iter().map(|cell| {
-            let mut json = json!({"name": cell.id.to_string(), "expected": cell.expected.word()});
-            merge(&mut json, json!(cell.id));
-            json
-        });
-        let mut all = json!({});
-        for (what, name, list) in [
-            (What::Kernels, "kernels", kernels(manifest)),
-            (What::Scenarios, "scenarios", scenarios.iter().map(scenario).collect()),
-            (What::Bugs, "bugs", manifest.bugs.iter().map(|bug| json!(bug)).collect()),
-            (What::Cells, "cells", cells.collect()),
-        ] {
-            if shown(what) {
-                merge(&mut all, json!({name: Value::Array(list)}));
-            }
+    let lists = [
+        (What::Kernels, "kernels", kernels(manifest)),
+        (What::Scenarios, "scenarios", scenarios.iter().map(scenario).collect()),
+        (What::Bugs, "bugs", manifest.bugs.iter().map(bug).collect()),
+        (What::Cells, "cells", cells.iter().map(cell).collect()),
+    ];
+    let shown = lists.into_iter().filter(|(what, ..)| args.what.is_none_or(|only| only == *what));
+    out::print(&match args.format {
+        Format::Json => {
+            let lists: Map<_, _> = shown
+                .map(|(_, name, list)| (name.to_owned(), list.into_iter().map(|(_, json)| json).collect()))
+                .collect();
+            format!("{:#}", Value::Object(lists))
         }
-        println!("{all:#}");
-        return Ok(ExitCode::SUCCESS);
-    }
-    if shown(What::Kernels) {
-        println!("Kernels");
-        manifest.variants.iter().for_each(|variant| {
-            println!("  {:<16} {} (base {})", variant.name, variant.about, variant.base);
-            println!("  {:<16}   has: {}", "", none_or_list(&variant.bugs));
-        });
-    }
-    if shown(What::Scenarios) {
-        println!("Scenarios");
-        scenarios.iter().for_each(|scenario| {
-            println!("  {}\n      {}", scenario.name, scenario.about);
-            println!("      detects: {}; triggers: {}", scenario.detects.join(", "), triggers(scenario).join(", "));
-        });
-    }
-    if shown(What::Bugs) {
-        println!("Bugs");
-        manifest.bugs.iter().for_each(|bug| {
-            println!("  {}\n      {}\n      shows as: {} at {}", bug.id, bug.title, bug.fails.kind, bug.fails.function);
-            bug.references.iter().for_each(|reference| println!("      see: {reference}"));
-        });
-    }
-    if shown(What::Cells) {
-        println!("Cells, and what is expected of each");
-        cells.iter().for_each(|cell| println!("  {:<5} {}", cell.expected.word(), cell.id));
-    }
+        Format::Human => {
+            let list = |(_, name, list): (_, &str, Vec<Shown>)| {
+                let texts: String = list.into_iter().map(|(text, _)| text + "\n").collect();
+                format!("{name}\n{texts}")
+            };
+            shown.map(list).collect::<Vec<_>>().join("\n")
+        }
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn kernels(manifest: &Manifest) -> Vec<Value> {
-    let kernel = |variant: &kernels::Variant| json!({"name": variant.name, "about": variant.about, "base": variant.base, "bugs": variant.bugs});
+/// One thing of a list: for people, and for programs.
+type Shown = (String, Value);
+
+fn kernels(manifest: &Manifest) -> Vec<Shown> {
+    let kernel = |variant: &Variant| {
+        let Variant { name, about, base, bugs, .. } = variant;
+        let has = if bugs.is_empty() { "none that is known".to_owned() } else { bugs.join(", ") };
+        let text = format!("  {name:<16} {about} (base {base})\n  {:<16}   has: {has}", "");
+        (text, json!({"name": name, "about": about, "base": base, "bugs": bugs}))
+    };
     manifest.variants.iter().map(kernel).collect()
 }
 
-fn scenario(scenario: &Scenario) -> Value {
-    json!({"name": scenario.name, "about": scenario.about, "detects": scenario.detects,
-           "topology": scenario.topology, "triggers": triggers(scenario)})
-}
-
-fn triggers(scenario: &Scenario) -> Vec<&'static str> {
-    match scenario.triggers {
+fn scenario(scenario: &Scenario) -> Shown {
+    let Scenario { name, about, detects, topology, .. } = scenario;
+    let triggers = match scenario.triggers {
         [] => vec!["none"],
         triggers => triggers.iter().map(|trigger| trigger.name()).collect(),
-    }
+    };
+    let text =
+        format!("  {name}\n      {about}\n      detects: {}; triggers: {}", detects.join(", "), triggers.join(", "));
+    (text, json!({"name": name, "about": about, "detects": detects, "topology": topology, "triggers": triggers}))
 }
 
-fn none_or_list(names: &[String]) -> String {
-    if names.is_empty() { "none that is known".to_owned() } else { names.join(", ") }
+fn bug(bug: &Bug) -> Shown {
+    let Bug { id, title, references, fails } = bug;
+    let see: String = references.iter().map(|reference| format!("\n      see: {reference}")).collect();
+    (format!("  {id}\n      {title}\n      shows as: {} at {}{see}", fails.kind, fails.function), json!(bug))
 }
 
-fn merge(into: &mut Value, from: Value) {
-    if let (Value::Object(into), Value::Object(from)) = (into, from) {
-        into.extend(from);
-    }
+fn cell(cell: &PlannedCell) -> Shown {
+    let (name, expected) = (cell.id.to_string(), cell.expected.word());
+    let CellId { scenario, topology, variant, .. } = &cell.id;
+    let json = json!({"name": name, "expected": expected, "scenario": scenario, "topology": topology,
+                      "trigger": cell.id.trigger_name(), "variant": variant});
+    (format!("  {expected:<5} {name}"), json)
 }

@@ -1,10 +1,11 @@
 //! `cargo xtask run`: one cell, with the console on the terminal.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use harness::evidence::CellRecord;
 use harness::lab::Lab;
 use harness::matrix::{Request, Runner};
 use harness::plan::{Selection, plan};
@@ -13,6 +14,7 @@ use harness::vm::transcript::Recorder;
 
 use crate::interrupt::until_interrupted;
 use crate::machine::workspace;
+use crate::out;
 use crate::select::Accel;
 use crate::ui::Ui;
 
@@ -73,16 +75,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let record = runner.cell(cell, &*ui, echo).await?;
         let report = Report::of(runner.folder())?;
         report.write_files()?;
-        println!("{}", serde_json::to_string_pretty(&record.observations)?);
-        println!("verdict:  {}", record.verdict.outcome());
-        if let Some(reason) = record.verdict.reason() {
-            println!("because:  {reason}");
-        }
-        if let Some(proof) = &record.trigger_proof {
-            println!("removal:  {proof}");
-        }
-        println!("expected: {}", if record.is_as_expected() { "yes" } else { "NO" });
-        println!("evidence: {}", runner.folder().join(cell.id.folder()).display());
+        out::print(&told(&record, &runner.folder().join(cell.id.folder()))?)?;
         Ok(ExitCode::from(report.exit_code()))
     })
+}
+
+/// What was seen, then the verdict.
+fn told(record: &CellRecord, evidence: &Path) -> Result<String> {
+    let mut lines =
+        vec![serde_json::to_string_pretty(&record.observations)?, format!("verdict:  {}", record.verdict.outcome())];
+    lines.extend(record.verdict.reason().map(|reason| format!("because:  {reason}")));
+    lines.extend(record.trigger_proof.as_ref().map(|proof| format!("removal:  {proof}")));
+    lines.push(format!("expected: {}", if record.is_as_expected() { "yes" } else { "NO" }));
+    lines.push(format!("evidence: {}", evidence.display()));
+    Ok(lines.join("\n"))
 }

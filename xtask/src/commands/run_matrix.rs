@@ -16,6 +16,7 @@ use harness::vm::argv;
 use super::setup;
 use crate::interrupt::until_interrupted;
 use crate::machine::workspace;
+use crate::out;
 use crate::select::{Accel, Format, Which};
 use crate::ui::Ui;
 
@@ -86,10 +87,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         runner.run(&request, &*ui).await?;
         let report = Report::of(runner.folder())?;
         report.write_files()?;
-        match args.format {
-            Format::Human => print!("{}", report.table(Terminal::of_stdout(&std::io::stdout()))),
-            Format::Json => println!("{:#}", report.results()),
-        }
+        out::print(&match args.format {
+            Format::Human => report.table(Terminal::of_stdout(&std::io::stdout())),
+            Format::Json => format!("{:#}", report.results()),
+        })?;
         Ok(ExitCode::from(report.exit_code()))
     })
 }
@@ -103,20 +104,22 @@ fn show(lab: &Lab, cells: &[PlannedCell], args: &Args) -> Result<ExitCode> {
     let scenarios = scenarios::all();
     let commands = cells.iter().map(|cell| command_of(lab, &scenarios, cell, accel).unwrap_or_default());
     let shown = cells.iter().zip(commands);
-    match args.format {
+    out::print(&match args.format {
         Format::Human => {
-            shown.for_each(|(cell, argv)| {
-                println!("{} (expected: {})\n    {}", cell.id, cell.expected.word(), shell_words::join(argv));
-            });
+            let text = |(cell, argv): (&PlannedCell, _)| {
+                format!(
+                    "{} (expected: {})\n    {}\n",
+                    cell.id,
+                    cell.expected.word(),
+                    shell_words::join::<Vec<String>, _>(argv)
+                )
+            };
+            shown.map(text).collect()
         }
         Format::Json => {
-            let cells: Vec<_> = shown
-                .map(
-                    |(cell, argv)| serde_json::json!({"cell": cell.id, "expected": cell.expected.word(), "argv": argv}),
-                )
-                .collect();
-            println!("{:#}", serde_json::Value::from(cells));
+            let json = |(cell, argv): (&PlannedCell, _)| serde_json::json!({"cell": cell.id, "expected": cell.expected.word(), "argv": argv});
+            format!("{:#}", shown.map(json).collect::<serde_json::Value>())
         }
-    }
+    })?;
     Ok(ExitCode::SUCCESS)
 }
