@@ -60,6 +60,7 @@ fn cell(cell: &RunCell) -> Value {
         "evidence": cell.evidence,
         "trigger_proof": record.trigger_proof,
         "splats": record.splats,
+        "retries": record.retries,
         "observations": record.observations,
     })
 }
@@ -71,6 +72,7 @@ fn summary(report: &Report) -> Value {
         ("cells", counts.cells),
         ("as_expected", counts.as_expected),
         ("unexpected", counts.cells - counts.as_expected),
+        ("retried", report.run.cells.iter().filter(|cell| !cell.record.retries.is_empty()).count()),
     ];
     summary.extend(numbers.map(|(name, count)| (name.to_owned(), count.into())));
     for outcome in ["pass", "fail", "skip", "build-failed", "boot-failed", "infra"] {

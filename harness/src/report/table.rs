@@ -20,6 +20,7 @@ pub fn render(report: &Report, terminal: Terminal) -> String {
     text.push_str("\n\n");
     legend(report, &variants, &mut text);
     unexpected(report, &mut text);
+    retried(report, &mut text);
     summary(report, &mut text);
     text
 }
@@ -163,6 +164,15 @@ fn unexpected(report: &Report, text: &mut String) {
     }
     if report.unexpected().next().is_some() {
         text.push('\n');
+    }
+}
+
+/// Cells that the test bed spoiled before they got their verdict: never hidden, and never held against a kernel.
+fn retried(report: &Report, text: &mut String) {
+    for cell in report.run.cells.iter().filter(|cell| !cell.record.retries.is_empty()) {
+        let record = &cell.record;
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "tried again: {}: {}", record.cell, record.retries.join("; then: "));
     }
 }
 

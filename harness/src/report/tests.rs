@@ -75,7 +75,11 @@ fn run(cells: &[Cell], not_begun: &[CellId]) -> (tempfile::TempDir, Report) {
     for (number, (id, expected, verdict)) in cells.iter().enumerate() {
         let start = start(id.clone(), expected.clone());
         let cell = run.cell(&start).unwrap();
-        cell.finish(&record(&start, verdict.clone(), 1.5 + number as f64)).unwrap();
+        let mut record = record(&start, verdict.clone(), 1.5 + number as f64);
+        if matches!(verdict, Verdict::Infra(_)) {
+            record.retries = vec!["QEMU ended (signal: 6 (SIGABRT))".to_owned()];
+        }
+        cell.finish(&record).unwrap();
     }
     let report = Report::of(run.path()).unwrap();
     (out, report)
