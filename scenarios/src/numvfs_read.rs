@@ -10,6 +10,7 @@ use harness::scenario::Scenario;
 use harness::stuck::{Came, Stuck};
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
+use harness::vm::agent::Operation;
 use kernels::FailureKind;
 
 /// The scenarios of this family.
@@ -54,8 +55,22 @@ async fn owner_rescans_on_removal(guest: &Guest) -> Result<Verdict, Error> {
         }
     }
     owner.released(guest.prompt()).await?;
-    guest.removed().await?;
-    Ok(Verdict::Pass)
+    completed(guest).await
+}
+
+/// The owner has let go: the removal must complete, and nobody stay stuck in it.
+async fn completed(guest: &Guest) -> Result<Verdict, Error> {
+    let stuck = match guest.removed_unless_stuck().await? {
+        Came::Yes(()) => return Ok(Verdict::Pass),
+        Came::Stuck(stuck) => stuck,
+    };
+    guest.note_tasks("stuck", std::slice::from_ref(&stuck.task));
+    let Stuck { task, function, .. } = stuck;
+    let summary = format!(
+        "the removal did not complete though the owner released the device: {} (pid {}) in D state in {function}",
+        task.comm, task.pid
+    );
+    Ok(Verdict::fail(FailureKind::Deadlock, &function, summary))
 }
 
 /// The owner is stuck. That is a deadlock if the remover waits for this very owner, the device's only one.
@@ -88,36 +103,34 @@ async fn bystander_reads_during_removal(guest: &Guest) -> Result<Verdict, Error>
     let read = guest.unless_stuck(&reader, async |within| reader.accessed(within).await).await?;
 
     owner.go_on(guest).await?;
-    let verdict = match read {
-        Came::Stuck(stuck) => blocked(guest, stuck, reader.accessed(guest.prompt()).await)?,
-        Came::Yes(access) => {
-            note_read(guest, &access);
-            wrong_value(&access).unwrap_or(Verdict::Pass)
-        }
-    };
     owner.released(guest.prompt()).await?;
-    guest.removed().await?;
-    Ok(verdict)
+    match (completed(guest).await?, read) {
+        (Verdict::Pass, Came::Yes(access)) => {
+            note_read(guest, &access);
+            Ok(wrong_value(&access).unwrap_or(Verdict::Pass))
+        }
+        (Verdict::Pass, Came::Stuck(stuck)) => blocked(guest, stuck, &reader).await,
+        (failed, _) => Ok(failed),
+    }
 }
 
-/// The reader was stuck for as long as the owner held the device. Once the owner let go it came back, or it did not: only
-/// the first is what this scenario looks for.
-fn blocked(
-    guest: &Guest,
-    stuck: Stuck,
-    after: Result<Access, harness::vm::agent::AgentError>,
-) -> Result<Verdict, Error> {
+/// The reader was stuck for as long as the owner held the device. Now that the device has gone it came back, or it never
+/// will.
+async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verdict, Error> {
     guest.note_tasks("stuck", std::slice::from_ref(&stuck.task));
-    let access = after?;
-    note_read(guest, &access);
-    let summary = format!(
-        "reader {} (pid {}) in D state in {} for {:.1} s, until the owner released the device",
-        stuck.task.comm,
-        stuck.task.pid,
-        stuck.function,
-        seconds(access.latency())
-    );
-    Ok(Verdict::fail(FailureKind::Blocked, &stuck.function, summary))
+    let Stuck { task, function, .. } = stuck;
+    let who = format!("reader {} (pid {}) in D state in {function}", task.comm, task.pid);
+    match guest.unless_stuck(reader, async |within| reader.accessed(within).await).await? {
+        Came::Yes(access) => {
+            note_read(guest, &access);
+            let summary = format!("{who} for {:.1} s, until the owner released the device", seconds(access.latency()));
+            Ok(Verdict::fail(FailureKind::Blocked, &function, summary))
+        }
+        Came::Stuck(_) => {
+            let summary = format!("{who}, and still there after the owner released the device and it was removed");
+            Ok(Verdict::fail(FailureKind::Deadlock, &function, summary))
+        }
+    }
 }
 
 fn note_read(guest: &Guest, access: &Access) {
