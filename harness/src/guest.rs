@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use guest_protocol::{Access, Command, Message, Progress, Sched, Source, Step};
+use guest_protocol::{Access, Command, Progress, Sched, Source, Step};
 use serde_json::{Map, Value};
 
 use crate::error::Error;
@@ -207,14 +207,6 @@ impl Guest {
     /// All that was noted.
     pub fn notes(&self) -> Map<String, Value> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The kernel's log as it came over the agent's channel.
-    pub fn kernel_log(&self) -> Vec<String> {
-        self.agent().messages().collect(0, |message| match message {
-            Message::Kmsg { text, .. } => Some(text.clone()),
-            _ => None,
-        })
     }
 
     /// Gives the machine back.

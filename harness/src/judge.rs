@@ -1,5 +1,6 @@
 //! From a machine and a scenario to a verdict: boot, scenario, proof, classification.
 
+use std::future::Future;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,9 +15,8 @@ use crate::scale::Scale;
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::{Failure, Verdict};
-use crate::vm::argv::Machine;
 use crate::vm::process;
-use crate::vm::{BootError, Recorders, Vm};
+use crate::vm::{BootError, Vm};
 
 /// What a cell found.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl Finding {
 /// Where the time of a cell went, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Phases {
-    /// From starting QEMU to the agent's first words.
+    /// From starting QEMU to the agent's words, and maybe waiting for a snapshot before.
     pub boot: f64,
     /// The scenario and its proofs.
     pub scenario: f64,
@@ -56,24 +56,24 @@ pub struct Phases {
 
 /// How long a guest may take to say hello, on a machine with KVM, in seconds. Under TCG it takes 3 to 10 s, and several
 /// times that on a busy host.
-const BOOT: f64 = 30.0;
+pub const BOOT: f64 = 30.0;
 
-/// Runs a scenario on a machine.
+/// Runs a scenario on a guest that `start` brings up, be it by booting or otherwise. `console` is where it prints.
 pub async fn run(
     scenario: &Scenario,
     trigger: Option<Trigger>,
-    machine: Machine,
     scale: Scale,
-    recorders: Recorders,
+    console: &Path,
+    start: impl Future<Output = Result<Vm, BootError>>,
 ) -> Finding {
     let mut phases = Phases::default();
     let began = Instant::now();
-    let booted = Vm::boot(machine, recorders.clone(), scale.seconds(BOOT)).await;
+    let booted = start.await;
     phases.boot = began.elapsed().as_secs_f64();
     let vm = match booted {
         Ok(vm) => vm,
         Err(error) => {
-            let log = log(&recorders.console);
+            let log = log(console);
             let splats = classify::classify(&log);
             let (verdict, retry) = boot_failed(&error, &splats, &log);
             return Finding { splats, phases, retry, ..Finding::of(verdict) };
@@ -89,7 +89,7 @@ pub async fn run(
     if let Some(Err(how)) = end(vm).await {
         notes.insert("qemu-end".to_owned(), how.into());
     }
-    let splats = classify::classify(&log(&recorders.console));
+    let splats = classify::classify(&log(console));
     let (verdict, retry) = conclude(ran, &splats);
     phases.teardown = began.elapsed().as_secs_f64();
     Finding { verdict, notes, proofs, splats, phases, retry }

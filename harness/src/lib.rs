@@ -16,6 +16,7 @@ pub mod removal;
 pub mod report;
 pub mod scale;
 pub mod scenario;
+pub mod snapshots;
 pub mod stack;
 pub mod stuck;
 mod tail;

@@ -18,12 +18,13 @@ use crate::lab::{self, Image, Lab, LabError, Parts};
 use crate::progress::{Event, Progress};
 use crate::scale::Scale;
 use crate::scenario::Scenario;
+use crate::snapshots::Snapshots;
 use crate::verdict::Verdict;
-use crate::vm::Recorders;
 use crate::vm::argv::{Accel, Channels, MEMORY_MIB, Machine};
 use crate::vm::process;
 use crate::vm::topology::Topology;
 use crate::vm::transcript::{Recorder, Speaker};
+use crate::vm::{BootError, Recorders, Vm};
 
 /// What to run, and how.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Request {
     pub fail_fast: bool,
     /// Which accelerator.
     pub accel: Choice,
+    /// Start cells from snapshots of booted guests.
+    pub snapshots: bool,
     /// Where runs leave their folders.
     pub out: PathBuf,
     /// The command line, for the record.
@@ -59,6 +62,8 @@ pub struct Runner {
     scenarios: Vec<Scenario>,
     run: RunDir,
     qemu: String,
+    /// None if every cell is to boot.
+    snapshots: Option<Snapshots>,
 }
 
 impl Runner {
@@ -92,7 +97,8 @@ impl Runner {
             ..RunInfo::default()
         };
         let run = RunDir::create(&request.out, info)?;
-        Ok(Runner { parts, scenarios, run, qemu })
+        let snapshots = request.snapshots.then(|| Snapshots::new(lab.cache().clone(), qemu.clone()));
+        Ok(Runner { parts, scenarios, run, qemu, snapshots })
     }
 
     /// The folder of the run.
@@ -197,7 +203,9 @@ impl Runner {
         loop {
             let recorders =
                 Recorders { console: dir.console(), qmp: recorder(dir.qmp()?), agent: recorder(dir.agent()?) };
-            let running = judge::run(scenario, cell.id.trigger, machine.clone(), scale, recorders);
+            let (within, console) = (scale.seconds(judge::BOOT), dir.console());
+            let start = self.guest(machine.clone(), recorders, within);
+            let running = judge::run(scenario, cell.id.trigger, scale, &console, start);
             let finding = match &echo {
                 None => running.await,
                 Some(echo) => crate::tail::while_following(&dir.console(), echo.clone(), running).await,
@@ -209,6 +217,15 @@ impl Runner {
             progress.event(Event::CellRetried { cell: &cell.id.to_string(), why: &why });
             retries.push(why);
             dir.set_aside(retries.len())?;
+        }
+    }
+}
+
+impl Runner {
+    async fn guest(&self, machine: Machine, recorders: Recorders, within: Duration) -> Result<Vm, BootError> {
+        match &self.snapshots {
+            Some(snapshots) => snapshots.start(machine, recorders, within).await,
+            None => Vm::boot(machine, recorders, within).await,
         }
     }
 }

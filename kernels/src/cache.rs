@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 /// The root of the cache.
 #[derive(Clone, Debug)]
@@ -88,20 +89,51 @@ impl Cache {
         if let Some(path) = self.find(shelf, key) {
             return Ok(path);
         }
+        let aside = self.aside(shelf, key, Sweep::Leftovers)?;
+        fill(aside.path())?;
+        self.put(shelf, key, aside)?;
+        Ok(self.root.join(shelf).join(key.as_str()))
+    }
+
+    /// A folder in which an entry can be made, to be handed to [`Cache::put`]; for entries that are made without holding
+    /// a lock. Dropped, it is gone.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn stage(&self, shelf: &str, key: &Key) -> Result<TempDir, CacheError> {
+        self.aside(shelf, key, Sweep::Nothing)
+    }
+
+    /// Makes a folder the entry of a key. If the entry is there by now, made by someone else, that one stays.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn put(&self, shelf: &str, key: &Key, folder: TempDir) -> Result<(), CacheError> {
+        let path = self.root.join(shelf).join(key.as_str());
+        match fs::rename(folder.path(), &path) {
+            // The folder has its final name now; the guard must not look for the old one.
+            Ok(()) => drop(folder.keep()),
+            Err(_) if path.is_dir() => {}
+            Err(error) => return Err(CacheError::io("move into place", &path)(error)),
+        }
+        Ok(())
+    }
+
+    /// Takes an entry out, if it is there. What others have open of it stays readable to them.
+    pub fn remove(&self, shelf: &str, key: &Key) {
+        // One that cannot be removed is found again, and judged again.
+        let _ = fs::remove_dir_all(self.root.join(shelf).join(key.as_str()));
+    }
+
+    fn aside(&self, shelf: &str, key: &Key, leftovers: Sweep) -> Result<TempDir, CacheError> {
         let shelf = self.root.join(shelf);
         fs::create_dir_all(&shelf).map_err(CacheError::io("create", &shelf))?;
         let prefix = format!(".new-{}-", key.as_str());
-        sweep(&shelf, &prefix);
-        let aside = tempfile::Builder::new()
-            .prefix(&prefix)
-            .tempdir_in(&shelf)
-            .map_err(CacheError::io("create a folder in", &shelf))?;
-        fill(aside.path())?;
-        let path = shelf.join(key.as_str());
-        fs::rename(aside.path(), &path).map_err(CacheError::io("move into place", &path))?;
-        // The folder has its final name now; the guard must not look for the old one.
-        let _ = aside.keep();
-        Ok(path)
+        if leftovers == Sweep::Leftovers {
+            sweep(&shelf, &prefix);
+        }
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(&shelf);
+        folder.map_err(CacheError::io("create a folder in", &shelf))
     }
 
     /// Takes a named lock that all processes with this cache share, waiting for it if need be (`waiting` is called once
@@ -125,6 +157,15 @@ impl Cache {
         }
         Ok(Lock { _file: file })
     }
+}
+
+/// What to do about folders that runs left behind when they were killed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sweep {
+    /// Remove them: the key's lock is held, so nobody is at work on them.
+    Leftovers,
+    /// Leave them alone.
+    Nothing,
 }
 
 /// Removes what runs that were killed have left behind. Whoever is called with a key's prefix holds that key's lock, so
@@ -228,6 +269,22 @@ mod tests {
         }
         cache.entry::<CacheError>("things", &key("a"), || {}, |_| Ok(())).unwrap();
         assert!(!left("a").exists() && left("b").exists());
+    }
+
+    #[test]
+    fn who_comes_first_with_a_staged_entry_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        let staged = [cache.stage("things", &key("a")).unwrap(), cache.stage("things", &key("a")).unwrap()];
+        for (number, aside) in staged.into_iter().enumerate() {
+            fs::write(aside.path().join("f"), number.to_string()).unwrap();
+            cache.put("things", &key("a"), aside).unwrap();
+        }
+        let entry = cache.find("things", &key("a")).unwrap();
+        assert_eq!(fs::read_to_string(entry.join("f")).unwrap(), "0");
+        assert_eq!(fs::read_dir(folder.path().join("things")).unwrap().count(), 1);
+        cache.remove("things", &key("a"));
+        assert!(cache.find("things", &key("a")).is_none());
     }
 
     #[test]

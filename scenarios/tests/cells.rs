@@ -86,6 +86,7 @@ fn prepare(shared: &Shared) -> Result<Runner> {
     let request = Request {
         cells: shared.cells.clone(),
         jobs: None,
+        snapshots: true,
         fail_fast: false,
         accel: Choice::Auto,
         out: out(),

@@ -5,6 +5,7 @@ pub mod argv;
 pub mod event_log;
 pub mod process;
 pub mod qmp;
+pub mod snapshot;
 pub mod topology;
 pub mod transcript;
 
@@ -58,12 +59,18 @@ pub enum BootError {
     Silent(AgentError),
 }
 
-impl Vm {
-    /// Starts QEMU and waits until the guest's agent says hello.
-    ///
-    /// # Errors
-    /// [`BootError`].
-    pub async fn boot(machine: Machine, recorders: Recorders, within: Duration) -> Result<Vm, BootError> {
+/// A QEMU that is connected, and a guest that has not said anything yet.
+struct Connected {
+    machine: Machine,
+    qmp: Qmp,
+    agent: Agent,
+    watchdog: tokio::task::JoinHandle<()>,
+    process: Arc<Process>,
+    sockets: TempDir,
+}
+
+impl Connected {
+    async fn start(machine: Machine, recorders: Recorders, more: &[&str]) -> Result<Connected, BootError> {
         let infra = |error: std::io::Error| BootError::Qemu(format!("cannot make QEMU's sockets: {error}"));
         let sockets = tempfile::Builder::new().prefix("iov-regress-").tempdir().map_err(infra)?;
         let channels = Channels {
@@ -74,7 +81,9 @@ impl Vm {
         // The harness listens and QEMU connects: there is no moment at which a socket is not there yet.
         let qmp = UnixListener::bind(&channels.qmp).map_err(infra)?;
         let agent = UnixListener::bind(&channels.agent).map_err(infra)?;
-        let process = Process::start(&machine.argv(&channels)).map_err(|e| BootError::Qemu(e.to_string()))?;
+        let mut argv = machine.argv(&channels);
+        argv.extend(more.iter().map(|&word| word.to_owned()));
+        let process = Process::start(&argv).map_err(|e| BootError::Qemu(e.to_string()))?;
         let process = Arc::new(process);
         let qmp = accept(&qmp, &process).await?;
         let agent = Agent::open(accept(&agent, &process).await?, recorders.agent);
@@ -83,12 +92,27 @@ impl Vm {
             Err(error) => return Err(no_greeting(&process, &error).await),
         };
         let watchdog = tokio::spawn(watch(process.clone(), qmp.events().clone(), agent.messages().clone()));
-        let hello = match agent.hello(within).await {
-            Ok(hello) => hello,
-            Err(AgentError::Wait(error)) if !error.is_deadline() => return Err(BootError::Ended(error.to_string())),
-            Err(error) => return Err(BootError::Silent(error)),
-        };
-        Ok(Vm { machine, qmp, agent, hello, watchdog, process, _sockets: sockets })
+        Ok(Connected { machine, qmp, agent, watchdog, process, sockets })
+    }
+
+    fn with(self, hello: Hello) -> Vm {
+        let Connected { machine, qmp, agent, watchdog, process, sockets } = self;
+        Vm { machine, qmp, agent, hello, watchdog, process, _sockets: sockets }
+    }
+}
+
+impl Vm {
+    /// Starts QEMU and waits until the guest's agent says hello.
+    ///
+    /// # Errors
+    /// [`BootError`].
+    pub async fn boot(machine: Machine, recorders: Recorders, within: Duration) -> Result<Vm, BootError> {
+        let connected = Connected::start(machine, recorders, &[]).await?;
+        match connected.agent.hello(within).await {
+            Ok(hello) => Ok(connected.with(hello)),
+            Err(AgentError::Wait(error)) if !error.is_deadline() => Err(BootError::Ended(error.to_string())),
+            Err(error) => Err(BootError::Silent(error)),
+        }
     }
 
     /// What the guest is made of.

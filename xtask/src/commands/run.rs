@@ -38,6 +38,9 @@ pub struct Args {
     /// Where to leave the folder of this run [default: target/runs]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Boot every guest, instead of starting from the snapshot of one that has booted
+    #[arg(long)]
+    no_snapshots: bool,
     /// Leave the guest's console off the terminal
     #[arg(short, long)]
     quiet: bool,
@@ -60,6 +63,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let request = Request {
         cells: vec![cell.clone()],
         jobs: Some(1),
+        snapshots: !args.no_snapshots,
         fail_fast: false,
         accel: args.accel.into(),
         out: args.out.unwrap_or_else(|| workspace().join("target/runs")),

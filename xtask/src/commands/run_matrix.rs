@@ -48,6 +48,9 @@ pub struct Args {
     /// Which accelerator
     #[arg(long, value_enum, default_value_t)]
     accel: Accel,
+    /// Boot every guest, instead of starting from the snapshot of one that has booted
+    #[arg(long)]
+    no_snapshots: bool,
     /// Begin no cell after the first that is not as expected
     #[arg(long)]
     fail_fast: bool,
@@ -76,6 +79,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let request = Request {
         cells,
         jobs: args.jobs.map(usize::from),
+        snapshots: !args.no_snapshots,
         fail_fast: args.fail_fast,
         accel: args.accel.into(),
         out: args.out.unwrap_or_else(|| workspace().join("target/runs")),
