@@ -1,5 +1,6 @@
 //! What a run found, drawn from its evidence and from nothing else: for people, for programs, for CI.
 
+mod compare;
 mod junit;
 mod results;
 mod table;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::evidence::{EvidenceError, Run, RunCell, read_run, write_whole};
 use crate::verdict::Verdict;
 
+pub use compare::{Disagreement, disagreements};
 pub use terminal::Terminal;
 
 /// The report of a run.
