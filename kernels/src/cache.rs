@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -67,7 +68,10 @@ impl Cache {
     /// The folder of an entry, if it is there.
     pub fn find(&self, shelf: &str, key: &Key) -> Option<PathBuf> {
         let path = self.root.join(shelf).join(key.as_str());
-        path.is_dir().then_some(path)
+        let folder = File::open(&path).ok().filter(|_| path.is_dir())?;
+        // When an entry was last used decides how long it stays. In a cache that cannot be written, that is no matter.
+        let _ = folder.set_modified(SystemTime::now());
+        Some(path)
     }
 
     /// The folder of an entry, made by `fill` (in a folder that it is given) if it is not there yet. While one process
@@ -142,6 +146,24 @@ impl Cache {
     /// # Errors
     /// Those of the file system.
     pub fn lock(&self, name: &str, waiting: impl FnOnce()) -> Result<Lock, CacheError> {
+        let (file, path) = self.lock_file(name)?;
+        if file.try_lock().is_err() {
+            waiting();
+            file.lock().map_err(CacheError::io("wait for the lock", &path))?;
+        }
+        Ok(Lock { _file: file })
+    }
+
+    /// Takes a named lock if nobody holds it.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn try_lock(&self, name: &str) -> Result<Option<Lock>, CacheError> {
+        let (file, _) = self.lock_file(name)?;
+        Ok(file.try_lock().is_ok().then_some(Lock { _file: file }))
+    }
+
+    fn lock_file(&self, name: &str) -> Result<(File, PathBuf), CacheError> {
         let folder = self.root.join("locks");
         fs::create_dir_all(&folder).map_err(CacheError::io("create", &folder))?;
         let path = folder.join(name);
@@ -151,11 +173,7 @@ impl Cache {
             .write(true)
             .open(&path)
             .map_err(CacheError::io("open the lock", &path))?;
-        if file.try_lock().is_err() {
-            waiting();
-            file.lock().map_err(CacheError::io("wait for the lock", &path))?;
-        }
-        Ok(Lock { _file: file })
+        Ok((file, path))
     }
 }
 

@@ -10,6 +10,7 @@ mod compile;
 mod config;
 mod error;
 mod event;
+pub mod gc;
 mod image;
 mod job;
 mod manifest;

@@ -38,6 +38,8 @@ enum Command {
     Doctor(commands::doctor::Args),
     /// Install what is missing.
     Setup(commands::setup::Args),
+    /// Remove from the cache what was not used for a while.
+    Gc(commands::gc::Args),
     /// Run all tests: those of the harness, and every cell as one.
     Test(commands::test::Args),
 }
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::List(args) => commands::list::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Setup(args) => commands::setup::run(args),
+        Command::Gc(args) => commands::gc::run(args),
         Command::Test(args) => commands::test::run(args),
     };
     result.unwrap_or_else(|error| {

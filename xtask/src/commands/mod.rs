@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 pub mod doctor;
+pub mod gc;
 pub mod list;
 pub mod run;
 pub mod run_matrix;
