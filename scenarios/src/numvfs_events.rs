@@ -163,7 +163,7 @@ impl<'a> Rounds<'a> {
         let expected = vfs.to_string();
         let stale = seen.iter().filter(|seen| seen.access.value.as_ref() != Ok(&expected));
         self.stale.extend(
-            stale.map(|seen| format!("read {} on the event of {}, expected {vfs}", value(&seen.access), seen.whose)),
+            stale.map(|seen| format!("read {} on the event of {}, expected {vfs}", seen.access.shown(), seen.whose)),
         );
         self.reads += seen.len();
         self.told.push(round(vfs, &written, &seen));
@@ -236,22 +236,14 @@ async fn link_settled(guest: &Guest, ifname: &str) -> Result<(), Error> {
     }
 }
 
-fn value(access: &Access) -> String {
-    access.value.clone().unwrap_or_else(|errno| errno.name)
-}
-
 fn round(vfs: usize, written: &Access, seen: &[Seen]) -> Value {
     let events: Vec<_> = seen
         .iter()
         .map(|seen| {
-            json!({"of": seen.whose, "value": value(&seen.access), "expected": vfs.to_string(),
-                   "after-write-began": seconds(seen.at.saturating_sub(written.started)),
-                   "waited": seconds(seen.access.latency())})
+            json!({"of": seen.whose, "value": seen.access.shown(), "expected": vfs.to_string(),
+                   "after-write-began": Duration::from_nanos(seen.at.saturating_sub(written.started)).as_secs_f64(),
+                   "waited": seen.access.latency().as_secs_f64()})
         })
         .collect();
-    json!({"vfs": vfs, "write-took": seconds(written.latency()), "events": events})
-}
-
-fn seconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1e9
+    json!({"vfs": vfs, "write-took": written.latency().as_secs_f64(), "events": events})
 }

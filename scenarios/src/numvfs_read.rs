@@ -123,7 +123,8 @@ async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verd
     match guest.unless_stuck(reader, async |within| reader.accessed(within).await).await? {
         Came::Yes(access) => {
             note_read(guest, &access);
-            let summary = format!("{who} for {:.1} s, until the owner released the device", seconds(access.latency()));
+            let summary =
+                format!("{who} for {:.1} s, until the owner released the device", access.latency().as_secs_f64());
             Ok(Verdict::fail(FailureKind::Blocked, &function, summary))
         }
         Came::Stuck(_) => {
@@ -134,21 +135,15 @@ async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verd
 }
 
 fn note_read(guest: &Guest, access: &Access) {
-    let value = access.value.clone().unwrap_or_else(|errno| errno.name);
-    guest.note("read", serde_json::json!({"value": value, "expected": "0", "waited": seconds(access.latency())}));
+    let waited = access.latency().as_secs_f64();
+    guest.note("read", serde_json::json!({"value": access.shown(), "expected": "0", "waited": waited}));
 }
 
 /// No VF was ever enabled: whoever reads another value, or an error, was told something wrong.
 fn wrong_value(access: &Access) -> Option<Verdict> {
-    let wrong = match &access.value {
-        Ok(value) if value == "0" => return None,
-        Ok(value) => format!("{value:?}"),
-        Err(errno) => format!("error {}", errno.name),
-    };
-    let summary = format!("sriov_numvfs of a PF without VFs read as {wrong}, not 0");
+    if access.value.as_deref() == Ok("0") {
+        return None;
+    }
+    let summary = format!("sriov_numvfs of a PF without VFs read as {}, not 0", access.shown());
     Some(Verdict::fail(FailureKind::WrongState, "sriov_numvfs", summary))
-}
-
-fn seconds(nanoseconds: u64) -> f64 {
-    nanoseconds as f64 / 1e9
 }

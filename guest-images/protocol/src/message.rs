@@ -1,6 +1,7 @@
 //! What the guest says.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -200,9 +201,17 @@ pub struct Access {
 }
 
 impl Access {
-    /// How long the access took, in nanoseconds.
-    pub fn latency(&self) -> u64 {
-        self.finished.saturating_sub(self.started)
+    /// How long the access took.
+    pub fn latency(&self) -> Duration {
+        Duration::from_nanos(self.finished.saturating_sub(self.started))
+    }
+
+    /// The value, or the name of the errno that came in its place.
+    pub fn shown(&self) -> &str {
+        match &self.value {
+            Ok(value) => value,
+            Err(errno) => &errno.name,
+        }
     }
 }
 
