@@ -130,6 +130,7 @@ async fn try_kvm(kernel: &Path, initrd: &Path) -> Result<(), String> {
     let recorders =
         Recorders { console: folder.path().join("console.log"), qmp: nothing.clone(), agent: nothing.clone() };
     let machine = Machine {
+        qemu: process::program(),
         topology: Topology::igb(),
         hotplug: Hotplug::Native,
         accel: Accel::Kvm,

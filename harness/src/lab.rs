@@ -1,6 +1,7 @@
 //! What all cells of a run share: kernels, the guest image, the accelerator.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::Verdict;
 use crate::vm::argv::{Accel, Machine};
+use crate::vm::process;
 use crate::vm::topology::{Hotplug, Topology};
 
 /// Where kernels and images are made, and what is known about them.
@@ -52,6 +54,8 @@ pub struct Parts {
     pub initramfs: Initramfs,
     /// The accelerator.
     pub decision: Decision,
+    /// The QEMU that runs them.
+    pub qemu: OsString,
 }
 
 impl Lab {
@@ -113,7 +117,7 @@ impl Lab {
             None => Decision::now(Accel::Tcg, "no kernel was built"),
         };
         progress.event(Event::Accelerator(&decision));
-        Ok(Parts { images, initramfs, decision })
+        Ok(Parts { images, initramfs, decision, qemu: process::program() })
     }
 }
 
@@ -144,6 +148,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// The machine of a cell.
 pub fn machine(
+    qemu: OsString,
     scenario: &Scenario,
     topology: Topology,
     trigger: Option<Trigger>,
@@ -156,5 +161,5 @@ pub fn machine(
         _ => Hotplug::Native,
     };
     let append = scenario.append.iter().map(|&word| word.to_owned()).collect();
-    Machine { topology, hotplug, accel, kernel, initrd, append }
+    Machine { qemu, topology, hotplug, accel, kernel, initrd, append }
 }

@@ -1,6 +1,7 @@
 //! Running planned cells, several at a time, each leaving its evidence.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +83,7 @@ impl Runner {
         let names: Vec<_> = variants.iter().map(|variant| variant.name.clone()).collect();
         let parts = lab.prepare(&names, request.accel, progress).await?;
         let scenarios: Vec<_> = scenarios.iter().filter(|scenario| used(scenario.name)).cloned().collect();
-        let qemu = qemu_version();
+        let qemu = qemu_version(&parts.qemu);
         let info = RunInfo {
             command: request.command.clone(),
             harness: env!("CARGO_PKG_VERSION").to_owned(),
@@ -98,7 +99,19 @@ impl Runner {
         };
         let run = RunDir::create(&request.out, info)?;
         let snapshots = request.snapshots.then(|| Snapshots::new(lab.cache().clone(), qemu.clone()));
-        Ok(Runner { parts, scenarios, run, qemu, snapshots })
+        Ok(Runner::new(parts, scenarios, run, qemu, snapshots))
+    }
+
+    /// Runs cells made of these parts, with these scenarios, into this folder. `qemu` is what QEMU says of its version;
+    /// without `snapshots` every cell boots.
+    pub fn new(
+        parts: Parts,
+        scenarios: Vec<Scenario>,
+        run: RunDir,
+        qemu: String,
+        snapshots: Option<Snapshots>,
+    ) -> Runner {
+        Runner { parts, scenarios, run, qemu, snapshots }
     }
 
     /// The folder of the run.
@@ -166,7 +179,8 @@ impl Runner {
             .ok_or_else(|| Verdict::Infra(format!("kernel {} was not prepared", cell.id.variant)))?;
         let image = image.as_ref().map_err(Verdict::clone)?;
         let scenario = self.scenario(cell);
-        machine(cell, scenario, self.parts.decision.accel, image.bzimage.clone(), self.parts.initramfs.path.clone())
+        let Parts { initramfs, decision, qemu, .. } = &self.parts;
+        machine(qemu.clone(), cell, scenario, decision.accel, image.bzimage.clone(), initramfs.path.clone())
             .ok_or_else(|| Verdict::Infra(format!("{} is not a cell of this harness", cell.id)))
     }
 
@@ -235,6 +249,7 @@ const TRIES: usize = 3;
 
 /// The machine of a cell, if the cell is one of this harness's.
 fn machine(
+    qemu: OsString,
     cell: &PlannedCell,
     scenario: Option<&Scenario>,
     accel: Accel,
@@ -242,7 +257,7 @@ fn machine(
     initrd: PathBuf,
 ) -> Option<Machine> {
     let topology = Topology::named(&cell.id.topology)?;
-    Some(lab::machine(scenario?, topology, cell.id.trigger, accel, kernel, initrd))
+    Some(lab::machine(qemu, scenario?, topology, cell.id.trigger, accel, kernel, initrd))
 }
 
 /// The command that a cell would run, with names in place of what has not been built yet.
@@ -250,13 +265,14 @@ pub fn command_of(lab: &Lab, scenarios: &[Scenario], cell: &PlannedCell, accel: 
     let kernel = lab.find(&cell.id.variant).map(|image| image.bzimage);
     let kernel = kernel.unwrap_or_else(|| format!("{}-bzImage-not-built-yet", cell.id.variant).into());
     let scenario = scenarios.iter().find(|scenario| scenario.name == cell.id.scenario);
-    Some(shown_argv(&machine(cell, scenario, accel, kernel, "initramfs.cpio".into())?))
+    let machine = machine(process::program(), cell, scenario, accel, kernel, "initramfs.cpio".into())?;
+    Some(shown_argv(&machine))
 }
 
 /// QEMU's whole command, with names in place of what is made for each process.
 fn shown_argv(machine: &Machine) -> Vec<String> {
     let channels = Channels { qmp: "qmp.socket".into(), agent: "agent.socket".into(), console: "console.log".into() };
-    let program = process::program().to_string_lossy().into_owned();
+    let program = machine.qemu.to_string_lossy().into_owned();
     std::iter::once(program).chain(machine.argv(&channels)).collect()
 }
 
@@ -305,8 +321,8 @@ fn available_mib() -> usize {
     kib.map_or(usize::MAX, |kib| kib / 1024)
 }
 
-fn qemu_version() -> String {
-    let output = std::process::Command::new(process::program()).arg("--version").output();
+fn qemu_version(program: &OsStr) -> String {
+    let output = std::process::Command::new(program).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().next().unwrap_or("unknown").to_owned()
 }

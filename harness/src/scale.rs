@@ -17,6 +17,11 @@ impl Scale {
         }
     }
 
+    /// A factor of one's own choice.
+    pub fn times(factor: f64) -> Scale {
+        Scale(factor)
+    }
+
     /// A deadline that is `seconds` on a machine with KVM.
     pub fn seconds(self, seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds * self.0)

@@ -1,5 +1,6 @@
 //! QEMU's command line as a pure function of what is wanted.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,8 @@ impl Accel {
 /// All that a guest is made of.
 #[derive(Clone, Debug)]
 pub struct Machine {
+    /// The QEMU that runs it ([`super::process::program`]).
+    pub qemu: OsString,
     /// The PCI hardware under test.
     pub topology: Topology,
     /// Who owns the slots.
@@ -160,6 +163,7 @@ mod tests {
 
     fn machine(hotplug: Hotplug, accel: Accel) -> Machine {
         Machine {
+            qemu: "qemu-system-x86_64".into(),
             topology: Topology::igb(),
             hotplug,
             accel,

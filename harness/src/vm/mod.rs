@@ -83,7 +83,7 @@ impl Connected {
         let agent = UnixListener::bind(&channels.agent).map_err(infra)?;
         let mut argv = machine.argv(&channels);
         argv.extend(more.iter().map(|&word| word.to_owned()));
-        let process = Process::start(&argv).map_err(|e| BootError::Qemu(e.to_string()))?;
+        let process = Process::start(&machine.qemu, &argv).map_err(|e| BootError::Qemu(e.to_string()))?;
         let process = Arc::new(process);
         let qmp = accept(&qmp, &process).await?;
         let agent = Agent::open(accept(&agent, &process).await?, recorders.agent);

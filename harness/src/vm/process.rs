@@ -1,6 +1,6 @@
 //! A QEMU process: it dies with the harness, and what it said goes into every error about it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,9 +39,9 @@ impl Process {
     ///
     /// # Errors
     /// [`SpawnError`].
-    pub fn start(argv: &[String]) -> Result<Process, SpawnError> {
+    pub fn start(program: &OsStr, argv: &[String]) -> Result<Process, SpawnError> {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]).arg(program()).args(argv);
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(argv);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
         let mut child =
@@ -119,7 +119,7 @@ mod tests {
     #[tokio::test]
     async fn a_bad_argument_is_told_in_its_own_words() {
         // Needs no QEMU: without one, setpriv itself says what it could not execute.
-        let process = Process::start(&["-no-such-option".to_owned()]).unwrap();
+        let process = Process::start(&program(), &["-no-such-option".to_owned()]).unwrap();
         let epitaph = tokio::time::timeout(std::time::Duration::from_secs(20), process.ended()).await.unwrap();
         assert!(epitaph.starts_with("QEMU ended (exit status: ") && epitaph.contains("it said: "), "{epitaph}");
     }
