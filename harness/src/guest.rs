@@ -26,6 +26,30 @@ pub struct Pf {
 }
 
 impl Pf {
+    /// The PFs of a booted guest.
+    ///
+    /// # Errors
+    /// [`Error::Unprepared`] if one is not where the topology puts it.
+    pub async fn find(vm: &Vm, scale: Scale) -> Result<Vec<Pf>, Error> {
+        let mut pfs = Vec::new();
+        for port in &vm.machine().topology.ports {
+            let mut found = vm.agent().list(&port.sysfs(), scale.seconds(PROMPT)).await?;
+            found.retain(|name| is_bdf(name));
+            for (number, function) in port.functions.iter().enumerate() {
+                let suffix = format!(".{number}");
+                let bdf = found.iter().find(|name| name.ends_with(&suffix)).cloned().ok_or_else(|| {
+                    Error::Unprepared(format!(
+                        "{} is not in the guest: below {} are {found:?}",
+                        function.id,
+                        port.sysfs()
+                    ))
+                })?;
+                pfs.push(Pf { port: port.clone(), function: function.clone(), bdf });
+            }
+        }
+        Ok(pfs)
+    }
+
     /// `DEVPATH` of its uevents.
     pub fn devpath(&self) -> String {
         format!("/devices/pci0000:00/{}/{}", self.port.bdf(), self.bdf)
@@ -52,29 +76,10 @@ pub struct Guest {
 const PROMPT: f64 = 20.0;
 
 impl Guest {
-    /// Finds the PFs of a booted guest.
-    ///
-    /// # Errors
-    /// [`Error::Unprepared`] if one is not where the topology puts it.
-    pub async fn new(vm: Vm, scale: Scale, trigger: Option<Trigger>) -> Result<Guest, Error> {
-        let mut pfs = Vec::new();
-        for port in &vm.machine().topology.ports {
-            let mut found = vm.agent().list(&port.sysfs(), scale.seconds(PROMPT)).await?;
-            found.retain(|name| is_bdf(name));
-            for (number, function) in port.functions.iter().enumerate() {
-                let suffix = format!(".{number}");
-                let bdf = found.iter().find(|name| name.ends_with(&suffix)).cloned().ok_or_else(|| {
-                    Error::Unprepared(format!(
-                        "{} is not in the guest: below {} are {found:?}",
-                        function.id,
-                        port.sysfs()
-                    ))
-                })?;
-                pfs.push(Pf { port: port.clone(), function: function.clone(), bdf });
-            }
-        }
+    /// A booted guest with these PFs, as [`Pf::find`] finds them.
+    pub fn new(vm: Vm, pfs: Vec<Pf>, scale: Scale, trigger: Option<Trigger>) -> Guest {
         let (removals, notes) = Default::default();
-        Ok(Guest { vm, scale, trigger, pfs, removals, notes })
+        Guest { vm, scale, trigger, pfs, removals, notes }
     }
 
     /// The first PF.

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kernels::FailureKind;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::classify::{self, Severity, Splat};
 use crate::error::Error;
-use crate::guest::Guest;
+use crate::guest::{Guest, Pf};
 use crate::scale::Scale;
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
@@ -58,6 +58,9 @@ pub struct Phases {
 /// times that on a busy host.
 pub const BOOT: f64 = 30.0;
 
+/// How long QEMU may take to quit, and a guest to say where its stuck tasks are, on a machine with KVM, in seconds.
+const QUIT: f64 = 5.0;
+
 /// Runs a scenario on a guest that `start` brings up, be it by booting or otherwise. `console` is where it prints.
 pub async fn run(
     scenario: &Scenario,
@@ -86,11 +89,12 @@ pub async fn run(
 
     let began = Instant::now();
     let mut notes = notes;
-    if let Some(Err(how)) = end(vm).await {
-        notes.insert("qemu-end".to_owned(), how.into());
+    let ended = vm.kill(scale.seconds(QUIT)).await.err();
+    if let Some(how) = &ended {
+        notes.insert("qemu-end".to_owned(), how.as_str().into());
     }
     let splats = classify::classify(&log(console));
-    let (verdict, retry) = conclude(ran, &splats);
+    let (verdict, retry) = conclude(ran, ended.as_deref(), &splats);
     phases.teardown = began.elapsed().as_secs_f64();
     Finding { verdict, notes, proofs, splats, phases, retry }
 }
@@ -102,10 +106,10 @@ async fn run_in(
     trigger: Option<Trigger>,
     vm: Vm,
     scale: Scale,
-) -> (Ran, Map<String, Value>, Vec<String>, Option<Vm>) {
-    let guest = match Guest::new(vm, scale, trigger).await {
-        Ok(guest) => guest,
-        Err(error) => return (Err(error), Map::new(), Vec::new(), None),
+) -> (Ran, Map<String, Value>, Vec<String>, Vm) {
+    let guest = match Pf::find(&vm, scale).await {
+        Ok(pfs) => Guest::new(vm, pfs, scale, trigger),
+        Err(error) => return (Err(error), Map::new(), Vec::new(), vm),
     };
     let mut ran = (scenario.run)(&guest).await;
     let mut proofs = Vec::new();
@@ -118,13 +122,13 @@ async fn run_in(
     if !matches!(ran, Ok(Verdict::Pass)) {
         gather(&guest).await;
     }
-    (ran, guest.notes(), proofs, Some(guest.into_vm()))
+    (ran, guest.notes(), proofs, guest.into_vm())
 }
 
 /// Writes down where all stuck tasks are, before the guest is ended. What cannot be had is left out: the guest may be
 /// beyond answering.
 async fn gather(guest: &Guest) {
-    let within = Duration::from_secs(5);
+    let within = guest.seconds(QUIT);
     if let Ok(tasks) = guest.agent().tasks(&[], within).await {
         guest.note_tasks("tasks-in-d-state", &tasks);
     }
@@ -134,13 +138,9 @@ async fn gather(guest: &Guest) {
     }
 }
 
-async fn end(vm: Option<Vm>) -> Option<Result<(), String>> {
-    Some(vm?.kill().await)
-}
-
 /// What scenario and kernel log say together, and whether another try may say more. A splat overrules a pass, and
-/// explains an error.
-fn conclude(ran: Ran, splats: &[Splat]) -> (Verdict, bool) {
+/// explains an error; so does how QEMU `ended`, if not as it was told.
+fn conclude(ran: Ran, ended: Option<&str>, splats: &[Splat]) -> (Verdict, bool) {
     let fatal = splats.iter().find(|splat| splat.is_fatal());
     match (ran, fatal) {
         (Ok(Verdict::Pass) | Err(_), Some(splat)) => {
@@ -149,7 +149,10 @@ fn conclude(ran: Ran, splats: &[Splat]) -> (Verdict, bool) {
         }
         (Ok(verdict), _) => (verdict, false),
         (Err(error), None) => {
-            let why = error.to_string();
+            let why = match (error.to_string(), ended) {
+                (why, Some(how)) if !why.contains(how) => format!("{why}; {how}"),
+                (why, _) => why,
+            };
             match test_bed(splats) {
                 Some(splat) => (Verdict::Infra(format!("{why}; the test bed had trouble: {}", splat.title)), true),
                 None => (Verdict::Infra(why.clone()), error.is_deadline() || process::is_crash(&why)),
@@ -162,8 +165,8 @@ fn conclude(ran: Ran, splats: &[Splat]) -> (Verdict, bool) {
 /// may bring it up.
 fn boot_failed(error: &BootError, splats: &[Splat], log: &str) -> (Verdict, bool) {
     let why = error.to_string();
-    if matches!(error, BootError::Qemu(_)) || process::is_crash(&why) {
-        let retry = process::is_crash(&why);
+    if matches!(error, BootError::Qemu(_) | BootError::Mute(_)) || process::is_crash(&why) {
+        let retry = matches!(error, BootError::Mute(_)) || process::is_crash(&why);
         return (Verdict::Infra(why), retry);
     }
     if let Some(splat) = splats.iter().find(|splat| splat.is_fatal()) {
@@ -171,6 +174,9 @@ fn boot_failed(error: &BootError, splats: &[Splat], log: &str) -> (Verdict, bool
     }
     if let Some(splat) = test_bed(splats) {
         return (Verdict::Infra(format!("{why}; the test bed had trouble: {}", splat.title)), true);
+    }
+    if matches!(error, BootError::Foreign(_)) {
+        return (Verdict::Infra(why), false);
     }
     let last = match log.lines().rev().find(|line| !line.trim().is_empty()) {
         Some(line) => format!("its last line on the console: {}", line.trim()),
@@ -191,8 +197,12 @@ fn log(console: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::vm::agent::AgentError;
     use crate::vm::event_log::WaitError;
+    use crate::vm::qmp::QmpError;
 
     const CRASH: &str = "QEMU ended (signal: 6 (SIGABRT)); it said: Assertion failed.";
     const WARNING: &str = "[    1.000000] ------------[ cut here ]------------\n\
@@ -204,14 +214,18 @@ mod tests {
         Error::Wait(WaitError::Closed { awaited: "a thing".to_owned(), why: why.into() })
     }
 
-    fn deadline() -> Error {
+    fn late() -> WaitError {
         let within = Duration::from_secs(1);
-        Error::Wait(WaitError::Deadline { awaited: "a thing".to_owned(), within, last: "nothing".to_owned() })
+        WaitError::Deadline { awaited: "a thing".to_owned(), within, last: "nothing".to_owned() }
+    }
+
+    fn deadline() -> Error {
+        Error::Wait(late())
     }
 
     /// Outcome and whether to try again.
     fn concluded(ran: Ran, log: &str) -> (&'static str, bool) {
-        let (verdict, retry) = conclude(ran, &classify::classify(log));
+        let (verdict, retry) = conclude(ran, None, &classify::classify(log));
         (verdict.outcome(), retry)
     }
 
@@ -221,7 +235,7 @@ mod tests {
         assert_eq!(concluded(Ok(Verdict::Pass), ""), ("pass", false));
         assert_eq!(concluded(Ok(Verdict::Pass), WARNING), ("fail", false));
         assert_eq!(concluded(failed(), WARNING), ("fail", false));
-        assert_eq!(conclude(failed(), &classify::classify(WARNING)).0, failed().unwrap());
+        assert_eq!(conclude(failed(), None, &classify::classify(WARNING)).0, failed().unwrap());
         // The kernel's own words explain what went wrong.
         assert_eq!(concluded(Err(ended("QEMU ended (exit status: 0)")), WARNING), ("fail", false));
         assert_eq!(concluded(Err(deadline()), WARNING), ("fail", false));
@@ -231,6 +245,8 @@ mod tests {
     fn what_is_not_the_kernels_fault_is_never_a_verdict_on_it() {
         assert_eq!(concluded(Err(deadline()), ""), ("infra", true));
         assert_eq!(concluded(Err(ended(CRASH)), ""), ("infra", true));
+        let silent = QmpError::Silent { command: "device_del", within: Duration::from_secs(30) };
+        assert_eq!(concluded(Err(Error::Qmp(silent)), ""), ("infra", true));
         assert_eq!(concluded(Err(ended("QEMU ended (exit status: 1)")), ""), ("infra", false));
         assert_eq!(concluded(Err(deadline()), LOST_TIMER), ("infra", true));
         assert_eq!(concluded(Err(Error::Unprepared("no PF".to_owned())), ""), ("infra", false));
@@ -244,13 +260,17 @@ mod tests {
             let (verdict, retry) = boot_failed(&error, &classify::classify(log), log);
             (verdict.outcome(), retry)
         };
-        let silent = || BootError::Silent(crate::vm::agent::AgentError::Version { theirs: 0 });
+        let silent = || BootError::Silent(AgentError::Wait(late()));
+        let foreign = || BootError::Foreign(AgentError::Version { theirs: 0 });
         let reset = || BootError::Ended("QEMU ended (exit status: 0)".to_owned());
         let panic = "[    1.000000] Kernel panic - not syncing: no good\n";
         assert_eq!(failed(reset(), panic), ("boot-failed", false));
         assert_eq!(failed(reset(), ""), ("boot-failed", false));
         assert_eq!(failed(silent(), "[    1.000000] hello\n"), ("boot-failed", true));
         assert_eq!(failed(silent(), LOST_TIMER), ("infra", true));
+        assert_eq!(failed(foreign(), "[    1.000000] hello\n"), ("infra", false));
+        assert_eq!(failed(foreign(), panic), ("boot-failed", false));
+        assert_eq!(failed(BootError::Mute("no greeting".to_owned()), ""), ("infra", true));
         assert_eq!(failed(BootError::Ended(CRASH.to_owned()), ""), ("infra", true));
         assert_eq!(failed(BootError::Qemu("no such option".to_owned()), ""), ("infra", false));
     }

@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
 use super::event_log::{EventLog, WaitError};
+use super::process::End;
 use super::transcript::{Recorded, Recorder, Speaker};
 
 /// The agent of one guest. Clones share the connection.
@@ -70,12 +71,12 @@ pub struct Hello {
 }
 
 impl Agent {
-    /// Takes over a connection on which a guest will say hello.
-    pub fn open(stream: UnixStream, record: Recorder) -> Agent {
+    /// Takes over a connection on which a guest will say hello. `end` is that of its QEMU.
+    pub fn open(stream: UnixStream, record: Recorder, end: End) -> Agent {
         let (read, write) = tokio::io::split(stream);
         let read = Recorded::new(read, Speaker::Guest, record.clone());
         let messages = EventLog::default();
-        let reader = tokio::spawn(read_messages(read, messages.clone()));
+        let reader = tokio::spawn(read_messages(read, messages.clone(), end));
         let write = Mutex::new(Recorded::new(write, Speaker::Host, record));
         Agent { shared: Arc::new(Shared { write, messages, next_id: AtomicU64::new(1), reader }) }
     }
@@ -256,7 +257,7 @@ fn describe(command: &Command) -> String {
     }
 }
 
-async fn read_messages(read: Recorded<ReadHalf<UnixStream>>, messages: EventLog<Message>) {
+async fn read_messages(read: Recorded<ReadHalf<UnixStream>>, messages: EventLog<Message>, end: End) {
     let mut lines = BufReader::new(read).lines();
     loop {
         match lines.next_line().await {
@@ -264,9 +265,11 @@ async fn read_messages(read: Recorded<ReadHalf<UnixStream>>, messages: EventLog<
                 Ok(message) => messages.push(message),
                 Err(error) => return messages.close(&error.to_string()),
             },
-            // QEMU is ending; who watches its process closes the log, with the reason.
-            Ok(None) => return,
-            Err(error) => return messages.close(&format!("the agent's channel broke: {error}")),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                return messages.close(&format!("what came over the agent's channel is no text: {error}"));
+            }
+            // QEMU is ending, and how it ends is the reason. ECONNRESET says only that it left a request unread.
+            Ok(None) | Err(_) => return messages.close(&end.wait().await),
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod argv;
 pub mod event_log;
+mod known_events;
 pub mod process;
 pub mod qmp;
 pub mod snapshot;
@@ -10,7 +11,6 @@ pub mod topology;
 pub mod transcript;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -19,7 +19,7 @@ use tokio::net::{UnixListener, UnixStream};
 use agent::{Agent, AgentError, Hello};
 use argv::{Channels, Machine};
 use process::Process;
-use qmp::{Qmp, QmpError};
+use qmp::{LAST_WORDS, Qmp, QmpError};
 use transcript::Recorder;
 
 /// Where the channels of a guest are written down.
@@ -39,8 +39,7 @@ pub struct Vm {
     qmp: Qmp,
     agent: Agent,
     hello: Hello,
-    watchdog: tokio::task::JoinHandle<()>,
-    process: Arc<Process>,
+    process: Process,
     // Dropped last: QEMU's sockets are in it.
     _sockets: TempDir,
 }
@@ -51,12 +50,18 @@ pub enum BootError {
     /// QEMU itself failed: nothing is known about the kernel.
     #[error("{0}")]
     Qemu(String),
+    /// QEMU runs, and does not do its part: the host may be overloaded.
+    #[error("{0}")]
+    Mute(String),
     /// QEMU ended while the kernel booted, as it does when the kernel panics.
     #[error("the guest ended before its agent said hello: {0}")]
     Ended(String),
     /// The agent did not say hello in time.
     #[error("the guest did not come up: {0}")]
     Silent(AgentError),
+    /// What came over the agent's channel is not from an agent that this harness can talk to.
+    #[error("{0}")]
+    Foreign(AgentError),
 }
 
 /// A QEMU that is connected, and a guest that has not said anything yet.
@@ -64,13 +69,17 @@ struct Connected {
     machine: Machine,
     qmp: Qmp,
     agent: Agent,
-    watchdog: tokio::task::JoinHandle<()>,
-    process: Arc<Process>,
+    process: Process,
     sockets: TempDir,
 }
 
 impl Connected {
-    async fn start(machine: Machine, recorders: Recorders, more: &[&str]) -> Result<Connected, BootError> {
+    async fn start(
+        machine: Machine,
+        recorders: Recorders,
+        more: &[&str],
+        within: Duration,
+    ) -> Result<Connected, BootError> {
         let infra = |error: std::io::Error| BootError::Qemu(format!("cannot make QEMU's sockets: {error}"));
         let sockets = tempfile::Builder::new().prefix("iov-regress-").tempdir().map_err(infra)?;
         let channels = Channels {
@@ -84,35 +93,39 @@ impl Connected {
         let mut argv = machine.argv(&channels);
         argv.extend(more.iter().map(|&word| word.to_owned()));
         let process = Process::start(&machine.qemu, &argv).map_err(|e| BootError::Qemu(e.to_string()))?;
-        let process = Arc::new(process);
-        let qmp = accept(&qmp, &process).await?;
-        let agent = Agent::open(accept(&agent, &process).await?, recorders.agent);
-        let qmp = match Qmp::open(qmp, recorders.qmp).await {
-            Ok(qmp) => qmp,
-            Err(error) => return Err(no_greeting(&process, &error).await),
-        };
-        let watchdog = tokio::spawn(watch(process.clone(), qmp.events().clone(), agent.messages().clone()));
-        Ok(Connected { machine, qmp, agent, watchdog, process, sockets })
+        let qmp = accept(&qmp, &process, within).await?;
+        let agent = accept(&agent, &process, within).await?;
+        let agent = Agent::open(agent, recorders.agent, process.end());
+        let qmp = greet(qmp, recorders.qmp, &process, within).await?;
+        Ok(Connected { machine, qmp, agent, process, sockets })
+    }
+
+    /// The guest with its first words, or what their lack means.
+    fn heard(self, hello: Result<Hello, AgentError>) -> Result<Vm, BootError> {
+        match hello {
+            Ok(hello) => Ok(self.with(hello)),
+            Err(AgentError::Wait(error)) if error.is_deadline() => Err(BootError::Silent(error.into())),
+            Err(error) if self.process.end().now().is_some() => Err(BootError::Ended(error.to_string())),
+            Err(error) => Err(BootError::Foreign(error)),
+        }
     }
 
     fn with(self, hello: Hello) -> Vm {
-        let Connected { machine, qmp, agent, watchdog, process, sockets } = self;
-        Vm { machine, qmp, agent, hello, watchdog, process, _sockets: sockets }
+        let Connected { machine, qmp, agent, process, sockets } = self;
+        Vm { machine, qmp, agent, hello, process, _sockets: sockets }
     }
 }
 
 impl Vm {
-    /// Starts QEMU and waits until the guest's agent says hello.
+    /// Starts QEMU and waits until the guest's agent says hello. `within` is the deadline of each step: that QEMU connects,
+    /// that it greets, and that the agent says hello.
     ///
     /// # Errors
     /// [`BootError`].
     pub async fn boot(machine: Machine, recorders: Recorders, within: Duration) -> Result<Vm, BootError> {
-        let connected = Connected::start(machine, recorders, &[]).await?;
-        match connected.agent.hello(within).await {
-            Ok(hello) => Ok(connected.with(hello)),
-            Err(AgentError::Wait(error)) if !error.is_deadline() => Err(BootError::Ended(error.to_string())),
-            Err(error) => Err(BootError::Silent(error)),
-        }
+        let connected = Connected::start(machine, recorders, &[], within).await?;
+        let hello = connected.agent.hello(within).await;
+        connected.heard(hello)
     }
 
     /// What the guest is made of.
@@ -138,56 +151,52 @@ impl Vm {
     /// Stops QEMU without asking the guest, and waits until it has gone.
     ///
     /// # Errors
-    /// If QEMU had died before by itself: how.
-    pub async fn kill(self) -> Result<(), String> {
-        self.watchdog.abort();
-        if let Some(why) = self.agent.messages().closed() {
-            return Err(why.to_string());
+    /// If QEMU had died before by itself: how. If it is not gone in time: that; it is killed then.
+    pub async fn kill(self, within: Duration) -> Result<(), String> {
+        let end = self.process.end();
+        if let Some(epitaph) = end.now() {
+            return Err(epitaph.to_string());
         }
         // QEMU answers `quit` and then ends, from its main loop, whatever the guest does.
-        let quit = self.qmp.execute(qapi::qmp::quit {}).await;
-        match tokio::time::timeout(Duration::from_secs(10), self.process.ended()).await {
-            Ok(epitaph) if quit.is_ok() && epitaph.contains("exit status: 0") => Ok(()),
-            Ok(epitaph) => Err(epitaph.to_string()),
-            Err(_) => Err("QEMU did not end within 10 s of `quit`; it was killed".to_owned()),
+        let quit = async { (self.qmp.execute(qapi::qmp::quit {}).await, end.wait().await) };
+        match tokio::time::timeout(within, quit).await {
+            Ok((Ok(_), epitaph)) if epitaph.contains("exit status: 0") => Ok(()),
+            Ok((_, epitaph)) => Err(epitaph.to_string()),
+            Err(_) => Err(format!("QEMU did not end within {within:?} of `quit`; it was killed")),
         }
     }
 }
 
-/// How long QEMU may take from its start to its sockets; it reads nothing big before.
-const CONNECT: Duration = Duration::from_secs(60);
-
-async fn accept(listener: &UnixListener, process: &Process) -> Result<UnixStream, BootError> {
+async fn accept(listener: &UnixListener, process: &Process, within: Duration) -> Result<UnixStream, BootError> {
+    let end = process.end();
     tokio::select! {
         stream = listener.accept() => match stream {
             Ok((stream, _)) => Ok(stream),
             Err(error) => Err(BootError::Qemu(format!("QEMU's connection: {error}"))),
         },
-        epitaph = process.ended() => Err(BootError::Qemu(epitaph.to_string())),
-        () = tokio::time::sleep(CONNECT) => Err(BootError::Qemu(format!("QEMU did not connect within {CONNECT:?}"))),
+        epitaph = end.wait() => Err(BootError::Qemu(epitaph.to_string())),
+        () = tokio::time::sleep(within) => Err(mute(process, "connect to the harness's sockets", within)),
     }
+}
+
+async fn greet(stream: UnixStream, record: Recorder, process: &Process, within: Duration) -> Result<Qmp, BootError> {
+    match tokio::time::timeout(within, Qmp::open(stream, record, process.end())).await {
+        Ok(Ok(qmp)) => Ok(qmp),
+        Ok(Err(error)) => Err(no_greeting(process, &error).await),
+        Err(_) => Err(mute(process, "greet on QMP", within)),
+    }
+}
+
+fn mute(process: &Process, what: &str, within: Duration) -> BootError {
+    BootError::Mute(process.in_its_words(&format!("QEMU did not {what} within {within:?}")))
 }
 
 /// QEMU did not greet. Mostly that is because it ended, and then its last words say more than a broken connection.
 async fn no_greeting(process: &Process, error: &QmpError) -> BootError {
-    match tokio::time::timeout(LAST_WORDS, process.ended()).await {
+    match tokio::time::timeout(LAST_WORDS, process.end().wait()).await {
         Ok(epitaph) => BootError::Qemu(epitaph.to_string()),
         Err(_) => BootError::Qemu(error.to_string()),
     }
-}
-
-/// How long QEMU may take from a closed connection to its end.
-const LAST_WORDS: Duration = Duration::from_secs(5);
-
-/// Tells everyone who waits on a channel when QEMU ends, with its own words.
-async fn watch(
-    process: Arc<Process>,
-    events: event_log::EventLog<qapi::qmp::Event>,
-    messages: event_log::EventLog<guest_protocol::Message>,
-) {
-    let epitaph = process.ended().await;
-    events.close(&epitaph);
-    messages.close(&epitaph);
 }
 
 impl From<QmpError> for BootError {

@@ -1,5 +1,6 @@
 //! A QEMU process: it dies with the harness, and what it said goes into every error about it.
 
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,9 +14,18 @@ use tokio::task::JoinHandle;
 /// A running QEMU. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
-    ended: watch::Receiver<Option<Arc<str>>>,
+    end: End,
+    said: Said,
     keeper: JoinHandle<()>,
 }
+
+/// The end of a QEMU, for those who wait for it. It does not keep QEMU alive.
+#[derive(Clone, Debug)]
+pub struct End(watch::Receiver<Option<Arc<str>>>);
+
+/// The last lines of a stderr.
+#[derive(Clone, Debug, Default)]
+struct Said(Arc<Mutex<VecDeque<String>>>);
 
 /// QEMU could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -48,21 +58,55 @@ impl Process {
             command.spawn().map_err(|source| SpawnError { program: Path::new("setpriv").into(), source })?;
         let stderr = child.stderr.take();
         let (tell, ended) = watch::channel(None);
+        let said = Said::default();
+        let hear = said.clone();
         let keeper = tokio::spawn(async move {
-            let epitaph = keep(child, stderr).await;
+            let epitaph = keep(child, stderr, hear).await;
             let _ = tell.send(Some(epitaph.into()));
         });
-        Ok(Process { ended, keeper })
+        Ok(Process { end: End(ended), said, keeper })
     }
 
+    /// Its end.
+    pub fn end(&self) -> End {
+        self.end.clone()
+    }
+
+    /// This, with the last lines of QEMU's stderr so far.
+    pub fn in_its_words(&self, what: &str) -> String {
+        self.said.after(what)
+    }
+}
+
+impl End {
     /// Waits for the end of QEMU and returns how it came, with the last lines of its stderr.
-    pub async fn ended(&self) -> Arc<str> {
-        let mut ended = self.ended.clone();
+    pub async fn wait(&self) -> Arc<str> {
+        let mut ended = self.0.clone();
         match ended.wait_for(Option::is_some).await.map(|epitaph| epitaph.clone()) {
             Ok(Some(epitaph)) => epitaph,
             // The keeper is gone without a word: it was aborted, which kills QEMU.
             _ => "QEMU was killed by the harness".into(),
         }
+    }
+
+    /// How it came, if it has come.
+    pub fn now(&self) -> Option<Arc<str>> {
+        self.0.borrow().clone()
+    }
+}
+
+impl Said {
+    fn push(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == KEPT {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    fn after(&self, what: &str) -> String {
+        let lines: Vec<_> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
+        if lines.is_empty() { what.to_owned() } else { format!("{what}; it said: {}", lines.join(" | ")) }
     }
 }
 
@@ -76,22 +120,17 @@ fn end(status: &std::process::ExitStatus) -> String {
     format!("QEMU ended ({status})")
 }
 
-/// Whether QEMU's end, as told by [`Process::ended`], was a crash of its own: an assertion, a fault, an OOM kill.
+/// Whether QEMU's end, as told by [`End::wait`], was a crash of its own: an assertion, a fault, an OOM kill.
 pub fn is_crash(epitaph: &str) -> bool {
     epitaph.contains("QEMU ended (signal: ")
 }
 
-async fn keep(mut child: Child, stderr: Option<ChildStderr>) -> String {
-    let last = Arc::new(Mutex::new(Vec::new()));
+async fn keep(mut child: Child, stderr: Option<ChildStderr>, said: Said) -> String {
     let listen = async {
         let Some(stderr) = stderr else { return };
         let mut lines = BufReader::new(stderr).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.len() == KEPT {
-                last.remove(0);
-            }
-            last.push(line);
+            said.push(line);
         }
     };
     let (status, ()) = tokio::join!(child.wait(), listen);
@@ -99,8 +138,7 @@ async fn keep(mut child: Child, stderr: Option<ChildStderr>) -> String {
         Ok(status) => end(&status),
         Err(error) => format!("QEMU ended (its status is not known: {error})"),
     };
-    let last = last.lock().unwrap_or_else(PoisonError::into_inner);
-    if last.is_empty() { status } else { format!("{status}; it said: {}", last.join(" | ")) }
+    said.after(&status)
 }
 
 #[cfg(test)]
@@ -120,7 +158,7 @@ mod tests {
     async fn a_bad_argument_is_told_in_its_own_words() {
         // Needs no QEMU: without one, setpriv itself says what it could not execute.
         let process = Process::start(&program(), &["-no-such-option".to_owned()]).unwrap();
-        let epitaph = tokio::time::timeout(std::time::Duration::from_secs(20), process.ended()).await.unwrap();
+        let epitaph = tokio::time::timeout(std::time::Duration::from_secs(20), process.end().wait()).await.unwrap();
         assert!(epitaph.starts_with("QEMU ended (exit status: ") && epitaph.contains("it said: "), "{epitaph}");
     }
 }

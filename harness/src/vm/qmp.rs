@@ -9,13 +9,18 @@ use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 
 use super::event_log::{EventLog, WaitError};
+use super::known_events::KnownEvents;
+use super::process::End;
 use super::transcript::{Recorded, Recorder, Speaker};
 
 type Sink = QmpStreamTokio<Recorded<WriteHalf<UnixStream>>>;
-type Source = QmpStreamTokio<Recorded<ReadHalf<UnixStream>>>;
+type Source = QmpStreamTokio<KnownEvents<Recorded<ReadHalf<UnixStream>>>>;
 
 /// How long QEMU may take to answer a command: it does so from its main loop, at once unless the host is overloaded.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// How long QEMU may take from a closed connection to its end.
+pub const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// A negotiated QMP connection.
 pub struct Qmp {
@@ -59,18 +64,18 @@ pub enum QmpError {
 }
 
 impl Qmp {
-    /// Greets and negotiates over a fresh connection.
+    /// Greets and negotiates over a fresh connection. `end` is that of its QEMU.
     ///
     /// # Errors
     /// [`QmpError::Greeting`].
-    pub async fn open(stream: UnixStream, record: Recorder) -> Result<Qmp, QmpError> {
+    pub async fn open(stream: UnixStream, record: Recorder, end: End) -> Result<Qmp, QmpError> {
         let (read, write) = tokio::io::split(stream);
-        let read = Recorded::new(read, Speaker::Guest, record.clone());
+        let read = KnownEvents::new(Recorded::new(read, Speaker::Guest, record.clone()));
         let write = Recorded::new(write, Speaker::Host, record);
         let stream = QmpStreamTokio::open_split(read, write).await?.negotiate().await?;
         let (service, source) = stream.into_parts();
         let events = EventLog::default();
-        let reader = tokio::spawn(read_events(source, events.clone()));
+        let reader = tokio::spawn(read_events(source, events.clone(), end));
         Ok(Qmp { service, events, reader })
     }
 
@@ -122,14 +127,25 @@ impl Drop for Qmp {
     }
 }
 
-async fn read_events(mut source: qapi::futures::QapiEvents<Source>, events: EventLog<qmp::Event>) {
+async fn read_events(mut source: qapi::futures::QapiEvents<Source>, events: EventLog<qmp::Event>, end: End) {
+    let mut nonsense = None;
     while let Some(event) = source.next().await {
         match event {
             Ok(event) => events.push(event),
-            // An event that the schema of the qapi crate does not have: it is in the transcript, and not awaited here.
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {}
-            Err(error) => return events.close(&format!("the QMP connection broke: {error}")),
+            // An answer for which nobody waits any more. If it is no QMP at all, nothing follows.
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => nonsense = Some(error),
+            Err(_) => break,
         }
     }
-    // QEMU is ending; who watches its process closes the log, with the reason.
+    // Who waits for an answer must know now that none will come.
+    drop(source);
+    // QEMU is ending, and how it ends is the reason; unless it has just talked nonsense.
+    let epitaph = match nonsense {
+        None => end.wait().await,
+        Some(error) => match tokio::time::timeout(LAST_WORDS, end.wait()).await {
+            Ok(epitaph) => epitaph,
+            Err(_) => format!("the QMP connection broke: {error}").into(),
+        },
+    };
+    events.close(&epitaph);
 }

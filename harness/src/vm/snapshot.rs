@@ -10,7 +10,6 @@ use std::time::Duration;
 use guest_protocol::Command;
 use qapi::qmp;
 
-use super::agent::AgentError;
 use super::argv::Machine;
 use super::event_log::WaitError;
 use super::qmp::{Qmp, QmpError};
@@ -61,17 +60,14 @@ impl Vm {
         file: &Path,
         within: Duration,
     ) -> Result<Vm, BootError> {
-        let connected = Connected::start(machine, recorders, &["-incoming", "defer"]).await?;
+        let connected = Connected::start(machine, recorders, &["-incoming", "defer"], within).await?;
         incoming(&connected.qmp, file).await.map_err(|error| BootError::Qemu(error.to_string()))?;
         let hello = async {
             connected.agent.call(Command::Hello, within).await?;
             connected.agent.hello(within).await
         };
-        match hello.await {
-            Ok(hello) => Ok(connected.with(hello)),
-            Err(AgentError::Wait(error)) if !error.is_deadline() => Err(BootError::Ended(error.to_string())),
-            Err(error) => Err(BootError::Silent(error)),
-        }
+        let hello = hello.await;
+        connected.heard(hello)
     }
 }
 
