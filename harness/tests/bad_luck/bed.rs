@@ -1,0 +1,117 @@
+//! Where a trial takes place: a folder with a fake QEMU, and what is known of its process.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use harness::vm::Recorders;
+use harness::vm::argv::{Accel, Machine};
+use harness::vm::topology::{Hotplug, Topology};
+use harness::vm::transcript::Recorder;
+use libtest_mimic::Failed;
+use tempfile::TempDir;
+
+use crate::fake;
+
+/// How soon QEMU must be gone when its owner is.
+const GONE: Duration = Duration::from_secs(2);
+
+/// How long a process may take to start on a busy host.
+pub const START: Duration = Duration::from_secs(15);
+
+/// How often something is looked at that tells nobody.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A folder with a QEMU of bad habits. There is one process of it at a time.
+pub struct Bed {
+    folder: TempDir,
+    program: PathBuf,
+}
+
+impl Bed {
+    /// A QEMU with this habit.
+    pub fn new(habit: &str) -> Result<Bed, Failed> {
+        let folder = tempfile::Builder::new().prefix("bad-luck-").tempdir()?;
+        let program = folder.path().join(format!("{}{habit}", fake::PREFIX));
+        if habit != "is-missing" {
+            // A link rather than a script: a script that another thread's fork has open for writing cannot be executed.
+            symlink(std::env::current_exe()?, &program)?;
+        }
+        Ok(Bed { folder, program })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The QEMU.
+    pub fn program(&self) -> OsString {
+        self.program.clone().into()
+    }
+
+    /// A machine that it runs.
+    pub fn machine(&self) -> Machine {
+        machine(self.program())
+    }
+
+    /// Where its channels are written down: nowhere, but for the console.
+    pub fn recorders(&self) -> Recorders {
+        recorders(self.path(), Arc::new(|_, _| {}))
+    }
+
+    /// Waits until the process is there.
+    pub async fn started(&self) -> Result<(), Failed> {
+        let there = || self.path().join("pid").exists();
+        until(START, "the fake QEMU to start", there).await
+    }
+
+    /// Waits until the process is gone, and with it the folder of its sockets. There must have been one.
+    pub async fn gone(&self) -> Result<(), Failed> {
+        self.dead().await?;
+        let sockets = self.sockets()?;
+        until(GONE, &format!("{} to be removed", sockets.display()), || !sockets.exists()).await
+    }
+
+    /// Waits until the process is gone. There must have been one.
+    pub async fn dead(&self) -> Result<(), Failed> {
+        let pid: u32 = fs::read_to_string(self.path().join("pid"))?.parse()?;
+        until(GONE, &format!("process {pid} to be gone"), || is_dead(pid)).await
+    }
+
+    fn sockets(&self) -> Result<PathBuf, Failed> {
+        let argv = fs::read_to_string(self.path().join("argv"))?;
+        let argv: Vec<_> = argv.lines().map(str::to_owned).collect();
+        Ok(fake::path_of(&argv, "qmp").parent().ok_or("no folder of sockets")?.to_owned())
+    }
+}
+
+/// A machine that this QEMU runs.
+pub fn machine(qemu: OsString) -> Machine {
+    let (topology, hotplug, accel) = (Topology::igb(), Hotplug::Native, Accel::Tcg);
+    Machine { qemu, topology, hotplug, accel, kernel: "bzImage".into(), initrd: "initramfs".into(), append: Vec::new() }
+}
+
+/// The console in a folder, and QMP to a recorder.
+pub fn recorders(folder: &Path, qmp: Recorder) -> Recorders {
+    Recorders { console: folder.join("console.log"), qmp, agent: Arc::new(|_, _| {}) }
+}
+
+/// A process that has ended may wait for its parent to take note: it holds nothing any more.
+fn is_dead(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    state.is_none_or(|state| "ZX".contains(state))
+}
+
+async fn until(within: Duration, awaited: &str, mut is_so: impl FnMut() -> bool) -> Result<(), Failed> {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(within, wait).await.map_err(|_| format!("waited {within:?} for {awaited}").into())
+}

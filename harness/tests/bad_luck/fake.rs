@@ -1,0 +1,208 @@
+//! The test executable in the part of QEMU: it is started through a link, whose name says what goes wrong.
+//!
+//! Beside the link it leaves `pid` and `argv`. It connects to the harness's sockets, speaks QMP from a thread, and the
+//! guest's part on the other socket.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{abort, exit};
+
+use guest_protocol::{Access, Command, Message, OpId, Outcome, Reply, Request, VERSION};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use serde_json::{Value, json};
+
+/// What begins the names of links.
+pub const PREFIX: &str = "qemu-that-";
+
+/// What it says on stderr before it ends badly.
+pub const LAST_WORDS: &str = "Assertion `luck > 0' failed.";
+
+/// A kernel's last words.
+const OOPS: &str = include_str!("../../src/classify/fixtures/oops.log");
+
+/// Plays QEMU as `program`'s name says.
+pub fn play(program: &Path, argv: &[String]) -> ! {
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let name = program.file_name().unwrap().to_str().unwrap();
+    let folder = program.parent().unwrap().to_owned();
+    fs::write(folder.join("argv"), argv.join("\n")).unwrap();
+    // In one step: whoever finds it reads a whole number.
+    fs::write(folder.join("pid.new"), std::process::id().to_string()).unwrap();
+    fs::rename(folder.join("pid.new"), folder.join("pid")).unwrap();
+    let habit = name[PREFIX.len()..].to_owned();
+    let mut fake = Fake { habit, start: count(&folder), console: path_of(argv, "console") };
+    if fake.start > 1 && fake.habit == "crashes-once" {
+        fake.habit = "works".to_owned();
+    }
+    match fake.habit.as_str() {
+        "exits-at-once" => fake.fail(),
+        "never-connects" => {
+            eprintln!("{LAST_WORDS}");
+            forever()
+        }
+        _ => {}
+    }
+    let (qmp, agent) = (connect(argv, "qmp"), connect(argv, "agent"));
+    if fake.habit == "never-greets" {
+        forever();
+    }
+    let habit = fake.habit.clone();
+    std::thread::spawn(move || serve_qmp(&habit, qmp));
+    fake.serve(agent);
+    forever()
+}
+
+fn count(folder: &Path) -> u32 {
+    let file = folder.join("starts");
+    let starts = fs::read_to_string(&file).map_or(0, |text| text.parse().unwrap()) + 1;
+    fs::write(&file, starts.to_string()).unwrap();
+    starts
+}
+
+fn forever() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// The path of the chardev of this id.
+pub fn path_of(argv: &[String], id: &str) -> PathBuf {
+    let id = format!("id={id}");
+    let argument = argv.iter().find(|argument| argument.split(',').any(|word| word == id)).unwrap();
+    argument.split_once("path=").unwrap().1.replace(",,", ",").into()
+}
+
+fn connect(argv: &[String], id: &str) -> UnixStream {
+    UnixStream::connect(path_of(argv, id)).unwrap()
+}
+
+fn send(stream: &UnixStream, line: impl ToString) {
+    send_bytes(stream, format!("{}\n", line.to_string().trim_end()).as_bytes());
+}
+
+fn send_bytes(mut stream: &UnixStream, bytes: &[u8]) {
+    // The harness may have gone.
+    let _ = stream.write_all(bytes);
+}
+
+fn serve_qmp(habit: &str, stream: UnixStream) {
+    let version = json!({"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": ""});
+    send(&stream, json!({"QMP": {"version": version, "capabilities": ["oob"]}}));
+    for line in BufReader::new(&stream).lines().map_while(Result::ok) {
+        let command: Value = serde_json::from_str(&line).unwrap();
+        let id = &command["id"];
+        match command["execute"].as_str().unwrap() {
+            "quit" if habit == "never-quits" => {}
+            "quit" => {
+                send(&stream, json!({"return": {}, "id": id}));
+                exit(0);
+            }
+            "human-monitor-command" => {
+                if habit == "sends-an-unknown-event" {
+                    let timestamp = json!({"seconds": 1, "microseconds": 2});
+                    send(&stream, json!({"event": "FULL_MOON", "data": {"phase": 4}, "timestamp": timestamp}));
+                }
+                if habit == "refuses" {
+                    let error = json!({"class": "GenericError", "desc": "no such luck"});
+                    send(&stream, json!({"error": error, "id": id}));
+                } else {
+                    send(&stream, json!({"return": "VM status: running\r\n", "id": id}));
+                }
+            }
+            _ => send(&stream, json!({"return": {}, "id": id})),
+        }
+    }
+}
+
+struct Fake {
+    habit: String,
+    /// How often it was started, this time included.
+    start: u32,
+    console: PathBuf,
+}
+
+impl Fake {
+    fn fail(&self) -> ! {
+        eprintln!("{LAST_WORDS}");
+        exit(1)
+    }
+
+    fn crash(&self) -> ! {
+        eprintln!("{LAST_WORDS}");
+        abort()
+    }
+
+    fn serve(&self, stream: UnixStream) {
+        let version = match self.habit.as_str() {
+            "says-nothing" => forever(),
+            "is-not-a-guest" => return send(&stream, "grub> "),
+            "crashes-before-hello" => self.crash(),
+            "speaks-another-version" => VERSION + 1,
+            _ => VERSION,
+        };
+        let hello = Message::Hello { version, kernel: "6.12.0-fake".to_owned(), cpus: 2, at: 1 };
+        send(&stream, guest_protocol::encode(&hello).unwrap());
+        // Byte by byte: what is not asked for stays in the socket.
+        let mut lines = BufReader::with_capacity(1, &stream);
+        let mut line = String::new();
+        while lines.read_line(&mut line).is_ok_and(|length| length > 0) {
+            let request: Request = guest_protocol::decode(&line).unwrap();
+            self.answer(&stream, request, &mut lines);
+            line.clear();
+        }
+    }
+
+    fn answer(&self, stream: &UnixStream, request: Request, rest: &mut impl BufRead) {
+        let Request { id, command } = request;
+        let reply = match command {
+            Command::List { .. } if self.habit == "crashes-on-the-first-request" => self.crash(),
+            Command::List { .. } => Reply::Names(vec!["0000:01:00.0".to_owned()]),
+            Command::Read { path } => return self.read(stream, id, path),
+            Command::Tasks { .. } => Reply::Tasks(Vec::new()),
+            _ => Reply::Nothing,
+        };
+        done(stream, id, reply);
+        if self.habit == "crashes-with-a-request-unread" {
+            // The next one's first byte is here, the rest stays unread: the harness gets ECONNRESET, not an end of file.
+            let _ = rest.fill_buf();
+            self.crash();
+        }
+    }
+
+    /// The middle of the scenario, where most goes wrong.
+    fn read(&self, stream: &UnixStream, id: OpId, path: String) {
+        match self.habit.as_str() {
+            "panics" => {
+                fs::write(&self.console, OOPS).unwrap();
+                exit(0)
+            }
+            "ends" => exit(0),
+            "crashes" | "crashes-once" => {
+                fs::write(&self.console, format!("try {}\n", self.start)).unwrap();
+                self.crash()
+            }
+            "falls-silent" => forever(),
+            "talks-nonsense" => return send(stream, "rm: cannot remove '/': Device or resource busy"),
+            "talks-binary" => return send_bytes(stream, b"\xff\xfe\xfd\n"),
+            "ends-after-a-long-answer" => {
+                for seq in 0..5000 {
+                    let text = "one of many".to_owned();
+                    let message = Message::Kmsg { at: seq, seq, level: 6, text };
+                    send(stream, guest_protocol::encode(&message).unwrap());
+                }
+            }
+            _ => {}
+        }
+        done(stream, id, Reply::Access(Access { path, value: Ok("Linux".to_owned()), started: 1, finished: 2 }));
+        if self.habit == "ends-after-a-long-answer" {
+            exit(0);
+        }
+    }
+}
+
+fn done(stream: &UnixStream, id: OpId, reply: Reply) {
+    let message = Message::Done { id, at: 3, outcome: Outcome::Ok(reply) };
+    send(stream, guest_protocol::encode(&message).unwrap());
+}

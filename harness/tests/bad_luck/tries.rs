@@ -1,0 +1,83 @@
+//! Cells that are tried again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use guest_images::Initramfs;
+use harness::accel::Decision;
+use harness::cell::{CellId, PlannedCell};
+use harness::evidence::{RunDir, RunInfo};
+use harness::lab::Parts;
+use harness::matrix::Runner;
+use harness::progress::Silence;
+use harness::verdict::Expected;
+use harness::vm::argv::Accel;
+use kernels::KernelImage;
+use libtest_mimic::{Failed, Trial};
+
+use crate::bed::Bed;
+use crate::{fake, scenario, trial};
+
+/// All of them.
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("a crash is tried again", || tries("crashes-once", "pass", 1)),
+        trial("not for ever", || tries("crashes", "infra", 2)),
+        trial("what another try would not change is not tried again", || tries("refuses", "infra", 0)),
+    ]
+}
+
+async fn tries(habit: &str, outcome: &str, retries: usize) -> Result<(), Failed> {
+    let bed = Bed::new(habit)?;
+    let out = bed.path().join("out");
+    let run = RunDir::create(&out, RunInfo::default())?;
+    let runner = Runner::new(parts(&bed), vec![scenario()], run, "a fake".to_owned(), None);
+    let cell = cell();
+    let record = runner.cell(&cell, &Silence, None).await?;
+    let crash = |why: &String| why.contains("SIGABRT") && why.contains(fake::LAST_WORDS);
+    let as_told = record.verdict.outcome() == outcome && record.retries.len() == retries;
+    if !as_told || !record.retries.iter().all(crash) {
+        return Err(format!("{record:?}").into());
+    }
+    let folder = runner.folder().join(cell.id.folder());
+    for number in 1..=retries {
+        let console = fs::read_to_string(folder.join(format!("console.try{number}.log")))?;
+        if console != format!("try {number}\n") {
+            return Err(format!("the console of try {number}: {console:?}").into());
+        }
+    }
+    let hellos = fs::read_to_string(folder.join("agent.jsonl"))?.matches(r#""type":"hello""#).count();
+    if hellos != retries + 1 || folder.join(format!("console.try{}.log", retries + 1)).exists() {
+        return Err(format!("{hellos} guests said hello, {retries} retries are told of").into());
+    }
+    bed.gone().await
+}
+
+fn cell() -> PlannedCell {
+    let (scenario, topology, variant) = (scenario().name.to_owned(), "igb".to_owned(), "stock".to_owned());
+    PlannedCell { id: CellId { scenario, topology, trigger: None, variant, repeat: 1 }, expected: Expected::Pass }
+}
+
+/// Nothing of a kernel is looked at but its name.
+fn parts(bed: &Bed) -> Parts {
+    let file = || PathBuf::from("never-opened");
+    let image = KernelImage {
+        variant: "stock".to_owned(),
+        base: "none".to_owned(),
+        key: "0".to_owned(),
+        release: "6.12.0-fake".to_owned(),
+        source: "none".to_owned(),
+        bzimage: file(),
+        vmlinux: file(),
+        system_map: file(),
+        config: file(),
+        build_log: file(),
+    };
+    Parts {
+        images: BTreeMap::from([("stock".to_owned(), Ok(image))]),
+        initramfs: Initramfs { path: file(), key: "0".to_owned() },
+        decision: Decision::now(Accel::Tcg, "no guest is run"),
+        qemu: bed.program(),
+    }
+}

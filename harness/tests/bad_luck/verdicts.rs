@@ -1,0 +1,115 @@
+//! What becomes of a cell whose QEMU fails.
+
+use harness::judge::{self, Finding};
+use harness::scale::Scale;
+use harness::scenario::Scenario;
+use harness::verdict::Verdict;
+use harness::vm::Vm;
+use kernels::FailureKind;
+use libtest_mimic::{Failed, Trial};
+
+use crate::bed::Bed;
+use crate::{fake, scenario, short_scenario, trial};
+
+/// A habit of QEMU's, and what must be said of it.
+struct Case {
+    habit: &'static str,
+    outcome: &'static str,
+    retry: bool,
+    /// What the reason must name.
+    names: &'static [&'static str],
+    /// Factor of all deadlines: small if one must pass.
+    scale: f64,
+}
+
+/// A factor with which deadlines pass soon, and not too soon for a process to start on a busy host.
+const SOON: f64 = 0.1;
+
+/// A case in which no deadline passes.
+const fn case(habit: &'static str, outcome: &'static str, retry: bool, names: &'static [&'static str]) -> Case {
+    Case { habit, outcome, retry, names, scale: 1.0 }
+}
+
+/// A case in which a deadline passes.
+const fn late(habit: &'static str, outcome: &'static str, names: &'static [&'static str]) -> Case {
+    Case { habit, outcome, retry: true, names, scale: SOON }
+}
+
+const ABORTED: &[&str] = &["signal: 6 (SIGABRT)", fake::LAST_WORDS];
+const BOTH_VERSIONS: &[&str] = &["protocol version 2, this harness 1", "rebuild the guest image"];
+
+const CASES: &[Case] = &[
+    case("works", "pass", false, &[]),
+    // Before the guest's first words.
+    case("is-missing", "infra", false, &["qemu-that-is-missing: No such file or directory"]),
+    case("exits-at-once", "infra", false, &["exit status: 1", fake::LAST_WORDS]),
+    late("never-connects", "infra", &["QEMU did not connect", "within 3s", fake::LAST_WORDS]),
+    late("never-greets", "infra", &["QEMU did not greet", "within 3s"]),
+    late("says-nothing", "boot-failed", &["the agent's first words", "the kernel printed nothing"]),
+    case("speaks-another-version", "infra", false, BOTH_VERSIONS),
+    case("is-not-a-guest", "infra", false, &["not a message of protocol version 1", "grub>"]),
+    case("crashes-before-hello", "infra", true, ABORTED),
+    // In mid-scenario.
+    case("sends-an-unknown-event", "pass", false, &[]),
+    case("refuses", "infra", false, &["QMP command human-monitor-command", "no such luck"]),
+    case("panics", "fail", false, &["NULL pointer dereference"]),
+    case("ends", "infra", false, &["read /proc/version", "QEMU ended (exit status: 0)"]),
+    case("crashes", "infra", true, ABORTED),
+    case("crashes-on-the-first-request", "infra", true, ABORTED),
+    case("crashes-with-a-request-unread", "infra", true, ABORTED),
+    late("falls-silent", "infra", &["waited 2s for the end of: read /proc/version"]),
+    case("talks-nonsense", "infra", false, &["not a message of protocol version 1", "rm: cannot remove"]),
+    case("talks-binary", "infra", false, &["read /proc/version", "no text"]),
+];
+
+/// One for each case, and more.
+pub fn trials() -> Vec<Trial> {
+    let mut trials: Vec<_> = CASES.iter().map(|case| trial(format!("qemu {}", case.habit), || check(case))).collect();
+    trials.push(trial("last words of a guest that ends count", last_words));
+    trials.push(trial("a qemu that does not quit is killed", never_quits));
+    trials
+}
+
+async fn check(case: &Case) -> Result<(), Failed> {
+    let bed = Bed::new(case.habit)?;
+    let scale = Scale::times(case.scale);
+    let Finding { verdict, retry, .. } = judge(&bed, &scenario(), scale).await;
+    if (verdict.outcome(), retry) != (case.outcome, case.retry) {
+        return Err(format!("{verdict:?}, retry: {retry}").into());
+    }
+    if case.outcome == "fail" && !matches!(&verdict, Verdict::Fail(f) if f.kind == FailureKind::KernelSplat) {
+        return Err(format!("{verdict:?}").into());
+    }
+    let reason = verdict.reason().unwrap_or_default();
+    if let Some(name) = case.names.iter().find(|name| !reason.contains(**name)) {
+        return Err(format!("{name:?} is not in: {reason}").into());
+    }
+    if case.habit == "is-missing" { Ok(()) } else { bed.gone().await }
+}
+
+async fn judge(bed: &Bed, scenario: &Scenario, scale: Scale) -> Finding {
+    let recorders = bed.recorders();
+    let console = recorders.console.clone();
+    let boot = Vm::boot(bed.machine(), recorders, scale.seconds(judge::BOOT));
+    judge::run(scenario, None, scale, &console, boot).await
+}
+
+/// Messages that are still in the socket when QEMU's end is known.
+async fn last_words() -> Result<(), Failed> {
+    let bed = Bed::new("ends-after-a-long-answer")?;
+    let finding = judge(&bed, &short_scenario(), Scale::times(1.0)).await;
+    match finding.verdict {
+        Verdict::Pass => bed.gone().await,
+        verdict => Err(format!("{verdict:?}").into()),
+    }
+}
+
+async fn never_quits() -> Result<(), Failed> {
+    let bed = Bed::new("never-quits")?;
+    let finding = judge(&bed, &scenario(), Scale::times(SOON)).await;
+    let told = finding.notes.get("qemu-end").and_then(|note| note.as_str()).unwrap_or_default();
+    if finding.verdict != Verdict::Pass || !told.contains("did not end within") {
+        return Err(format!("{finding:?}").into());
+    }
+    bed.gone().await
+}
