@@ -68,6 +68,11 @@ pub(super) fn manifest(text: &str, folder: &Path) -> Result<Manifest, Wrong> {
     unique("variant", raw.variant.iter().map(|variant| &variant.name))?;
     let ids: Vec<_> = raw.bug.iter().map(|bug| Spanned::new(bug.span(), bug.get_ref().id.clone())).collect();
     unique("bug", &ids)?;
+    names("base", raw.base.iter().map(|base| &base.get_ref().name))?;
+    names("variant", raw.variant.iter().map(|variant| &variant.name))?;
+    if raw.variant.is_empty() {
+        return Err(Wrong::new(text.len()..text.len(), "there is no kernel to build: no [[variant]]"));
+    }
 
     let bugs: Vec<Bug> = raw.bug.into_iter().map(Spanned::into_inner).collect();
     let bases: Vec<Base> = raw.base.into_iter().map(|raw| base(raw, folder)).collect::<Result<_, _>>()?;
@@ -89,6 +94,23 @@ fn unique<'a>(kind: &str, names: impl IntoIterator<Item = &'a Spanned<String>>) 
         seen.push(name.get_ref());
     }
     Ok(())
+}
+
+/// Names go into the names of cells, and with them into those of folders and into globs.
+fn names<'a>(kind: &str, names: impl IntoIterator<Item = &'a Spanned<String>>) -> Result<(), Wrong> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let good = |name: &str| name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(allowed);
+    match names.into_iter().find(|name| !good(name.get_ref())) {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!(
+                "the {kind} `{}` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and \
+                 begins with a letter or a digit",
+                name.get_ref()
+            );
+            Err(Wrong::new(name.span(), message))
+        }
+    }
 }
 
 fn base(raw: Spanned<RawBase>, folder: &Path) -> Result<Base, Wrong> {
@@ -255,6 +277,18 @@ fails = { kind = "deadlock", function = "show" }
             "{GOOD}[[bug]]\nid = \"hangs\"\ntitle = \"\"\nfails = {{ kind = \"deadlock\", function = \"show\" }}\n"
         );
         insta::assert_snapshot!(load(&twice).unwrap_err(), @"kernels.toml:23:1: a second bug `hangs`: names are unique");
+    }
+
+    #[test]
+    fn names_can_be_those_of_folders() {
+        insta::assert_snapshot!(error("\"fixed\"", "\"../fixed\""), @"kernels.toml:14:8: the variant `../fixed` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and begins with a letter or a digit");
+        insta::assert_snapshot!(error("\"fixed\"", "\"a::b\""), @"kernels.toml:14:8: the variant `a::b` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and begins with a letter or a digit");
+        insta::assert_snapshot!(error("\"fixed\"", "\"\""), @"kernels.toml:14:8: the variant `` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and begins with a letter or a digit");
+    }
+
+    #[test]
+    fn a_manifest_without_kernels_is_refused() {
+        insta::assert_snapshot!(load("").unwrap_err(), @"kernels.toml:1:1: there is no kernel to build: no [[variant]]");
     }
 
     #[test]
