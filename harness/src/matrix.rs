@@ -14,6 +14,7 @@ use crate::cell::PlannedCell;
 use crate::evidence::{
     CellDir, CellRecord, CellStart, EvidenceError, JsonlWriter, KernelNote, RunDir, RunInfo, ScenarioNote, VariantNote,
 };
+use crate::host::{self, Check};
 use crate::judge::{self, Finding};
 use crate::lab::{self, Image, Lab, LabError, Parts};
 use crate::progress::{Event, Progress};
@@ -49,12 +50,19 @@ pub struct Request {
 /// A run could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum MatrixError {
+    /// This machine can run no guest.
+    #[error("no guest can run here; `cargo xtask doctor` looks at everything\n{}", lines(.0))]
+    Machine(Vec<Check>),
     /// Its parts could not be made.
     #[error(transparent)]
     Lab(#[from] LabError),
     /// Its evidence could not be written.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
+}
+
+fn lines(checks: &[Check]) -> String {
+    checks.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Carries cells out.
@@ -68,7 +76,8 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Builds what the cells need and makes the folder of the run.
+    /// Builds what the cells need and makes the folder of the run. Looks first whether guests can run here at all: every
+    /// cell would be in vain, after minutes of building.
     ///
     /// # Errors
     /// [`MatrixError`].
@@ -78,6 +87,10 @@ impl Runner {
         request: &Request,
         progress: Arc<dyn Progress>,
     ) -> Result<Runner, MatrixError> {
+        let missing = host::missing_for_guests();
+        if !missing.is_empty() {
+            return Err(MatrixError::Machine(missing));
+        }
         let used = |name: &str| request.cells.iter().any(|cell| cell.id.variant == name || cell.id.scenario == name);
         let variants: Vec<_> = lab.manifest().variants.iter().filter(|variant| used(&variant.name)).collect();
         let names: Vec<_> = variants.iter().map(|variant| variant.name.clone()).collect();

@@ -117,6 +117,13 @@ pub fn checks(wanted: &Wanted<'_>) -> Vec<Check> {
     checks
 }
 
+/// What is missing on this machine for any guest to run: a usable QEMU, and what starts it. A tenth of a second.
+pub fn missing_for_guests() -> Vec<Check> {
+    let os = OsRelease::of_this_machine();
+    let checks = std::iter::once(probe::qemu(&os)).chain(probe::tool(&os, &probe::SETPRIV));
+    checks.filter(Check::is_missing).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
