@@ -28,6 +28,8 @@ pub struct RunCell {
     pub record: CellRecord,
     /// Its folder; none if it was not begun.
     pub evidence: Option<PathBuf>,
+    /// It has a verdict.
+    pub finished: bool,
 }
 
 /// Reads a run. A cell without a verdict, and one that was planned and not begun, did not complete:
@@ -49,6 +51,7 @@ pub fn read_run(path: &Path) -> Result<Run, EvidenceError> {
     cells.extend(not_begun.map(|planned| RunCell {
         record: incomplete(planned.id.clone(), planned.expected.clone(), "did not begin: the run ended before"),
         evidence: None,
+        finished: false,
     }));
     let place = |id: &CellId| info.planned.iter().position(|planned| planned.id == *id).unwrap_or(usize::MAX);
     cells.sort_by_cached_key(|cell| (place(&cell.record.cell), cell.record.cell.clone()));
@@ -62,9 +65,11 @@ fn read_cell(folder: &Path) -> Result<Option<RunCell>, EvidenceError> {
         return Ok(None);
     }
     let Some(start) = file::read_json::<CellStart>(&folder.join(START))? else { return Ok(None) };
-    let record = file::read_json(&folder.join(VERDICT))?
+    let verdict = file::read_json(&folder.join(VERDICT))?;
+    let finished = verdict.is_some();
+    let record = verdict
         .unwrap_or_else(|| incomplete(start.cell, start.expected, "did not complete: it was ended before its verdict"));
-    Ok(Some(RunCell { record, evidence: Some(folder.to_owned()) }))
+    Ok(Some(RunCell { record, evidence: Some(folder.to_owned()), finished }))
 }
 
 fn incomplete(cell: CellId, expected: Expected, why: &str) -> CellRecord {

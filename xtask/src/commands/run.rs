@@ -1,5 +1,6 @@
 //! `cargo xtask run`: one cell, with the console on the terminal.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -74,8 +75,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let ui = ui.clone();
         Arc::new(move |_, line: &str| ui.say(line)) as Recorder
     });
-    until_interrupted(&lab, async {
+    let folder = OnceCell::new();
+    until_interrupted(&lab, &folder, async {
         let runner = Runner::prepare(&lab, &scenarios, &request, ui.clone()).await?;
+        let _ = folder.set(runner.folder().to_owned());
         let record = runner.cell(cell, &*ui, echo).await?;
         let report = Report::of(runner.folder())?;
         report.write_files()?;

@@ -1,5 +1,6 @@
 //! `cargo xtask run-matrix`: the main job.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -86,8 +87,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         command: std::env::args().skip(1).collect(),
     };
     let ui = Arc::new(Ui::new(args.verbose));
-    until_interrupted(&lab, async {
+    let folder = OnceCell::new();
+    until_interrupted(&lab, &folder, async {
         let runner = Runner::prepare(&lab, &scenarios, &request, ui.clone()).await?;
+        let _ = folder.set(runner.folder().to_owned());
         runner.run(&request, &*ui).await?;
         let report = Report::of(runner.folder())?;
         report.write_files()?;

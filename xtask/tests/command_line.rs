@@ -1,0 +1,82 @@
+//! The command line as a user meets it when something is wrong.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use kernels::cache::{Cache, KeyMaker};
+use kernels::{Manifest, Source};
+use rustix::process::{Pid, Signal, kill_process};
+
+fn xtask(cache: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(arguments).env("IOV_REGRESS_CACHE", cache).stdin(Stdio::null());
+    command
+}
+
+/// What it said on stderr, and that it ended with 2.
+fn trouble(output: Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    said
+}
+
+#[test]
+fn names_that_are_not_known_are_usage_errors_with_the_near_one() {
+    let cache = tempfile::tempdir().unwrap();
+    for (option, wrong, near) in
+        [("--kernels", "stok", "stock"), ("--scenarios", "pf_uevnt", "pf_uevent"), ("--triggers", "yankk", "yank")]
+    {
+        let said = trouble(xtask(cache.path(), &["run-matrix", option, wrong]).output().unwrap());
+        assert!(said.contains(wrong) && said.contains(&format!("{near}`?")), "{said}");
+    }
+}
+
+#[test]
+fn without_a_qemu_nothing_is_built_and_the_fix_is_named() {
+    let cache = tempfile::tempdir().unwrap();
+    let out = cache.path().join("out");
+    for command in [
+        &["run-matrix", "--out", out.to_str().unwrap()][..],
+        &["run", "pf_uevent", "-k", "stock", "--out", out.to_str().unwrap()],
+    ] {
+        let said = trouble(xtask(cache.path(), command).env("IOV_REGRESS_QEMU", "/no/such/qemu").output().unwrap());
+        assert!(said.contains("/no/such/qemu") && said.contains("correct IOV_REGRESS_QEMU"), "{said}");
+        assert!(!out.exists() && !cache.path().join("images").exists(), "it went on: {said}");
+    }
+}
+
+/// A run that waits for a kernel source that another process (this one) is fetching.
+fn waiting_run(cache: &Path) -> Child {
+    let mut run = xtask(cache, &["run-matrix", "--kernels", "stock"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
+    let said: Vec<_> = lines.by_ref().map_while(Result::ok).take_while(|line| !line.contains("waiting for")).collect();
+    assert!(run.try_wait().unwrap().is_none(), "it ended: {said:#?}");
+    // Somebody has to read what comes yet.
+    std::thread::spawn(move || lines.for_each(drop));
+    run
+}
+
+#[test]
+fn a_run_that_waits_for_another_one_can_be_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = Manifest::of_project().unwrap();
+    let Source::Package(package) = &manifest.bases[0].source else { panic!("no package") };
+    let key = KeyMaker::new().with("package", package).finish();
+    let _lock = Cache::at(folder.path()).lock(&format!("sources-{}", key.as_str()), || {}).unwrap();
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut run = waiting_run(folder.path());
+        let began = Instant::now();
+        kill_process(Pid::from_child(&run), signal).unwrap();
+        while run.try_wait().unwrap().is_none() {
+            if began.elapsed() > Duration::from_secs(30) {
+                run.kill().unwrap();
+                run.wait().unwrap();
+                panic!("{signal:?} did not end it");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(run.wait().unwrap().code(), Some(130));
+    }
+}
