@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use kernels::CancelToken;
-use kernels::cache::{Cache, CacheError, KeyMaker};
+use kernels::cache::{self, Cache, CacheError, KeyMaker};
 
 /// Part of an entry's key, next to the agent itself: to be raised when what [`archive`] writes around it changes.
 const BUILDER: &str = "1";
@@ -68,7 +68,7 @@ pub enum ImageError {
         reason: String,
     },
     /// An operation on a file failed.
-    #[error("{action} {path}", path = path.display())]
+    #[error("cannot {action} {path}{}", cache::advice(source), path = path.display())]
     Io {
         /// What was being done.
         action: &'static str,

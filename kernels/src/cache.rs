@@ -24,7 +24,7 @@ pub enum CacheError {
     #[error("no place for the cache: set IOV_REGRESS_CACHE to a folder (HOME is not set either)")]
     NoHome,
     /// An operation on a file failed.
-    #[error("{action} {path}", path = path.display())]
+    #[error("cannot {action} {path}{}", advice(source), path = path.display())]
     Io {
         /// What was being done.
         action: &'static str,
@@ -33,6 +33,19 @@ pub enum CacheError {
         /// Why it failed.
         source: io::Error,
     },
+}
+
+/// What to do about an error in the cache, to follow what went wrong.
+pub fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room, or set IOV_REGRESS_CACHE to a folder that has it"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; set IOV_REGRESS_CACHE to a folder that can be written"
+        }
+        _ => "",
+    }
 }
 
 impl CacheError {

@@ -47,6 +47,13 @@ fn without_a_qemu_nothing_is_built_and_the_fix_is_named() {
     }
 }
 
+#[test]
+fn a_place_that_cannot_be_written_is_told_once_with_what_to_do() {
+    // Root may write anywhere else; /proc is nobody's.
+    let said = trouble(xtask(Path::new("/proc/no-cache"), &["run-matrix", "--kernels", "stock"]).output().unwrap());
+    assert!(said.contains("/proc/no-cache") && said.matches("os error").count() == 1, "{said}");
+}
+
 /// A run that waits for a kernel source that another process (this one) is fetching.
 fn waiting_run(cache: &Path) -> Child {
     let mut run = xtask(cache, &["run-matrix", "--kernels", "stock"]).stderr(Stdio::piped()).spawn().unwrap();

@@ -8,26 +8,26 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Evidence could not be written, or read back.
+/// Evidence could not be written, or read back. The causes are in the words already, before the advice, and no sources.
 #[derive(Debug, thiserror::Error)]
 pub enum EvidenceError {
     /// An operation on a file failed.
-    #[error("cannot {action} {}: {source}{}", path.display(), advice(source))]
+    #[error("cannot {action} {}: {cause}{}", path.display(), advice(cause))]
     Io {
         /// What was being done.
         action: &'static str,
         /// To which file or folder.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A file is not what a run leaves behind.
-    #[error("{} was not written by this version of the harness: {source}; run again to get a new one", path.display())]
+    #[error("{} was not written by this version of the harness: {cause}; run again to get a new one", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
         /// What the parser says.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
 }
 
@@ -44,7 +44,7 @@ fn advice(error: &io::Error) -> &'static str {
 impl EvidenceError {
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EvidenceError {
         let path = path.to_owned();
-        move |source| EvidenceError::Io { action, path, source }
+        move |cause| EvidenceError::Io { action, path, cause }
     }
 }
 
@@ -71,8 +71,8 @@ pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), EvidenceError> {
 
 /// Writes a value as readable JSON, whole.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EvidenceError> {
-    let mut json = serde_json::to_vec_pretty(value)
-        .map_err(|source| EvidenceError::Malformed { path: path.to_owned(), source })?;
+    let mut json =
+        serde_json::to_vec_pretty(value).map_err(|cause| EvidenceError::Malformed { path: path.to_owned(), cause })?;
     json.push(b'\n');
     write(path, &json, 0o644)
 }
@@ -85,6 +85,6 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Evidence
         Err(source) => return Err(EvidenceError::io("read", path)(source)),
     };
     let value =
-        serde_json::from_slice(&json).map_err(|source| EvidenceError::Malformed { path: path.to_owned(), source })?;
+        serde_json::from_slice(&json).map_err(|cause| EvidenceError::Malformed { path: path.to_owned(), cause })?;
     Ok(Some(value))
 }
