@@ -53,12 +53,29 @@ pub enum MatrixError {
     /// This machine can run no guest.
     #[error("no guest can run here; `cargo xtask doctor` looks at everything\n{}", lines(.0))]
     Machine(Vec<Check>),
+    /// Not one kernel could be built, through no fault of the kernels.
+    #[error("no kernel could be built, so there is nothing to run:\n{}", .0.join("\n"))]
+    NoKernel(Vec<String>),
     /// Its parts could not be made.
     #[error(transparent)]
     Lab(#[from] LabError),
     /// Its evidence could not be written.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
+}
+
+/// Why none of these kernels is there, if nothing is known about any of them.
+fn no_kernel(images: &BTreeMap<String, Image>) -> Option<Vec<String>> {
+    let mut reasons: Vec<_> = images
+        .values()
+        .map(|image| match image {
+            Err(Verdict::Infra(why)) => Some(why.clone()),
+            _ => None,
+        })
+        .collect::<Option<_>>()?;
+    reasons.sort();
+    reasons.dedup();
+    (!reasons.is_empty()).then_some(reasons)
 }
 
 fn lines(checks: &[Check]) -> String {
@@ -95,6 +112,9 @@ impl Runner {
         let variants: Vec<_> = lab.manifest().variants.iter().filter(|variant| used(&variant.name)).collect();
         let names: Vec<_> = variants.iter().map(|variant| variant.name.clone()).collect();
         let parts = lab.prepare(&names, request.accel, progress).await?;
+        if let Some(reasons) = no_kernel(&parts.images) {
+            return Err(MatrixError::NoKernel(reasons));
+        }
         let scenarios: Vec<_> = scenarios.iter().filter(|scenario| used(scenario.name)).cloned().collect();
         let qemu = qemu_version(&parts.qemu);
         let info = RunInfo {
@@ -338,4 +358,23 @@ fn qemu_version(program: &OsStr) -> String {
     let output = std::process::Command::new(program).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().next().unwrap_or("unknown").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_early_only_if_nothing_is_known_about_any_kernel() {
+        let full = || Err(Verdict::Infra("disk full".to_owned()));
+        let broken = || Err(Verdict::BuildFailed("does not compile".to_owned()));
+        let none = |images: Vec<Image>| {
+            let named = images.into_iter().enumerate().map(|(number, image)| (number.to_string(), image));
+            no_kernel(&named.collect())
+        };
+        assert_eq!(none(vec![full(), full()]), Some(vec!["disk full".to_owned()]));
+        assert_eq!(none(vec![full(), broken()]), None);
+        assert_eq!(none(vec![broken()]), None);
+        assert_eq!(none(Vec::new()), None);
+    }
 }
