@@ -156,11 +156,16 @@ fn bugs(report: &Report, text: &mut String) {
     text.push('\n');
 }
 
-/// One line for each cell that did not end as expected.
+/// One line for each cell that did not end as expected, and one for all that were not begun: `results.json` has them one
+/// by one.
 fn unexpected(report: &Report, text: &mut String) {
-    for cell in report.unexpected() {
+    let (begun, not_begun): (Vec<_>, Vec<_>) = report.unexpected().partition(|cell| cell.evidence.is_some());
+    for cell in begun {
         let evidence = cell.evidence.as_ref().map(|path| format!(" [{}]", path.display())).unwrap_or_default();
         let _ = writeln!(text, "! {}: {}{evidence}", cell.record.cell, words::explanation(&cell.record));
+    }
+    if !not_begun.is_empty() {
+        let _ = writeln!(text, "! cells that were not begun, as the run ended before: {}", not_begun.len());
     }
     if report.unexpected().next().is_some() {
         text.push('\n');
