@@ -186,18 +186,13 @@ impl Fake {
             "falls-silent" => forever(),
             "talks-nonsense" => return send(stream, "rm: cannot remove '/': Device or resource busy"),
             "talks-binary" => return send_bytes(stream, b"\xff\xfe\xfd\n"),
-            "ends-after-a-long-answer" => {
-                for seq in 0..5000 {
-                    let text = "one of many".to_owned();
-                    let message = Message::Kmsg { at: seq, seq, level: 6, text };
-                    send(stream, guest_protocol::encode(&message).unwrap());
-                }
-            }
             _ => {}
         }
         done(stream, id, Reply::Access(Access { path, value: Ok("Linux".to_owned()), started: 1, finished: 2 }));
-        if self.habit == "ends-after-a-long-answer" {
-            exit(0);
+        match self.habit.as_str() {
+            "ends-after-its-answer" => exit(0),
+            "crashes-after-its-answer" => self.crash(),
+            _ => {}
         }
     }
 }
