@@ -16,6 +16,11 @@ use crate::select::Format;
 
 /// What to show.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask list
+  cargo xtask list bugs
+  cargo xtask list cells --format json")]
 pub struct Args {
     /// Just one of the lists
     what: Option<What>,

@@ -30,7 +30,7 @@ pub struct Args {
     /// The kernel
     #[arg(short, long, value_name = "VARIANT")]
     kernel: String,
-    /// The trigger, for scenarios that remove a device
+    /// The trigger, for scenarios that remove a device: device-del, device-del-acpi, yank, sysfs-remove
     #[arg(short, long)]
     trigger: Option<String>,
     /// Which accelerator

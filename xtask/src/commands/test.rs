@@ -9,6 +9,11 @@ use crate::machine;
 
 /// What to test.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask test --setup
+  cargo xtask test -- yank::stock         only tests with this in their names
+  cargo test -p scenarios -- --list       every cell, as a test")]
 pub struct Args {
     /// Install what is missing first.
     #[arg(long)]
