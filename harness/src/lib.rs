@@ -10,6 +10,7 @@ pub mod host;
 pub mod judge;
 pub mod lab;
 pub mod matrix;
+mod order;
 pub mod plan;
 pub mod progress;
 pub mod removal;

@@ -12,11 +12,13 @@ use serde_json::json;
 use crate::accel::Choice;
 use crate::cell::PlannedCell;
 use crate::evidence::{
-    CellDir, CellRecord, CellStart, EvidenceError, JsonlWriter, KernelNote, RunDir, RunInfo, ScenarioNote, VariantNote,
+    CellDir, CellRecord, CellStart, EvidenceError, JsonlWriter, KernelNote, LATEST, RunDir, RunInfo, ScenarioNote,
+    VariantNote,
 };
 use crate::host::{self, Check};
 use crate::judge::{self, Finding};
 use crate::lab::{self, Image, Lab, LabError, Parts};
+use crate::order::Times;
 use crate::progress::{Event, Progress};
 use crate::scale::Scale;
 use crate::scenario::Scenario;
@@ -90,6 +92,8 @@ pub struct Runner {
     qemu: String,
     /// None if every cell is to boot.
     snapshots: Option<Snapshots>,
+    /// From the last run in the same place.
+    times: Times,
 }
 
 impl Runner {
@@ -130,9 +134,10 @@ impl Runner {
             planned: request.cells.clone(),
             ..RunInfo::default()
         };
+        let times = Times::of(&request.out.join(LATEST));
         let run = RunDir::create(&request.out, info)?;
         let snapshots = request.snapshots.then(|| Snapshots::new(lab.cache().clone(), qemu.clone()));
-        Ok(Runner::new(parts, scenarios, run, qemu, snapshots))
+        Ok(Runner { times, ..Runner::new(parts, scenarios, run, qemu, snapshots) })
     }
 
     /// Runs cells made of these parts, with these scenarios, into this folder. `qemu` is what QEMU says of its version;
@@ -144,7 +149,7 @@ impl Runner {
         qemu: String,
         snapshots: Option<Snapshots>,
     ) -> Runner {
-        Runner { parts, scenarios, run, qemu, snapshots }
+        Runner { parts, scenarios, run, qemu, snapshots, times: Times::default() }
     }
 
     /// The folder of the run.
@@ -159,7 +164,8 @@ impl Runner {
     pub async fn run(&self, request: &Request, progress: &dyn Progress) -> Result<(), MatrixError> {
         let jobs = jobs(request.jobs);
         progress.event(Event::Cells { count: request.cells.len(), jobs, evidence: self.folder() });
-        let cells = futures_util::stream::iter(&request.cells).map(|cell| self.cell(cell, progress, None));
+        let cells = self.times.order(&request.cells);
+        let cells = futures_util::stream::iter(cells).map(|cell| self.cell(cell, progress, None));
         let mut cells = cells.buffer_unordered(jobs);
         while let Some(record) = cells.next().await {
             let record = record?;

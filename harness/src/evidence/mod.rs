@@ -25,7 +25,7 @@ pub use cell_dir::{CellDir, CellRecord, CellStart, KernelNote};
 pub use file::{EvidenceError, write_whole};
 pub use jsonl::JsonlWriter;
 pub use read::{Run, RunCell, read_run};
-pub use run_dir::{RunDir, RunInfo, ScenarioNote, VariantNote};
+pub use run_dir::{LATEST, RunDir, RunInfo, ScenarioNote, VariantNote};
 
 #[cfg(test)]
 pub(crate) mod tests;

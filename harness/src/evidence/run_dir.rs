@@ -81,8 +81,8 @@ pub struct RunDir {
 
 /// Where a run is described.
 pub(super) const RUN: &str = "run.json";
-/// The link to the newest run.
-const LATEST: &str = "latest";
+/// The link to the newest run, beside the runs.
+pub const LATEST: &str = "latest";
 
 impl RunDir {
     /// Makes a folder for a run in `out`, which is made if need be, and lets `latest` beside it point to it. Runs that

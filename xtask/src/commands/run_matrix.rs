@@ -11,7 +11,7 @@ use harness::cell::PlannedCell;
 use harness::lab::Lab;
 use harness::matrix::{Request, Runner, command_of};
 use harness::plan::plan;
-use harness::report::{Report, Terminal};
+use harness::report::{Report, Terminal, disagreements};
 use harness::vm::argv;
 
 use super::setup;
@@ -52,6 +52,9 @@ pub struct Args {
     /// Boot every guest, instead of starting from the snapshot of one that has booted
     #[arg(long)]
     no_snapshots: bool,
+    /// Run everything twice, from snapshots and then from boots, and compare the verdicts; exits with 1 if any differ
+    #[arg(long, conflicts_with = "no_snapshots")]
+    verify_snapshots: bool,
     /// Begin no cell after the first that is not as expected
     #[arg(long)]
     fail_fast: bool,
@@ -89,17 +92,43 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let ui = Arc::new(Ui::new(args.verbose));
     let folder = OnceCell::new();
     until_interrupted(&lab, &folder, async {
-        let runner = Runner::prepare(&lab, &scenarios, &request, ui.clone()).await?;
-        let _ = folder.set(runner.folder().to_owned());
-        runner.run(&request, &*ui).await?;
-        let report = Report::of(runner.folder())?;
-        report.write_files()?;
+        let report = carry_out(&lab, &request, &ui, &folder).await?;
+        if args.verify_snapshots {
+            let booted = Request { snapshots: false, ..request.clone() };
+            let booted = carry_out(&lab, &booted, &ui, &OnceCell::new()).await?;
+            return compare(&report, &booted);
+        }
         out::print(&match args.format {
             Format::Human => report.table(Terminal::of_stdout(&std::io::stdout())),
             Format::Json => format!("{:#}", report.results()),
         })?;
         Ok(ExitCode::from(report.exit_code()))
     })
+}
+
+async fn carry_out(lab: &Lab, request: &Request, ui: &Arc<Ui>, folder: &OnceCell<PathBuf>) -> Result<Report> {
+    let runner = Runner::prepare(lab, &scenarios::all(), request, ui.clone()).await?;
+    // Set once for each run: there is no other.
+    let _ = folder.set(runner.folder().to_owned());
+    runner.run(request, &**ui).await?;
+    let report = Report::of(runner.folder())?;
+    report.write_files()?;
+    Ok(report)
+}
+
+/// Whether cells say the same from snapshots as from boots.
+fn compare(restored: &Report, booted: &Report) -> Result<ExitCode> {
+    let differences = disagreements(restored.run(), booted.run());
+    let mut lines: Vec<_> = differences.iter().map(|difference| format!("! {difference}")).collect();
+    let cells = booted.run().cells.len();
+    lines.push(format!(
+        "{cells} cells: {} differ between snapshots ({}) and boots ({})",
+        differences.len(),
+        restored.run().path.display(),
+        booted.run().path.display()
+    ));
+    out::print(&lines.join("\n"))?;
+    Ok(if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show(lab: &Lab, cells: &[PlannedCell], args: &Args) -> Result<ExitCode> {
