@@ -74,6 +74,11 @@ pub fn path_of(argv: &[String], id: &str) -> PathBuf {
     argument.split_once("path=").unwrap().1.replace(",,", ",").into()
 }
 
+fn crash() -> ! {
+    eprintln!("{LAST_WORDS}");
+    abort()
+}
+
 fn connect(argv: &[String], id: &str) -> UnixStream {
     UnixStream::connect(path_of(argv, id)).unwrap()
 }
@@ -94,11 +99,13 @@ fn serve_qmp(habit: &str, stream: UnixStream) {
         let command: Value = serde_json::from_str(&line).unwrap();
         let id = &command["id"];
         match command["execute"].as_str().unwrap() {
-            "quit" if habit == "never-quits" => {}
+            // The latter is about to end by itself.
+            "quit" if ["never-quits", "ends-after-its-answer"].contains(&habit) => {}
             "quit" => {
                 send(&stream, json!({"return": {}, "id": id}));
                 exit(0);
             }
+            "human-monitor-command" if habit == "crashes-on-a-qmp-command" => crash(),
             "human-monitor-command" => {
                 if habit == "sends-an-unknown-event" {
                     let timestamp = json!({"seconds": 1, "microseconds": 2});
@@ -129,16 +136,11 @@ impl Fake {
         exit(1)
     }
 
-    fn crash(&self) -> ! {
-        eprintln!("{LAST_WORDS}");
-        abort()
-    }
-
     fn serve(&self, stream: UnixStream) {
         let version = match self.habit.as_str() {
             "says-nothing" => forever(),
             "is-not-a-guest" => return send(&stream, "grub> "),
-            "crashes-before-hello" => self.crash(),
+            "crashes-before-hello" => crash(),
             "speaks-another-version" => VERSION + 1,
             _ => VERSION,
         };
@@ -157,7 +159,7 @@ impl Fake {
     fn answer(&self, stream: &UnixStream, request: Request, rest: &mut impl BufRead) {
         let Request { id, command } = request;
         let reply = match command {
-            Command::List { .. } if self.habit == "crashes-on-the-first-request" => self.crash(),
+            Command::List { .. } if self.habit == "crashes-on-the-first-request" => crash(),
             Command::List { .. } => Reply::Names(vec!["0000:01:00.0".to_owned()]),
             Command::Read { path } => return self.read(stream, id, path),
             Command::Tasks { .. } => Reply::Tasks(Vec::new()),
@@ -167,7 +169,7 @@ impl Fake {
         if self.habit == "crashes-with-a-request-unread" {
             // The next one's first byte is here, the rest stays unread: the harness gets ECONNRESET, not an end of file.
             let _ = rest.fill_buf();
-            self.crash();
+            crash();
         }
     }
 
@@ -181,7 +183,7 @@ impl Fake {
             "ends" => exit(0),
             "crashes" | "crashes-once" => {
                 fs::write(&self.console, format!("try {}\n", self.start)).unwrap();
-                self.crash()
+                crash()
             }
             "falls-silent" => forever(),
             "talks-nonsense" => return send(stream, "rm: cannot remove '/': Device or resource busy"),
@@ -189,10 +191,8 @@ impl Fake {
             _ => {}
         }
         done(stream, id, Reply::Access(Access { path, value: Ok("Linux".to_owned()), started: 1, finished: 2 }));
-        match self.habit.as_str() {
-            "ends-after-its-answer" => exit(0),
-            "crashes-after-its-answer" => self.crash(),
-            _ => {}
+        if self.habit == "ends-after-its-answer" {
+            exit(0);
         }
     }
 }

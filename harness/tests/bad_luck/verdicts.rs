@@ -57,8 +57,7 @@ const CASES: &[Case] = &[
     case("crashes", "infra", true, ABORTED),
     case("crashes-on-the-first-request", "infra", true, ABORTED),
     case("crashes-with-a-request-unread", "infra", true, ABORTED),
-    // QMP's next command fails: why it did must be told.
-    case("crashes-after-its-answer", "infra", true, ABORTED),
+    case("crashes-on-a-qmp-command", "infra", true, ABORTED),
     late("falls-silent", "infra", &["waited 2s for the end of: read /proc/version"]),
     case("talks-nonsense", "infra", false, &["not a message of protocol version 1", "rm: cannot remove"]),
     case("talks-binary", "infra", false, &["read /proc/version", "no text"]),
