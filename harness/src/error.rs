@@ -45,7 +45,7 @@ impl Error {
     pub fn is_deadline(&self) -> bool {
         match self {
             Error::Wait(error) | Error::Agent(AgentError::Wait(error)) => error.is_deadline(),
-            Error::Qmp(QmpError::Silent { .. }) => true,
+            Error::Qmp(QmpError::Silent { .. } | QmpError::Unanswered { .. }) => true,
             _ => false,
         }
     }

@@ -158,10 +158,16 @@ impl Vm {
             return Err(epitaph.to_string());
         }
         // QEMU answers `quit` and then ends, from its main loop, whatever the guest does.
-        let quit = async { (self.qmp.execute(qapi::qmp::quit {}).await, end.wait().await) };
+        let quit = async {
+            match self.qmp.execute(qapi::qmp::quit {}).await {
+                Ok(_) => Ok(end.wait().await),
+                Err(error) => Err(no_answer(&self.process, &error).await),
+            }
+        };
         match tokio::time::timeout(within, quit).await {
-            Ok((Ok(_), epitaph)) if epitaph.contains("exit status: 0") => Ok(()),
-            Ok((_, epitaph)) => Err(epitaph.to_string()),
+            Ok(Ok(epitaph)) if epitaph.contains("exit status: 0") => Ok(()),
+            Ok(Ok(epitaph)) => Err(epitaph.to_string()),
+            Ok(Err(why)) => Err(why),
             Err(_) => Err(format!("QEMU did not end within {within:?} of `quit`; it was killed")),
         }
     }
@@ -182,7 +188,7 @@ async fn accept(listener: &UnixListener, process: &Process, within: Duration) ->
 async fn greet(stream: UnixStream, record: Recorder, process: &Process, within: Duration) -> Result<Qmp, BootError> {
     match tokio::time::timeout(within, Qmp::open(stream, record, process.end())).await {
         Ok(Ok(qmp)) => Ok(qmp),
-        Ok(Err(error)) => Err(no_greeting(process, &error).await),
+        Ok(Err(error)) => Err(BootError::Qemu(no_answer(process, &error).await)),
         Err(_) => Err(mute(process, "greet on QMP", within)),
     }
 }
@@ -191,11 +197,11 @@ fn mute(process: &Process, what: &str, within: Duration) -> BootError {
     BootError::Mute(process.in_its_words(&format!("QEMU did not {what} within {within:?}")))
 }
 
-/// QEMU did not greet. Mostly that is because it ended, and then its last words say more than a broken connection.
-async fn no_greeting(process: &Process, error: &QmpError) -> BootError {
+/// QEMU did not answer. Mostly that is because it ended, and then its last words say more than a broken connection.
+async fn no_answer(process: &Process, error: &QmpError) -> String {
     match tokio::time::timeout(LAST_WORDS, process.end().wait()).await {
-        Ok(epitaph) => BootError::Qemu(epitaph.to_string()),
-        Err(_) => BootError::Qemu(error.to_string()),
+        Ok(epitaph) => epitaph.to_string(),
+        Err(_) => error.to_string(),
     }
 }
 

@@ -7,6 +7,7 @@ use qapi::futures::{QapiService, QmpStreamTokio};
 use qapi::qmp;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
+use tokio::sync::Mutex;
 
 use super::event_log::{EventLog, WaitError};
 use super::known_events::KnownEvents;
@@ -25,6 +26,9 @@ pub const LAST_WORDS: Duration = Duration::from_secs(5);
 /// A negotiated QMP connection.
 pub struct Qmp {
     service: QapiService<Sink>,
+    /// A command was sent to which no answer has come. Without out-of-band execution the qapi crate cannot tell the
+    /// answers to two commands apart, and panics at the second.
+    unanswered: Mutex<bool>,
     events: EventLog<qmp::Event>,
     reader: tokio::task::JoinHandle<()>,
 }
@@ -47,6 +51,12 @@ pub enum QmpError {
         command: &'static str,
         /// How long was waited.
         within: Duration,
+    },
+    /// It was not sent: QMP is of no use any more.
+    #[error("QMP command {command}: not sent, as an earlier one was not answered")]
+    Unanswered {
+        /// Its name.
+        command: &'static str,
     },
     /// The greeting failed.
     #[error("QMP greeting: {0}")]
@@ -76,7 +86,7 @@ impl Qmp {
         let (service, source) = stream.into_parts();
         let events = EventLog::default();
         let reader = tokio::spawn(read_events(source, events.clone(), end));
-        Ok(Qmp { service, events, reader })
+        Ok(Qmp { service, unanswered: Mutex::new(false), events, reader })
     }
 
     /// The events so far and to come.
@@ -92,10 +102,25 @@ impl Qmp {
     where
         Sink: futures_util::Sink<qapi::Execute<C, u32>, Error = std::io::Error> + Unpin,
     {
-        match tokio::time::timeout(ANSWER, self.service.execute(command)).await {
-            Ok(result) => result.map_err(|source| QmpError::Command { command: C::NAME, source }),
+        match tokio::time::timeout(ANSWER, self.execute_in_turn(command)).await {
+            Ok(result) => result,
             Err(_) => Err(QmpError::Silent { command: C::NAME, within: ANSWER }),
         }
+    }
+
+    async fn execute_in_turn<C: qmp::QmpCommand>(&self, command: C) -> Result<C::Ok, QmpError>
+    where
+        Sink: futures_util::Sink<qapi::Execute<C, u32>, Error = std::io::Error> + Unpin,
+    {
+        let mut unanswered = self.unanswered.lock().await;
+        if *unanswered {
+            return Err(QmpError::Unanswered { command: C::NAME });
+        }
+        // It stays so if this future is dropped before the answer.
+        *unanswered = true;
+        let result = self.service.execute(command).await;
+        *unanswered = matches!(result, Err(qapi::ExecuteError::Io(_)));
+        result.map_err(|source| QmpError::Command { command: C::NAME, source })
     }
 
     /// Executes a command of the human monitor and returns what it prints.

@@ -106,6 +106,7 @@ fn serve_qmp(habit: &str, stream: UnixStream) {
                 exit(0);
             }
             "human-monitor-command" if habit == "crashes-on-a-qmp-command" => crash(),
+            "human-monitor-command" if habit == "never-answers-on-qmp" => {}
             "human-monitor-command" => {
                 if habit == "sends-an-unknown-event" {
                     let timestamp = json!({"seconds": 1, "microseconds": 2});

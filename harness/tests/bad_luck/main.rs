@@ -65,6 +65,16 @@ fn short_scenario() -> Scenario {
     Scenario { run: |guest| Box::pin(read(guest)), ..scenario() }
 }
 
+/// The same, but for a first command whose answer it does not wait for.
+fn impatient_scenario() -> Scenario {
+    Scenario { run: |guest| Box::pin(ask_impatiently(guest)), ..scenario() }
+}
+
+async fn ask_impatiently(guest: &Guest) -> Result<Verdict, harness::error::Error> {
+    let _ = tokio::time::timeout(Duration::from_millis(100), guest.vm().qmp().monitor("info status")).await;
+    ask(guest).await
+}
+
 async fn read(guest: &Guest) -> Result<Verdict, harness::error::Error> {
     guest.read("/proc/version".to_owned()).await?.accessed(guest.prompt()).await?;
     Ok(Verdict::Pass)

@@ -9,7 +9,7 @@ use kernels::FailureKind;
 use libtest_mimic::{Failed, Trial};
 
 use crate::bed::Bed;
-use crate::{fake, scenario, short_scenario, trial};
+use crate::{fake, impatient_scenario, scenario, short_scenario, trial};
 
 /// A habit of QEMU's, and what must be said of it.
 struct Case {
@@ -67,6 +67,7 @@ const CASES: &[Case] = &[
 pub fn trials() -> Vec<Trial> {
     let mut trials: Vec<_> = CASES.iter().map(|case| trial(format!("qemu {}", case.habit), || check(case))).collect();
     trials.push(trial("a qemu that ends after its answer does no harm", ends_after_its_answer));
+    trials.push(trial("a command after one without an answer is an error", unanswered));
     trials.push(trial("a qemu that does not quit is killed", never_quits));
     trials
 }
@@ -99,6 +100,17 @@ async fn judge(bed: &Bed, scenario: &Scenario, scale: Scale) -> Finding {
 async fn ends_after_its_answer() -> Result<(), Failed> {
     let bed = Bed::new("ends-after-its-answer")?;
     passes_although(&judge(&bed, &short_scenario(), Scale::times(1.0)).await, "QEMU ended (exit status: 0)")?;
+    bed.gone().await
+}
+
+/// The qapi crate panics at the next command, and once more on the way out, which would abort the whole run.
+async fn unanswered() -> Result<(), Failed> {
+    let bed = Bed::new("never-answers-on-qmp")?;
+    let finding = judge(&bed, &impatient_scenario(), Scale::times(1.0)).await;
+    let reason = finding.verdict.reason().unwrap_or_default();
+    if finding.verdict.outcome() != "infra" || !finding.retry || !reason.contains("an earlier one was not answered") {
+        return Err(format!("{finding:?}").into());
+    }
     bed.gone().await
 }
 
