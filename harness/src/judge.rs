@@ -56,7 +56,7 @@ pub struct Phases {
 
 /// How long a guest may take to say hello, on a machine with KVM, in seconds. Under TCG it takes 3 to 10 s, and several
 /// times that on a busy host.
-pub const BOOT: f64 = 30.0;
+pub const BOOT: f64 = 20.0;
 
 /// How long QEMU may take to quit, and a guest to say where its stuck tasks are, on a machine with KVM, in seconds.
 const QUIT: f64 = 5.0;
@@ -178,12 +178,19 @@ fn boot_failed(error: &BootError, splats: &[Splat], log: &str) -> (Verdict, bool
     if matches!(error, BootError::Foreign(_)) {
         return (Verdict::Infra(why), false);
     }
-    let last = match log.lines().rev().find(|line| !line.trim().is_empty()) {
+    if matches!(error, BootError::Known(_)) {
+        return (Verdict::BootFailed(why), false);
+    }
+    // A guest that just fell silent may have lost a timer, which the test bed is known to do.
+    (Verdict::BootFailed(format!("{why}; {}", last_words(log))), matches!(error, BootError::Silent(_)))
+}
+
+/// What a guest printed last.
+pub(crate) fn last_words(log: &str) -> String {
+    match log.lines().rev().find(|line| !line.trim().is_empty()) {
         Some(line) => format!("its last line on the console: {}", line.trim()),
         None => "the kernel printed nothing".to_owned(),
-    };
-    // A guest that just fell silent may have lost a timer, which the test bed is known to do.
-    (Verdict::BootFailed(format!("{why}; {last}")), matches!(error, BootError::Silent(_)))
+    }
 }
 
 fn test_bed(splats: &[Splat]) -> Option<&Splat> {
@@ -191,7 +198,7 @@ fn test_bed(splats: &[Splat]) -> Option<&Splat> {
 }
 
 /// The console's log so far. A file that is not there is a guest that printed nothing.
-fn log(console: &Path) -> String {
+pub(crate) fn log(console: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(console).unwrap_or_default()).into_owned()
 }
 
@@ -272,6 +279,7 @@ mod tests {
         assert_eq!(failed(foreign(), panic), ("boot-failed", false));
         assert_eq!(failed(BootError::Mute("no greeting".to_owned()), ""), ("infra", true));
         assert_eq!(failed(BootError::Ended(CRASH.to_owned()), ""), ("infra", true));
+        assert_eq!(failed(BootError::Known("silence".to_owned()), ""), ("boot-failed", false));
         assert_eq!(failed(BootError::Qemu("no such option".to_owned()), ""), ("infra", false));
     }
 }

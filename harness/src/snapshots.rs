@@ -12,6 +12,7 @@ use std::time::Duration;
 use kernels::cache::{Cache, CacheError, Key, KeyMaker};
 use tokio::sync::Mutex;
 
+use crate::judge;
 use crate::vm::argv::{Channels, Machine};
 use crate::vm::{BootError, Recorders, Vm};
 
@@ -28,14 +29,21 @@ const CONSOLE: &str = "console.log";
 pub struct Snapshots {
     cache: Cache,
     qemu: String,
-    /// One lock for each machine: while its first cell boots and saves, the others wait for the snapshot.
-    locks: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// One for each machine. While its first cell boots and saves, the others wait for the snapshot.
+    boots: Mutex<HashMap<String, Arc<Mutex<Silences>>>>,
 }
+
+/// How guests on a machine failed to come up: each time the whole deadline passed, so there is no sense in many times.
+#[derive(Default)]
+struct Silences(Vec<String>);
+
+/// After this many, no other guest is booted on a machine. One may be the test bed's fault.
+const ENOUGH: usize = 2;
 
 impl Snapshots {
     /// Snapshots in a cache, for a version of QEMU.
     pub fn new(cache: Cache, qemu: String) -> Snapshots {
-        Snapshots { cache, qemu, locks: Mutex::default() }
+        Snapshots { cache, qemu, boots: Mutex::default() }
     }
 
     /// A guest on this machine: restored if there is a snapshot, else booted, and saved for those to come.
@@ -47,12 +55,22 @@ impl Snapshots {
         if let Some(vm) = self.restore(&key, &machine, &recorders, within).await {
             return Ok(vm);
         }
-        let lock = self.locks.lock().await.entry(key.as_str().to_owned()).or_default().clone();
-        let _first = lock.lock().await;
+        let boots = self.boots.lock().await.entry(key.as_str().to_owned()).or_default().clone();
+        let mut silences = boots.lock().await;
         if let Some(vm) = self.restore(&key, &machine, &recorders, within).await {
             return Ok(vm);
         }
-        let vm = Vm::boot(machine.clone(), recorders.clone(), within).await?;
+        if silences.0.len() >= ENOUGH {
+            return Err(BootError::Known(silences.0.join("; and again: ")));
+        }
+        let vm = match Vm::boot(machine.clone(), recorders.clone(), within).await {
+            Err(error @ BootError::Silent(_)) => {
+                let last = judge::last_words(&judge::log(&recorders.console));
+                silences.0.push(format!("{error}; {last}"));
+                return Err(error);
+            }
+            booted => booted?,
+        };
         match self.save(&key, &vm, &recorders.console).await {
             Ok(()) => Ok(vm),
             // A guest that stands still is of no use; another one boots, and is not saved.

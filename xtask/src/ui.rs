@@ -121,7 +121,7 @@ impl Progress for Ui {
             }
             Event::Cells { count, jobs, evidence } => {
                 self.say(&format!("{count} cells, {jobs} at a time; evidence in {}", evidence.display()));
-                state.count = count;
+                (state.finished, state.count) = (0, count);
                 state.cells = self.bar(count as u64, "[{bar:30}] {pos}/{len} cells, {elapsed}  {wide_msg}");
             }
             Event::CellStarted { cell } => {

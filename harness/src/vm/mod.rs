@@ -7,6 +7,7 @@ mod known_events;
 pub mod process;
 pub mod qmp;
 pub mod snapshot;
+mod sockets;
 pub mod topology;
 pub mod transcript;
 
@@ -59,6 +60,9 @@ pub enum BootError {
     /// The agent did not say hello in time.
     #[error("the guest did not come up: {0}")]
     Silent(AgentError),
+    /// Guests on the very same machine did not come up, and this one was not even tried.
+    #[error("the guest would not come up: others on this machine did not, {0}")]
+    Known(String),
     /// What came over the agent's channel is not from an agent that this harness can talk to.
     #[error("{0}")]
     Foreign(AgentError),
@@ -81,7 +85,7 @@ impl Connected {
         within: Duration,
     ) -> Result<Connected, BootError> {
         let infra = |error: std::io::Error| BootError::Qemu(format!("cannot make QEMU's sockets: {error}"));
-        let sockets = tempfile::Builder::new().prefix("iov-regress-").tempdir().map_err(infra)?;
+        let sockets = sockets::folder().map_err(infra)?;
         let channels = Channels {
             qmp: sockets.path().join("qmp"),
             agent: sockets.path().join("agent"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use guest_images::Initramfs;
 use harness::accel::Decision;
@@ -11,9 +12,12 @@ use harness::evidence::{RunDir, RunInfo};
 use harness::lab::Parts;
 use harness::matrix::Runner;
 use harness::progress::Silence;
+use harness::snapshots::Snapshots;
 use harness::verdict::Expected;
+use harness::vm::BootError;
 use harness::vm::argv::Accel;
 use kernels::KernelImage;
+use kernels::cache::Cache;
 use libtest_mimic::{Failed, Trial};
 
 use crate::bed::Bed;
@@ -22,6 +26,7 @@ use crate::{fake, scenario, trial};
 /// All of them.
 pub fn trials() -> Vec<Trial> {
     vec![
+        trial("a machine on which guests stay silent is not booted over and over", silent_machine),
         trial("a crash is tried again", || tries("crashes-once", "pass", 1)),
         trial("not for ever", || tries("crashes", "infra", 2)),
         trial("what another try would not change is not tried again", || tries("refuses", "infra", 0)),
@@ -79,5 +84,20 @@ fn parts(bed: &Bed) -> Parts {
         initramfs: Initramfs { path: file(), key: "0".to_owned() },
         decision: Decision::now(Accel::Tcg, "no guest is run"),
         qemu: bed.program(),
+    }
+}
+
+/// The third guest on a machine on which two have said nothing costs no deadline any more.
+async fn silent_machine() -> Result<(), Failed> {
+    let bed = Bed::new("says-nothing")?;
+    let snapshots = Snapshots::new(Cache::at(bed.path().join("cache")), "fake".to_owned());
+    let within = Duration::from_secs(2);
+    let mut errors = Vec::new();
+    for _ in 0..3 {
+        errors.extend(snapshots.start(bed.machine(), bed.recorders(), within).await.err());
+    }
+    match errors.as_slice() {
+        [BootError::Silent(_), BootError::Silent(_), BootError::Known(why)] if why.contains("2s") => Ok(()),
+        errors => Err(format!("{errors:?}").into()),
     }
 }

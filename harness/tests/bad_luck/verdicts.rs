@@ -43,8 +43,8 @@ const CASES: &[Case] = &[
     // Before the guest's first words.
     case("is-missing", "infra", false, &["qemu-that-is-missing: No such file or directory"]),
     case("exits-at-once", "infra", false, &["exit status: 1", fake::LAST_WORDS]),
-    late("never-connects", "infra", &["QEMU did not connect", "within 3s", fake::LAST_WORDS]),
-    late("never-greets", "infra", &["QEMU did not greet", "within 3s"]),
+    late("never-connects", "infra", &["QEMU did not connect", "within 2s", fake::LAST_WORDS]),
+    late("never-greets", "infra", &["QEMU did not greet", "within 2s"]),
     late("says-nothing", "boot-failed", &["the agent's first words", "the kernel printed nothing"]),
     case("speaks-another-version", "infra", false, BOTH_VERSIONS),
     case("is-not-a-guest", "infra", false, &["not a message of protocol version 1", "grub>"]),
