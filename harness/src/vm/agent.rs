@@ -59,6 +59,9 @@ pub enum AgentError {
     },
 }
 
+/// How long a request may take to leave the host. QEMU takes it into its buffers unless the guest has stopped reading.
+const SEND: Duration = Duration::from_secs(30);
+
 /// Who the guest is, from its first words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -110,9 +113,13 @@ impl Agent {
         let what = describe(&command);
         let from = self.messages().position();
         let line = guest_protocol::encode(&Request { id, command }).map_err(|e| AgentError::Send(e.into()))?;
-        let mut write = self.shared.write.lock().await;
-        write.write_all(line.as_bytes()).await.map_err(AgentError::Send)?;
-        write.flush().await.map_err(AgentError::Send)?;
+        let send = async {
+            let mut write = self.shared.write.lock().await;
+            write.write_all(line.as_bytes()).await?;
+            write.flush().await
+        };
+        let late = |_| AgentError::Send(std::io::Error::new(std::io::ErrorKind::TimedOut, "the guest does not read"));
+        tokio::time::timeout(SEND, send).await.map_err(late)?.map_err(AgentError::Send)?;
         Ok(Operation { agent: self.clone(), id, what, from })
     }
 
