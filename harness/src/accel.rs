@@ -104,11 +104,10 @@ fn write(folder: &Path, decision: &Decision) -> Result<(), CacheError> {
 
 /// What the answer depends on: QEMU, the host's kernel and its CPU.
 fn key() -> Key {
-    let qemu = std::process::Command::new(process::program()).arg("--version").output();
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu: String = cpu.lines().take_while(|line| !line.is_empty()).filter(|line| !line.contains("MHz")).collect();
     KeyMaker::new()
-        .with("qemu", qemu.map(|output| output.stdout).unwrap_or_default())
+        .with("qemu", process::banner(&process::program()))
         .with("kernel", fs::read("/proc/version").unwrap_or_default())
         .with("kvm", kvm_modules())
         .with("cpu", cpu)

@@ -165,9 +165,9 @@ fn conclude(ran: Ran, ended: Option<&str>, splats: &[Splat]) -> (Verdict, bool) 
 /// may bring it up.
 fn boot_failed(error: &BootError, splats: &[Splat], log: &str) -> (Verdict, bool) {
     let why = error.to_string();
-    if matches!(error, BootError::Qemu(_) | BootError::Mute(_)) || process::is_crash(&why) {
-        let retry = matches!(error, BootError::Mute(_)) || process::is_crash(&why);
-        return (Verdict::Infra(why), retry);
+    let may_pass = matches!(error, BootError::Mute(_)) || process::is_crash(&why);
+    if may_pass || matches!(error, BootError::Qemu(_)) {
+        return (Verdict::Infra(why), may_pass);
     }
     if let Some(splat) = splats.iter().find(|splat| splat.is_fatal()) {
         return (Verdict::BootFailed(format!("{why}; the kernel said: {}", splat.title)), false);

@@ -188,10 +188,10 @@ impl Runner {
     ) -> Result<CellRecord, MatrixError> {
         let name = cell.id.to_string();
         progress.event(Event::CellStarted { cell: &name });
-        let machine = self.machine(cell);
-        let dir = self.run.cell(&self.start(cell, machine.as_ref().ok()))?;
-        let (finding, retries) = match machine {
-            Ok(machine) => self.carry_out(cell, machine, &dir, progress, echo).await?,
+        let prepared = self.machine(cell);
+        let dir = self.run.cell(&self.start(cell, prepared.as_ref().ok().map(|(_, machine)| machine)))?;
+        let (finding, retries) = match prepared {
+            Ok((scenario, machine)) => self.carry_out(cell, scenario, machine, &dir, progress, echo).await?,
             Err(verdict) => (Finding::of(verdict), Vec::new()),
         };
         let record = record(cell, dir.seconds(), finding, retries);
@@ -205,21 +205,17 @@ impl Runner {
         Ok(record)
     }
 
-    fn scenario(&self, cell: &PlannedCell) -> Option<&Scenario> {
-        self.scenarios.iter().find(|scenario| scenario.name == cell.id.scenario)
-    }
-
-    /// The machine of a cell, or the verdict if there cannot be one.
-    fn machine(&self, cell: &PlannedCell) -> Result<Machine, Verdict> {
+    /// The scenario of a cell and its machine, or the verdict if there cannot be one.
+    fn machine(&self, cell: &PlannedCell) -> Result<(&Scenario, Machine), Verdict> {
         let image: &Image = self
             .parts
             .images
             .get(&cell.id.variant)
             .ok_or_else(|| Verdict::Infra(format!("kernel {} was not prepared", cell.id.variant)))?;
         let image = image.as_ref().map_err(Verdict::clone)?;
-        let scenario = self.scenario(cell);
         let Parts { initramfs, decision, qemu, .. } = &self.parts;
-        machine(qemu.clone(), cell, scenario, decision.accel, image.bzimage.clone(), initramfs.path.clone())
+        let (kernel, initrd) = (image.bzimage.clone(), initramfs.path.clone());
+        machine(qemu.clone(), cell, &self.scenarios, decision.accel, kernel, initrd)
             .ok_or_else(|| Verdict::Infra(format!("{} is not a cell of this harness", cell.id)))
     }
 
@@ -242,15 +238,12 @@ impl Runner {
     async fn carry_out(
         &self,
         cell: &PlannedCell,
+        scenario: &Scenario,
         machine: Machine,
         dir: &CellDir,
         progress: &dyn Progress,
         echo: Option<Recorder>,
     ) -> Result<(Finding, Vec<String>), MatrixError> {
-        let Some(scenario) = self.scenario(cell) else {
-            let verdict = Verdict::Infra(format!("{} is not a cell of this harness", cell.id));
-            return Ok((Finding::of(verdict), Vec::new()));
-        };
         let scale = Scale::of(machine.accel);
         let mut retries = Vec::new();
         loop {
@@ -272,9 +265,7 @@ impl Runner {
             dir.set_aside(retries.len())?;
         }
     }
-}
 
-impl Runner {
     async fn guest(&self, machine: Machine, recorders: Recorders, within: Duration) -> Result<Vm, BootError> {
         match &self.snapshots {
             Some(snapshots) => snapshots.start(machine, recorders, within).await,
@@ -286,25 +277,25 @@ impl Runner {
 /// How often a cell is tried when the test bed keeps it from a verdict.
 const TRIES: usize = 3;
 
-/// The machine of a cell, if the cell is one of this harness's.
-fn machine(
+/// The scenario of a cell and its machine, if the cell is one of this harness's.
+fn machine<'a>(
     qemu: OsString,
     cell: &PlannedCell,
-    scenario: Option<&Scenario>,
+    scenarios: &'a [Scenario],
     accel: Accel,
     kernel: PathBuf,
     initrd: PathBuf,
-) -> Option<Machine> {
+) -> Option<(&'a Scenario, Machine)> {
+    let scenario = scenarios.iter().find(|scenario| scenario.name == cell.id.scenario)?;
     let topology = Topology::named(&cell.id.topology)?;
-    Some(lab::machine(qemu, scenario?, topology, cell.id.trigger, accel, kernel, initrd))
+    Some((scenario, lab::machine(qemu, scenario, topology, cell.id.trigger, accel, kernel, initrd)))
 }
 
 /// The command that a cell would run, with names in place of what has not been built yet.
 pub fn command_of(lab: &Lab, scenarios: &[Scenario], cell: &PlannedCell, accel: Accel) -> Option<Vec<String>> {
     let kernel = lab.find(&cell.id.variant).map(|image| image.bzimage);
     let kernel = kernel.unwrap_or_else(|| format!("{}-bzImage-not-built-yet", cell.id.variant).into());
-    let scenario = scenarios.iter().find(|scenario| scenario.name == cell.id.scenario);
-    let machine = machine(process::program(), cell, scenario, accel, kernel, "initramfs.cpio".into())?;
+    let (_, machine) = machine(process::program(), cell, scenarios, accel, kernel, "initramfs.cpio".into())?;
     Some(shown_argv(&machine))
 }
 
@@ -361,9 +352,7 @@ fn available_mib() -> usize {
 }
 
 fn qemu_version(program: &OsStr) -> String {
-    let output = std::process::Command::new(program).arg("--version").output();
-    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    text.lines().next().unwrap_or("unknown").to_owned()
+    process::banner(program).lines().next().unwrap_or("unknown").to_owned()
 }
 
 #[cfg(test)]

@@ -17,8 +17,6 @@ pub struct Stuck {
     pub task: TaskState,
     /// The function that wanted to wait.
     pub function: String,
-    /// For how long it was seen there, at least.
-    pub seen_for: Duration,
 }
 
 /// What became of something awaited.
@@ -48,7 +46,7 @@ impl Guest {
         mut wait: impl AsyncFnMut(Duration) -> Result<T, AgentError>,
     ) -> Result<Came<T>, Error> {
         let began = tokio::time::Instant::now();
-        let mut before: Option<(TaskState, tokio::time::Instant)> = None;
+        let mut before: Option<TaskState> = None;
         loop {
             let error = match wait(self.seconds(LOOK)).await {
                 Ok(found) => return Ok(Came::Yes(found)),
@@ -60,11 +58,11 @@ impl Guest {
             let tasks = operation.whereabouts(self.prompt()).await?;
             let now = tasks.into_iter().find(|task| task.state == 'D' && stack::function(&task.stack).is_some());
             match (&before, now) {
-                (Some((task, since)), Some(now)) if now.stack == task.stack => {
-                    let function = stack::function(&now.stack).unwrap_or_default().to_owned();
-                    return Ok(Came::Stuck(Stuck { task: now, function, seen_for: since.elapsed() }));
+                (Some(before), Some(task)) if task.stack == before.stack => {
+                    let function = stack::function(&task.stack).unwrap_or_default().to_owned();
+                    return Ok(Came::Stuck(Stuck { task, function }));
                 }
-                (_, now) => before = now.map(|task| (task, tokio::time::Instant::now())),
+                (_, now) => before = now,
             }
             if began.elapsed() > self.seconds(GIVE_UP) {
                 return Err(error);
@@ -84,7 +82,6 @@ impl Guest {
             Err(error) => return Err(error),
         };
         let before = self.agent().tasks(&[], self.prompt()).await?;
-        let since = tokio::time::Instant::now();
         // No event tells that a task goes on being stuck.
         tokio::time::sleep(self.seconds(LOOK)).await;
         let after = self.agent().tasks(&[], self.prompt()).await?;
@@ -92,7 +89,7 @@ impl Guest {
             let same = |other: &&TaskState| other.tid == task.tid && other.stack == task.stack;
             before.iter().find(same)?;
             let function = stack::function(&task.stack)?.to_owned();
-            Some(Stuck { task, function, seen_for: since.elapsed() })
+            Some(Stuck { task, function })
         });
         stuck.map(Came::Stuck).ok_or(error)
     }

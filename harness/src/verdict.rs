@@ -52,11 +52,6 @@ impl Verdict {
         Verdict::Fail(Failure { kind, function: Some(function.to_owned()), summary })
     }
 
-    /// Whether the verdict says something about the kernel.
-    pub fn is_about_the_kernel(&self) -> bool {
-        matches!(self, Verdict::Pass | Verdict::Fail(_))
-    }
-
     /// The explanation that goes with it, if there is one.
     pub fn reason(&self) -> Option<&str> {
         match self {

@@ -43,6 +43,12 @@ pub fn program() -> OsString {
     std::env::var_os("IOV_REGRESS_QEMU").filter(|path| !path.is_empty()).unwrap_or_else(|| "qemu-system-x86_64".into())
 }
 
+/// What a QEMU prints of its version; nothing if it cannot be run.
+pub fn banner(program: &OsStr) -> String {
+    let output = std::process::Command::new(program).arg("--version").output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
 impl Process {
     /// Starts QEMU. It is in a process group of its own, so that a terminal's Ctrl-C reaches the harness alone, and the
     /// kernel kills it when the harness dies (`setpriv` of util-linux sets that up and becomes QEMU).
