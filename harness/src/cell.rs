@@ -26,7 +26,7 @@ pub struct CellId {
 impl CellId {
     /// The trigger's name, or `none`.
     pub fn trigger_name(&self) -> &'static str {
-        self.trigger.map_or("none", Trigger::name)
+        Trigger::name_of(self.trigger)
     }
 
     /// The name of the folder with its evidence: as shown, but with dots between the parts, for the many tools that give

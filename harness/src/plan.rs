@@ -49,8 +49,8 @@ pub fn plan(
     let triggers = Globs::new("trigger", &selection.triggers, known)?;
     let mut cells = Vec::new();
     for scenario in scenarios.iter().filter(|scenario| names.select(scenario.name)) {
-        for trigger in of(scenario) {
-            if !triggers.select(trigger.map_or("none", Trigger::name)) {
+        for trigger in scenario.each_trigger() {
+            if !triggers.select(Trigger::name_of(trigger)) {
                 continue;
             }
             for variant in manifest.variants.iter().filter(|variant| kernels.select(&variant.name)) {
@@ -69,14 +69,6 @@ pub fn plan(
         }
     }
     if cells.is_empty() { Err(PlanError::Nothing) } else { Ok(cells) }
-}
-
-/// A scenario's triggers; the absence of any counts as one.
-fn of(scenario: &Scenario) -> Vec<Option<Trigger>> {
-    match scenario.triggers {
-        [] => vec![None],
-        triggers => triggers.iter().copied().map(Some).collect(),
-    }
 }
 
 /// Globs over names, and over what comes after the last `::` in them.

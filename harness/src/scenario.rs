@@ -32,3 +32,13 @@ pub struct Scenario {
     /// the kernel unless the kernel's own log does.
     pub run: for<'a> fn(&'a Guest) -> Running<'a>,
 }
+
+impl Scenario {
+    /// Its triggers; the absence of any counts as one.
+    pub fn each_trigger(&self) -> Vec<Option<Trigger>> {
+        match self.triggers {
+            [] => vec![None],
+            triggers => triggers.iter().copied().map(Some).collect(),
+        }
+    }
+}

@@ -22,6 +22,11 @@ impl Trigger {
     /// All of them, in the order in which reports show them.
     pub const ALL: [Trigger; 4] = [Trigger::DeviceDel, Trigger::DeviceDelAcpi, Trigger::Yank, Trigger::SysfsRemove];
 
+    /// The name of a cell's trigger; `none` if it has none.
+    pub fn name_of(trigger: Option<Trigger>) -> &'static str {
+        trigger.map_or("none", Trigger::name)
+    }
+
     /// Its name on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {

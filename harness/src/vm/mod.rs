@@ -39,7 +39,6 @@ pub struct Vm {
     machine: Machine,
     qmp: Qmp,
     agent: Agent,
-    hello: Hello,
     process: Process,
     // Dropped last: QEMU's sockets are in it.
     _sockets: TempDir,
@@ -107,16 +106,16 @@ impl Connected {
     /// The guest with its first words, or what their lack means.
     fn heard(self, hello: Result<Hello, AgentError>) -> Result<Vm, BootError> {
         match hello {
-            Ok(hello) => Ok(self.with(hello)),
+            Ok(_) => Ok(self.into_vm()),
             Err(AgentError::Wait(error)) if error.is_deadline() => Err(BootError::Silent(error.into())),
             Err(error) if self.process.end().now().is_some() => Err(BootError::Ended(error.to_string())),
             Err(error) => Err(BootError::Foreign(error)),
         }
     }
 
-    fn with(self, hello: Hello) -> Vm {
+    fn into_vm(self) -> Vm {
         let Connected { machine, qmp, agent, process, sockets } = self;
-        Vm { machine, qmp, agent, hello, process, _sockets: sockets }
+        Vm { machine, qmp, agent, process, _sockets: sockets }
     }
 }
 
@@ -145,11 +144,6 @@ impl Vm {
     /// The agent.
     pub fn agent(&self) -> &Agent {
         &self.agent
-    }
-
-    /// What the agent said of itself.
-    pub fn hello(&self) -> &Hello {
-        &self.hello
     }
 
     /// Stops QEMU without asking the guest, and waits until it has gone.

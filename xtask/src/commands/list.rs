@@ -8,6 +8,7 @@ use harness::cell::{CellId, PlannedCell};
 use harness::lab::Lab;
 use harness::plan::{Selection, plan};
 use harness::scenario::Scenario;
+use harness::trigger::Trigger;
 use kernels::{Bug, Manifest, Variant};
 use serde_json::{Map, Value, json};
 
@@ -86,10 +87,7 @@ fn kernels(manifest: &Manifest) -> Vec<Shown> {
 
 fn scenario(scenario: &Scenario) -> Shown {
     let Scenario { name, about, detects, topology, .. } = scenario;
-    let triggers = match scenario.triggers {
-        [] => vec!["none"],
-        triggers => triggers.iter().map(|trigger| trigger.name()).collect(),
-    };
+    let triggers: Vec<_> = scenario.each_trigger().into_iter().map(Trigger::name_of).collect();
     let text =
         format!("  {name}\n      {about}\n      detects: {}; triggers: {}", detects.join(", "), triggers.join(", "));
     (text, json!({"name": name, "about": about, "detects": detects, "topology": topology, "triggers": triggers}))
