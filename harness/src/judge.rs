@@ -16,6 +16,7 @@ use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::{Failure, Verdict};
 use crate::vm::process;
+use crate::vm::steps::Steps;
 use crate::vm::{BootError, Vm};
 
 /// What a cell found.
@@ -46,8 +47,12 @@ impl Finding {
 /// Where the time of a cell went, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Phases {
-    /// From starting QEMU to the agent's words, and maybe waiting for a snapshot before.
+    /// Until the agent's words: the steps below, before them maybe the wait for another cell that takes the snapshot, and
+    /// after them the taking of one.
     pub boot: f64,
+    /// The steps of the guest's start; none if it did not come up.
+    #[serde(flatten)]
+    pub steps: Steps,
     /// The scenario and its proofs.
     pub scenario: f64,
     /// Ending QEMU and reading its log.
@@ -82,6 +87,8 @@ pub async fn run(
             return Finding { splats, phases, retry, ..Finding::of(verdict) };
         }
     };
+
+    phases.steps = vm.steps();
 
     let began = Instant::now();
     let (ran, notes, proofs, vm) = run_in(scenario, trigger, vm, scale).await;

@@ -8,11 +8,12 @@ pub mod process;
 pub mod qmp;
 pub mod snapshot;
 mod sockets;
+pub mod steps;
 pub mod topology;
 pub mod transcript;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
@@ -21,6 +22,7 @@ use agent::{Agent, AgentError, Hello};
 use argv::{Channels, Machine};
 use process::Process;
 use qmp::{LAST_WORDS, Qmp, QmpError};
+use steps::Steps;
 use transcript::Recorder;
 
 /// Where the channels of a guest are written down.
@@ -40,6 +42,7 @@ pub struct Vm {
     qmp: Qmp,
     agent: Agent,
     process: Process,
+    steps: Steps,
     // Dropped last: QEMU's sockets are in it.
     _sockets: TempDir,
 }
@@ -74,6 +77,9 @@ struct Connected {
     agent: Agent,
     process: Process,
     sockets: TempDir,
+    /// When QEMU's process was started.
+    began: Instant,
+    steps: Steps,
 }
 
 impl Connected {
@@ -95,12 +101,19 @@ impl Connected {
         let agent = UnixListener::bind(&channels.agent).map_err(infra)?;
         let mut argv = machine.argv(&channels);
         argv.extend(more.iter().map(|&word| word.to_owned()));
+        let began = Instant::now();
         let process = Process::start(&machine.qemu, &argv).map_err(|e| BootError::Qemu(e.to_string()))?;
         let qmp = accept(&qmp, &process, within).await?;
         let agent = accept(&agent, &process, within).await?;
         let agent = Agent::open(agent, recorders.agent, process.end());
         let qmp = greet(qmp, recorders.qmp, &process, within).await?;
-        Ok(Connected { machine, qmp, agent, process, sockets })
+        let steps = Steps { qemu: Some(began.elapsed().as_secs_f64()), ..Steps::default() };
+        Ok(Connected { machine, qmp, agent, process, sockets, began, steps })
+    }
+
+    /// The time since the last step of its start, in seconds.
+    fn since_last_step(&self) -> f64 {
+        self.began.elapsed().as_secs_f64() - self.steps.total()
     }
 
     /// The guest with its first words, or what their lack means.
@@ -114,8 +127,8 @@ impl Connected {
     }
 
     fn into_vm(self) -> Vm {
-        let Connected { machine, qmp, agent, process, sockets } = self;
-        Vm { machine, qmp, agent, process, _sockets: sockets }
+        let Connected { machine, qmp, agent, process, sockets, steps, began: _ } = self;
+        Vm { machine, qmp, agent, process, steps, _sockets: sockets }
     }
 }
 
@@ -126,9 +139,19 @@ impl Vm {
     /// # Errors
     /// [`BootError`].
     pub async fn boot(machine: Machine, recorders: Recorders, within: Duration) -> Result<Vm, BootError> {
-        let connected = Connected::start(machine, recorders, &[], within).await?;
-        let hello = connected.agent.hello(within).await;
+        let console = recorders.console.clone();
+        let mut connected = Connected::start(machine, recorders, &[], within).await?;
+        let hello = connected.agent.hello(within);
+        let (hello, spoke) = steps::with_first_byte(&console, connected.began, hello).await;
+        let kernel = spoke.map(|spoke| spoke - connected.steps.total());
+        connected.steps.kernel = kernel;
+        connected.steps.agent = Some(connected.since_last_step());
         connected.heard(hello)
+    }
+
+    /// How long each step of its start took.
+    pub fn steps(&self) -> Steps {
+        self.steps
     }
 
     /// What the guest is made of.

@@ -60,13 +60,14 @@ impl Vm {
         file: &Path,
         within: Duration,
     ) -> Result<Vm, BootError> {
-        let connected = Connected::start(machine, recorders, &["-incoming", "defer"], within).await?;
+        let mut connected = Connected::start(machine, recorders, &["-incoming", "defer"], within).await?;
         incoming(&connected.qmp, file).await.map_err(|error| BootError::Qemu(error.to_string()))?;
         let hello = async {
             connected.agent.call(Command::Hello, within).await?;
             connected.agent.hello(within).await
         };
         let hello = hello.await;
+        connected.steps.restore = Some(connected.since_last_step());
         connected.heard(hello)
     }
 }
