@@ -64,8 +64,12 @@ impl Lab {
     /// # Errors
     /// A manifest that is wrong, or no place for the cache.
     pub fn open() -> Result<Lab, LabError> {
-        let (manifest, cache) = (Manifest::of_project()?, Cache::of_user()?);
-        Ok(Lab { builder: Arc::new(Builder::new(manifest, cache.clone())), cache, cancel: CancelToken::new() })
+        Ok(Lab::of(Manifest::of_project()?, Cache::of_user()?))
+    }
+
+    /// Other kernels, or another cache.
+    pub fn of(manifest: Manifest, cache: Cache) -> Lab {
+        Lab { builder: Arc::new(Builder::new(manifest, cache.clone())), cache, cancel: CancelToken::new() }
     }
 
     /// The kernels that are known.

@@ -351,7 +351,8 @@ fn available_mib() -> usize {
     kib.map_or(usize::MAX, |kib| kib / 1024)
 }
 
-fn qemu_version(program: &OsStr) -> String {
+/// What QEMU says of its version.
+pub fn qemu_version(program: &OsStr) -> String {
     process::banner(program).lines().next().unwrap_or("unknown").to_owned()
 }
 

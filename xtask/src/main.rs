@@ -40,6 +40,8 @@ enum Command {
     Setup(commands::setup::Args),
     /// Remove from the cache what was not used for a while.
     Gc(commands::gc::Args),
+    /// Measure the harness itself: boots, runs, builds, leaks.
+    Bench(commands::bench::Args),
     /// Run all tests: those of the harness, and every cell as one.
     Test(commands::test::Args),
 }
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Setup(args) => commands::setup::run(args),
         Command::Gc(args) => commands::gc::run(args),
+        Command::Bench(args) => commands::bench::run(args),
         Command::Test(args) => commands::test::run(args),
     };
     result.unwrap_or_else(|error| {

@@ -7,7 +7,7 @@ mod known_events;
 pub mod process;
 pub mod qmp;
 pub mod snapshot;
-mod sockets;
+pub(crate) mod sockets;
 pub mod steps;
 pub mod topology;
 pub mod transcript;

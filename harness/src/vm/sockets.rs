@@ -10,6 +10,11 @@ use tempfile::TempDir;
 /// What the names of these folders begin with; the harness's process id and a random part follow.
 const PREFIX: &str = "iov-regress-";
 
+/// What the names of this process's folders begin with.
+pub fn prefix() -> String {
+    format!("{PREFIX}{}-", std::process::id())
+}
+
 /// Makes one. The first time in a process, removes those of harnesses that were killed and could not do so.
 ///
 /// # Errors
@@ -18,7 +23,7 @@ pub fn folder() -> io::Result<TempDir> {
     static SWEEP: Once = Once::new();
     let folder = std::env::temp_dir();
     SWEEP.call_once(|| sweep(&folder));
-    tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir_in(folder)
+    tempfile::Builder::new().prefix(&prefix()).tempdir_in(folder)
 }
 
 /// What cannot be removed is somebody else's, and stays.

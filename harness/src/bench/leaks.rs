@@ -1,0 +1,181 @@
+//! Whether cells leave anything behind in the process that runs them, or outside of it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::{Measurement, Unit};
+use crate::progress::{Event, Progress};
+use crate::vm::sockets;
+
+/// How much this process's memory may grow between a quarter of the cells and all of them, in KiB. A log that stays for
+/// each cell shows: the console of one is some 20 KiB, what its agent says as much again.
+const GROWTH_KIB: u64 = 8 * 1024;
+
+/// How long processes that were killed may take to go.
+const SETTLE: Duration = Duration::from_secs(20);
+
+/// What a run could leave behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// Processes whose command line names a folder of this harness's sockets, and children of this process: `PID
+    /// command`. Those that ended and were not waited for count too.
+    pub processes: BTreeSet<String>,
+    /// Folders of sockets.
+    pub sockets: BTreeSet<String>,
+    /// Mounts that this process sees, by mount point.
+    pub mounts: BTreeSet<String>,
+    /// Files, sockets and pipes that this process has open.
+    pub descriptors: usize,
+}
+
+impl Traces {
+    /// What there is now.
+    pub fn now() -> Traces {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Traces {
+            processes: names("/proc".as_ref()).filter_map(|pid| ours(&pid)).collect(),
+            sockets: names(&std::env::temp_dir()).filter(|name| name.starts_with(&sockets::prefix())).collect(),
+            mounts: mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect(),
+            // One of them is the folder that is being listed; it is so each time.
+            descriptors: names("/proc/self/fd".as_ref()).count(),
+        }
+    }
+
+    /// What is here and was not in `before`, one line each.
+    pub fn beyond(&self, before: &Traces) -> Vec<String> {
+        let new = |kind: &str, now: &BTreeSet<String>, then: &BTreeSet<String>| -> Vec<String> {
+            now.difference(then).map(|name| format!("{kind}: {name}")).collect()
+        };
+        let mut lines = new("process", &self.processes, &before.processes);
+        lines.extend(new("sockets", &self.sockets, &before.sockets));
+        lines.extend(new("mount", &self.mounts, &before.mounts));
+        if self.descriptors > before.descriptors {
+            lines.push(format!("open files: {}, and {} before", self.descriptors, before.descriptors));
+        }
+        lines
+    }
+
+    /// What is left of what was not in `before`, once processes that are ending had their time.
+    pub async fn left(before: &Traces) -> Vec<String> {
+        let began = Instant::now();
+        loop {
+            let left = Traces::now().beyond(before);
+            if left.is_empty() || began.elapsed() > SETTLE {
+                return left;
+            }
+            // No event tells of the end of a process that is not one's own child.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn names(folder: &Path) -> impl Iterator<Item = String> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+/// A process, if it is a child of this one or has one of our sockets.
+fn ours(pid: &str) -> Option<String> {
+    let folder = Path::new("/proc").join(pid);
+    pid.parse::<u32>().ok()?;
+    let stat = fs::read_to_string(folder.join("stat")).ok()?;
+    let (name, rest) = stat.rsplit_once(')')?;
+    let parent = rest.split_whitespace().nth(1)?;
+    let command = fs::read(folder.join("cmdline")).unwrap_or_default();
+    let has_socket = String::from_utf8_lossy(&command).contains(&sockets::prefix());
+    (parent == std::process::id().to_string() || has_socket).then(|| format!("{name})"))
+}
+
+/// Memory of this process that is in use, in KiB (`VmRSS`, proc_pid_status(5)).
+fn memory_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Passes on a run's progress, and looks at this process's memory on the way.
+pub struct Watch<'a> {
+    inner: &'a dyn Progress,
+    quarter: usize,
+    finished: AtomicUsize,
+    early_kib: Mutex<Option<u64>>,
+}
+
+impl Watch<'_> {
+    /// Watches a run of this many cells.
+    pub fn new(inner: &dyn Progress, cells: usize) -> Watch<'_> {
+        Watch { inner, quarter: cells.div_ceil(4), finished: AtomicUsize::new(0), early_kib: Mutex::default() }
+    }
+
+    /// What a run left behind, one line each, after all its cells; figures go into the measurement.
+    pub async fn conclude(&self, before: &Traces, measurement: &mut Measurement) -> Vec<String> {
+        let mut left = Traces::left(before).await;
+        let (finished, late) = (self.finished.load(Ordering::Relaxed), memory_kib());
+        let early = self.early_kib.lock().ok().and_then(|early| *early).unwrap_or(late);
+        measurement.add("cells", finished as f64, Unit::Count);
+        measurement.add("memory after a quarter of them", early as f64 / 1024.0, Unit::Mebibytes);
+        measurement.add("memory after all", late as f64 / 1024.0, Unit::Mebibytes);
+        if late > early + GROWTH_KIB {
+            left.push(format!("memory: {late} KiB after all cells, {early} KiB after a quarter of them"));
+        }
+        measurement.add("things left behind", left.len() as f64, Unit::Count);
+        left
+    }
+}
+
+impl Progress for Watch<'_> {
+    fn event(&self, event: Event<'_>) {
+        if matches!(event, Event::CellFinished { .. })
+            && self.finished.fetch_add(1, Ordering::Relaxed) + 1 == self.quarter
+            && let Ok(mut early) = self.early_kib.lock()
+        {
+            *early = Some(memory_kib());
+        }
+        self.inner.event(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Silence;
+    use crate::verdict::Verdict;
+
+    #[test]
+    fn what_is_left_is_seen() {
+        let before = Traces::now();
+        let folder = sockets::folder().unwrap();
+        // More than other tests open and close meanwhile.
+        let files: Vec<_> = (0..200).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let now = Traces { mounts: ["/left".to_owned()].into(), ..Traces::now() };
+        let left = now.beyond(&Traces { mounts: BTreeSet::new(), ..before }).join("\n");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop((folder, files));
+        for part in ["(sleep)", "sockets: iov-regress-", "mount: /left", "open files: "] {
+            assert!(left.contains(part), "no {part} in: {left}");
+        }
+        assert!(now.beyond(&now).is_empty());
+    }
+
+    #[tokio::test]
+    async fn memory_that_grows_is_told() {
+        let mut measurement = Measurement { setup: Vec::new(), figures: Vec::new() };
+        let watch = Watch::new(&Silence, 4);
+        for _ in 0..4 {
+            let (verdict, took) = (&Verdict::Pass, Duration::ZERO);
+            watch.event(Event::CellFinished { cell: "c", verdict, as_expected: true, took });
+        }
+        let early = watch.early_kib.lock().unwrap().unwrap();
+        assert!(early > 0);
+        *watch.early_kib.lock().unwrap() = Some(0);
+        // Everything that this process has now was there before, but for other tests' doings.
+        let before = Traces { descriptors: usize::MAX, ..Traces::now() };
+        let left = watch.conclude(&before, &mut measurement).await;
+        assert!(left.iter().any(|line| line.starts_with("memory: ")), "{left:?}");
+    }
+}

@@ -1,0 +1,315 @@
+//! `cargo xtask bench`: how fast the harness is, as ratios of what was measured in one run.
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+use std::process::{Command as Program, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::bench::leaks::{Traces, Watch};
+use harness::bench::starts::{self, Starter};
+use harness::bench::vng::{self, Vng};
+use harness::bench::{Measurement, builds, matrix};
+use harness::evidence::{LATEST, read_run};
+use harness::lab::{self, Lab};
+use harness::matrix::{Request, Runner, qemu_version};
+use harness::plan::{Selection, plan};
+use harness::progress::Silence;
+use harness::report::Report;
+use harness::vm::topology::Topology;
+
+use crate::interrupt::until_interrupted;
+use crate::machine::workspace;
+use crate::out;
+use crate::select::{Accel, Format, Which};
+use crate::ui::Ui;
+
+/// What to measure.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Figures are for one machine; only their ratios say anything about another. docs/speed.md tells what to expect, and what
+was measured. Nothing fails for being slow; `leaks` fails if anything is left behind.")]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+    /// How to print the figures
+    #[arg(long, value_enum, default_value_t, global = true)]
+    format: Format,
+    /// Which accelerator
+    #[arg(long, value_enum, default_value_t, global = true)]
+    accel: Accel,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Cold boots and starts from snapshots, by turns, and their steps
+    Boot {
+        /// How many of each
+        #[arg(short = 'n', long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+        count: u16,
+        #[command(flatten)]
+        machine: OnMachine,
+    },
+    /// A run: its wall time over its scenarios', and what a cell takes outside its scenario over a cold boot
+    Matrix {
+        /// The folder of a finished run
+        #[arg(value_name = "DIR", conflicts_with = "run")]
+        folder: Option<PathBuf>,
+        /// Run the whole matrix first, and time the command. Twice: the first run brings kernels and snapshots into the
+        /// cache
+        #[arg(long)]
+        run: bool,
+        /// Boot this many guests afterwards, to compare with; with none, boots in the run itself are taken
+        #[arg(long, default_value_t = 3)]
+        boots: u16,
+        #[command(flatten)]
+        machine: OnMachine,
+    },
+    /// Builds kernels from nothing: takes minutes, and 2 GB of disk until it is done
+    Builds {
+        /// Kernels of one base, the unchanged one first [default: all]
+        #[arg(long, value_name = "VARIANT", value_delimiter = ',')]
+        kernels: Vec<String>,
+    },
+    /// Cold boots beside virtme-ng's, by turns, of one kernel that both can boot; it is built if need be
+    Vng {
+        /// How many of each
+        #[arg(short = 'n', long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+        count: u16,
+        /// virtme-ng's `vng`
+        #[arg(long, value_name = "PATH", default_value = "vng")]
+        vng: PathBuf,
+        /// Boot this bzImage, which has all that both need, and build none
+        #[arg(long, value_name = "BZIMAGE")]
+        kernel: Option<PathBuf>,
+    },
+    /// Run many cells, and fail (1) if they leave processes, sockets, mounts, open files or memory behind
+    Leaks {
+        /// How many
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(4..))]
+        cells: u16,
+        /// Cells at a time [default: as many as cores and memory allow]
+        #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+        jobs: Option<u16>,
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+/// Whose machine is measured.
+#[derive(clap::Args)]
+struct OnMachine {
+    /// The kernel
+    #[arg(long, value_name = "VARIANT", default_value = "stock")]
+    kernel: String,
+    /// The scenario whose hardware and command line the guest has
+    #[arg(long, default_value = "owner_rescans_on_removal")]
+    scenario: String,
+    /// Its trigger
+    #[arg(long, default_value = "yank")]
+    trigger: String,
+}
+
+/// How long a run of virtme-ng may take. It says nothing while it boots.
+const VNG: Duration = Duration::from_secs(300);
+
+/// Measures, and prints.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let lab = match &args.what {
+        What::Vng { .. } => {
+            let project = Lab::open()?;
+            Lab::of(vng::with_kernel(project.manifest().clone()), project.cache().clone())
+        }
+        _ => Lab::open()?,
+    };
+    let ui = Arc::new(Ui::new(false));
+    let mut measurement = Measurement::begin();
+    let folder = OnceCell::new();
+    until_interrupted(&lab, &folder, async {
+        let left = match args.what {
+            What::Boot { count, machine } => {
+                let starter = starter(&lab, &machine, args.accel, &ui, &mut measurement).await?;
+                starts::measure(&starter, count.into(), &mut measurement).await.map(|()| Vec::new())?
+            }
+            What::Matrix { folder, run, boots, machine } => {
+                let wall = if run { Some(time_matrix(args.accel)?) } else { None };
+                let folder = folder.unwrap_or_else(|| workspace().join("target/runs").join(LATEST));
+                let cold = cold_boot(&lab, &machine, boots, args.accel, &ui, &mut measurement).await?;
+                matrix::measure(&read_run(&folder)?, wall, cold, &mut measurement);
+                Vec::new()
+            }
+            What::Builds { kernels } => {
+                time_builds(&lab, kernels, &ui, &mut measurement).await?;
+                Vec::new()
+            }
+            What::Vng { count, vng, kernel } => {
+                beside_vng(&lab, vng, kernel, count, args.accel, &ui, &mut measurement).await?;
+                Vec::new()
+            }
+            What::Leaks { cells, jobs, which } => {
+                let request = request(&lab, cells, jobs, which, args.accel)?;
+                leaks(&lab, &request, &ui, &folder, &mut measurement).await?
+            }
+        };
+        out::print(&match args.format {
+            Format::Human => measurement.table(),
+            Format::Json => serde_json::to_string_pretty(&measurement)?,
+        })?;
+        left.iter().for_each(|line| eprintln!("left behind: {line}"));
+        Ok(if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+/// Guests on the machine of a cell.
+async fn starter(
+    lab: &Lab,
+    which: &OnMachine,
+    accel: Accel,
+    ui: &Arc<Ui>,
+    measurement: &mut Measurement,
+) -> Result<Starter> {
+    let selection = Selection {
+        kernels: vec![which.kernel.clone()],
+        scenarios: vec![which.scenario.clone()],
+        triggers: vec![which.trigger.clone()],
+    };
+    let scenarios = scenarios::all();
+    let cells = plan(lab.manifest(), &scenarios, &selection, 1)?;
+    let cell = &cells.first().context("no such cell")?.id;
+    let parts = lab.prepare(std::slice::from_ref(&cell.variant), accel.into(), ui.clone()).await?;
+    let image = parts.images.get(&cell.variant).context("the kernel was not built")?;
+    let image = image.as_ref().map_err(|verdict| anyhow::anyhow!("{}", verdict.reason().unwrap_or_default()))?;
+    let scenario = scenarios.iter().find(|scenario| scenario.name == cell.scenario).context("no such scenario")?;
+    let topology = Topology::named(&cell.topology).context("no such topology")?;
+    let kernel = image.bzimage.clone();
+    let accel = parts.decision.accel;
+    let version = qemu_version(&parts.qemu);
+    measurement.setup.push(format!("ours: the machine of {cell}, {}, {version}", accel.name()));
+    let machine = lab::machine(parts.qemu, scenario, topology, cell.trigger, accel, kernel, parts.initramfs.path);
+    Ok(Starter::new(machine, version)?)
+}
+
+/// The median of some cold boots, in seconds.
+async fn cold_boot(
+    lab: &Lab,
+    which: &OnMachine,
+    boots: u16,
+    accel: Accel,
+    ui: &Arc<Ui>,
+    measurement: &mut Measurement,
+) -> Result<Option<f64>> {
+    if boots == 0 {
+        return Ok(None);
+    }
+    let starter = starter(lab, which, accel, ui, measurement).await?;
+    let mut seconds = Vec::new();
+    for _ in 0..boots {
+        seconds.push(starter.boot().await?.steps.total());
+    }
+    Ok(harness::bench::median(seconds))
+}
+
+/// Runs the matrix twice with a command of its own, and returns what the second took, in seconds.
+fn time_matrix(accel: Accel) -> Result<f64> {
+    let accel = clap::ValueEnum::to_possible_value(&accel).context("an accelerator without a name")?;
+    let once = || -> Result<f64> {
+        let began = Instant::now();
+        let status = Program::new(std::env::current_exe()?)
+            .args(["run-matrix", "--accel", accel.get_name()])
+            .stdout(Stdio::null())
+            .status()
+            .context("cannot run the matrix")?;
+        ensure!(matches!(status.code(), Some(0 | 1)), "the run came to nothing ({status})");
+        Ok(began.elapsed().as_secs_f64())
+    };
+    once()?;
+    once()
+}
+
+async fn time_builds(lab: &Lab, kernels: Vec<String>, ui: &Arc<Ui>, measurement: &mut Measurement) -> Result<()> {
+    let manifest = lab.manifest().clone();
+    let kernels = match kernels.is_empty() {
+        true => manifest.variants.iter().map(|variant| variant.name.clone()).collect(),
+        false => kernels,
+    };
+    ui.say(&format!("builds {} from nothing: takes minutes; Ctrl-C ends it", kernels.join(", ")));
+    Ok(builds::measure(manifest, lab.cache(), &kernels, ui.clone(), measurement).await?)
+}
+
+async fn beside_vng(
+    lab: &Lab,
+    program: PathBuf,
+    kernel: Option<PathBuf>,
+    count: u16,
+    accel: Accel,
+    ui: &Arc<Ui>,
+    measurement: &mut Measurement,
+) -> Result<()> {
+    let program = program.canonicalize().unwrap_or(program);
+    Vng::look(&program)?;
+    let on = OnMachine {
+        kernel: if kernel.is_some() { "stock" } else { vng::KERNEL }.to_owned(),
+        scenario: "owner_rescans_on_removal".to_owned(),
+        trigger: "yank".to_owned(),
+    };
+    let mut starter = starter(lab, &on, accel, ui, measurement).await?;
+    if let Some(kernel) = kernel {
+        starter.use_kernel(kernel);
+    }
+    let machine = starter.machine();
+    let vng = Vng { program, qemu: machine.qemu.clone(), kernel: machine.kernel.clone(), accel: machine.accel };
+    Ok(vng::measure(&starter, &vng, count.into(), VNG, measurement).await?)
+}
+
+/// A run of this many cells: all that were asked for, as often as it takes.
+fn request(lab: &Lab, count: u16, jobs: Option<u16>, which: Which, accel: Accel) -> Result<Request> {
+    let (scenarios, selection) = (scenarios::all(), Selection::from(which));
+    let once = plan(lab.manifest(), &scenarios, &selection, 1)?.len();
+    let repeats = usize::from(count).div_ceil(once);
+    let mut cells = plan(lab.manifest(), &scenarios, &selection, u32::try_from(repeats)?)?;
+    cells.sort_by_key(|cell| cell.id.repeat);
+    cells.truncate(count.into());
+    Ok(Request {
+        cells,
+        jobs: jobs.map(usize::from),
+        snapshots: true,
+        fail_fast: false,
+        accel: accel.into(),
+        out: workspace().join("target/runs"),
+        command: std::env::args().skip(1).collect(),
+    })
+}
+
+/// Runs cells, and returns what they left behind.
+async fn leaks(
+    lab: &Lab,
+    request: &Request,
+    ui: &Arc<Ui>,
+    folder: &OnceCell<PathBuf>,
+    measurement: &mut Measurement,
+) -> Result<Vec<String>> {
+    let runner = Runner::prepare(lab, &scenarios::all(), request, ui.clone()).await?;
+    let _ = folder.set(runner.folder().to_owned());
+    let (first, others) = request.cells.split_first().context("no cells")?;
+    // What is made once for all cells is made by the first.
+    runner.cell(first, &Silence, None).await?;
+    let before = Traces::now();
+    let others = Request { cells: others.to_vec(), ..request.clone() };
+    let watch = Watch::new(&**ui, others.cells.len());
+    runner.run(&others, &watch).await?;
+    let left = watch.conclude(&before, measurement).await;
+    let report = Report::of(runner.folder())?;
+    report.write_files()?;
+    let counts = report.counts();
+    measurement.setup.push(format!(
+        "{}: {} cells as expected of {}",
+        runner.folder().display(),
+        counts.as_expected,
+        counts.cells
+    ));
+    if report.run().cells.iter().any(|cell| !cell.finished) {
+        bail!("not every cell was run: {}", runner.folder().display());
+    }
+    Ok(left)
+}
