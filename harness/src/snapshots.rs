@@ -1,28 +1,29 @@
-//! Booted guests to start from: each machine boots once, and every later cell on it starts from its snapshot.
+//! Booted guests to start from: each machine boots once, and all cells on it start from its snapshot.
 //!
 //! A snapshot belongs to one QEMU binary and one command line, which names kernel and initramfs by their contents. One that
 //! does not restore is thrown away, and the cell boots.
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kernels::cache::{Cache, CacheError, Key, KeyMaker};
+use kernels::cache::{Cache, Key, KeyMaker, Lock};
 use tokio::sync::Mutex;
 
 use crate::judge;
 use crate::vm::argv::{Channels, Machine};
+use crate::vm::process;
+use crate::vm::snapshot::{self, SnapshotError};
+use crate::vm::transcript::Speaker;
 use crate::vm::{BootError, Recorders, Vm};
 
 /// The shelf of the cache.
 const SHELF: &str = "snapshots";
 /// Changes whenever a snapshot is taken at another point of a guest's life, or laid out in another way.
-const FORMAT: &str = "1";
-/// QEMU's state of the guest, in an entry.
-const STATE: &str = "state";
-/// What the guest had printed by then.
+const FORMAT: &str = "2";
+/// What the guest had printed by then, in an entry.
 const CONSOLE: &str = "console.log";
 
 /// The snapshots of a run.
@@ -30,14 +31,19 @@ pub struct Snapshots {
     cache: Cache,
     qemu: String,
     /// One for each machine. While its first cell boots and saves, the others wait for the snapshot.
-    boots: Mutex<HashMap<String, Arc<Mutex<Silences>>>>,
+    boots: Mutex<HashMap<String, Arc<Mutex<Boots>>>>,
 }
 
-/// How guests on a machine failed to come up: each time the whole deadline passed, so there is no sense in many times.
+/// What is known of guests that were booted on a machine.
 #[derive(Default)]
-struct Silences(Vec<String>);
+struct Boots {
+    /// How they failed to come up: each time the whole deadline passed, so there is no sense in many times.
+    silences: Vec<String>,
+    /// They come up, and cannot be saved.
+    unsaved: bool,
+}
 
-/// After this many, no other guest is booted on a machine. One may be the test bed's fault.
+/// After this many silences, no other guest is booted on a machine. One may be the test bed's fault.
 const ENOUGH: usize = 2;
 
 impl Snapshots {
@@ -46,38 +52,23 @@ impl Snapshots {
         Snapshots { cache, qemu, boots: Mutex::default() }
     }
 
-    /// A guest on this machine: restored if there is a snapshot, else booted, and saved for those to come.
+    /// A guest on this machine: restored, from a snapshot that is made now if there is none. If that cannot be, booted.
     ///
     /// # Errors
-    /// Those of booting. That a guest could not be saved or restored is none: it just boots.
+    /// Those of booting. That a guest could not be saved or restored is none.
     pub async fn start(&self, machine: Machine, recorders: Recorders, within: Duration) -> Result<Vm, BootError> {
         let key = self.key(&machine);
         if let Some(vm) = self.restore(&key, &machine, &recorders, within).await {
             return Ok(vm);
         }
-        let boots = self.boots.lock().await.entry(key.as_str().to_owned()).or_default().clone();
-        let mut silences = boots.lock().await;
-        if let Some(vm) = self.restore(&key, &machine, &recorders, within).await {
-            return Ok(vm);
-        }
-        if silences.0.len() >= ENOUGH {
-            return Err(BootError::Known(silences.0.join("; and again: ")));
-        }
-        let vm = match Vm::boot(machine.clone(), recorders.clone(), within).await {
-            Err(error @ BootError::Silent(_)) => {
-                let last = judge::last_words(&judge::log(&recorders.console));
-                silences.0.push(format!("{error}; {last}"));
-                return Err(error);
-            }
-            booted => booted?,
+        let restored = match self.make_once(&key, &machine, &recorders, within).await? {
+            Made::Now => self.resume(&key, &machine, &recorders, within).await,
+            Made::Before => self.restore(&key, &machine, &recorders, within).await,
+            Made::Not => None,
         };
-        match self.save(&key, &vm, &recorders.console).await {
-            Ok(()) => Ok(vm),
-            // A guest that stands still is of no use; another one boots, and is not saved.
-            Err(_) => {
-                drop(vm);
-                Vm::boot(machine, recorders, within).await
-            }
+        match restored {
+            Some(vm) => Ok(vm),
+            None => Vm::boot(machine, recorders, within).await,
         }
     }
 
@@ -87,32 +78,124 @@ impl Snapshots {
             .with("format", FORMAT)
             .with("protocol", guest_protocol::VERSION.to_le_bytes())
             .with("qemu", &self.qemu)
+            .with("binary", process::identity(&machine.qemu))
             .with("argv", machine.argv(&channels).join("\0"))
             .finish()
     }
 
-    /// The guest from a snapshot, if there is one that restores.
+    /// Makes a snapshot, unless someone else has done so meanwhile.
+    async fn make_once(
+        &self,
+        key: &Key,
+        machine: &Machine,
+        recorders: &Recorders,
+        within: Duration,
+    ) -> Result<Made, BootError> {
+        let boots = self.boots.lock().await.entry(key.as_str().to_owned()).or_default().clone();
+        let mut boots = boots.lock().await;
+        if self.cache.find(SHELF, key).is_some() {
+            return Ok(Made::Before);
+        }
+        if boots.silences.len() >= ENOUGH {
+            return Err(BootError::Known(boots.silences.join("; and again: ")));
+        }
+        let lock = if boots.unsaved { None } else { self.lock(key).await };
+        let Some(lock) = lock else { return Ok(Made::Not) };
+        if self.cache.find(SHELF, key).is_some() {
+            return Ok(Made::Before);
+        }
+        match self.make(key, &lock, machine, recorders, within).await {
+            Ok(()) => Ok(Made::Now),
+            Err(Unmade::Guest(error)) => {
+                if matches!(error, BootError::Silent(_)) {
+                    let last = judge::last_words(&judge::log(&recorders.console));
+                    boots.silences.push(format!("{error}; {last}"));
+                }
+                Err(error)
+            }
+            Err(Unmade::Snapshot) => {
+                boots.unsaved = true;
+                forget(&recorders.console);
+                Ok(Made::Not)
+            }
+        }
+    }
+
+    /// The lock under which a snapshot is made. None in a cache that cannot be written.
+    async fn lock(&self, key: &Key) -> Option<Lock> {
+        let (cache, key) = (self.cache.clone(), key.clone());
+        // It may have to wait for another process that makes this very snapshot.
+        let lock = move || cache.lock_entry(SHELF, &key, || {}).ok();
+        tokio::task::spawn_blocking(lock).await.ok().flatten()
+    }
+
+    /// The guest from a snapshot, if there is one that restores. Its console and transcript begin with the boot.
     async fn restore(&self, key: &Key, machine: &Machine, recorders: &Recorders, within: Duration) -> Option<Vm> {
         let entry = self.cache.find(SHELF, key)?;
-        // The console goes on where the snapshot's left off, so that the cell's log is whole.
         fs::copy(entry.join(CONSOLE), &recorders.console).ok()?;
-        match Vm::restore(machine.clone(), recorders.clone(), &entry.join(STATE), within).await {
+        let said = snapshot::said(&entry).ok()?;
+        said.lines().for_each(|line| (recorders.agent)(Speaker::Guest, line));
+        self.resume(key, machine, recorders, within).await
+    }
+
+    /// The guest from a snapshot whose boot is on the console and in the transcript already.
+    async fn resume(&self, key: &Key, machine: &Machine, recorders: &Recorders, within: Duration) -> Option<Vm> {
+        let entry = self.cache.find(SHELF, key)?;
+        match Vm::restore(machine.clone(), recorders.clone(), &entry, within).await {
             Ok(vm) => Some(vm),
             Err(_) => {
                 self.cache.remove(SHELF, key);
-                // The boot that follows has a console of its own.
-                let _ = fs::remove_file(&recorders.console);
+                forget(&recorders.console);
                 None
             }
         }
     }
 
-    async fn save(&self, key: &Key, vm: &Vm, console: &Path) -> Result<(), String> {
-        let text = |error: CacheError| error.to_string();
-        let aside = self.cache.stage(SHELF, key).map_err(text)?;
-        vm.save(&aside.path().join(STATE)).await.map_err(|error| error.to_string())?;
-        let copy: PathBuf = aside.path().join(CONSOLE);
-        fs::copy(console, &copy).map_err(|error| format!("copy the console to {}: {error}", copy.display()))?;
-        self.cache.put(SHELF, key, aside).map_err(text)
+    async fn make(
+        &self,
+        key: &Key,
+        lock: &Lock,
+        machine: &Machine,
+        recorders: &Recorders,
+        within: Duration,
+    ) -> Result<(), Unmade> {
+        let aside = self.cache.stage(SHELF, key, lock).map_err(|_| Unmade::Snapshot)?;
+        Vm::boot_and_save(machine.clone(), recorders.clone(), aside.path(), within).await?;
+        fs::copy(&recorders.console, aside.path().join(CONSOLE)).map_err(|_| Unmade::Snapshot)?;
+        self.cache.put(SHELF, key, aside).map_err(|_| Unmade::Snapshot)
     }
+}
+
+/// Whether there is a snapshot.
+enum Made {
+    /// It was made for this very cell, whose console and transcript show it.
+    Now,
+    /// Someone else made it.
+    Before,
+    /// It cannot be made.
+    Not,
+}
+
+/// Why there is no snapshot.
+enum Unmade {
+    /// The guest did not come up.
+    Guest(BootError),
+    /// It could not be saved; or its memory's file is why QEMU failed, as on a full disk. It may come up without.
+    Snapshot,
+}
+
+impl From<SnapshotError> for Unmade {
+    fn from(error: SnapshotError) -> Unmade {
+        match error {
+            SnapshotError::Boot(BootError::Qemu(_)) => Unmade::Snapshot,
+            SnapshotError::Boot(BootError::Ended(why)) if process::is_crash(&why) => Unmade::Snapshot,
+            SnapshotError::Boot(error) => Unmade::Guest(error),
+            _ => Unmade::Snapshot,
+        }
+    }
+}
+
+/// Removes a console's file: the boot that follows has one of its own.
+fn forget(console: &Path) {
+    let _ = fs::remove_file(console);
 }

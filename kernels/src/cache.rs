@@ -102,23 +102,34 @@ impl Cache {
         if let Some(path) = self.find(shelf, key) {
             return Ok(path);
         }
-        let _lock = self.lock(&format!("{shelf}-{}", key.as_str()), waiting)?;
+        let lock = self.lock_entry(shelf, key, waiting)?;
         if let Some(path) = self.find(shelf, key) {
             return Ok(path);
         }
-        let aside = self.aside(shelf, key, Sweep::Leftovers)?;
+        let aside = self.stage(shelf, key, &lock)?;
         fill(aside.path())?;
         self.put(shelf, key, aside)?;
         Ok(self.root.join(shelf).join(key.as_str()))
     }
 
-    /// A folder in which an entry can be made, to be handed to [`Cache::put`]; for entries that are made without holding
-    /// a lock. Dropped, it is gone.
+    /// Takes the lock of an entry, under which it is made, as [`Cache::lock`] does.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn stage(&self, shelf: &str, key: &Key) -> Result<TempDir, CacheError> {
-        self.aside(shelf, key, Sweep::Nothing)
+    pub fn lock_entry(&self, shelf: &str, key: &Key, waiting: impl FnOnce()) -> Result<Lock, CacheError> {
+        self.lock(&format!("{shelf}-{}", key.as_str()), waiting)
+    }
+
+    /// A folder in which an entry can be made while its lock is held, to be handed to [`Cache::put`]. Dropped, it is gone.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn stage(&self, shelf: &str, key: &Key, _held: &Lock) -> Result<TempDir, CacheError> {
+        let shelf = self.root.join(shelf);
+        fs::create_dir_all(&shelf).map_err(CacheError::io("create", &shelf))?;
+        let prefix = format!(".new-{}-", key.as_str());
+        sweep(&shelf, &prefix);
+        aside(&shelf, &prefix)
     }
 
     /// Makes a folder the entry of a key. If the entry is there by now, made by someone else, that one stays.
@@ -136,21 +147,13 @@ impl Cache {
         Ok(())
     }
 
-    /// Takes an entry out, if it is there. What others have open of it stays readable to them.
+    /// Takes an entry out, if it is there: at once and as a whole. What others have open of it stays readable to them.
     pub fn remove(&self, shelf: &str, key: &Key) {
-        // One that cannot be removed is found again, and judged again.
-        let _ = fs::remove_dir_all(self.root.join(shelf).join(key.as_str()));
-    }
-
-    fn aside(&self, shelf: &str, key: &Key, leftovers: Sweep) -> Result<TempDir, CacheError> {
         let shelf = self.root.join(shelf);
-        fs::create_dir_all(&shelf).map_err(CacheError::io("create", &shelf))?;
-        let prefix = format!(".new-{}-", key.as_str());
-        if leftovers == Sweep::Leftovers {
-            sweep(&shelf, &prefix);
+        // One that cannot be removed is found again, and judged again.
+        if let Ok(aside) = aside(&shelf, ".old-") {
+            let _ = fs::rename(shelf.join(key.as_str()), aside.path());
         }
-        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(&shelf);
-        folder.map_err(CacheError::io("create a folder in", &shelf))
     }
 
     /// Takes a named lock that all processes with this cache share, waiting for it if need be (`waiting` is called once
@@ -190,13 +193,10 @@ impl Cache {
     }
 }
 
-/// What to do about folders that runs left behind when they were killed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sweep {
-    /// Remove them: the key's lock is held, so nobody is at work on them.
-    Leftovers,
-    /// Leave them alone.
-    Nothing,
+/// A folder of a shelf that is no entry.
+fn aside(shelf: &Path, prefix: &str) -> Result<TempDir, CacheError> {
+    let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(shelf);
+    folder.map_err(CacheError::io("create a folder in", shelf))
 }
 
 /// Removes what runs that were killed have left behind. Whoever is called with a key's prefix holds that key's lock, so
@@ -303,19 +303,21 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_first_with_a_staged_entry_wins() {
+    fn an_entry_is_put_and_taken_out_as_a_whole() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
-        let staged = [cache.stage("things", &key("a")).unwrap(), cache.stage("things", &key("a")).unwrap()];
-        for (number, aside) in staged.into_iter().enumerate() {
+        let lock = cache.lock_entry("things", &key("a"), || {}).unwrap();
+        for number in 0..2 {
+            let aside = cache.stage("things", &key("a"), &lock).unwrap();
             fs::write(aside.path().join("f"), number.to_string()).unwrap();
             cache.put("things", &key("a"), aside).unwrap();
         }
         let entry = cache.find("things", &key("a")).unwrap();
         assert_eq!(fs::read_to_string(entry.join("f")).unwrap(), "0");
-        assert_eq!(fs::read_dir(folder.path().join("things")).unwrap().count(), 1);
+        cache.remove("things", &key("a"));
         cache.remove("things", &key("a"));
         assert!(cache.find("things", &key("a")).is_none());
+        assert_eq!(fs::read_dir(folder.path().join("things")).unwrap().count(), 0);
     }
 
     #[test]

@@ -84,6 +84,11 @@ impl Agent {
         Agent { shared: Arc::new(Shared { write, messages, next_id: AtomicU64::new(1), reader }) }
     }
 
+    /// Numbers operations from here on. A guest must not be given a number twice, also not by two connections.
+    pub(super) fn number_from(&self, first: u64) {
+        self.shared.next_id.store(first, Ordering::Relaxed);
+    }
+
     /// All that the guest said and will say.
     pub fn messages(&self) -> &EventLog<Message> {
         &self.shared.messages

@@ -65,7 +65,7 @@ pub struct Channels {
     pub qmp: PathBuf,
     /// Unix socket for the agent's virtio-serial port.
     pub agent: PathBuf,
-    /// File for the serial console.
+    /// File for the serial console. QEMU adds to what is there.
     pub console: PathBuf,
 }
 
@@ -112,7 +112,12 @@ impl Machine {
         add(&["-global", self.hotplug.global()]);
         add(&["-kernel", &text(&self.kernel), "-initrd", &text(&self.initrd), "-append", &self.command_line()]);
         add(&["-chardev", &format!("socket,id=qmp,path={}", text(&channels.qmp)), "-mon", "chardev=qmp,mode=control"]);
-        add(&["-chardev", &format!("file,id=console,path={}", text(&channels.console)), "-serial", "chardev:console"]);
+        add(&[
+            "-chardev",
+            &format!("file,id=console,append=on,path={}", text(&channels.console)),
+            "-serial",
+            "chardev:console",
+        ]);
         add(&["-device", "intel-iommu,intremap=on"]);
         add(&["-device", "virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3"]);
         add(&["-chardev", &format!("socket,id=agent,path={}", text(&channels.agent))]);
@@ -153,7 +158,7 @@ fn function_arguments(port: &RootPort, number: usize, function: &Function) -> [S
 }
 
 /// A path as QEMU's option parser wants it: a comma is doubled.
-fn text(path: &Path) -> String {
+pub(super) fn text(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }
 

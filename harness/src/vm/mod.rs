@@ -139,8 +139,18 @@ impl Vm {
     /// # Errors
     /// [`BootError`].
     pub async fn boot(machine: Machine, recorders: Recorders, within: Duration) -> Result<Vm, BootError> {
+        Vm::boot_with(&[], machine, recorders, within).await
+    }
+
+    /// Boots with more arguments for QEMU than the machine's own.
+    async fn boot_with(
+        more: &[&str],
+        machine: Machine,
+        recorders: Recorders,
+        within: Duration,
+    ) -> Result<Vm, BootError> {
         let console = recorders.console.clone();
-        let mut connected = Connected::start(machine, recorders, &[], within).await?;
+        let mut connected = Connected::start(machine, recorders, more, within).await?;
         let hello = connected.agent.hello(within);
         let (hello, spoke) = steps::with_first_byte(&console, connected.began, hello).await;
         let kernel = spoke.map(|spoke| spoke - connected.steps.total());

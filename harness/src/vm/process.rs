@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,6 +49,23 @@ pub fn program() -> OsString {
 pub fn banner(program: &OsStr) -> String {
     let output = std::process::Command::new(program).arg("--version").output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
+/// What tells a QEMU from another that prints the same version: where the file is, its size, and when it was changed
+/// (nanoseconds since 1970). Nothing if there is no such file.
+pub fn identity(program: &OsStr) -> String {
+    let paths = match Path::new(program) {
+        path if path.components().count() > 1 => vec![path.to_owned()],
+        name => {
+            std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).map(|dir| dir.join(name)).collect()
+        }
+    };
+    let known = |path: &PathBuf| {
+        let path = path.canonicalize().ok()?;
+        let file = path.metadata().ok().filter(Metadata::is_file)?;
+        Some(format!("{} {} {}.{:09}", path.display(), file.size(), file.mtime(), file.mtime_nsec()))
+    };
+    paths.iter().find_map(known).unwrap_or_default()
 }
 
 impl Process {
@@ -165,6 +184,24 @@ mod tests {
             let status: std::process::ExitStatus = status(raw);
             assert_eq!(is_crash(&end(&status)), crash, "{status}");
         }
+    }
+
+    #[test]
+    fn a_qemu_is_known_by_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        for path in [&one, &other] {
+            std::fs::write(path, "QEMU").unwrap();
+        }
+        let before = identity(one.as_os_str());
+        assert!(before.contains("/one 4 "), "{before}");
+        assert_eq!(identity(one.as_os_str()), before);
+        assert_ne!(identity(other.as_os_str()), before);
+        std::fs::write(&one, "QEMU, newer").unwrap();
+        assert_ne!(identity(one.as_os_str()), before);
+        assert_eq!(identity(folder.path().join("none").as_os_str()), "");
+        // A bare name is looked for on the path.
+        assert!(identity("sh".as_ref()).starts_with('/'));
     }
 
     #[tokio::test]

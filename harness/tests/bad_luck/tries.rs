@@ -27,6 +27,7 @@ use crate::{fake, scenario, trial};
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("a machine on which guests stay silent is not booted over and over", silent_machine),
+        trial("a guest that cannot be saved is booted, and not saved again", unsaved),
         trial("a crash is tried again", || tries("crashes-once", "pass", 1)),
         trial("not for ever", || tries("crashes", "infra", 2)),
         trial("what another try would not change is not tried again", || tries("refuses", "infra", 0)),
@@ -100,4 +101,22 @@ async fn silent_machine() -> Result<(), Failed> {
         [BootError::Silent(_), BootError::Silent(_), BootError::Known(why)] if why.contains("2s") => Ok(()),
         errors => Err(format!("{errors:?}").into()),
     }
+}
+
+/// The fake kernel has no log, so its guest never gets to where it would be saved.
+async fn unsaved() -> Result<(), Failed> {
+    let bed = Bed::new("works")?;
+    let cache = bed.path().join("cache");
+    let snapshots = Snapshots::new(Cache::at(&cache), "fake".to_owned());
+    for starts in [2, 3] {
+        let vm = snapshots.start(bed.machine(), bed.recorders(), Duration::from_secs(2)).await?;
+        drop(vm);
+        bed.gone().await?;
+        let counted = fs::read_to_string(bed.path().join("starts"))?;
+        if counted != starts.to_string() {
+            return Err(format!("QEMU was started {counted} times, not {starts}").into());
+        }
+    }
+    let left = fs::read_dir(cache.join("snapshots"))?.count();
+    if left == 0 { Ok(()) } else { Err(format!("{left} snapshots of a guest that cannot be saved").into()) }
 }
