@@ -1,6 +1,7 @@
 //! Which accelerator to use. `/dev/kvm` may be there, open, and still not run a stock kernel: only a guest that has said
 //! hello under KVM proves it. The answer is remembered for as long as nothing that it depends on changes.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use kernels::cache::{Cache, CacheError, Key, KeyMaker};
 use serde::{Deserialize, Serialize};
 
+use crate::host::Qemu;
 use crate::vm::argv::{Accel, Machine};
 use crate::vm::process;
 use crate::vm::topology::{Hotplug, Topology};
@@ -59,6 +61,7 @@ const SHELF: &str = "accel";
 pub async fn decide(
     choice: Choice,
     cache: &Cache,
+    qemu: &Qemu,
     kernel: &Path,
     initrd: &Path,
     trying: impl FnOnce(),
@@ -71,12 +74,12 @@ pub async fn decide(
     if let Err(error) = fs::File::options().read(true).write(true).open("/dev/kvm") {
         return Ok(Decision::now(Accel::Tcg, format!("/dev/kvm cannot be opened: {error}")));
     }
-    let key = key();
+    let key = key(&qemu.banner);
     if let Some(decision) = remembered(cache, &key) {
         return Ok(decision);
     }
     trying();
-    let decision = match try_kvm(kernel, initrd).await {
+    let decision = match try_kvm(&qemu.binary, kernel, initrd).await {
         Ok(()) => Decision::now(Accel::Kvm, "a guest said hello under KVM"),
         Err(why) => Decision::now(Accel::Tcg, format!("/dev/kvm is there, but under KVM {why}")),
     };
@@ -86,7 +89,7 @@ pub async fn decide(
 
 /// The answer that is remembered for this host, if there is one.
 pub fn last(cache: &Cache) -> Option<Decision> {
-    remembered(cache, &key())
+    remembered(cache, &key(&process::banner(&process::program())))
 }
 
 fn remembered(cache: &Cache, key: &Key) -> Option<Decision> {
@@ -103,11 +106,11 @@ fn write(folder: &Path, decision: &Decision) -> Result<(), CacheError> {
 }
 
 /// What the answer depends on: QEMU, the host's kernel and its CPU.
-fn key() -> Key {
+fn key(banner: &str) -> Key {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu: String = cpu.lines().take_while(|line| !line.is_empty()).filter(|line| !line.contains("MHz")).collect();
     KeyMaker::new()
-        .with("qemu", process::banner(&process::program()))
+        .with("qemu", banner)
         .with("kernel", fs::read("/proc/version").unwrap_or_default())
         .with("kvm", kvm_modules())
         .with("cpu", cpu)
@@ -123,13 +126,13 @@ fn kvm_modules() -> String {
     names.join(" ")
 }
 
-async fn try_kvm(kernel: &Path, initrd: &Path) -> Result<(), String> {
+async fn try_kvm(qemu: &OsStr, kernel: &Path, initrd: &Path) -> Result<(), String> {
     let folder = tempfile::tempdir().map_err(|error| format!("nothing could be tried: {error}"))?;
     let nothing = Arc::new(|_, _: &str| {});
     let recorders =
         Recorders { console: folder.path().join("console.log"), qmp: nothing.clone(), agent: nothing.clone() };
     let machine = Machine {
-        qemu: process::program(),
+        qemu: qemu.to_owned(),
         topology: Topology::igb(),
         hotplug: Hotplug::Native,
         accel: Accel::Kvm,

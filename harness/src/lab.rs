@@ -1,22 +1,21 @@
 //! What all cells of a run share: kernels, the guest image, the accelerator.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use guest_images::{ImageError, Initramfs};
 use kernels::cache::{Cache, CacheError};
 use kernels::{BuildEvent, Builder, CancelToken, KernelImage, Manifest, ManifestError};
 
 use crate::accel::{self, Choice, Decision};
+use crate::host::Qemu;
+use crate::images::{Image, Images};
 use crate::progress::{Event, Progress};
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::Verdict;
 use crate::vm::argv::{Accel, Machine};
-use crate::vm::process;
 use crate::vm::topology::{Hotplug, Topology};
 
 /// Where kernels and images are made, and what is known about them.
@@ -38,18 +37,18 @@ pub enum LabError {
     /// The guest image.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// Not one kernel could be built, through no fault of the kernels.
+    #[error("no kernel could be built, so there is nothing to run:\n{}", .0.join("\n"))]
+    NoKernel(Vec<String>),
     /// The thread that builds died.
     #[error("the build ended without a result: {0}")]
     Thread(String),
 }
 
-/// A kernel, or the verdict of all its cells: build-failed if that is the kernel's own fault, else infra.
-pub type Image = Result<KernelImage, Verdict>;
-
-/// All that guests are made of, built.
+/// All that guests are made of. Kernels may still be on their way.
 pub struct Parts {
-    /// By variant.
-    pub images: BTreeMap<String, Image>,
+    /// The kernels, as they come.
+    pub images: Images,
     /// The initramfs.
     pub initramfs: Initramfs,
     /// The accelerator.
@@ -92,8 +91,8 @@ impl Lab {
         self.builder.find(variant)
     }
 
-    /// Builds what is not built yet: these variants, the guest image; and decides on the accelerator. A kernel that does
-    /// not build is not an error: its cells will say so.
+    /// Builds what is not built yet, and decides on the accelerator. Returns when the guest image and one kernel are there;
+    /// the others come as they are built. A kernel that does not build is not an error: its cells will say so.
     ///
     /// # Errors
     /// [`LabError`].
@@ -101,47 +100,71 @@ impl Lab {
         &self,
         variants: &[String],
         choice: Choice,
+        qemu: &Qemu,
         progress: Arc<dyn Progress>,
     ) -> Result<Parts, LabError> {
-        let (builder, cancel, cache) = (self.builder.clone(), self.cancel.clone(), self.cache.clone());
-        let (wanted, teller) = (variants.to_vec(), progress.clone());
-        let work = move || -> Result<_, LabError> {
-            let initramfs = guest_images::build(&cache, &cancel, |line| teller.event(Event::Image { line }))?;
-            let images = wanted.iter().map(|variant| (variant.clone(), image(&builder, variant, &cancel, &*teller)));
-            Ok((initramfs, images.collect::<BTreeMap<_, _>>()))
-        };
-        let (initramfs, images) =
-            tokio::task::spawn_blocking(work).await.map_err(|error| LabError::Thread(error.to_string()))??;
-        let decision = match images.values().find_map(|image| image.as_ref().ok()) {
-            Some(image) => {
+        let (cache, cancel, teller) = (self.cache.clone(), self.cancel.clone(), progress.clone());
+        let make = move || guest_images::build(&cache, &cancel, |line| teller.event(Event::Image { line }));
+        let initramfs =
+            tokio::task::spawn_blocking(make).await.map_err(|error| LabError::Thread(error.to_string()))??;
+        let images = self.build(variants.to_vec(), progress.clone());
+        let decision = match images.first().await {
+            Ok(image) => {
                 let trying = || progress.event(Event::TryingKvm);
-                accel::decide(choice, &self.cache, &image.bzimage, &initramfs.path, trying).await?
+                accel::decide(choice, &self.cache, qemu, &image.bzimage, &initramfs.path, trying).await?
             }
-            // No guest will run.
-            None => Decision::now(Accel::Tcg, "no kernel was built"),
+            Err(verdicts) => match no_fault_of_theirs(&verdicts) {
+                Some(reasons) => return Err(LabError::NoKernel(reasons)),
+                None => Decision::now(Accel::Tcg, "no kernel was built"),
+            },
         };
         progress.event(Event::Accelerator(&decision));
-        Ok(Parts { images, initramfs, decision, qemu: process::program() })
+        Ok(Parts { images, initramfs, decision, qemu: qemu.binary.clone() })
+    }
+
+    /// Begins to build kernels, one after the other, on a thread of its own. Those that are built already come first.
+    fn build(&self, variants: Vec<String>, progress: Arc<dyn Progress>) -> Images {
+        let (builder, cancel) = (self.builder.clone(), self.cancel.child());
+        let (arrivals, images) = Images::to_come(cancel.clone());
+        let (found, absent): (Vec<_>, Vec<_>) = variants
+            .into_iter()
+            .map(|variant| (builder.find(&variant), variant))
+            .partition(|(image, _)| image.is_some());
+        for (image, variant) in found {
+            image.into_iter().for_each(|image| arrivals.put(&variant, Ok(image)));
+        }
+        if !absent.is_empty() {
+            tokio::task::spawn_blocking(move || {
+                for (_, variant) in absent {
+                    arrivals.put(&variant, image(&builder, &variant, &cancel, &*progress));
+                }
+            });
+        }
+        images
     }
 }
 
 fn image(builder: &Builder, variant: &str, cancel: &CancelToken, progress: &dyn Progress) -> Image {
-    if let Some(image) = builder.find(variant) {
-        return Ok(image);
-    }
-    let began = Instant::now();
     let tell = |event: BuildEvent| progress.event(Event::Build { variant, event });
-    match builder.build(variant, &tell, cancel) {
-        Ok(image) => {
-            progress.event(Event::Built { variant, took: began.elapsed() });
-            Ok(image)
-        }
-        Err(error) => {
-            let why = chain(&error);
+    builder.build(variant, &tell, cancel).map_err(|error| {
+        let why = chain(&error);
+        if !cancel.is_cancelled() {
             progress.event(Event::BuildFailed { variant, why: &why });
-            Err(if error.is_of_the_kernel() { Verdict::BuildFailed(why) } else { Verdict::Infra(why) })
         }
-    }
+        if error.is_of_the_kernel() { Verdict::BuildFailed(why) } else { Verdict::Infra(why) }
+    })
+}
+
+/// Why none of these kernels is there, if nothing is known about any of them.
+fn no_fault_of_theirs(verdicts: &[Verdict]) -> Option<Vec<String>> {
+    let why = |verdict: &Verdict| match verdict {
+        Verdict::Infra(why) => Some(why.clone()),
+        _ => None,
+    };
+    let mut reasons: Vec<_> = verdicts.iter().map(why).collect::<Option<_>>()?;
+    reasons.sort();
+    reasons.dedup();
+    (!reasons.is_empty()).then_some(reasons)
 }
 
 /// An error and its causes on one line.
@@ -166,4 +189,19 @@ pub fn machine(
     };
     let append = scenario.append.iter().map(|&word| word.to_owned()).collect();
     Machine { qemu, topology, hotplug, accel, kernel, initrd, append }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_early_only_if_nothing_is_known_about_any_kernel() {
+        let full = || Verdict::Infra("disk full".to_owned());
+        let broken = || Verdict::BuildFailed("does not compile".to_owned());
+        assert_eq!(no_fault_of_theirs(&[full(), full()]), Some(vec!["disk full".to_owned()]));
+        assert_eq!(no_fault_of_theirs(&[full(), broken()]), None);
+        assert_eq!(no_fault_of_theirs(&[broken()]), None);
+        assert_eq!(no_fault_of_theirs(&[]), None);
+    }
 }

@@ -1,12 +1,13 @@
 //! Running planned cells, several at a time, each leaving its evidence.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde_json::json;
 
 use crate::accel::Choice;
@@ -16,15 +17,17 @@ use crate::evidence::{
     VariantNote,
 };
 use crate::host::{self, Check};
+use crate::images::Image;
 use crate::judge::{self, Finding};
-use crate::lab::{self, Image, Lab, LabError, Parts};
+use crate::lab::{self, Lab, LabError, Parts};
 use crate::order::Times;
 use crate::progress::{Event, Progress};
 use crate::scale::Scale;
 use crate::scenario::Scenario;
+use crate::schedule::{Budget, Schedule, Weight};
 use crate::snapshots::Snapshots;
 use crate::verdict::Verdict;
-use crate::vm::argv::{Accel, Channels, MEMORY_MIB, Machine};
+use crate::vm::argv::{Accel, Channels, Machine};
 use crate::vm::process;
 use crate::vm::topology::Topology;
 use crate::vm::transcript::{Recorder, Speaker};
@@ -55,29 +58,12 @@ pub enum MatrixError {
     /// This machine can run no guest.
     #[error("no guest can run here; `cargo xtask doctor` looks at everything\n{}", lines(.0))]
     Machine(Vec<Check>),
-    /// Not one kernel could be built, through no fault of the kernels.
-    #[error("no kernel could be built, so there is nothing to run:\n{}", .0.join("\n"))]
-    NoKernel(Vec<String>),
     /// Its parts could not be made.
     #[error(transparent)]
     Lab(#[from] LabError),
     /// Its evidence could not be written.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
-}
-
-/// Why none of these kernels is there, if nothing is known about any of them.
-fn no_kernel(images: &BTreeMap<String, Image>) -> Option<Vec<String>> {
-    let mut reasons: Vec<_> = images
-        .values()
-        .map(|image| match image {
-            Err(Verdict::Infra(why)) => Some(why.clone()),
-            _ => None,
-        })
-        .collect::<Option<_>>()?;
-    reasons.sort();
-    reasons.dedup();
-    (!reasons.is_empty()).then_some(reasons)
 }
 
 fn lines(checks: &[Check]) -> String {
@@ -97,8 +83,8 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Builds what the cells need and makes the folder of the run. Looks first whether guests can run here at all: every
-    /// cell would be in vain, after minutes of building.
+    /// Builds what the first cells need, goes on building what others need, and makes the folder of the run. Looks first
+    /// whether guests can run here at all: every cell would be in vain, after minutes of building.
     ///
     /// # Errors
     /// [`MatrixError`].
@@ -108,26 +94,20 @@ impl Runner {
         request: &Request,
         progress: Arc<dyn Progress>,
     ) -> Result<Runner, MatrixError> {
-        let missing = host::missing_for_guests();
-        if !missing.is_empty() {
-            return Err(MatrixError::Machine(missing));
-        }
+        let qemu = host::for_guests().map_err(MatrixError::Machine)?;
         let used = |name: &str| request.cells.iter().any(|cell| cell.id.variant == name || cell.id.scenario == name);
         let variants: Vec<_> = lab.manifest().variants.iter().filter(|variant| used(&variant.name)).collect();
         let names: Vec<_> = variants.iter().map(|variant| variant.name.clone()).collect();
-        let parts = lab.prepare(&names, request.accel, progress).await?;
-        if let Some(reasons) = no_kernel(&parts.images) {
-            return Err(MatrixError::NoKernel(reasons));
-        }
+        let parts = lab.prepare(&names, request.accel, &qemu, progress).await?;
         let scenarios: Vec<_> = scenarios.iter().filter(|scenario| used(scenario.name)).cloned().collect();
-        let qemu = qemu_version(&parts.qemu);
+        let qemu = qemu.first_line().to_owned();
         let info = RunInfo {
             command: request.command.clone(),
             harness: env!("CARGO_PKG_VERSION").to_owned(),
             qemu: qemu.clone(),
             accel: parts.decision.accel.name().to_owned(),
             accel_reason: parts.decision.why.clone(),
-            jobs: jobs(request.jobs),
+            jobs: Budget::of_host(request.jobs).cells(),
             variants: variants.into_iter().map(VariantNote::from).collect(),
             scenarios: scenarios.iter().map(ScenarioNote::from).collect(),
             bugs: lab.manifest().bugs.clone(),
@@ -162,21 +142,46 @@ impl Runner {
     /// # Errors
     /// If evidence cannot be written.
     pub async fn run(&self, request: &Request, progress: &dyn Progress) -> Result<(), MatrixError> {
-        let jobs = jobs(request.jobs);
-        progress.event(Event::Cells { count: request.cells.len(), jobs, evidence: self.folder() });
-        let cells = self.times.order(&request.cells);
-        let cells = futures_util::stream::iter(cells).map(|cell| self.cell(cell, progress, None));
-        let mut cells = cells.buffer_unordered(jobs);
-        while let Some(record) = cells.next().await {
-            let record = record?;
-            if request.fail_fast && !record.is_as_expected() {
-                break;
+        let budget = Budget::of_host(request.jobs);
+        let (count, jobs) = (request.cells.len(), budget.cells());
+        progress.event(Event::Cells { count, jobs, evidence: self.folder() });
+        let mut schedule = Schedule::new(budget, self.times.order(&request.cells));
+        let mut images = self.parts.images.clone();
+        let mut running = FuturesUnordered::new();
+        loop {
+            while let Some((cell, weight)) = schedule.next(images.are_coming(), |cell| self.weight(cell)) {
+                running.push(async move { (weight, self.cell(cell, progress, None).await) });
+            }
+            if running.is_empty() && schedule.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                Some((weight, record)) = running.next() => {
+                    schedule.over(weight);
+                    if !record?.is_as_expected() && request.fail_fast {
+                        return Ok(());
+                    }
+                }
+                () = images.changed(), if !schedule.is_empty() && images.are_coming() => {}
+                // The last build has just ended, and what became of it is known now.
+                else => {}
             }
         }
-        Ok(())
     }
 
-    /// Runs one cell. `echo` is given each line of the guest's console as it comes, if there is one.
+    /// The weight of a cell, if its kernel is there or will never be. One that needs no guest weighs nothing.
+    fn weight(&self, cell: &PlannedCell) -> Option<Weight> {
+        let images = &self.parts.images;
+        let coming = images.are_coming();
+        match images.now(&cell.id.variant) {
+            None if coming => None,
+            None => Some(Weight::default()),
+            Some(image) => Some(self.machine(cell, &image).map_or(Weight::default(), |(_, m)| Weight::of(&m))),
+        }
+    }
+
+    /// Runs one cell, as soon as its kernel is there. `echo` is given each line of the guest's console as it comes, if there
+    /// is one.
     ///
     /// # Errors
     /// If evidence cannot be written.
@@ -187,9 +192,10 @@ impl Runner {
         echo: Option<Recorder>,
     ) -> Result<CellRecord, MatrixError> {
         let name = cell.id.to_string();
+        let image = self.parts.images.of(&cell.id.variant).await;
         progress.event(Event::CellStarted { cell: &name });
-        let prepared = self.machine(cell);
-        let dir = self.run.cell(&self.start(cell, prepared.as_ref().ok().map(|(_, machine)| machine)))?;
+        let prepared = self.machine(cell, &image);
+        let dir = self.run.cell(&self.start(cell, &image, prepared.as_ref().ok().map(|(_, machine)| machine)))?;
         let (finding, retries) = match prepared {
             Ok((scenario, machine)) => self.carry_out(cell, scenario, machine, &dir, progress, echo).await?,
             Err(verdict) => (Finding::of(verdict), Vec::new()),
@@ -206,12 +212,7 @@ impl Runner {
     }
 
     /// The scenario of a cell and its machine, or the verdict if there cannot be one.
-    fn machine(&self, cell: &PlannedCell) -> Result<(&Scenario, Machine), Verdict> {
-        let image: &Image = self
-            .parts
-            .images
-            .get(&cell.id.variant)
-            .ok_or_else(|| Verdict::Infra(format!("kernel {} was not prepared", cell.id.variant)))?;
+    fn machine(&self, cell: &PlannedCell, image: &Image) -> Result<(&Scenario, Machine), Verdict> {
         let image = image.as_ref().map_err(Verdict::clone)?;
         let Parts { initramfs, decision, qemu, .. } = &self.parts;
         let (kernel, initrd) = (image.bzimage.clone(), initramfs.path.clone());
@@ -219,13 +220,15 @@ impl Runner {
             .ok_or_else(|| Verdict::Infra(format!("{} is not a cell of this harness", cell.id)))
     }
 
-    fn start(&self, cell: &PlannedCell, machine: Option<&Machine>) -> CellStart {
-        let image = self.parts.images.get(&cell.id.variant).and_then(|image| image.as_ref().ok());
+    fn start(&self, cell: &PlannedCell, image: &Image, machine: Option<&Machine>) -> CellStart {
         CellStart {
             cell: cell.id.clone(),
             expected: cell.expected.clone(),
             argv: machine.map(shown_argv).unwrap_or_default(),
-            kernel: image.map(|image| KernelNote { key: image.key.clone(), release: image.release.clone() }),
+            kernel: image
+                .as_ref()
+                .ok()
+                .map(|image| KernelNote { key: image.key.clone(), release: image.release.clone() }),
             accel: self.parts.decision.accel.name().to_owned(),
             versions: BTreeMap::from([
                 ("qemu".to_owned(), self.qemu.clone()),
@@ -331,46 +334,4 @@ fn recorder(writer: JsonlWriter) -> Recorder {
         // shows when the verdict is written.
         let _ = writer.write_line(from, line);
     })
-}
-
-/// How many cells at a time. A guest waits most of the time: for devices, for link changes, for looks at stuck tasks. Two
-/// for each CPU keep the host busy without keeping guests from their deadlines; memory may allow less.
-pub fn jobs(asked: Option<usize>) -> usize {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    asked.unwrap_or_else(|| (2 * cpus).min(available_mib() / GUEST_MIB).max(1))
-}
-
-/// What a guest takes of the host's memory, in MiB: its own, and QEMU's.
-const GUEST_MIB: usize = MEMORY_MIB as usize + 256;
-
-/// `MemAvailable` in `/proc/meminfo` (proc_meminfo(5)), in MiB.
-fn available_mib() -> usize {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
-    kib.map_or(usize::MAX, |kib| kib / 1024)
-}
-
-/// What QEMU says of its version.
-pub fn qemu_version(program: &OsStr) -> String {
-    process::banner(program).lines().next().unwrap_or("unknown").to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_ends_early_only_if_nothing_is_known_about_any_kernel() {
-        let full = || Err(Verdict::Infra("disk full".to_owned()));
-        let broken = || Err(Verdict::BuildFailed("does not compile".to_owned()));
-        let none = |images: Vec<Image>| {
-            let named = images.into_iter().enumerate().map(|(number, image)| (number.to_string(), image));
-            no_kernel(&named.collect())
-        };
-        assert_eq!(none(vec![full(), full()]), Some(vec!["disk full".to_owned()]));
-        assert_eq!(none(vec![full(), broken()]), None);
-        assert_eq!(none(vec![broken()]), None);
-        assert_eq!(none(Vec::new()), None);
-    }
 }

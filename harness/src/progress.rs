@@ -17,13 +17,6 @@ pub enum Event<'a> {
         /// Where it got.
         event: BuildEvent,
     },
-    /// A kernel was built (one that is in the cache is not told of).
-    Built {
-        /// The variant.
-        variant: &'a str,
-        /// How long it took.
-        took: Duration,
-    },
     /// A kernel could not be built.
     BuildFailed {
         /// The variant.
@@ -40,11 +33,11 @@ pub enum Event<'a> {
     TryingKvm,
     /// The accelerator is known.
     Accelerator(&'a Decision),
-    /// All is ready; this many cells follow.
+    /// Cells can begin, as soon as their kernels are there; this many follow.
     Cells {
         /// How many.
         count: usize,
-        /// How many at a time.
+        /// How many at a time, when no kernel is being built any more.
         jobs: usize,
         /// Where their evidence goes.
         evidence: &'a std::path::Path,

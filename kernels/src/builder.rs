@@ -4,6 +4,7 @@ use std::fs;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use crate::cache::{Cache, Key, KeyMaker};
 use crate::compile::Run;
@@ -94,8 +95,11 @@ impl Builder {
             let log = self.log(&recipe)?;
             let run = Run { observer, cancel, jobs: self.jobs, log: &log };
             let workshop = Workshop::enter(&self.cache, &recipe.base_key, &source.tree, &recipe.symbols, run)?;
+            let began = Instant::now();
             self.fill(aside, &recipe, workshop, &source.identity, observer)
-                .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))
+                .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))?;
+            observer.event(BuildEvent::Built { took: began.elapsed() });
+            Ok::<(), BuildError>(())
         })?;
         KernelImage::at(&entry, recipe.key.as_str(), &variant.name, &base.name)
     }

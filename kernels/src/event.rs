@@ -28,6 +28,11 @@ pub enum BuildEvent {
         /// Since compiling began.
         elapsed: Duration,
     },
+    /// The kernel is built, by this build and not by another one that was waited for.
+    Built {
+        /// How long it took, without the time spent waiting for others.
+        took: Duration,
+    },
 }
 
 /// The steps of a build, in their order. Not every build has every step.
@@ -78,7 +83,14 @@ impl<F: Fn(BuildEvent) + Send + Sync> Observer for F {
 
 /// Tells a build to stop. Clones belong together.
 #[derive(Clone, Debug, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
+pub struct CancelToken(Arc<Cancelled>);
+
+#[derive(Debug, Default)]
+struct Cancelled {
+    flag: AtomicBool,
+    /// When this one is cancelled, so is the token.
+    parent: Option<CancelToken>,
+}
 
 impl CancelToken {
     /// A token that has not been used.
@@ -86,13 +98,33 @@ impl CancelToken {
         CancelToken::default()
     }
 
+    /// A token of its own that is cancelled with this one as well.
+    pub fn child(&self) -> CancelToken {
+        CancelToken(Arc::new(Cancelled { flag: AtomicBool::default(), parent: Some(self.clone()) }))
+    }
+
     /// Everything that was given this token stops what it does, within a fraction of a second.
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.flag.store(true, Ordering::SeqCst);
     }
 
     /// Whether [`CancelToken::cancel`] was called.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.flag.load(Ordering::SeqCst) || self.0.parent.as_ref().is_some_and(CancelToken::is_cancelled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_cancelled_with_its_parent_and_not_the_other_way_round() {
+        let parent = CancelToken::new();
+        let (one, other) = (parent.child(), parent.child());
+        one.cancel();
+        assert!(one.is_cancelled() && !other.is_cancelled() && !parent.is_cancelled());
+        parent.cancel();
+        assert!(other.is_cancelled());
     }
 }

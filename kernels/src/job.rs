@@ -17,9 +17,10 @@ use crate::CancelToken;
 
 /// The shell leads the process group and becomes the program. What it leaves behind reads from a pipe of which we hold
 /// the other end: if we die, however we die, the pipe ends and the group is killed. (A death signal would reach only
-/// the program itself, not the compilers it has started.) make ignores children that it did not start.
+/// the program itself, not the compilers it has started.) make ignores children that it did not start. `nice`: guests
+/// that run at the same time have deadlines, and what is done here has none.
 const GUARD: &str = "exec 3<&0; { read -r _; kill -KILL 0; } <&3 >/dev/null 2>&1 & exec 3<&-; \
-                     exec \"$@\" </dev/null 2>&1";
+                     exec nice \"$@\" </dev/null 2>&1";
 
 /// How soon a cancelled job is killed.
 const POLL: Duration = Duration::from_millis(100);
@@ -284,6 +285,11 @@ mod tests {
     fn the_environment_does_not_leak() {
         let output = sh("env").env("KBUILD_BUILD_VERSION", "1").output(&CancelToken::new()).unwrap();
         assert!(output.contains("KBUILD_BUILD_VERSION=1") && !output.contains("CARGO"), "{output}");
+    }
+
+    #[test]
+    fn others_go_first() {
+        assert_eq!(sh("nice").output(&CancelToken::new()).unwrap().trim(), "10");
     }
 
     #[test]

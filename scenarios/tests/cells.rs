@@ -93,7 +93,11 @@ fn prepare(shared: &Shared) -> Result<Runner> {
         command: std::env::args().skip(1).collect(),
     };
     let told = Arc::new(Told::default());
-    Ok(runtime()?.block_on(Runner::prepare(&shared.lab, &scenarios::all(), &request, told))?)
+    let runtime = runtime()?;
+    let runner = runtime.block_on(Runner::prepare(&shared.lab, &scenarios::all(), &request, told));
+    // Kernels are still being built, for tests that wait for them.
+    runtime.shutdown_background();
+    Ok(runner?)
 }
 
 /// `target/test-runs` of the workspace.

@@ -1,8 +1,14 @@
 //! Options that several subcommands share.
 
+use std::path::PathBuf;
+
 use clap::ValueEnum;
 use harness::accel::Choice;
+use harness::cell::PlannedCell;
+use harness::matrix::Request;
 use harness::plan::Selection;
+
+use crate::machine::workspace;
 
 /// Which cells.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,6 +49,35 @@ impl From<Accel> for Choice {
             Accel::Auto => Choice::Auto,
             Accel::Kvm => Choice::Kvm,
             Accel::Tcg => Choice::Tcg,
+        }
+    }
+}
+
+/// How cells are run.
+#[derive(Clone, Debug, clap::Args)]
+pub struct How {
+    /// Which accelerator
+    #[arg(long, value_enum, default_value_t)]
+    pub accel: Accel,
+    /// Where to leave the folder of this run, and the link `latest` to it [default: target/runs]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Boot every guest, instead of starting from the snapshot of one that has booted
+    #[arg(long)]
+    no_snapshots: bool,
+}
+
+impl How {
+    /// These cells, run this way: all of them, as many at a time as the host bears.
+    pub fn request(self, cells: Vec<PlannedCell>) -> Request {
+        Request {
+            cells,
+            jobs: None,
+            snapshots: !self.no_snapshots,
+            fail_fast: false,
+            accel: self.accel.into(),
+            out: self.out.unwrap_or_else(|| workspace().join("target/runs")),
+            command: std::env::args().skip(1).collect(),
         }
     }
 }

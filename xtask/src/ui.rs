@@ -63,6 +63,10 @@ impl Ui {
                 state.told = Some(Instant::now());
                 self.say(&format!("{variant}: {} {what}", step.verb()));
             }
+            BuildEvent::Built { took } => {
+                self.clear(&mut state.build);
+                self.say(&format!("{variant}: built in {:.0} s", took.as_secs_f64()));
+            }
             BuildEvent::Objects { done, about, elapsed } => {
                 if state.build.is_none() {
                     state.build = self.bar(about as u64, "{prefix}: [{bar:30}] {pos}/{len} objects, {elapsed}");
@@ -105,10 +109,6 @@ impl Progress for Ui {
         let state = &mut *state;
         match event {
             Event::Build { variant, event } => self.build(state, variant, event),
-            Event::Built { variant, took } => {
-                self.clear(&mut state.build);
-                self.say(&format!("{variant}: built in {:.0} s", took.as_secs_f64()));
-            }
             Event::BuildFailed { variant, why } => {
                 self.clear(&mut state.build);
                 self.say(&format!("{variant}: not built: {why}"));

@@ -89,9 +89,7 @@ async fn build(builder: &Arc<Builder>, variant: &str, progress: &Arc<dyn Progres
     let (began, before) = (Instant::now(), cpu_of_children());
     let work = move || {
         let tell = |event: BuildEvent| progress.event(Event::Build { variant: &name, event });
-        let built = builder.build(&name, &tell, &cancel);
-        progress.event(Event::Built { variant: &name, took: began.elapsed() });
-        built
+        builder.build(&name, &tell, &cancel)
     };
     let built = tokio::task::spawn_blocking(work).await.map_err(|error| BuildsError::Thread(error.to_string()))?;
     built.map_err(|source| BuildsError::Build { variant: variant.to_owned(), source: Box::new(source) })?;

@@ -117,11 +117,17 @@ pub fn checks(wanted: &Wanted<'_>) -> Vec<Check> {
     checks
 }
 
-/// What is missing on this machine for any guest to run: a usable QEMU, and what starts it. A tenth of a second.
-pub fn missing_for_guests() -> Vec<Check> {
+/// The QEMU that guests will run in. A tenth of a second.
+///
+/// # Errors
+/// What is missing on this machine for any guest to run: a usable QEMU, and what starts it.
+pub fn for_guests() -> Result<Qemu, Vec<Check>> {
     let os = OsRelease::of_this_machine();
-    let checks = std::iter::once(probe::qemu(&os)).chain(probe::tool(&os, &probe::SETPRIV));
-    checks.filter(Check::is_missing).collect()
+    let setpriv = probe::tool(&os, &probe::SETPRIV).filter(Check::is_missing);
+    match (probe::find_qemu(&os), setpriv) {
+        (Ok(qemu), None) => Ok(qemu),
+        (qemu, setpriv) => Err(qemu.err().into_iter().chain(setpriv).collect()),
+    }
 }
 
 #[cfg(test)]

@@ -22,21 +22,26 @@ const COLD_RUN: u64 = 6 << 30;
 /// Below this, a run with everything in the cache may fail for want of space too.
 const WARM_RUN: u64 = 1 << 30;
 
-/// The QEMU that cells will run in.
-pub(super) fn qemu(os: &OsRelease) -> Check {
+/// The QEMU that cells will run in, or what is to be done.
+pub(super) fn find_qemu(os: &OsRelease) -> Result<Qemu, Check> {
     let name = "QEMU";
     let chosen = process::program() != qemu::PROGRAM;
-    match Qemu::find() {
-        Ok(qemu) => Check::ok(name, format!("{} ({})", qemu.version, qemu.binary.display())),
-        Err(error) if chosen => {
+    Qemu::find().map_err(|error| match error {
+        error if chosen => {
             Check::missing(name, chain(&error), "correct IOV_REGRESS_QEMU, or unset it to use the distribution's QEMU")
         }
         // Not asked of the error: a folder of PATH that may not be searched makes it "permission denied".
-        Err(_) if !command::on_path(qemu::PROGRAM) => Check::packaged(os, name, "not installed", QEMU_PACKAGE),
-        Err(error @ QemuError::TooOld { .. }) => Check::packaged(os, name, chain(&error), QEMU_PACKAGE),
+        _ if !command::on_path(qemu::PROGRAM) => Check::packaged(os, name, "not installed", QEMU_PACKAGE),
+        error @ QemuError::TooOld { .. } => Check::packaged(os, name, chain(&error), QEMU_PACKAGE),
         // The package is there, and installing it again would not help.
-        Err(error) => Check::missing(name, chain(&error), "name a full build of QEMU for x86-64 in IOV_REGRESS_QEMU"),
-    }
+        error => Check::missing(name, chain(&error), "name a full build of QEMU for x86-64 in IOV_REGRESS_QEMU"),
+    })
+}
+
+/// The same as a check.
+pub(super) fn qemu(os: &OsRelease) -> Check {
+    let found = |qemu: Qemu| Check::ok("QEMU", format!("{} ({})", qemu.version, qemu.binary.display()));
+    find_qemu(os).map_or_else(|missing| missing, found)
 }
 
 /// A tool or header. What only serves to get Debian's packages is asked for only where

@@ -27,6 +27,8 @@ pub struct Qemu {
     pub binary: OsString,
     /// Its version.
     pub version: Version,
+    /// All that it prints of its version.
+    pub banner: String,
 }
 
 /// A version of QEMU, as far as it matters.
@@ -101,7 +103,12 @@ impl Qemu {
         if !devices.is_empty() {
             return Err(QemuError::Devices { binary, version, devices });
         }
-        Ok(Qemu { binary, version })
+        Ok(Qemu { binary, version, banner })
+    }
+
+    /// What it says of its version: with the distribution's own.
+    pub fn first_line(&self) -> &str {
+        self.banner.lines().next().unwrap_or("unknown")
     }
 }
 

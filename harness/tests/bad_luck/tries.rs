@@ -8,17 +8,19 @@ use std::time::Duration;
 use guest_images::Initramfs;
 use harness::accel::Decision;
 use harness::cell::{CellId, PlannedCell};
-use harness::evidence::{RunDir, RunInfo};
+use harness::evidence::{RunDir, RunInfo, read_run};
+use harness::images::Images;
 use harness::lab::Parts;
-use harness::matrix::Runner;
-use harness::progress::Silence;
+use harness::matrix::{Request, Runner};
+use harness::progress::{Event, Progress, Silence};
 use harness::snapshots::Snapshots;
 use harness::verdict::Expected;
 use harness::vm::BootError;
 use harness::vm::argv::Accel;
-use kernels::KernelImage;
 use kernels::cache::Cache;
+use kernels::{CancelToken, KernelImage};
 use libtest_mimic::{Failed, Trial};
+use tokio::sync::Notify;
 
 use crate::bed::Bed;
 use crate::{fake, scenario, trial};
@@ -30,6 +32,8 @@ pub fn trials() -> Vec<Trial> {
         trial("a guest that cannot be saved is booted, and not saved again", unsaved),
         trial("a crash is tried again", || tries("crashes-once", "pass", 1)),
         trial("not for ever", || tries("crashes", "infra", 2)),
+        trial("cells run while other kernels are being built", overlap),
+        trial("kernels that never come are no reason to hang", never_built),
         trial("what another try would not change is not tried again", || tries("refuses", "infra", 0)),
     ]
 }
@@ -38,8 +42,9 @@ async fn tries(habit: &str, outcome: &str, retries: usize) -> Result<(), Failed>
     let bed = Bed::new(habit)?;
     let out = bed.path().join("out");
     let run = RunDir::create(&out, RunInfo::default())?;
-    let runner = Runner::new(parts(&bed), vec![scenario()], run, "a fake".to_owned(), None);
-    let cell = cell();
+    let images = Images::all(BTreeMap::from([("stock".to_owned(), Ok(image()))]));
+    let runner = Runner::new(parts(&bed, images), vec![scenario()], run, "a fake".to_owned(), None);
+    let cell = cell("stock");
     let record = runner.cell(&cell, &Silence, None).await?;
     let crash = |why: &String| why.contains("SIGABRT") && why.contains(fake::LAST_WORDS);
     let as_told = record.verdict.outcome() == outcome && record.retries.len() == retries;
@@ -60,15 +65,87 @@ async fn tries(habit: &str, outcome: &str, retries: usize) -> Result<(), Failed>
     bed.gone().await
 }
 
-fn cell() -> PlannedCell {
-    let (scenario, topology, variant) = (scenario().name.to_owned(), "igb".to_owned(), "stock".to_owned());
+fn cell(variant: &str) -> PlannedCell {
+    let (scenario, topology, variant) = (scenario().name.to_owned(), "igb".to_owned(), variant.to_owned());
     PlannedCell { id: CellId { scenario, topology, trigger: None, variant, repeat: 1 }, expected: Expected::Pass }
 }
 
+/// Two cells; the kernel of the second is built only when the first has finished.
+async fn overlap() -> Result<(), Failed> {
+    let bed = Bed::new("works")?;
+    let (arrivals, images) = Images::to_come(CancelToken::new());
+    arrivals.put("early", Ok(image()));
+    let (runner, request) = two_cells(&bed, images)?;
+    let first = Finished::default();
+    let late = async {
+        first.0.notified().await;
+        arrivals.put("late", Ok(image()));
+        drop(arrivals);
+    };
+    let (ran, ()) = tokio::join!(runner.run(&request, &first), late);
+    ran?;
+    verdicts(&runner, ["pass", "pass"])
+}
+
+/// A thread that builds dies without a word.
+async fn never_built() -> Result<(), Failed> {
+    let bed = Bed::new("works")?;
+    let (arrivals, images) = Images::to_come(CancelToken::new());
+    arrivals.put("early", Ok(image()));
+    let (runner, request) = two_cells(&bed, images)?;
+    let first = Finished::default();
+    let dies = async {
+        first.0.notified().await;
+        drop(arrivals);
+    };
+    let (ran, ()) = tokio::join!(runner.run(&request, &first), dies);
+    ran?;
+    verdicts(&runner, ["pass", "infra"])
+}
+
+/// Tells when a cell has finished.
+#[derive(Default)]
+struct Finished(Notify);
+
+impl Progress for Finished {
+    fn event(&self, event: Event<'_>) {
+        if matches!(event, Event::CellFinished { .. }) {
+            self.0.notify_one();
+        }
+    }
+}
+
+fn two_cells(bed: &Bed, images: Images) -> Result<(Runner, Request), Failed> {
+    let cells: Vec<_> = ["early", "late"].map(cell).into();
+    let out = bed.path().join("out");
+    let run = RunDir::create(&out, RunInfo { planned: cells.clone(), ..RunInfo::default() })?;
+    let runner = Runner::new(parts(bed, images), vec![scenario()], run, "a fake".to_owned(), None);
+    let (jobs, accel, command) = Default::default();
+    Ok((runner, Request { cells, jobs, fail_fast: false, accel, snapshots: false, out, command }))
+}
+
+fn verdicts(runner: &Runner, expected: [&str; 2]) -> Result<(), Failed> {
+    let cells = read_run(runner.folder())?.cells;
+    let found: Vec<_> = cells.iter().map(|cell| (cell.finished, cell.record.verdict.outcome())).collect();
+    if found == expected.map(|outcome| (true, outcome)) { Ok(()) } else { Err(format!("{cells:?}").into()) }
+}
+
+fn parts(bed: &Bed, images: Images) -> Parts {
+    Parts {
+        images,
+        initramfs: Initramfs { path: file(), key: "0".to_owned() },
+        decision: Decision::now(Accel::Tcg, "no guest is run"),
+        qemu: bed.program(),
+    }
+}
+
+fn file() -> PathBuf {
+    PathBuf::from("never-opened")
+}
+
 /// Nothing of a kernel is looked at but its name.
-fn parts(bed: &Bed) -> Parts {
-    let file = || PathBuf::from("never-opened");
-    let image = KernelImage {
+fn image() -> KernelImage {
+    KernelImage {
         variant: "stock".to_owned(),
         base: "none".to_owned(),
         key: "0".to_owned(),
@@ -79,12 +156,6 @@ fn parts(bed: &Bed) -> Parts {
         system_map: file(),
         config: file(),
         build_log: file(),
-    };
-    Parts {
-        images: BTreeMap::from([("stock".to_owned(), Ok(image))]),
-        initramfs: Initramfs { path: file(), key: "0".to_owned() },
-        decision: Decision::now(Accel::Tcg, "no guest is run"),
-        qemu: bed.program(),
     }
 }
 

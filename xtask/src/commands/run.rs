@@ -1,22 +1,21 @@
 //! `cargo xtask run`: one cell, with the console on the terminal.
 
 use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use harness::evidence::CellRecord;
 use harness::lab::Lab;
-use harness::matrix::{Request, Runner};
+use harness::matrix::Runner;
 use harness::plan::{Selection, plan};
 use harness::report::Report;
 use harness::vm::transcript::Recorder;
 
 use crate::interrupt::until_interrupted;
-use crate::machine::workspace;
 use crate::out;
-use crate::select::Accel;
+use crate::select::How;
 use crate::ui::Ui;
 
 /// Which cell, and how.
@@ -33,15 +32,8 @@ pub struct Args {
     /// The trigger, for scenarios that remove a device: device-del, device-del-acpi, yank, sysfs-remove
     #[arg(short, long)]
     trigger: Option<String>,
-    /// Which accelerator
-    #[arg(long, value_enum, default_value_t)]
-    accel: Accel,
-    /// Where to leave the folder of this run [default: target/runs]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Boot every guest, instead of starting from the snapshot of one that has booted
-    #[arg(long)]
-    no_snapshots: bool,
+    #[command(flatten)]
+    how: How,
     /// Leave the guest's console off the terminal
     #[arg(short, long)]
     quiet: bool,
@@ -61,15 +53,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let names: Vec<_> = cells.iter().map(|cell| format!("\n  {}", cell.id)).collect();
         bail!("that names {} cells; say which, with --trigger or a whole name:{}", cells.len(), names.concat());
     };
-    let request = Request {
-        cells: vec![cell.clone()],
-        jobs: Some(1),
-        snapshots: !args.no_snapshots,
-        fail_fast: false,
-        accel: args.accel.into(),
-        out: args.out.unwrap_or_else(|| workspace().join("target/runs")),
-        command: std::env::args().skip(1).collect(),
-    };
+    let request = args.how.request(vec![cell.clone()]);
     let ui = Arc::new(Ui::new(true));
     let echo = (!args.quiet).then(|| {
         let ui = ui.clone();

@@ -16,9 +16,8 @@ use harness::vm::argv;
 
 use super::setup;
 use crate::interrupt::until_interrupted;
-use crate::machine::workspace;
 use crate::out;
-use crate::select::{Accel, Format, Which};
+use crate::select::{Accel, Format, How, Which};
 use crate::ui::Ui;
 
 /// What to run, and how.
@@ -43,15 +42,8 @@ pub struct Args {
     /// Run every cell this often
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
-    /// Where to leave the folder of this run, and the link `latest` to it [default: target/runs]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Which accelerator
-    #[arg(long, value_enum, default_value_t)]
-    accel: Accel,
-    /// Boot every guest, instead of starting from the snapshot of one that has booted
-    #[arg(long)]
-    no_snapshots: bool,
+    #[command(flatten)]
+    how: How,
     /// Run everything twice, from snapshots and then from boots, and compare the verdicts; exits with 1 if any differ
     #[arg(long, conflicts_with = "no_snapshots")]
     verify_snapshots: bool,
@@ -80,15 +72,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if args.setup {
         setup::first(args.verbose)?;
     }
-    let request = Request {
-        cells,
-        jobs: args.jobs.map(usize::from),
-        snapshots: !args.no_snapshots,
-        fail_fast: args.fail_fast,
-        accel: args.accel.into(),
-        out: args.out.unwrap_or_else(|| workspace().join("target/runs")),
-        command: std::env::args().skip(1).collect(),
-    };
+    let request = Request { jobs: args.jobs.map(usize::from), fail_fast: args.fail_fast, ..args.how.request(cells) };
     let ui = Arc::new(Ui::new(args.verbose));
     let folder = OnceCell::new();
     until_interrupted(&lab, &folder, async {
@@ -132,7 +116,7 @@ fn compare(restored: &Report, booted: &Report) -> Result<ExitCode> {
 }
 
 fn show(lab: &Lab, cells: &[PlannedCell], args: &Args) -> Result<ExitCode> {
-    let accel = match args.accel {
+    let accel = match args.how.accel {
         Accel::Kvm => argv::Accel::Kvm,
         Accel::Tcg => argv::Accel::Tcg,
         Accel::Auto => accel::last(lab.cache()).map_or(argv::Accel::Tcg, |decision| decision.accel),
