@@ -78,7 +78,7 @@ impl Agent {
     pub fn open(stream: UnixStream, record: Recorder, end: End) -> Agent {
         let (read, write) = tokio::io::split(stream);
         let read = Recorded::new(read, Speaker::Guest, record.clone());
-        let messages = EventLog::default();
+        let messages = EventLog::of(end.starved().clone());
         let reader = tokio::spawn(read_messages(read, messages.clone(), end));
         let write = Mutex::new(Recorded::new(write, Speaker::Host, record));
         Agent { shared: Arc::new(Shared { write, messages, next_id: AtomicU64::new(1), reader }) }

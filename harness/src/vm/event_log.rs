@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::starved::{Late, Starved};
+
 /// An append-only list of messages that can be waited on. Clones share it.
 #[derive(Debug)]
 pub struct EventLog<T> {
@@ -18,6 +20,8 @@ pub struct EventLog<T> {
 struct Inner<T> {
     items: Mutex<Vec<T>>,
     state: watch::Sender<State>,
+    /// Whoever should say something may be kept from it.
+    starved: Starved,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -34,7 +38,7 @@ pub enum WaitError {
     Deadline {
         /// What was waited for.
         awaited: String,
-        /// How long.
+        /// How long, in the end: time in which QEMU waited for the host does not count.
         within: Duration,
         /// The last message that came instead, or `nothing`.
         last: String,
@@ -67,8 +71,15 @@ impl<T> Clone for EventLog<T> {
 
 impl<T> Default for EventLog<T> {
     fn default() -> Self {
+        EventLog::of(Starved::never())
+    }
+}
+
+impl<T> EventLog<T> {
+    /// A log of what a QEMU says, directly or for its guest.
+    pub fn of(starved: Starved) -> Self {
         let (state, _) = watch::channel(State::default());
-        EventLog { inner: Arc::new(Inner { items: Mutex::new(Vec::new()), state }) }
+        EventLog { inner: Arc::new(Inner { items: Mutex::new(Vec::new()), state, starved }) }
     }
 }
 
@@ -142,9 +153,9 @@ impl<T: std::fmt::Debug> EventLog<T> {
                 let _ = changes.changed().await;
             }
         };
-        match tokio::time::timeout(within, search).await {
+        match self.inner.starved.timeout(within, search).await {
             Ok(result) => result,
-            Err(_) => {
+            Err(Late(within)) => {
                 let last = self.items().last().map(|item| format!("{item:?}").chars().take(SHOWN).collect());
                 Err(WaitError::Deadline {
                     awaited: awaited.to_owned(),

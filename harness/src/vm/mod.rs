@@ -8,6 +8,7 @@ pub mod process;
 pub mod qmp;
 pub mod snapshot;
 pub(crate) mod sockets;
+pub mod starved;
 pub mod steps;
 pub mod topology;
 pub mod transcript;
@@ -22,6 +23,7 @@ use agent::{Agent, AgentError, Hello};
 use argv::{Channels, Machine};
 use process::Process;
 use qmp::{LAST_WORDS, Qmp, QmpError};
+use starved::{Late, Starved};
 use steps::Steps;
 use transcript::Recorder;
 
@@ -179,6 +181,11 @@ impl Vm {
         &self.agent
     }
 
+    /// How long its QEMU has waited for the host's CPUs.
+    pub fn starved(&self) -> Starved {
+        self.process.end().starved().clone()
+    }
+
     /// Stops QEMU without asking the guest, and waits until it has gone.
     ///
     /// # Errors
@@ -206,21 +213,25 @@ impl Vm {
 
 async fn accept(listener: &UnixListener, process: &Process, within: Duration) -> Result<UnixStream, BootError> {
     let end = process.end();
-    tokio::select! {
-        stream = listener.accept() => match stream {
-            Ok((stream, _)) => Ok(stream),
-            Err(error) => Err(BootError::Qemu(format!("QEMU's connection: {error}"))),
-        },
-        epitaph = end.wait() => Err(BootError::Qemu(epitaph.to_string())),
-        () = tokio::time::sleep(within) => Err(mute(process, "connect to the harness's sockets", within)),
-    }
+    let accepted = async {
+        tokio::select! {
+            stream = listener.accept() => match stream {
+                Ok((stream, _)) => Ok(stream),
+                Err(error) => Err(BootError::Qemu(format!("QEMU's connection: {error}"))),
+            },
+            epitaph = end.wait() => Err(BootError::Qemu(epitaph.to_string())),
+        }
+    };
+    let late = |Late(after)| Err(mute(process, "connect to the harness's sockets", after));
+    end.starved().timeout(within, accepted).await.unwrap_or_else(late)
 }
 
 async fn greet(stream: UnixStream, record: Recorder, process: &Process, within: Duration) -> Result<Qmp, BootError> {
-    match tokio::time::timeout(within, Qmp::open(stream, record, process.end())).await {
+    let end = process.end();
+    match end.starved().timeout(within, Qmp::open(stream, record, end.clone())).await {
         Ok(Ok(qmp)) => Ok(qmp),
         Ok(Err(error)) => Err(BootError::Qemu(no_answer(process, &error).await)),
-        Err(_) => Err(mute(process, "greet on QMP", within)),
+        Err(Late(after)) => Err(mute(process, "greet on QMP", after)),
     }
 }
 

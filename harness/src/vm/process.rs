@@ -13,6 +13,8 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::starved::Starved;
+
 /// A running QEMU. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
@@ -21,9 +23,12 @@ pub struct Process {
     keeper: JoinHandle<()>,
 }
 
-/// The end of a QEMU, for those who wait for it. It does not keep QEMU alive.
+/// The end of a QEMU, for those who wait for it, or for something else of QEMU's. It does not keep QEMU alive.
 #[derive(Clone, Debug)]
-pub struct End(watch::Receiver<Option<Arc<str>>>);
+pub struct End {
+    epitaph: watch::Receiver<Option<Arc<str>>>,
+    starved: Starved,
+}
 
 /// The last lines of a stderr.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +87,7 @@ impl Process {
         let mut child =
             command.spawn().map_err(|source| SpawnError { program: Path::new("setpriv").into(), source })?;
         let stderr = child.stderr.take();
+        let starved = child.id().map_or_else(Starved::never, Starved::process);
         let (tell, ended) = watch::channel(None);
         let said = Said::default();
         let hear = said.clone();
@@ -89,7 +95,7 @@ impl Process {
             let epitaph = keep(child, stderr, hear).await;
             let _ = tell.send(Some(epitaph.into()));
         });
-        Ok(Process { end: End(ended), said, keeper })
+        Ok(Process { end: End { epitaph: ended, starved }, said, keeper })
     }
 
     /// Its end.
@@ -106,7 +112,7 @@ impl Process {
 impl End {
     /// Waits for the end of QEMU and returns how it came, with the last lines of its stderr.
     pub async fn wait(&self) -> Arc<str> {
-        let mut ended = self.0.clone();
+        let mut ended = self.epitaph.clone();
         match ended.wait_for(Option::is_some).await.map(|epitaph| epitaph.clone()) {
             Ok(Some(epitaph)) => epitaph,
             // The keeper is gone without a word: it was aborted, which kills QEMU.
@@ -116,7 +122,12 @@ impl End {
 
     /// How it came, if it has come.
     pub fn now(&self) -> Option<Arc<str>> {
-        self.0.borrow().clone()
+        self.epitaph.borrow().clone()
+    }
+
+    /// How long QEMU has waited for the host's CPUs.
+    pub fn starved(&self) -> &Starved {
+        &self.starved
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use super::event_log::{EventLog, WaitError};
 use super::known_events::KnownEvents;
 use super::process::End;
+use super::starved::{Late, Starved};
 use super::transcript::{Recorded, Recorder, Speaker};
 
 type Sink = QmpStreamTokio<Recorded<WriteHalf<UnixStream>>>;
@@ -30,6 +31,7 @@ pub struct Qmp {
     /// answers to two commands apart, and panics at the second.
     unanswered: Mutex<bool>,
     events: EventLog<qmp::Event>,
+    starved: Starved,
     reader: tokio::task::JoinHandle<()>,
 }
 
@@ -84,9 +86,10 @@ impl Qmp {
         let write = Recorded::new(write, Speaker::Host, record);
         let stream = QmpStreamTokio::open_split(read, write).await?.negotiate().await?;
         let (service, source) = stream.into_parts();
-        let events = EventLog::default();
+        let starved = end.starved().clone();
+        let events = EventLog::of(starved.clone());
         let reader = tokio::spawn(read_events(source, events.clone(), end));
-        Ok(Qmp { service, unanswered: Mutex::new(false), events, reader })
+        Ok(Qmp { service, unanswered: Mutex::new(false), events, starved, reader })
     }
 
     /// The events so far and to come.
@@ -102,10 +105,8 @@ impl Qmp {
     where
         Sink: futures_util::Sink<qapi::Execute<C, u32>, Error = std::io::Error> + Unpin,
     {
-        match tokio::time::timeout(ANSWER, self.execute_in_turn(command)).await {
-            Ok(result) => result,
-            Err(_) => Err(QmpError::Silent { command: C::NAME, within: ANSWER }),
-        }
+        let late = |Late(within)| Err(QmpError::Silent { command: C::NAME, within });
+        self.starved.timeout(ANSWER, self.execute_in_turn(command)).await.unwrap_or_else(late)
     }
 
     async fn execute_in_turn<C: qmp::QmpCommand>(&self, command: C) -> Result<C::Ok, QmpError>
