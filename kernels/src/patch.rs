@@ -48,7 +48,8 @@ type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
 /// Applies a series of patches to a tree. Files are replaced, never written to, so that the tree may share them with
 /// another one through hard links. If one patch fails those before it stay applied: the tree is to be thrown away.
-pub(crate) fn apply(tree: &Path, patches: &[PathBuf], cancel: &CancelToken) -> Result<(), BuildError> {
+/// Returns the files that may not be as they were.
+pub(crate) fn apply(tree: &Path, patches: &[PathBuf], cancel: &CancelToken) -> Result<Vec<PathBuf>, BuildError> {
     let mut before_all = Contents::new();
     for patch in patches {
         let before = contents(tree, touched(tree, patch, cancel)?)?;
@@ -65,7 +66,7 @@ pub(crate) fn apply(tree: &Path, patches: &[PathBuf], cancel: &CancelToken) -> R
     if !patches.is_empty() && before_all == after_all {
         return Err(PatchError::Circle { patches: patches.to_vec() }.into());
     }
-    Ok(())
+    Ok(before_all.into_keys().collect())
 }
 
 /// git, for a tree that is no repository, even if it lies in one.

@@ -2,8 +2,10 @@
 //! put by, from which each variant starts.
 //!
 //! kbuild decides by names and times what it need not build again, so a variant gets a copy of the base's output tree
-//! in the very place where the base was built. What is in that place is thrown away before each build: one that was
-//! killed in the middle leaves nothing that a later one could trust by mistake.
+//! in the very place where the base was built. The source tree stays from one build to the next, as laying it out takes
+//! longer than compiling what a patch changes: the files that were patched are put back, with their old times. A build
+//! that fails, or is killed in the middle, leaves no note of what it patched; then the next one throws everything away,
+//! so that there is nothing it could trust by mistake.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,6 +22,9 @@ const BASE_COMMANDS: usize = 1900;
 /// Commands that a variant took which changes drivers/pci.
 const VARIANT_COMMANDS: usize = 60;
 
+/// The note of what the last build patched, for the next one to put back.
+const PATCHED: &str = "work/patched";
+
 /// The trees of one base. Held under a lock: there is one build in them at a time.
 pub(crate) struct Workshop<'a> {
     folder: PathBuf,
@@ -28,6 +33,8 @@ pub(crate) struct Workshop<'a> {
     wanted: &'a Symbols,
     run: Run<'a>,
     log: File,
+    /// Files of the source tree that are not as in the cache.
+    patched: Vec<PathBuf>,
     _lock: Lock,
 }
 
@@ -47,7 +54,7 @@ impl<'a> Workshop<'a> {
         let log = File::create(run.log).map_err(BuildError::io("create", run.log))?;
         let work = folder.join("work");
         let trees = Trees { source: work.join("source"), output: work.join("output") };
-        Ok(Workshop { folder, trees, source, wanted, run, log, _lock: lock })
+        Ok(Workshop { folder, trees, source, wanted, run, log, patched: Vec::new(), _lock: lock })
     }
 
     /// The base's output tree, built if it is not there.
@@ -72,9 +79,12 @@ impl<'a> Workshop<'a> {
     pub(crate) fn variant(&mut self, name: &str, base: &Path, patches: &[PathBuf]) -> Result<PathBuf, BuildError> {
         self.lay_out(name, Some(base))?;
         self.step(Step::Patch, name);
-        patch::apply(&self.trees.source, patches, self.run.cancel)?;
-        self.step(Step::Configure, name);
-        self.configure()?;
+        self.patched = patch::apply(&self.trees.source, patches, self.run.cancel)?;
+        // The base's configuration is complete, and stays so if nothing changes that it is made from.
+        if self.patched.iter().any(|file| configures(file)) {
+            self.step(Step::Configure, name);
+            self.configure()?;
+        }
         self.compile(name, "variant-commands", VARIANT_COMMANDS)?;
         if self.code(base)? == self.code(&self.trees.output)? {
             return Err(BuildError::NoEffect { variant: name.to_owned() });
@@ -82,9 +92,15 @@ impl<'a> Workshop<'a> {
         Ok(self.trees.output.clone())
     }
 
-    /// Clears up. A workshop that is not left this way is cleared up by the next one to enter.
+    /// Clears up, and leaves the source tree for the next one to enter. If a workshop is not left this way, the next one
+    /// throws away what is in it.
     pub(crate) fn leave(self) -> Result<(), BuildError> {
-        self.clear()
+        remove(&self.trees.output)?;
+        let (aside, note) = (self.folder.join("work/patched.new"), self.folder.join(PATCHED));
+        let files: Vec<_> = self.patched.iter().map(|file| file.to_string_lossy()).collect();
+        let text = serde_json::to_vec(&files).unwrap_or_default();
+        fs::write(&aside, text).map_err(BuildError::io("write", &aside))?;
+        fs::rename(&aside, &note).map_err(BuildError::io("move into place", &note))
     }
 
     /// The log of what is done here.
@@ -103,29 +119,43 @@ impl<'a> Workshop<'a> {
         self.run.observer.event(BuildEvent::Step { step, what: what.to_owned() });
     }
 
-    fn clear(&self) -> Result<(), BuildError> {
-        let work = self.folder.join("work");
-        match fs::remove_dir_all(&work) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BuildError::io("clear", &work)(error)),
-            _ => Ok(()),
-        }
-    }
-
-    /// A fresh source tree, which shares its files with the one in the cache, and a fresh output tree.
+    /// A source tree that shares its files with the one in the cache, and a fresh output tree.
     fn lay_out(&self, what: &str, base: Option<&Path>) -> Result<(), BuildError> {
         self.step(Step::Prepare, what);
-        self.clear()?;
-        let work = self.folder.join("work");
-        fs::create_dir(&work).map_err(BuildError::io("create", &work))?;
         let copy = |arguments: &[&str], from: &Path, to: &Path| {
             let job = Job::new("cp").args(arguments).arg("--").arg(from).arg(to);
             job.run(self.run.cancel).map_err(BuildError::job(format!("copying {}", from.display())))
         };
-        copy(&["-a", "--link"], self.source, &self.trees.source)?;
+        if !self.put_back()? {
+            let work = self.folder.join("work");
+            remove(&work)?;
+            fs::create_dir(&work).map_err(BuildError::io("create", &work))?;
+            copy(&["-a", "--link"], self.source, &self.trees.source)?;
+        }
         match base {
             Some(base) => copy(&["-a", "--reflink=auto"], base, &self.trees.output),
             None => fs::create_dir(&self.trees.output).map_err(BuildError::io("create", &self.trees.output)),
         }
+    }
+
+    /// Makes the source tree what it was before the last build patched it, if that build has left a note. From here on
+    /// there is no note, until this workshop is left.
+    fn put_back(&self) -> Result<bool, BuildError> {
+        let note = self.folder.join(PATCHED);
+        let Ok(text) = fs::read(&note) else { return Ok(false) };
+        fs::remove_file(&note).map_err(BuildError::io("remove", &note))?;
+        let Ok(files) = serde_json::from_slice::<Vec<PathBuf>>(&text) else { return Ok(false) };
+        remove(&self.trees.output)?;
+        for file in files {
+            let (original, patched) = (self.source.join(&file), self.trees.source.join(&file));
+            remove(&patched)?;
+            match fs::hard_link(&original, &patched) {
+                // The patch has brought it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                linked => linked.map_err(BuildError::io("put back", &patched))?,
+            }
+        }
+        Ok(true)
     }
 
     fn make<const N: usize>(&mut self, targets: [&str; N]) -> Result<(), BuildError> {
@@ -161,5 +191,27 @@ impl<'a> Workshop<'a> {
         let job = Job::new("objcopy").args(sections).arg(output.join("vmlinux")).arg(&stripped);
         job.run(self.run.cancel).map_err(BuildError::job("comparing kernels"))?;
         fs::read(&stripped).map_err(BuildError::io("read", &stripped))
+    }
+}
+
+/// Whether a file of the kernel's source has a say in what the configuration becomes: Kconfig files, and the scripts that
+/// they ask about the compiler.
+fn configures(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("Kconfig") || name == "Makefile" || file.starts_with("scripts")
+}
+
+/// Removes a file, or a folder with all that is in it, if it is there.
+fn remove(path: &Path) -> Result<(), BuildError> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(BuildError::io("clear", path)(error))
+        }
+        _ => Ok(()),
     }
 }

@@ -131,7 +131,7 @@ fn a_variant_is_built_once_and_on_top_of_its_base() {
     let (stock, steps) = bench.build("stock");
     assert_eq!(steps, [Unpack, Prepare, Configure, Compile, Collect]);
     let (fixed, steps) = bench.build("fixed");
-    assert_eq!(steps, [Prepare, Patch, Configure, Compile, Collect]);
+    assert_eq!(steps, [Prepare, Patch, Compile, Collect], "nothing that it patches has a say in the configuration");
     let (stock, fixed) = (stock.unwrap(), fixed.unwrap());
     assert_ne!(fs::read(&stock.vmlinux).unwrap(), fs::read(&fixed.vmlinux).unwrap());
     assert_eq!(fs::read_to_string(&fixed.config).unwrap(), "CONFIG_TINY=y\nCONFIG_A=y\n");
@@ -141,7 +141,7 @@ fn a_variant_is_built_once_and_on_top_of_its_base() {
     let (again, steps) = bench.build("fixed");
     assert_eq!((again.unwrap(), steps), (fixed.clone(), vec![]));
     assert_eq!(bench.builder().find("fixed"), Some(fixed));
-    assert!(!bench.works()[0].exists(), "the trees were not cleared");
+    assert!(!bench.works()[0].join("output").exists(), "the trees were not cleared");
     assert!(fs::read_to_string(bench.path("tree/show.c")).unwrap().contains("return 0"), "the user's tree was changed");
 }
 
@@ -207,6 +207,31 @@ fn a_killed_build_is_not_continued() {
     fs::write(work.join("output/vmlinux"), "newer than everything, and wrong").unwrap();
     let image = bench.build("fixed").0.unwrap();
     assert!(fs::read(image.vmlinux).unwrap().starts_with(b"\x7fELF"));
+}
+
+#[test]
+fn a_variant_does_not_see_what_the_one_before_it_patched() {
+    let bench = Bench::new();
+    let new_file = "--- /dev/null\n+++ b/scripts/new/more.c\n@@ -0,0 +1 @@\n+int more;\n";
+    bench.write("other.patch", &format!("{}{new_file}", change("\treturn 0;", "\treturn 2;")));
+    let other = "[[variant]]\nname = \"other\"\nabout = \"\"\nbase = \"tiny\"\npatches = [\"other.patch\"]\n";
+    bench.write("kernels.toml", &format!("{MANIFEST}{other}"));
+    bench.build("stock").0.unwrap();
+    let source = bench.works()[0].join("source");
+    let folder = fs::metadata(&source).unwrap();
+    let (other, steps) = bench.build("other");
+    assert!(steps.contains(&Step::Configure), "it has a file in scripts: {steps:?}");
+    let fixed = bench.build("fixed").0.unwrap();
+    assert!(!source.join("scripts/new/more.c").exists() && source.join("show.c").exists());
+    assert!(fs::read_to_string(source.join("show.c")).unwrap().contains("return 1"));
+    let same = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&source).unwrap());
+    assert_eq!(same, std::os::unix::fs::MetadataExt::ino(&folder), "the source tree was laid out again");
+
+    // The same kernel as from a tree that was laid out for it.
+    let alone = Bench::new();
+    let alone = alone.build("fixed").0.unwrap();
+    assert_eq!(fs::read(fixed.vmlinux).unwrap(), fs::read(alone.vmlinux).unwrap());
+    assert_ne!(fs::read(other.unwrap().bzimage).unwrap(), fs::read(alone.bzimage).unwrap());
 }
 
 #[test]
