@@ -111,7 +111,7 @@ impl Lab {
         let decision = match images.first().await {
             Ok(image) => {
                 let trying = || progress.event(Event::TryingKvm);
-                accel::decide(choice, &self.cache, qemu, &image.bzimage, &initramfs.path, trying).await?
+                accel::decide(choice, &self.cache, qemu, &image.boot, &initramfs.path, trying).await?
             }
             Err(verdicts) => match no_fault_of_theirs(&verdicts) {
                 Some(reasons) => return Err(LabError::NoKernel(reasons)),

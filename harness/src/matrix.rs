@@ -215,7 +215,7 @@ impl Runner {
     fn machine(&self, cell: &PlannedCell, image: &Image) -> Result<(&Scenario, Machine), Verdict> {
         let image = image.as_ref().map_err(Verdict::clone)?;
         let Parts { initramfs, decision, qemu, .. } = &self.parts;
-        let (kernel, initrd) = (image.bzimage.clone(), initramfs.path.clone());
+        let (kernel, initrd) = (image.boot.clone(), initramfs.path.clone());
         machine(qemu.clone(), cell, &self.scenarios, decision.accel, kernel, initrd)
             .ok_or_else(|| Verdict::Infra(format!("{} is not a cell of this harness", cell.id)))
     }
@@ -296,8 +296,8 @@ fn machine<'a>(
 
 /// The command that a cell would run, with names in place of what has not been built yet.
 pub fn command_of(lab: &Lab, scenarios: &[Scenario], cell: &PlannedCell, accel: Accel) -> Option<Vec<String>> {
-    let kernel = lab.find(&cell.id.variant).map(|image| image.bzimage);
-    let kernel = kernel.unwrap_or_else(|| format!("{}-bzImage-not-built-yet", cell.id.variant).into());
+    let kernel = lab.find(&cell.id.variant).map(|image| image.boot);
+    let kernel = kernel.unwrap_or_else(|| format!("{}-kernel-not-built-yet", cell.id.variant).into());
     let (_, machine) = machine(process::program(), cell, scenarios, accel, kernel, "initramfs.cpio".into())?;
     Some(shown_argv(&machine))
 }

@@ -17,6 +17,8 @@ use crate::{Base, BuildError, BuildEvent, CancelToken, Manifest, Observer, Sourc
 
 /// Changes whenever this crate builds something else from the same ingredients.
 const RECIPE: &str = "1";
+/// Changes whenever other files are kept of the same output tree.
+const KEPT: &str = "2";
 
 /// Builds the kernels of a manifest into a cache.
 #[derive(Debug)]
@@ -124,6 +126,7 @@ impl Builder {
             compiler: self.compiler()?.to_owned(),
         };
         image::collect(&output, workshop.log(), entry, &note)?;
+        workshop.strip(&output, &entry.join(image::BOOT))?;
         workshop.leave()
     }
 
@@ -135,7 +138,7 @@ impl Builder {
             .with("symbols", symbols.to_string())
             .with("compiler", self.compiler()?);
         let base_key = base_key.finish();
-        let mut key = KeyMaker::new().with("base", base_key.as_str());
+        let mut key = KeyMaker::new().with("base", base_key.as_str()).with("kept", KEPT);
         for patch in &variant.patches {
             let text = fs::read(patch).map_err(BuildError::io("read", patch))?;
             key = key.with("patch", changes(&text));

@@ -45,7 +45,7 @@ impl Trees {
         let begun = Instant::now();
         let mut done = 0;
         let mut first = FirstError::default();
-        let result = self.make().arg(format!("-j{}", run.jobs)).arg("bzImage").logged(run.cancel, log, |line| {
+        let result = self.make().arg(format!("-j{}", run.jobs)).arg("vmlinux").logged(run.cancel, log, |line| {
             first.look_at(line, &self.source);
             if is_command(line) {
                 done += 1;
@@ -214,7 +214,7 @@ the end
         let trees = Trees { source: folder.path().join("s"), output: folder.path().join("o") };
         fs::create_dir_all(&trees.source).unwrap();
         let makefile =
-            "bzImage:\n\t@echo '  CC      a.o'\n\t@echo \"$(KBUILD_BUILD_USER) $(ARCH)\"\n\t@echo '  LD      b'\n";
+            "vmlinux:\n\t@echo '  CC      a.o'\n\t@echo \"$(KBUILD_BUILD_USER) $(ARCH)\"\n\t@echo '  LD      b'\n";
         fs::write(trees.source.join("Makefile"), makefile).unwrap();
         let log = folder.path().join("log");
         let cancel = CancelToken::new();

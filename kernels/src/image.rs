@@ -24,8 +24,9 @@ pub struct KernelImage {
     pub release: String,
     /// What the base is, exactly: package and version, or path and commit.
     pub source: String,
-    /// What QEMU boots.
-    pub bzimage: PathBuf,
+    /// What QEMU boots: an ELF file with nothing to decompress, entered at its PVH note
+    /// (`arch/x86/platform/pvh/` in the kernel, `hw/i386/x86-common.c` in QEMU).
+    pub boot: PathBuf,
     /// ELF, with symbols and line tables.
     pub vmlinux: PathBuf,
     /// Addresses of symbols.
@@ -48,6 +49,9 @@ pub(crate) struct Note {
 
 const NOTE: &str = "image.json";
 
+/// What is booted, in an entry.
+pub(crate) const BOOT: &str = "vmlinux.boot";
+
 impl KernelImage {
     /// The image in an entry of the cache.
     pub(crate) fn at(entry: &Path, key: &str, variant: &str, base: &str) -> Result<KernelImage, BuildError> {
@@ -60,7 +64,7 @@ impl KernelImage {
             key: key.to_owned(),
             release: read.release,
             source: [Some(read.source.name), read.source.version].into_iter().flatten().collect::<Vec<_>>().join(" "),
-            bzimage: entry.join("bzImage"),
+            boot: entry.join(BOOT),
             vmlinux: entry.join("vmlinux"),
             system_map: entry.join("System.map"),
             config: entry.join("config"),
@@ -69,15 +73,9 @@ impl KernelImage {
     }
 }
 
-/// Puts what is kept of an output tree into an entry.
+/// Puts what is kept of an output tree into an entry, but for [`BOOT`].
 pub(crate) fn collect(output: &Path, log: &Path, entry: &Path, note: &Note) -> Result<(), BuildError> {
-    let kept = [
-        ("arch/x86/boot/bzImage", "bzImage"),
-        ("vmlinux", "vmlinux"),
-        ("System.map", "System.map"),
-        (".config", "config"),
-    ];
-    for (from, to) in kept {
+    for (from, to) in [("vmlinux", "vmlinux"), ("System.map", "System.map"), (".config", "config")] {
         let from = output.join(from);
         fs::copy(&from, entry.join(to)).map_err(BuildError::io("keep", &from))?;
     }

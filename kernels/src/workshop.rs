@@ -115,6 +115,12 @@ impl<'a> Workshop<'a> {
         Ok(release.trim().to_owned())
     }
 
+    /// Writes the kernel of an output tree without symbols and line tables. The notes stay: one says where QEMU enters it.
+    pub(crate) fn strip(&self, output: &Path, to: &Path) -> Result<(), BuildError> {
+        let job = Job::new("objcopy").arg("--strip-all").arg(output.join("vmlinux")).arg(to);
+        job.run(self.run.cancel).map_err(BuildError::job("stripping the kernel"))
+    }
+
     fn step(&self, step: Step, what: &str) {
         self.run.observer.event(BuildEvent::Step { step, what: what.to_owned() });
     }

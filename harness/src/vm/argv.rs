@@ -50,7 +50,7 @@ pub struct Machine {
     pub hotplug: Hotplug,
     /// Who runs the instructions.
     pub accel: Accel,
-    /// The kernel, a bzImage.
+    /// The kernel, in any format that QEMU boots: an ELF file with a PVH note, or a bzImage.
     pub kernel: PathBuf,
     /// The initramfs.
     pub initrd: PathBuf,
@@ -172,7 +172,7 @@ mod tests {
             topology: Topology::igb(),
             hotplug,
             accel,
-            kernel: "/c/bzImage".into(),
+            kernel: "/c/vmlinux".into(),
             initrd: "/c/initramfs".into(),
             append: vec!["preempt=full".to_owned()],
         }

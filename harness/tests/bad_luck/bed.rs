@@ -92,7 +92,7 @@ impl Bed {
 /// A machine that this QEMU runs.
 pub fn machine(qemu: OsString) -> Machine {
     let (topology, hotplug, accel) = (Topology::igb(), Hotplug::Native, Accel::Tcg);
-    Machine { qemu, topology, hotplug, accel, kernel: "bzImage".into(), initrd: "initramfs".into(), append: Vec::new() }
+    Machine { qemu, topology, hotplug, accel, kernel: "vmlinux".into(), initrd: "initramfs".into(), append: Vec::new() }
 }
 
 /// The console in a folder, and QMP to a recorder.

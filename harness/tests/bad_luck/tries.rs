@@ -151,7 +151,7 @@ fn image() -> KernelImage {
         key: "0".to_owned(),
         release: "6.12.0-fake".to_owned(),
         source: "none".to_owned(),
-        bzimage: file(),
+        boot: file(),
         vmlinux: file(),
         system_map: file(),
         config: file(),

@@ -184,7 +184,7 @@ async fn starter(
     let image = image.map_err(|verdict| anyhow::anyhow!("{}", verdict.reason().unwrap_or_default()))?;
     let scenario = scenarios.iter().find(|scenario| scenario.name == cell.scenario).context("no such scenario")?;
     let topology = Topology::named(&cell.topology).context("no such topology")?;
-    let kernel = image.bzimage;
+    let kernel = image.boot;
     let accel = parts.decision.accel;
     let version = qemu.first_line().to_owned();
     measurement.setup.push(format!("ours: the machine of {cell}, {}, {version}", accel.name()));
