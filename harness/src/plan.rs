@@ -102,7 +102,7 @@ impl Globs {
 
 #[cfg(test)]
 mod tests {
-    use kernels::{Bug, Fails, FailureKind, Variant};
+    use kernels::{Bug, Chance, Fails, FailureKind, Variant};
 
     use super::*;
 
@@ -113,12 +113,19 @@ mod tests {
             base: "b".to_owned(),
             patches: Vec::new(),
             bugs: bugs.iter().map(|&bug| bug.to_owned()).collect(),
+            concerns: Vec::new(),
         };
-        let fails = Fails { kind: FailureKind::Deadlock, function: "f".to_owned() };
+        let fails = vec![Fails { kind: FailureKind::Deadlock, function: "f".to_owned() }];
         Manifest {
             bases: Vec::new(),
             variants: vec![variant("stock", &["bug", "other"]), variant("fixed", &[])],
-            bugs: vec![Bug { id: "bug".to_owned(), title: String::new(), references: Vec::new(), fails }],
+            bugs: vec![Bug {
+                id: "bug".to_owned(),
+                title: String::new(),
+                references: Vec::new(),
+                fails,
+                chance: Chance::Certain,
+            }],
         }
     }
 

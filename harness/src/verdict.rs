@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kernels::FailureKind;
+use kernels::{Bug, Chance, FailureKind};
 use serde::{Deserialize, Serialize};
 
 /// The result of one cell.
@@ -95,15 +95,31 @@ pub struct Signature {
     pub kind: FailureKind,
     /// At which function or attribute.
     pub function: String,
+    /// How surely.
+    #[serde(default)]
+    pub chance: Chance,
+}
+
+impl Signature {
+    /// Each way in which a bug fails.
+    fn each(bug: &Bug) -> impl Iterator<Item = Signature> {
+        let Bug { id, chance, .. } = bug;
+        bug.fails.iter().map(|way| Signature {
+            bug: id.clone(),
+            kind: way.kind,
+            function: way.function.clone(),
+            chance: *chance,
+        })
+    }
 }
 
 impl Expected {
     /// What follows from the bugs that a variant has and a scenario detects.
-    pub fn of(has: &[String], detects: &[&str], bugs: &[kernels::Bug]) -> Expected {
+    pub fn of(has: &[String], detects: &[&str], bugs: &[Bug]) -> Expected {
         let signatures: Vec<_> = bugs
             .iter()
             .filter(|bug| has.contains(&bug.id) && detects.contains(&bug.id.as_str()))
-            .map(|bug| Signature { bug: bug.id.clone(), kind: bug.fails.kind, function: bug.fails.function.clone() })
+            .flat_map(Signature::each)
             .collect();
         if signatures.is_empty() { Expected::Pass } else { Expected::Fail(signatures) }
     }
@@ -132,6 +148,8 @@ impl Expected {
 
 #[cfg(test)]
 mod tests {
+    use kernels::Fails;
+
     use super::*;
 
     fn deadlock_at(function: &str) -> Verdict {
@@ -147,6 +165,7 @@ mod tests {
             bug: "b".to_owned(),
             kind: FailureKind::Deadlock,
             function: "sriov_numvfs_show".to_owned(),
+            chance: Chance::Certain,
         }])
     }
 
@@ -169,6 +188,23 @@ mod tests {
         ] {
             assert_eq!(expected().met_by(&verdict), met, "{verdict:?}");
         }
+    }
+
+    #[test]
+    fn any_way_in_which_a_bug_fails_meets_it() {
+        let way = |function: &str| Fails { kind: FailureKind::Deadlock, function: function.to_owned() };
+        let bug = Bug {
+            id: "b".to_owned(),
+            title: String::new(),
+            references: Vec::new(),
+            fails: vec![way("remover"), way("reader")],
+            chance: Chance::Window,
+        };
+        let expected = Expected::of(&["b".to_owned()], &["b"], &[bug]);
+        assert!(expected.met_by(&deadlock_at("remover")) && expected.met_by(&deadlock_at("reader")));
+        assert!(!expected.met_by(&deadlock_at("writer")));
+        let Expected::Fail(signatures) = &expected else { panic!("{expected:?}") };
+        assert!(signatures.iter().all(|signature| signature.chance == Chance::Window));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A bug of the catalogue: variants have it, scenarios detect it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,8 +17,26 @@ pub struct Bug {
     /// Upstream commits, messages and reports.
     #[serde(default)]
     pub references: Vec<String>,
-    /// How a kernel that has it fails.
-    pub fails: Fails,
+    /// How a kernel that has it fails: in one of these ways, if a trigger or an interleaving decides which. In the
+    /// manifest one way needs no brackets.
+    #[serde(deserialize_with = "one_or_several")]
+    pub fails: Vec<Fails>,
+    /// How surely a scenario that detects it makes it show.
+    #[serde(default)]
+    pub chance: Chance,
+}
+
+/// How surely a scenario makes a bug show itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Chance {
+    /// Every time: it follows from the order of what is done.
+    #[default]
+    Certain,
+    /// Nearly every time: a window of the kernel's own is hit, wide enough for that.
+    Window,
+    /// Now and then: by trying often.
+    Random,
 }
 
 /// How a kernel that has a bug fails: any other failure is not this bug.
@@ -27,6 +47,36 @@ pub struct Fails {
     pub kind: FailureKind,
     /// At which kernel function or, for a stale read, at which attribute.
     pub function: String,
+}
+
+impl fmt::Display for Fails {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.kind, self.function)
+    }
+}
+
+/// A table, or a list of tables. serde's own way of saying so, `untagged`, forgets what is wrong with either, and where.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Fails>, D::Error> {
+    struct Ways;
+
+    impl<'de> Visitor<'de> for Ways {
+        type Value = Vec<Fails>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a table with `kind` and `function`, or a list of such tables")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Vec<Fails>, A::Error> {
+            Ok(vec![Fails::deserialize(MapAccessDeserializer::new(map))?])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Vec<Fails>, A::Error> {
+            let ways = Vec::deserialize(SeqAccessDeserializer::new(seq))?;
+            if ways.is_empty() { Err(A::Error::invalid_length(0, &"at least one way to fail")) } else { Ok(ways) }
+        }
+    }
+
+    deserializer.deserialize_any(Ways)
 }
 
 /// The ways in which a kernel fails.
@@ -45,6 +95,13 @@ pub enum FailureKind {
     KernelSplat,
     /// What the kernel shows is not what was done.
     WrongState,
+}
+
+impl Bug {
+    /// The ways in which it shows, in words: `deadlock at f or blocked at g`.
+    pub fn shows_as(&self) -> String {
+        self.fails.iter().map(Fails::to_string).collect::<Vec<_>>().join(" or ")
+    }
 }
 
 impl FailureKind {

@@ -21,7 +21,7 @@ mod source;
 mod space;
 mod workshop;
 
-pub use bug::{Bug, Fails, FailureKind};
+pub use bug::{Bug, Chance, Fails, FailureKind};
 pub use builder::Builder;
 pub use compile::CompilerError;
 pub use config::{FragmentError, Unmet};

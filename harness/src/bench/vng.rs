@@ -26,8 +26,8 @@ pub fn with_kernel(mut manifest: Manifest) -> Manifest {
     let config = base.config.iter().cloned().chain([fragment]).collect();
     let base = Base { name: format!("{}-vng", base.name), config, ..base.clone() };
     let about = "what virtme-ng can boot, too".to_owned();
-    let (name, patches, bugs) = (KERNEL.to_owned(), Vec::new(), Vec::new());
-    manifest.variants.push(Variant { name, about, base: base.name.clone(), patches, bugs });
+    let (name, patches, bugs, concerns) = (KERNEL.to_owned(), Vec::new(), base.bugs.clone(), Vec::new());
+    manifest.variants.push(Variant { name, about, base: base.name.clone(), patches, bugs, concerns });
     manifest.bases.push(base);
     manifest
 }

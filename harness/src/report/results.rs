@@ -7,7 +7,7 @@ use crate::evidence::{RunCell, RunInfo};
 use crate::verdict::Verdict;
 
 /// Version of the format. Keys may be added without a new one.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 pub fn render(report: &Report) -> Value {
     let cells: Vec<_> = report.run.cells.iter().map(cell).collect();

@@ -150,8 +150,7 @@ fn bugs(report: &Report, text: &mut String) {
     }
     text.push_str("Failures are expected of kernels with these bugs:\n");
     for bug in bugs {
-        let fails = format!("{} at {}", bug.fails.kind, bug.fails.function);
-        let _ = writeln!(text, "{} ({fails}): {}", bug.id, bug.title);
+        let _ = writeln!(text, "{} ({}): {}", bug.id, bug.shows_as(), bug.title);
     }
     text.push('\n');
 }

@@ -1,6 +1,6 @@
 use std::fs;
 
-use kernels::{Bug, Fails, FailureKind};
+use kernels::{Bug, Chance, Fails, FailureKind};
 
 use super::*;
 use crate::cell::{CellId, PlannedCell};
@@ -23,7 +23,12 @@ fn stale() -> Verdict {
 }
 
 fn has(bug: &str, kind: FailureKind, function: &str) -> Expected {
-    Expected::Fail(vec![Signature { bug: bug.to_owned(), kind, function: function.to_owned() }])
+    Expected::Fail(vec![Signature {
+        bug: bug.to_owned(),
+        kind,
+        function: function.to_owned(),
+        chance: Chance::Certain,
+    }])
 }
 
 fn must_deadlock() -> Expected {
@@ -59,7 +64,8 @@ fn info(planned: Vec<PlannedCell>) -> RunInfo {
             id: "numvfs-show-vfio-remove".to_owned(),
             title: "reading sriov_numvfs deadlocks the owner of a device that is removed".to_owned(),
             references: Vec::new(),
-            fails: Fails { kind: FailureKind::Deadlock, function: "sriov_numvfs_show".to_owned() },
+            fails: vec![Fails { kind: FailureKind::Deadlock, function: "sriov_numvfs_show".to_owned() }],
+            chance: Chance::Certain,
         }],
         planned,
     }

@@ -31,6 +31,8 @@ pub struct Base {
     pub source: Source,
     /// Configuration fragments, absolute, in the order in which they apply.
     pub config: Vec<PathBuf>,
+    /// Ids of the bugs it has, and with it each of its variants that does not fix them.
+    pub bugs: Vec<String>,
 }
 
 /// Where a kernel's source comes from.
@@ -53,8 +55,17 @@ pub struct Variant {
     pub base: String,
     /// Patches, absolute, in the order in which they apply. None for the base as it is.
     pub patches: Vec<PathBuf>,
-    /// Ids of the bugs it has.
+    /// Ids of the bugs it has: those of its base that its patches do not fix, then those that they add.
     pub bugs: Vec<String>,
+    /// Ids of the bugs that its patches fix or add: what it is there to show.
+    pub concerns: Vec<String>,
+}
+
+impl Variant {
+    /// Whether it is its base as it is.
+    pub fn is_plain(&self) -> bool {
+        self.patches.is_empty()
+    }
 }
 
 /// What is wrong with the manifest.
@@ -94,8 +105,8 @@ impl Manifest {
     /// Reads `kernels.toml` in a folder. The paths in it are relative to that folder.
     ///
     /// # Errors
-    /// [`ManifestError`]: the file cannot be read, is not TOML, has unknown keys, names something twice, or refers to a
-    /// base, a bug or a file that does not exist.
+    /// [`ManifestError`]: the file cannot be read, is not TOML, has unknown keys, names something twice, refers to a
+    /// base, a bug or a file that does not exist, or fixes a bug that is not there.
     pub fn load(folder: &Path) -> Result<Manifest, ManifestError> {
         let path = folder.join(MANIFEST);
         let text = fs::read_to_string(&path).map_err(|source| ManifestError::Read { path: path.clone(), source })?;
@@ -142,7 +153,7 @@ mod tests {
         let manifest = Manifest::load(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
         let names: Vec<_> = manifest.variants.iter().map(|variant| variant.name.as_str()).collect();
         assert_eq!(names, ["stock", "revert-only", "v2-series", "early-num-vfs", "sriov-mutex"]);
-        assert!(manifest.variant("stock").unwrap().patches.is_empty());
+        assert!(manifest.variant("stock").unwrap().is_plain());
         for bug in &manifest.bugs {
             let has = manifest.variants.iter().filter(|variant| variant.bugs.contains(&bug.id)).count();
             assert!(has > 0, "no variant has {}", bug.id);

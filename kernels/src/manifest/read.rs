@@ -47,6 +47,8 @@ struct RawBase {
     package: Option<String>,
     path: Option<Spanned<PathBuf>>,
     config: Vec<Spanned<PathBuf>>,
+    #[serde(default)]
+    bugs: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -57,6 +59,8 @@ struct RawVariant {
     base: Spanned<String>,
     #[serde(default)]
     patches: Vec<Spanned<PathBuf>>,
+    #[serde(default)]
+    fixes: Vec<Spanned<String>>,
     #[serde(default)]
     bugs: Vec<Spanned<String>>,
 }
@@ -75,13 +79,10 @@ pub(super) fn manifest(text: &str, folder: &Path) -> Result<Manifest, Wrong> {
     }
 
     let bugs: Vec<Bug> = raw.bug.into_iter().map(Spanned::into_inner).collect();
-    let bases: Vec<Base> = raw.base.into_iter().map(|raw| base(raw, folder)).collect::<Result<_, _>>()?;
-    let known = Known {
-        bases: bases.iter().map(|base| base.name.as_str()).collect(),
-        bugs: bugs.iter().map(|bug| bug.id.as_str()).collect(),
-    };
+    let ids: Vec<_> = bugs.iter().map(|bug| bug.id.as_str()).collect();
+    let bases: Vec<Base> = raw.base.into_iter().map(|raw| base(raw, &ids, folder)).collect::<Result<_, _>>()?;
     let variants: Vec<Variant> =
-        raw.variant.into_iter().map(|raw| variant(raw, &known, folder)).collect::<Result<_, _>>()?;
+        raw.variant.into_iter().map(|raw| variant(raw, &bases, &ids, folder)).collect::<Result<_, _>>()?;
     Ok(Manifest { bases, variants, bugs })
 }
 
@@ -113,7 +114,7 @@ fn names<'a>(kind: &str, names: impl IntoIterator<Item = &'a Spanned<String>>) -
     }
 }
 
-fn base(raw: Spanned<RawBase>, folder: &Path) -> Result<Base, Wrong> {
+fn base(raw: Spanned<RawBase>, bugs: &[&str], folder: &Path) -> Result<Base, Wrong> {
     let span = raw.span();
     let raw = raw.into_inner();
     let source = match (raw.package, raw.path) {
@@ -122,35 +123,58 @@ fn base(raw: Spanned<RawBase>, folder: &Path) -> Result<Base, Wrong> {
         _ => return Err(Wrong::new(span, "a base has either `package` or `path`")),
     };
     let config = files("a config fragment", &raw.config, folder)?;
-    Ok(Base { name: raw.name.into_inner(), source, config })
+    let bugs = known_bugs(raw.bugs, bugs)?;
+    Ok(Base { name: raw.name.into_inner(), source, config, bugs: bugs.into_iter().map(Spanned::into_inner).collect() })
 }
 
-/// The names that a variant may refer to.
-struct Known<'a> {
-    bases: Vec<&'a str>,
-    bugs: Vec<&'a str>,
-}
-
-fn variant(raw: RawVariant, known: &Known, folder: &Path) -> Result<Variant, Wrong> {
-    refers("base", &raw.base, &known.bases)?;
-    for bug in &raw.bugs {
-        refers("bug", bug, &known.bugs)?;
+fn variant(raw: RawVariant, bases: &[Base], bugs: &[&str], folder: &Path) -> Result<Variant, Wrong> {
+    let base = bases.iter().find(|base| base.name == *raw.base.get_ref());
+    let unknown = || missing("base", &raw.base, bases.iter().map(|base| base.name.as_str()));
+    let base = base.ok_or_else(unknown)?;
+    let (fixed, added) = (known_bugs(raw.fixes, bugs)?, known_bugs(raw.bugs, bugs)?);
+    if let Some(bug) = fixed.iter().chain(&added).next()
+        && raw.patches.is_empty()
+    {
+        return Err(Wrong::new(bug.span(), "without patches it has the bugs of its base, no fewer and no more"));
     }
-    unique("mention of the bug", &raw.bugs)?;
-    Ok(Variant {
-        name: raw.name.into_inner(),
-        about: raw.about,
-        base: raw.base.into_inner(),
-        patches: files("a patch", &raw.patches, folder)?,
-        bugs: raw.bugs.into_iter().map(Spanned::into_inner).collect(),
-    })
+    let (bugs, concerns) = effective(base, &fixed, &added)?;
+    let patches = files("a patch", &raw.patches, folder)?;
+    let (name, base) = (raw.name.into_inner(), base.name.clone());
+    Ok(Variant { name, about: raw.about, base, patches, bugs, concerns })
 }
 
-fn refers(kind: &'static str, name: &Spanned<String>, known: &[&str]) -> Result<(), Wrong> {
-    if known.contains(&name.get_ref().as_str()) {
-        return Ok(());
+/// The bugs that a variant of a base has when it fixes some and adds others, and the bugs that it is about.
+fn effective(
+    base: &Base,
+    fixed: &[Spanned<String>],
+    added: &[Spanned<String>],
+) -> Result<(Vec<String>, Vec<String>), Wrong> {
+    if let Some(bug) = fixed.iter().find(|bug| !base.bugs.contains(bug.get_ref())) {
+        let near = near(bug.get_ref(), base.bugs.iter().map(String::as_str));
+        let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+        let message = format!("the base `{}` has no bug `{}` to fix{hint}", base.name, bug.get_ref());
+        return Err(Wrong::new(bug.span(), message));
     }
-    Err(Wrong::new(name.span(), Unknown::new(kind, name.get_ref(), known.iter().copied()).to_string()))
+    if let Some(bug) = added.iter().find(|bug| base.bugs.contains(bug.get_ref())) {
+        let message = format!("the base `{}` has the bug `{}` already", base.name, bug.get_ref());
+        return Err(Wrong::new(bug.span(), message));
+    }
+    let left = base.bugs.iter().filter(|bug| !fixed.iter().any(|fixed| fixed.get_ref() == *bug));
+    let added = added.iter().map(Spanned::get_ref);
+    let bugs = left.chain(added.clone()).cloned().collect();
+    Ok((bugs, fixed.iter().map(Spanned::get_ref).chain(added).cloned().collect()))
+}
+
+/// A list of bugs, each known and none twice.
+fn known_bugs(named: Vec<Spanned<String>>, known: &[&str]) -> Result<Vec<Spanned<String>>, Wrong> {
+    match named.iter().find(|bug| !known.contains(&bug.get_ref().as_str())) {
+        Some(bug) => Err(missing("bug", bug, known.iter().copied())),
+        None => unique("mention of the bug", &named).map(|()| named),
+    }
+}
+
+fn missing<'a>(kind: &'static str, name: &Spanned<String>, known: impl Iterator<Item = &'a str>) -> Wrong {
+    Wrong::new(name.span(), Unknown::new(kind, name.get_ref(), known).to_string())
 }
 
 fn files(what: &str, paths: &[Spanned<PathBuf>], folder: &Path) -> Result<Vec<PathBuf>, Wrong> {
@@ -193,121 +217,4 @@ fn from_toml(error: toml::de::Error) -> Wrong {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    const GOOD: &str = r#"
-[[base]]
-name = "6.12"
-package = "linux-source-6.12"
-config = ["a.config"]
-
-[[variant]]
-name = "stock"
-about = "as it is"
-base = "6.12"
-bugs = ["hangs"]
-
-[[variant]]
-name = "fixed"
-about = "without the bug"
-base = "6.12"
-patches = ["fix.patch"]
-
-[[bug]]
-id = "hangs"
-title = "It hangs"
-fails = { kind = "deadlock", function = "show" }
-"#;
-
-    fn load(text: &str) -> Result<Manifest, String> {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, content) in [("kernels.toml", text), ("a.config", ""), ("fix.patch", "")] {
-            fs::write(folder.path().join(name), content).unwrap();
-        }
-        Manifest::load(folder.path())
-            .map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
-    }
-
-    /// The error that one replacement in [`GOOD`] leads to.
-    fn error(from: &str, to: &str) -> String {
-        assert!(GOOD.contains(from));
-        load(&GOOD.replacen(from, to, 1)).unwrap_err()
-    }
-
-    #[test]
-    fn a_good_manifest_is_read() {
-        let manifest = load(GOOD).unwrap();
-        assert_eq!(manifest.variants[1].patches.len(), 1);
-        assert!(manifest.variants[1].patches[0].is_absolute());
-        assert_eq!(manifest.variant("stock").unwrap().bugs, ["hangs"]);
-        assert_eq!(manifest.bases[0].source, Source::Package("linux-source-6.12".to_owned()));
-    }
-
-    #[test]
-    fn unknown_keys_are_refused() {
-        insta::assert_snapshot!(error("about = \"as", "abuot = \"as"), @"kernels.toml:9:1: unknown key `abuot`, expected one of `name`, `about`, `base`, `patches`, `bugs`; did you mean `about`?");
-        insta::assert_snapshot!(error("[[base]]", "[[bases]]"), @"kernels.toml:2:3: unknown key `bases`, expected one of `base`, `variant`, `bug`; did you mean `base`?");
-        insta::assert_snapshot!(error("package =", "url = \"x\"\npackage ="), @"kernels.toml:4:1: unknown key `url`, expected one of `name`, `package`, `path`, `config`");
-    }
-
-    #[test]
-    fn what_is_no_toml_or_of_the_wrong_kind_is_refused() {
-        insta::assert_snapshot!(error("name = \"stock\"", "name = stock"), @"kernels.toml:8:8: string values must be quoted, expected literal string");
-        insta::assert_snapshot!(error("[\"fix.patch\"]", "\"fix.patch\""), @r#"kernels.toml:17:11: invalid type: string "fix.patch", expected a sequence"#);
-        insta::assert_snapshot!(error("about = \"as it is\"\n", ""), @"kernels.toml:7:1: missing key `about`");
-        insta::assert_snapshot!(error("\"deadlock\"", "\"dead-lock\""), @"kernels.toml:22:18: unknown value `dead-lock`, expected one of `deadlock`, `blocked`, `stale-read`, `lost-event`, `kernel-splat`, `wrong-state`");
-    }
-
-    #[test]
-    fn references_that_lead_nowhere_are_refused() {
-        insta::assert_snapshot!(error("base = \"6.12\"", "base = \"6.1\""), @"kernels.toml:10:8: there is no base `6.1`; did you mean `6.12`?");
-        insta::assert_snapshot!(error("[\"hangs\"]", "[\"hang\"]"), @"kernels.toml:11:9: there is no bug `hang`; did you mean `hangs`?");
-        insta::assert_snapshot!(error("fix.patch", "fux.patch"), @"kernels.toml:17:12: a patch that does not exist: fux.patch");
-        insta::assert_snapshot!(error("a.config", "b.config"), @"kernels.toml:5:11: a config fragment that does not exist: b.config");
-    }
-
-    #[test]
-    fn names_are_unique() {
-        insta::assert_snapshot!(error("\"fixed\"", "\"stock\""), @"kernels.toml:14:8: a second variant `stock`: names are unique");
-        insta::assert_snapshot!(error("[\"hangs\"]", "[\"hangs\", \"hangs\"]"), @"kernels.toml:11:18: a second mention of the bug `hangs`: names are unique");
-        let twice = format!(
-            "{GOOD}[[bug]]\nid = \"hangs\"\ntitle = \"\"\nfails = {{ kind = \"deadlock\", function = \"show\" }}\n"
-        );
-        insta::assert_snapshot!(load(&twice).unwrap_err(), @"kernels.toml:23:1: a second bug `hangs`: names are unique");
-    }
-
-    #[test]
-    fn names_can_be_those_of_folders() {
-        insta::assert_snapshot!(error("\"fixed\"", "\"../fixed\""), @"kernels.toml:14:8: the variant `../fixed` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and begins with a letter or a digit");
-        insta::assert_snapshot!(error("\"fixed\"", "\"a::b\""), @"kernels.toml:14:8: the variant `a::b` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and begins with a letter or a digit");
-        insta::assert_snapshot!(error("\"fixed\"", "\"\""), @"kernels.toml:14:8: the variant `` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and begins with a letter or a digit");
-    }
-
-    #[test]
-    fn a_manifest_without_kernels_is_refused() {
-        insta::assert_snapshot!(load("").unwrap_err(), @"kernels.toml:1:1: there is no kernel to build: no [[variant]]");
-    }
-
-    #[test]
-    fn a_base_has_one_source() {
-        insta::assert_snapshot!(error("package =", "path = \"a.config\"\npackage ="), @"kernels.toml:2:1: a base has either `package` or `path`");
-        insta::assert_snapshot!(error("package = \"linux-source-6.12\"\n", ""), @"kernels.toml:2:1: a base has either `package` or `path`");
-    }
-
-    proptest::proptest! {
-        /// Whatever is wrong, its place is in the file.
-        #[test]
-        fn errors_have_a_place(cut in 0..GOOD.len(), junk in "[a-z\"\\[\\]={}äß\n ]{0,8}") {
-            let text = format!("{}{junk}{}", &GOOD[..cut], &GOOD[cut..]);
-            if let Err(wrong) = manifest(&text, Path::new(env!("CARGO_MANIFEST_DIR")))
-                && let ManifestError::Invalid { line, column, .. } = wrong.at(Path::new("m"), &text)
-            {
-                let lines: Vec<&str> = text.split('\n').collect();
-                proptest::prop_assert!(lines[line - 1].chars().count() + 1 >= column);
-            }
-        }
-    }
-}
+mod tests;

@@ -94,9 +94,9 @@ fn scenario(scenario: &Scenario) -> Shown {
 }
 
 fn bug(bug: &Bug) -> Shown {
-    let Bug { id, title, references, fails } = bug;
+    let Bug { id, title, references, .. } = bug;
     let see: String = references.iter().map(|reference| format!("\n      see: {reference}")).collect();
-    (format!("  {id}\n      {title}\n      shows as: {} at {}{see}", fails.kind, fails.function), json!(bug))
+    (format!("  {id}\n      {title}\n      shows as: {}{see}", bug.shows_as()), json!(bug))
 }
 
 fn cell(cell: &PlannedCell) -> Shown {

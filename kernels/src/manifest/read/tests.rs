@@ -1,0 +1,161 @@
+use std::fs;
+
+use super::*;
+use crate::Chance;
+
+const GOOD: &str = r#"
+[[base]]
+name = "6.12"
+package = "linux-source-6.12"
+config = ["a.config"]
+bugs = ["hangs", "lies"]
+
+[[variant]]
+name = "stock"
+about = "as it is"
+base = "6.12"
+
+[[variant]]
+name = "fixed"
+about = "without the bug"
+base = "6.12"
+patches = ["fix.patch"]
+fixes = ["hangs"]
+bugs = ["splats"]
+
+[[bug]]
+id = "hangs"
+title = "It hangs"
+fails = { kind = "deadlock", function = "show" }
+
+[[bug]]
+id = "lies"
+title = "It lies"
+fails = { kind = "stale-read", function = "show" }
+
+[[bug]]
+id = "splats"
+title = "It splats, or it hangs"
+fails = [{ kind = "kernel-splat", function = "store" }, { kind = "deadlock", function = "store" }]
+chance = "window"
+"#;
+
+fn load(text: &str) -> Result<Manifest, String> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in [("kernels.toml", text), ("a.config", ""), ("fix.patch", "")] {
+        fs::write(folder.path().join(name), content).unwrap();
+    }
+    Manifest::load(folder.path())
+        .map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
+}
+
+/// The error that one replacement in [`GOOD`] leads to.
+fn error(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from));
+    load(&GOOD.replacen(from, to, 1)).unwrap_err()
+}
+
+#[test]
+fn a_good_manifest_is_read() {
+    let manifest = load(GOOD).unwrap();
+    assert_eq!(manifest.variants[1].patches.len(), 1);
+    assert!(manifest.variants[1].patches[0].is_absolute());
+    assert_eq!(manifest.base("6.12").unwrap().bugs, ["hangs", "lies"]);
+    assert_eq!(manifest.bases[0].source, Source::Package("linux-source-6.12".to_owned()));
+}
+
+#[test]
+fn a_variant_has_the_bugs_of_its_base_without_what_it_fixes_and_with_what_it_adds() {
+    let manifest = load(GOOD).unwrap();
+    let (stock, fixed) = (manifest.variant("stock").unwrap(), manifest.variant("fixed").unwrap());
+    assert_eq!((stock.bugs.clone(), stock.concerns.len()), (manifest.base("6.12").unwrap().bugs.clone(), 0));
+    assert_eq!(fixed.bugs, ["lies", "splats"]);
+    assert_eq!(fixed.concerns, ["hangs", "splats"]);
+}
+
+#[test]
+fn what_a_variant_fixes_is_there_and_what_it_adds_is_not() {
+    insta::assert_snapshot!(error("fixes = [\"hangs\"]", "fixes = [\"splats\"]"), @"kernels.toml:18:10: the base `6.12` has no bug `splats` to fix");
+    insta::assert_snapshot!(error("fixes = [\"hangs\"]", "fixes = [\"hang\"]"), @"kernels.toml:18:10: there is no bug `hang`; did you mean `hangs`?");
+    insta::assert_snapshot!(error("bugs = [\"splats\"]", "bugs = [\"lies\"]"), @"kernels.toml:19:9: the base `6.12` has the bug `lies` already");
+    insta::assert_snapshot!(error("bugs = [\"splats\"]", "bugs = [\"hangs\"]"), @"kernels.toml:19:9: the base `6.12` has the bug `hangs` already");
+    insta::assert_snapshot!(error("patches = [\"fix.patch\"]\n", ""), @"kernels.toml:17:10: without patches it has the bugs of its base, no fewer and no more");
+}
+
+#[test]
+fn a_bug_fails_in_one_way_or_in_one_of_several() {
+    let manifest = load(GOOD).unwrap();
+    let bug = |id: &str| manifest.bug(id).unwrap().clone();
+    assert_eq!((bug("hangs").shows_as().as_str(), bug("hangs").chance), ("deadlock at show", Chance::Certain));
+    assert_eq!(bug("splats").shows_as(), "kernel-splat at store or deadlock at store");
+    assert_eq!(bug("splats").chance, Chance::Window);
+    insta::assert_snapshot!(error("fails = { kind = \"stale-read\", function = \"show\" }", "fails = []"), @"kernels.toml:29:9: invalid length 0, expected at least one way to fail");
+    insta::assert_snapshot!(error("fails = { kind = \"stale-read\", function = \"show\" }", "fails = \"stale-read\""), @r#"kernels.toml:29:9: invalid type: string "stale-read", expected a table with `kind` and `function`, or a list of such tables"#);
+    insta::assert_snapshot!(error("{ kind = \"deadlock\", function = \"store\" }]", "{ kind = \"deadlock\" }]"), @"kernels.toml:34:57: missing key `function`");
+    insta::assert_snapshot!(error("\"window\"", "\"often\""), @"kernels.toml:35:10: unknown value `often`, expected one of `certain`, `window`, `random`");
+}
+
+#[test]
+fn unknown_keys_are_refused() {
+    insta::assert_snapshot!(error("about = \"as", "abuot = \"as"), @"kernels.toml:10:1: unknown key `abuot`, expected one of `name`, `about`, `base`, `patches`, `fixes`, `bugs`; did you mean `about`?");
+    insta::assert_snapshot!(error("[[base]]", "[[bases]]"), @"kernels.toml:2:3: unknown key `bases`, expected one of `base`, `variant`, `bug`; did you mean `base`?");
+    insta::assert_snapshot!(error("package =", "url = \"x\"\npackage ="), @"kernels.toml:4:1: unknown key `url`, expected one of `name`, `package`, `path`, `config`, `bugs`");
+}
+
+#[test]
+fn what_is_no_toml_or_of_the_wrong_kind_is_refused() {
+    insta::assert_snapshot!(error("name = \"stock\"", "name = stock"), @"kernels.toml:9:8: string values must be quoted, expected literal string");
+    insta::assert_snapshot!(error("[\"fix.patch\"]", "\"fix.patch\""), @r#"kernels.toml:17:11: invalid type: string "fix.patch", expected a sequence"#);
+    insta::assert_snapshot!(error("about = \"as it is\"\n", ""), @"kernels.toml:8:1: missing key `about`");
+    insta::assert_snapshot!(error("\"deadlock\"", "\"dead-lock\""), @"kernels.toml:24:18: unknown value `dead-lock`, expected one of `deadlock`, `blocked`, `stale-read`, `lost-event`, `kernel-splat`, `wrong-state`");
+}
+
+#[test]
+fn references_that_lead_nowhere_are_refused() {
+    insta::assert_snapshot!(error("base = \"6.12\"", "base = \"6.1\""), @"kernels.toml:11:8: there is no base `6.1`; did you mean `6.12`?");
+    insta::assert_snapshot!(error("[\"hangs\", ", "[\"hang\", "), @"kernels.toml:6:9: there is no bug `hang`; did you mean `hangs`?");
+    insta::assert_snapshot!(error("fix.patch", "fux.patch"), @"kernels.toml:17:12: a patch that does not exist: fux.patch");
+    insta::assert_snapshot!(error("a.config", "b.config"), @"kernels.toml:5:11: a config fragment that does not exist: b.config");
+}
+
+#[test]
+fn names_are_unique() {
+    insta::assert_snapshot!(error("\"fixed\"", "\"stock\""), @"kernels.toml:14:8: a second variant `stock`: names are unique");
+    insta::assert_snapshot!(error("\"lies\"]", "\"hangs\"]"), @"kernels.toml:6:18: a second mention of the bug `hangs`: names are unique");
+    let twice = format!(
+        "{GOOD}[[bug]]\nid = \"hangs\"\ntitle = \"\"\nfails = {{ kind = \"deadlock\", function = \"show\" }}\n"
+    );
+    insta::assert_snapshot!(load(&twice).unwrap_err(), @"kernels.toml:36:1: a second bug `hangs`: names are unique");
+}
+
+#[test]
+fn names_can_be_those_of_folders() {
+    insta::assert_snapshot!(error("\"fixed\"", "\"../fixed\""), @"kernels.toml:14:8: the variant `../fixed` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and begins with a letter or a digit");
+    insta::assert_snapshot!(error("\"fixed\"", "\"a::b\""), @"kernels.toml:14:8: the variant `a::b` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and begins with a letter or a digit");
+    insta::assert_snapshot!(error("\"fixed\"", "\"\""), @"kernels.toml:14:8: the variant `` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and begins with a letter or a digit");
+}
+
+#[test]
+fn a_manifest_without_kernels_is_refused() {
+    insta::assert_snapshot!(load("").unwrap_err(), @"kernels.toml:1:1: there is no kernel to build: no [[variant]]");
+}
+
+#[test]
+fn a_base_has_one_source() {
+    insta::assert_snapshot!(error("package =", "path = \"a.config\"\npackage ="), @"kernels.toml:2:1: a base has either `package` or `path`");
+    insta::assert_snapshot!(error("package = \"linux-source-6.12\"\n", ""), @"kernels.toml:2:1: a base has either `package` or `path`");
+}
+
+proptest::proptest! {
+    /// Whatever is wrong, its place is in the file.
+    #[test]
+    fn errors_have_a_place(cut in 0..GOOD.len(), junk in "[a-z\"\\[\\]={}äß\n ]{0,8}") {
+        let text = format!("{}{junk}{}", &GOOD[..cut], &GOOD[cut..]);
+        if let Err(wrong) = manifest(&text, Path::new(env!("CARGO_MANIFEST_DIR")))
+            && let ManifestError::Invalid { line, column, .. } = wrong.at(Path::new("m"), &text)
+        {
+            let lines: Vec<&str> = text.split('\n').collect();
+            proptest::prop_assert!(lines[line - 1].chars().count() + 1 >= column);
+        }
+    }
+}
