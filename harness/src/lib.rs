@@ -4,6 +4,7 @@ pub mod accel;
 pub mod bench;
 pub mod cell;
 pub mod classify;
+pub mod coverage;
 pub mod error;
 pub mod evidence;
 pub mod guest;

@@ -2,20 +2,37 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::cell::{CellId, PlannedCell};
-use crate::evidence::read_run;
+use crate::evidence::{RunCell, read_run};
+use crate::verdict::Verdict;
+
+/// What a cell takes, in seconds, where nothing is known: two cores under TCG, four at a time.
+const ROUGHLY: f64 = 10.0;
 
 /// How long each cell took when it was last run, as far as a run tells.
 #[derive(Clone, Debug, Default)]
 pub struct Times(HashMap<CellId, f64>);
 
 impl Times {
-    /// From the folder of an earlier run. One that is not there, or cannot be read, tells nothing.
+    /// From the folder of an earlier run. One that is not there, or cannot be read, tells nothing; nor does a cell that
+    /// came to no verdict on its kernel: it may have taken no time at all.
     pub fn of(run: &Path) -> Times {
         let cells = read_run(run).map(|run| run.cells).unwrap_or_default();
-        let finished = cells.into_iter().filter(|cell| cell.finished);
+        let judged = |cell: &RunCell| cell.finished && matches!(cell.record.verdict, Verdict::Pass | Verdict::Fail(_));
+        let finished = cells.into_iter().filter(judged);
         Times(finished.map(|cell| (any_repeat(&cell.record.cell), cell.record.seconds)).collect())
+    }
+
+    /// About how long these cells take, `jobs` at a time: as long as they took, or, where that is not known, as the others
+    /// of which it is.
+    pub fn estimate(&self, cells: &[PlannedCell], jobs: usize) -> Duration {
+        let mean = if self.0.is_empty() { ROUGHLY } else { self.0.values().sum::<f64>() / self.0.len() as f64 };
+        let seconds = |cell: &PlannedCell| self.0.get(&any_repeat(&cell.id)).copied().unwrap_or(mean);
+        let total: f64 = cells.iter().map(seconds).sum();
+        let longest = cells.iter().map(seconds).fold(0.0, f64::max);
+        Duration::from_secs_f64((total / jobs.max(1) as f64).max(longest))
     }
 
     /// Cells in the order in which to begin them: those of which nothing is known as planned, then the others, the longest
@@ -36,6 +53,8 @@ fn any_repeat(id: &CellId) -> CellId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::tests::{record, start};
+    use crate::evidence::{RunDir, RunInfo};
     use crate::verdict::Expected;
 
     fn cell(variant: &str, repeat: u32) -> PlannedCell {
@@ -47,6 +66,28 @@ mod tests {
             repeat,
         };
         PlannedCell { id, expected: Expected::Pass }
+    }
+
+    #[test]
+    fn cells_without_a_verdict_tell_no_times() {
+        let out = tempfile::tempdir().unwrap();
+        let run = RunDir::create(out.path(), RunInfo::default()).unwrap();
+        for (name, verdict) in [("a", Verdict::Pass), ("b", Verdict::BuildFailed(String::new()))] {
+            let start = start(cell(name, 1).id, Expected::Pass);
+            run.cell(&start).unwrap().finish(&record(&start, verdict, 2.0)).unwrap();
+        }
+        assert_eq!(Times::of(run.path()).0, [(cell("a", 1).id, 2.0)].into());
+    }
+
+    #[test]
+    fn an_estimate_is_no_less_than_the_longest_cell() {
+        let cells: Vec<_> = ["a", "b", "c"].map(|name| cell(name, 1)).into();
+        let times = |known: &[(&str, f64)]| Times(known.iter().map(|(name, s)| (cell(name, 1).id, *s)).collect());
+        let estimate = |known: &[(&str, f64)], jobs| times(known).estimate(&cells, jobs).as_secs_f64();
+        assert_eq!(estimate(&[("a", 1.0), ("b", 3.0)], 1), 6.0);
+        assert_eq!(estimate(&[("a", 1.0), ("b", 3.0)], 2), 3.0);
+        assert_eq!(estimate(&[("a", 1.0), ("b", 3.0)], 8), 3.0);
+        assert_eq!(estimate(&[], 3), ROUGHLY);
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Which cells a run has: scenarios, on variants, with triggers, as often as asked for.
 
 use globset::{Glob, GlobMatcher};
-use kernels::{Manifest, Unknown};
+use kernels::{Manifest, Unknown, Variant};
 
 use crate::cell::{CellId, PlannedCell};
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::Expected;
 
-/// Which cells are wanted. Each list holds globs; an empty one means all.
+/// Which cells are wanted. Each list holds globs; an empty one means all scenarios, all triggers, and the kernels that
+/// tell the most: see [`plan`].
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// Variants.
@@ -17,6 +18,8 @@ pub struct Selection {
     pub scenarios: Vec<String>,
     /// Triggers; `none` for scenarios without any.
     pub triggers: Vec<String>,
+    /// Every kernel with every scenario, where no kernels are named.
+    pub all: bool,
 }
 
 /// A selection that selects nothing.
@@ -33,7 +36,14 @@ pub enum PlanError {
     Nothing,
 }
 
+/// The kernel that claims to have none of the bugs: if the manifest has one of this name, each scenario runs on it.
+const CANDIDATE: &str = "candidate";
+
 /// The cells that a selection names, scenario by scenario, trigger by trigger, in the order of the manifest.
+///
+/// Kernels that are named run with every scenario. If none are, a scenario runs on kernels of the first base: on the base
+/// as it is, on the one called `candidate`, and on those whose patches fix or add a bug that it detects. The others
+/// would only say once more what their base says.
 ///
 /// # Errors
 /// [`PlanError`]; an unknown name comes with the nearest known one.
@@ -47,13 +57,16 @@ pub fn plan(
     let names = Globs::new("scenario", &selection.scenarios, scenarios.iter().map(|scenario| scenario.name))?;
     let known = Trigger::ALL.iter().map(|trigger| trigger.name()).chain(["none"]);
     let triggers = Globs::new("trigger", &selection.triggers, known)?;
+    let every = selection.all || !selection.kernels.is_empty();
     let mut cells = Vec::new();
     for scenario in scenarios.iter().filter(|scenario| names.select(scenario.name)) {
         for trigger in scenario.each_trigger() {
             if !triggers.select(Trigger::name_of(trigger)) {
                 continue;
             }
-            for variant in manifest.variants.iter().filter(|variant| kernels.select(&variant.name)) {
+            let wanted =
+                |variant: &&Variant| kernels.select(&variant.name) && (every || tells(manifest, variant, scenario));
+            for variant in manifest.variants.iter().filter(wanted) {
                 let expected = Expected::of(&variant.bugs, scenario.detects, &manifest.bugs);
                 cells.extend((1..=repeats).map(|repeat| PlannedCell {
                     id: CellId {
@@ -69,6 +82,13 @@ pub fn plan(
         }
     }
     if cells.is_empty() { Err(PlanError::Nothing) } else { Ok(cells) }
+}
+
+/// Whether a scenario tells something of a variant that it does not tell of the variant's base.
+fn tells(manifest: &Manifest, variant: &Variant, scenario: &Scenario) -> bool {
+    let concerned = || variant.concerns.iter().any(|bug| scenario.detects.contains(&bug.as_str()));
+    manifest.bases.first().is_some_and(|first| first.name == variant.base)
+        && (variant.is_plain() || variant.name == CANDIDATE || concerned())
 }
 
 /// Globs over names, and over what comes after the last `::` in them.
@@ -102,23 +122,34 @@ impl Globs {
 
 #[cfg(test)]
 mod tests {
-    use kernels::{Bug, Chance, Fails, FailureKind, Variant};
+    use kernels::{Base, Bug, Chance, Fails, FailureKind, Source};
 
     use super::*;
 
     fn manifest() -> Manifest {
-        let variant = |name: &str, bugs: &[&str]| Variant {
+        let variant = |name: &str, bugs: &[&str], concerns: &[&str]| Variant {
             name: name.to_owned(),
             about: String::new(),
-            base: "b".to_owned(),
-            patches: Vec::new(),
-            bugs: bugs.iter().map(|&bug| bug.to_owned()).collect(),
-            concerns: Vec::new(),
+            base: if name.ends_with("-old") { "old" } else { "new" }.to_owned(),
+            patches: if name.starts_with("stock") { Vec::new() } else { vec!["fix.patch".into()] },
+            bugs: globs(bugs),
+            concerns: globs(concerns),
+        };
+        let base = |name: &str| Base {
+            name: name.to_owned(),
+            source: Source::Package(String::new()),
+            config: Vec::new(),
+            bugs: globs(&["bug", "other"]),
         };
         let fails = vec![Fails { kind: FailureKind::Deadlock, function: "f".to_owned() }];
         Manifest {
-            bases: Vec::new(),
-            variants: vec![variant("stock", &["bug", "other"]), variant("fixed", &[])],
+            bases: vec![base("new"), base("old")],
+            variants: vec![
+                variant("stock", &["bug", "other"], &[]),
+                variant("fixed", &["other"], &["bug"]),
+                variant("aside", &["bug"], &["other"]),
+                variant("stock-old", &["bug", "other"], &[]),
+            ],
             bugs: vec![Bug {
                 id: "bug".to_owned(),
                 title: String::new(),
@@ -153,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn everything() {
+    fn by_default_the_cells_that_tell_something_of_their_own() {
         insta::assert_snapshot!(planned(Selection::default(), 1).unwrap().join("\n"), @r"
         read::owner::igb::yank::stock fail
         read::owner::igb::yank::fixed pass
@@ -165,18 +196,42 @@ mod tests {
     }
 
     #[test]
+    fn everything_if_asked_for_and_every_scenario_on_kernels_that_are_named() {
+        let all = planned(Selection { all: true, ..Selection::default() }, 1).unwrap();
+        assert_eq!(all.len(), 3 * 4);
+        assert!(all.contains(&"events::uevent::igb::none::aside fail".to_owned()), "{all:?}");
+        let named = planned(Selection { kernels: globs(&["aside", "*-old"]), ..Selection::default() }, 1).unwrap();
+        assert_eq!(named.len(), 3 * 2);
+    }
+
+    #[test]
+    fn the_candidate_runs_with_every_scenario() {
+        let mut manifest = manifest();
+        manifest.variants[2].name = CANDIDATE.to_owned();
+        let cells = plan(&manifest, &[scenario("events::uevent", &[])], &Selection::default(), 1).unwrap();
+        let kernels: Vec<_> = cells.iter().map(|cell| cell.id.variant.as_str()).collect();
+        assert_eq!(kernels, ["stock", "fixed", CANDIDATE]);
+    }
+
+    #[test]
     fn globs_select() {
         let selection = Selection {
             kernels: globs(&["sto*"]),
             scenarios: globs(&["own*"]),
             triggers: globs(&["device-del", "none"]),
+            all: false,
         };
         assert_eq!(
             planned(selection, 2).unwrap(),
-            ["read::owner::igb::device-del::stock fail", "read::owner::igb::device-del::stock#2 fail"]
+            [
+                "read::owner::igb::device-del::stock fail",
+                "read::owner::igb::device-del::stock#2 fail",
+                "read::owner::igb::device-del::stock-old fail",
+                "read::owner::igb::device-del::stock-old#2 fail"
+            ]
         );
         let whole = Selection { scenarios: globs(&["events::*"]), ..Selection::default() };
-        assert_eq!(planned(whole, 1).unwrap().len(), 2);
+        assert_eq!(planned(whole, 1).unwrap().len(), 2, "stock and fixed");
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::machine::workspace;
 /// Which cells.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Which {
-    /// Kernels, by glob; may be given several times [default: all]
+    /// Kernels, by glob; may be given several times. Each runs with every scenario [default: each scenario runs on the
+    /// first base as it is, on `candidate`, and on the kernels whose patches fix or add a bug that it detects]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     pub kernels: Vec<String>,
     /// Scenarios, by glob over `family::scenario` or over `scenario` alone [default: all]
@@ -23,11 +24,14 @@ pub struct Which {
     /// [default: all]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     pub triggers: Vec<String>,
+    /// Run every kernel, of every base, with every scenario
+    #[arg(long)]
+    pub all: bool,
 }
 
 impl From<Which> for Selection {
     fn from(which: Which) -> Selection {
-        Selection { kernels: which.kernels, scenarios: which.scenarios, triggers: which.triggers }
+        Selection { kernels: which.kernels, scenarios: which.scenarios, triggers: which.triggers, all: which.all }
     }
 }
 

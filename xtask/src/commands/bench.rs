@@ -174,6 +174,7 @@ async fn starter(
         kernels: vec![which.kernel.clone()],
         scenarios: vec![which.scenario.clone()],
         triggers: vec![which.trigger.clone()],
+        all: false,
     };
     let scenarios = scenarios::all();
     let cells = plan(lab.manifest(), &scenarios, &selection, 1)?;

@@ -21,10 +21,13 @@ use crate::select::Format;
 Examples:
   cargo xtask list
   cargo xtask list bugs
-  cargo xtask list cells --format json")]
+  cargo xtask list cells --all --format json")]
 pub struct Args {
     /// Just one of the lists
     what: Option<What>,
+    /// List the cells of every kernel with every scenario, not only those that `run-matrix` runs by default
+    #[arg(long)]
+    all: bool,
     /// How to print it
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -38,7 +41,7 @@ enum What {
     Scenarios,
     /// Bugs, and how a kernel that has one fails
     Bugs,
-    /// Cells, and what is expected of each
+    /// Cells of `run-matrix`, and what is expected of each
     Cells,
 }
 
@@ -46,7 +49,7 @@ enum What {
 pub fn run(args: Args) -> Result<ExitCode> {
     let lab = Lab::open()?;
     let (manifest, scenarios) = (lab.manifest(), scenarios::all());
-    let cells = plan(manifest, &scenarios, &Selection::default(), 1)?;
+    let cells = plan(manifest, &scenarios, &Selection { all: args.all, ..Selection::default() }, 1)?;
     let lists = [
         (What::Kernels, "kernels", kernels(manifest)),
         (What::Scenarios, "scenarios", scenarios.iter().map(scenario).collect()),

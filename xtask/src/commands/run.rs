@@ -26,7 +26,7 @@ Example:
 pub struct Args {
     /// The scenario: `family::scenario`, or `scenario` alone
     scenario: String,
-    /// The kernel
+    /// The kernel: any, with any scenario
     #[arg(short, long, value_name = "VARIANT")]
     kernel: String,
     /// The trigger, for scenarios that remove a device: device-del, device-del-acpi, yank, sysfs-remove
@@ -47,6 +47,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         kernels: vec![args.kernel],
         scenarios: vec![args.scenario.clone()],
         triggers: args.trigger.into_iter().collect(),
+        all: false,
     };
     let cells = plan(lab.manifest(), &scenarios, &selection, 1)?;
     let [cell] = cells.as_slice() else {

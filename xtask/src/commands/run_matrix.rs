@@ -8,9 +8,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use harness::accel;
 use harness::cell::PlannedCell;
+use harness::coverage::Coverage;
 use harness::lab::Lab;
 use harness::matrix::{Request, Runner, command_of};
-use harness::plan::plan;
+use harness::plan::{Selection, plan};
 use harness::report::{Report, Terminal, disagreements};
 use harness::vm::argv;
 
@@ -25,6 +26,7 @@ use crate::ui::Ui;
 #[command(after_help = "\
 Examples:
   cargo xtask run-matrix --setup
+  cargo xtask run-matrix --all
   cargo xtask run-matrix --kernels stock,v2-series --scenarios 'numvfs_events::*'
   cargo xtask run-matrix --scenarios 'owner*' --triggers yank --repeat 10 --fail-fast
   cargo xtask run-matrix --dry-run
@@ -65,15 +67,23 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let lab = Lab::open()?;
     let scenarios = scenarios::all();
-    let cells = plan(lab.manifest(), &scenarios, &args.which.clone().into(), args.repeat)?;
+    let selection = Selection::from(args.which.clone());
+    let cells = plan(lab.manifest(), &scenarios, &selection, args.repeat)?;
+    let every = plan(lab.manifest(), &scenarios, &Selection { all: true, ..selection }, args.repeat)?.len();
+    let request = Request {
+        jobs: args.jobs.map(usize::from),
+        fail_fast: args.fail_fast,
+        ..args.how.clone().request(cells.clone())
+    };
+    let coverage = Coverage::of(&request, every, |kernel: &str| lab.find(kernel).is_some());
+    let ui = Arc::new(Ui::new(args.verbose));
+    ui.say(&coverage.to_string());
     if args.dry_run {
         return show(&lab, &cells, &args);
     }
     if args.setup {
         setup::first(args.verbose)?;
     }
-    let request = Request { jobs: args.jobs.map(usize::from), fail_fast: args.fail_fast, ..args.how.request(cells) };
-    let ui = Arc::new(Ui::new(args.verbose));
     let folder = OnceCell::new();
     until_interrupted(&lab, &folder, async {
         let report = carry_out(&lab, &request, &ui, &folder).await?;

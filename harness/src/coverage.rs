@@ -1,0 +1,108 @@
+//! What a run covers, and about how long it will take: said before it begins.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cell::PlannedCell;
+use crate::evidence::LATEST;
+use crate::matrix::Request;
+use crate::order::Times;
+use crate::schedule::Budget;
+
+/// What a run covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    /// Cells, with their repetitions.
+    pub cells: usize,
+    /// Scenarios.
+    pub scenarios: usize,
+    /// Kernels.
+    pub kernels: usize,
+    /// How many cells there are of these scenarios and triggers if every kernel is taken.
+    pub every: usize,
+    /// Kernels that must be built first.
+    pub unbuilt: usize,
+    /// About how long the cells take, without the builds.
+    pub takes: Duration,
+}
+
+impl Coverage {
+    /// What a request covers, of as many cells as `every`. How long that takes is known from the last run in the same
+    /// place.
+    pub fn of(request: &Request, every: usize, is_built: impl Fn(&str) -> bool) -> Coverage {
+        let jobs = Budget::of_host(request.jobs).cells();
+        Coverage::of_cells(&request.cells, every, jobs, &request.out, is_built)
+    }
+
+    fn of_cells(
+        cells: &[PlannedCell],
+        every: usize,
+        jobs: usize,
+        out: &Path,
+        is_built: impl Fn(&str) -> bool,
+    ) -> Coverage {
+        let kernels: BTreeSet<_> = cells.iter().map(|cell| cell.id.variant.as_str()).collect();
+        let scenarios: BTreeSet<_> = cells.iter().map(|cell| cell.id.scenario.as_str()).collect();
+        Coverage {
+            cells: cells.len(),
+            scenarios: scenarios.len(),
+            kernels: kernels.len(),
+            every,
+            unbuilt: kernels.iter().filter(|kernel| !is_built(kernel)).count(),
+            takes: Times::of(&out.join(LATEST)).estimate(cells, jobs),
+        }
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+        write!(f, "{} on {}: ", count(self.scenarios, "scenario"), count(self.kernels, "kernel"))?;
+        if self.every > self.cells {
+            write!(f, "{} of {} cells (--all runs them all)", self.cells, self.every)?;
+        } else {
+            write!(f, "{}", count(self.cells, "cell"))?;
+        }
+        let seconds = self.takes.as_secs().max(1);
+        match seconds {
+            ..100 => write!(f, ", about {seconds} s")?,
+            _ => write!(f, ", about {} min", seconds.div_ceil(60))?,
+        }
+        match self.unbuilt {
+            0 => Ok(()),
+            1 => f.write_str(", once 1 kernel has been built"),
+            more => write!(f, ", once {more} kernels have been built"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cell::CellId;
+    use crate::verdict::Expected;
+
+    fn cell(scenario: &str, variant: &str) -> PlannedCell {
+        let id = CellId {
+            scenario: scenario.to_owned(),
+            topology: "igb".to_owned(),
+            trigger: None,
+            variant: variant.to_owned(),
+            repeat: 1,
+        };
+        PlannedCell { id, expected: Expected::Pass }
+    }
+
+    #[test]
+    fn what_is_covered_is_said_in_a_line() {
+        let cells = [cell("a", "stock"), cell("b", "stock"), cell("b", "fixed")];
+        let said = |cells: &[PlannedCell], every, jobs, built: fn(&str) -> bool| {
+            Coverage::of_cells(cells, every, jobs, Path::new("/nonexistent"), built).to_string()
+        };
+        insta::assert_snapshot!(said(&cells, 3, 1, |_| true), @"2 scenarios on 2 kernels: 3 cells, about 30 s");
+        insta::assert_snapshot!(said(&cells, 9, 3, |name| name == "stock"), @"2 scenarios on 2 kernels: 3 of 9 cells (--all runs them all), about 10 s, once 1 kernel has been built");
+        insta::assert_snapshot!(said(&vec![cell("a", "stock"); 12], 12, 1, |_| false), @"1 scenario on 1 kernel: 12 cells, about 2 min, once 1 kernel has been built");
+    }
+}
