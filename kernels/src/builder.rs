@@ -52,9 +52,10 @@ impl Builder {
         &self.manifest
     }
 
-    /// The Debian packages with sources that are not in the cache yet: those that building every variant would download.
-    pub fn packages_to_download(&self) -> Vec<String> {
-        let absent = self.manifest.bases.iter().filter(|base| source::find(&self.cache, &base.source).is_none());
+    /// The Debian packages with the sources of these bases that are not in the cache yet: those that building on them
+    /// would download.
+    pub fn packages_to_download<'a>(&self, bases: impl IntoIterator<Item = &'a Base>) -> Vec<String> {
+        let absent = bases.into_iter().filter(|base| source::find(&self.cache, &base.source).is_none());
         let mut packages: Vec<_> = absent
             .filter_map(|base| match &base.source {
                 Source::Package(package) => Some(package.clone()),
@@ -194,7 +195,9 @@ mod tests {
             Source::Path(path) => panic!("a base of ours comes from {}", path.display()),
         };
         let builder = Builder::new(manifest, cache.clone());
-        assert!(builder.packages_to_download().contains(&package));
+        let to_download = |count| builder.packages_to_download(builder.manifest().bases.iter().take(count));
+        assert!(to_download(1).contains(&package));
+        assert_eq!(to_download(2).len(), 2, "a package for each base");
 
         let key = KeyMaker::new().with("package", &package).finish();
         let identity = Identity { name: package.clone(), version: None, sha256: String::new() };
@@ -203,6 +206,6 @@ mod tests {
             Ok::<(), CacheError>(())
         };
         cache.entry("sources", &key, || {}, fill).unwrap();
-        assert!(!builder.packages_to_download().contains(&package));
+        assert!(to_download(1).is_empty());
     }
 }

@@ -7,33 +7,50 @@ use harness::accel;
 use harness::host::Wanted;
 use harness::vm::argv::Accel;
 use kernels::cache::Cache;
-use kernels::{Builder, Manifest};
+use kernels::{Base, Builder, Manifest};
 
 /// This machine, with what the manifest wants of it.
 pub struct Machine {
     cache: Cache,
-    packages: Vec<String>,
+    needed: Vec<String>,
+    others: Vec<String>,
     accelerator: Option<String>,
 }
 
 impl Machine {
-    /// Reads the manifest and the cache.
+    /// Reads the manifest and the cache. Of the kernel sources those of the default run are needed: of the first base.
     ///
     /// # Errors
     /// If the manifest is not right, or there is no place for the cache.
     pub fn look() -> Result<Machine> {
+        let first = Manifest::of_project()?.bases.into_iter().next();
+        Machine::for_bases(|base| first.as_ref() == Some(base))
+    }
+
+    /// The same, for a run with kernels of these bases.
+    ///
+    /// # Errors
+    /// If the manifest is not right, or there is no place for the cache.
+    pub fn for_bases(is_needed: impl Fn(&Base) -> bool) -> Result<Machine> {
         let cache = Cache::of_user()?;
-        let builder = Builder::new(Manifest::load(&workspace().join("kernels"))?, cache.clone());
+        let builder = Builder::new(Manifest::of_project()?, cache.clone());
+        let (needed, others): (Vec<_>, Vec<_>) = builder.manifest().bases.iter().partition(|base| is_needed(base));
         let accelerator = accel::last(&cache).map(|decision| match decision.accel {
             Accel::Kvm => format!("guests run under KVM: {}", decision.why),
             Accel::Tcg => format!("guests run under TCG: {}", decision.why),
         });
-        Ok(Machine { cache, packages: builder.packages_to_download(), accelerator })
+        let download = |bases| builder.packages_to_download(bases);
+        Ok(Machine { needed: download(needed), others: download(others), cache, accelerator })
     }
 
     /// What to look at.
     pub fn wanted(&self) -> Wanted<'_> {
-        Wanted { cache: self.cache.root(), kernel_sources: &self.packages, accelerator: self.accelerator.as_deref() }
+        Wanted {
+            cache: self.cache.root(),
+            kernel_sources: &self.needed,
+            other_sources: &self.others,
+            accelerator: self.accelerator.as_deref(),
+        }
     }
 
     /// The cache.

@@ -29,6 +29,8 @@ pub struct Wanted<'a> {
     /// The Debian packages of kernel sources that have yet to be downloaded, such as `linux-source-6.12`. Bases that
     /// are in the cache already, or that come from a `path`, need not be named.
     pub kernel_sources: &'a [String],
+    /// The same of bases that are not to be run now: without them other runs are possible.
+    pub other_sources: &'a [String],
     /// What is remembered from booting a guest under KVM, if that was ever tried here.
     pub accelerator: Option<&'a str>,
 }
@@ -111,7 +113,7 @@ pub fn checks(wanted: &Wanted<'_>) -> Vec<Check> {
     let tools = kernels::requirements().iter().chain([&probe::SETPRIV]);
     checks.extend(tools.filter_map(|requirement| probe::tool(&os, requirement)));
     checks.push(probe::static_libc(&os));
-    checks.extend(probe::kernel_sources(&os, wanted.kernel_sources));
+    checks.extend(probe::kernel_sources(&os, wanted.kernel_sources, wanted.other_sources));
     checks.push(probe::disk(wanted.cache));
     checks.push(probe::accelerator(wanted.accelerator));
     checks
@@ -156,7 +158,7 @@ mod tests {
     fn a_machine_is_looked_at_without_being_changed() {
         let cache = tempfile::tempdir().unwrap();
         let folder = cache.path().join("not/there/yet");
-        let found = checks(&Wanted { cache: &folder, kernel_sources: &[], accelerator: None });
+        let found = checks(&Wanted { cache: &folder, kernel_sources: &[], other_sources: &[], accelerator: None });
         assert!(!folder.exists());
         for name in ["QEMU", "gcc", "static libc", "disk space", "KVM"] {
             assert!(found.iter().any(|check| check.name == name), "no check of {name} in {found:#?}");

@@ -80,13 +80,14 @@ pub(super) fn static_libc(os: &OsRelease) -> Check {
     }
 }
 
-/// The kernel sources that have yet to be downloaded: whether apt knows where from.
-pub(super) fn kernel_sources(os: &OsRelease, packages: &[String]) -> Vec<Check> {
+/// The kernel sources that have yet to be downloaded, those that are needed and others: whether apt knows where from.
+pub(super) fn kernel_sources(os: &OsRelease, needed: &[String], others: &[String]) -> Vec<Check> {
+    let packages = [needed, others].concat();
     if packages.is_empty() {
         return Vec::new();
     }
     let (offers, unknown) = if os.installer() == Installer::Apt {
-        match apt::offers(packages) {
+        match apt::offers(&packages) {
             Ok(offers) => (offers, "apt does not know it".to_owned()),
             Err(error) => (apt::Offers::default(), chain(&error)),
         }
@@ -96,6 +97,9 @@ pub(super) fn kernel_sources(os: &OsRelease, packages: &[String]) -> Vec<Check> 
     let path = "set `path` of the base in kernels/kernels.toml to a tarball or tree of that kernel";
     let check = |package: &String| match offers.get(package).and_then(|offer| offer.candidate.as_ref()) {
         Some(version) => Check::ok(package, format!("{version} can be downloaded")),
+        None if !needed.contains(package) => {
+            Check::warn(package, unknown.clone(), format!("only kernels of that base need it; for them {path}"))
+        }
         None if os.is_debian() => Check::missing(
             package,
             unknown.clone(),
@@ -186,11 +190,14 @@ mod tests {
 
     #[test]
     fn kernel_sources_elsewhere_come_from_a_path() {
-        let found = kernel_sources(&os("fedora"), &["linux-source-6.12".to_owned()]);
-        assert_eq!(found.len(), 1);
+        let package = |name: &str| [name.to_owned()];
+        let found = kernel_sources(&os("fedora"), &package("linux-source-6.12"), &package("linux-source-6.1"));
+        assert_eq!(found.len(), 2);
+        let other = found[1].to_string();
+        assert!(other.starts_with("warn") && other.contains("linux-source-6.1") && other.contains("`path`"), "{other}");
         let line = found[0].to_string();
         assert!(found[0].is_missing() && line.contains("fedora 1") && line.contains("`path`"), "{line}");
-        assert_eq!(kernel_sources(&os("fedora"), &[]), []);
+        assert_eq!(kernel_sources(&os("fedora"), &[], &[]), []);
     }
 
     #[test]

@@ -56,7 +56,9 @@ struct RawBase {
 struct RawVariant {
     name: Spanned<String>,
     about: String,
-    base: Spanned<String>,
+    base: Option<Spanned<String>>,
+    #[serde(default)]
+    bases: Vec<Spanned<String>>,
     #[serde(default)]
     patches: Vec<Spanned<PathBuf>>,
     #[serde(default)]
@@ -69,7 +71,6 @@ struct RawVariant {
 pub(super) fn manifest(text: &str, folder: &Path) -> Result<Manifest, Wrong> {
     let raw: RawManifest = toml::from_str(text).map_err(from_toml)?;
     unique("base", raw.base.iter().map(|base| &base.get_ref().name))?;
-    unique("variant", raw.variant.iter().map(|variant| &variant.name))?;
     let ids: Vec<_> = raw.bug.iter().map(|bug| Spanned::new(bug.span(), bug.get_ref().id.clone())).collect();
     unique("bug", &ids)?;
     names("base", raw.base.iter().map(|base| &base.get_ref().name))?;
@@ -81,8 +82,15 @@ pub(super) fn manifest(text: &str, folder: &Path) -> Result<Manifest, Wrong> {
     let bugs: Vec<Bug> = raw.bug.into_iter().map(Spanned::into_inner).collect();
     let ids: Vec<_> = bugs.iter().map(|bug| bug.id.as_str()).collect();
     let bases: Vec<Base> = raw.base.into_iter().map(|raw| base(raw, &ids, folder)).collect::<Result<_, _>>()?;
-    let variants: Vec<Variant> =
-        raw.variant.into_iter().map(|raw| variant(raw, &bases, &ids, folder)).collect::<Result<_, _>>()?;
+    let mut variants: Vec<Variant> = Vec::new();
+    for raw in raw.variant {
+        for variant in variants_of(&raw, &bases, &ids, folder)? {
+            if variants.iter().any(|other| other.name == variant.name) {
+                return Err(second("variant", &Spanned::new(raw.name.span(), variant.name)));
+            }
+            variants.push(variant);
+        }
+    }
     Ok(Manifest { bases, variants, bugs })
 }
 
@@ -90,11 +98,15 @@ fn unique<'a>(kind: &str, names: impl IntoIterator<Item = &'a Spanned<String>>) 
     let mut seen = Vec::new();
     for name in names {
         if seen.contains(&name.get_ref()) {
-            return Err(Wrong::new(name.span(), format!("a second {kind} `{}`: names are unique", name.get_ref())));
+            return Err(second(kind, name));
         }
         seen.push(name.get_ref());
     }
     Ok(())
+}
+
+fn second(kind: &str, name: &Spanned<String>) -> Wrong {
+    Wrong::new(name.span(), format!("a second {kind} `{}`: names are unique", name.get_ref()))
 }
 
 /// Names go into the names of cells, and with them into those of folders and into globs.
@@ -123,24 +135,48 @@ fn base(raw: Spanned<RawBase>, bugs: &[&str], folder: &Path) -> Result<Base, Wro
         _ => return Err(Wrong::new(span, "a base has either `package` or `path`")),
     };
     let config = files("a config fragment", &raw.config, folder)?;
-    let bugs = known_bugs(raw.bugs, bugs)?;
-    Ok(Base { name: raw.name.into_inner(), source, config, bugs: bugs.into_iter().map(Spanned::into_inner).collect() })
+    known_bugs(&raw.bugs, bugs)?;
+    let bugs = raw.bugs.into_iter().map(Spanned::into_inner).collect();
+    Ok(Base { name: raw.name.into_inner(), source, config, bugs })
 }
 
-fn variant(raw: RawVariant, bases: &[Base], bugs: &[&str], folder: &Path) -> Result<Variant, Wrong> {
-    let base = bases.iter().find(|base| base.name == *raw.base.get_ref());
-    let unknown = || missing("base", &raw.base, bases.iter().map(|base| base.name.as_str()));
-    let base = base.ok_or_else(unknown)?;
-    let (fixed, added) = (known_bugs(raw.fixes, bugs)?, known_bugs(raw.bugs, bugs)?);
-    if let Some(bug) = fixed.iter().chain(&added).next()
+/// The variant on each of its bases. The first gives it its name; on the others that of the base is added.
+fn variants_of(raw: &RawVariant, bases: &[Base], bugs: &[&str], folder: &Path) -> Result<Vec<Variant>, Wrong> {
+    let wanted = match (&raw.base, raw.bases.as_slice()) {
+        (Some(base), []) => std::slice::from_ref(base),
+        (None, several @ [_, ..]) => several,
+        _ => return Err(Wrong::new(raw.name.span(), "a variant has either `base` or `bases`")),
+    };
+    unique("mention of the base", wanted)?;
+    known_bugs(&raw.fixes, bugs)?;
+    known_bugs(&raw.bugs, bugs)?;
+    if let Some(bug) = raw.fixes.iter().chain(&raw.bugs).next()
         && raw.patches.is_empty()
     {
         return Err(Wrong::new(bug.span(), "without patches it has the bugs of its base, no fewer and no more"));
     }
-    let (bugs, concerns) = effective(base, &fixed, &added)?;
-    let patches = files("a patch", &raw.patches, folder)?;
-    let (name, base) = (raw.name.into_inner(), base.name.clone());
-    Ok(Variant { name, about: raw.about, base, patches, bugs, concerns })
+    let on = |(number, wanted): (usize, &Spanned<String>)| {
+        let unknown = || missing("base", wanted, bases.iter().map(|base| base.name.as_str()));
+        let base = bases.iter().find(|base| base.name == *wanted.get_ref()).ok_or_else(unknown)?;
+        let suffix = if number == 0 { String::new() } else { format!("-{}", base.name) };
+        let (bugs, concerns) = effective(base, &raw.fixes, &raw.bugs)?;
+        Ok(Variant {
+            name: format!("{}{suffix}", raw.name.get_ref()),
+            about: raw.about.clone(),
+            base: base.name.clone(),
+            patches: files("a patch", &raw.patches, folder)?.into_iter().map(|patch| of_base(patch, base)).collect(),
+            bugs,
+            concerns,
+        })
+    };
+    wanted.iter().enumerate().map(on).collect()
+}
+
+/// The patch as it is for a base: of the same name, in a folder named after the base, where it differs from what the
+/// others get.
+fn of_base(patch: PathBuf, base: &Base) -> PathBuf {
+    let own = patch.file_name().map(|name| patch.with_file_name(&base.name).join(name));
+    own.filter(|own| own.is_file()).unwrap_or(patch)
 }
 
 /// The bugs that a variant of a base has when it fixes some and adds others, and the bugs that it is about.
@@ -165,11 +201,11 @@ fn effective(
     Ok((bugs, fixed.iter().map(Spanned::get_ref).chain(added).cloned().collect()))
 }
 
-/// A list of bugs, each known and none twice.
-fn known_bugs(named: Vec<Spanned<String>>, known: &[&str]) -> Result<Vec<Spanned<String>>, Wrong> {
+/// Whether each bug of a list is known, and none named twice.
+fn known_bugs(named: &[Spanned<String>], known: &[&str]) -> Result<(), Wrong> {
     match named.iter().find(|bug| !known.contains(&bug.get_ref().as_str())) {
         Some(bug) => Err(missing("bug", bug, known.iter().copied())),
-        None => unique("mention of the bug", &named).map(|()| named),
+        None => unique("mention of the bug", named),
     }
 }
 

@@ -79,10 +79,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
 type Shown = (String, Value);
 
 fn kernels(manifest: &Manifest) -> Vec<Shown> {
+    let width = manifest.variants.iter().map(|variant| variant.name.len()).max().unwrap_or(0);
     let kernel = |variant: &Variant| {
         let Variant { name, about, base, bugs, .. } = variant;
         let has = if bugs.is_empty() { "none that is known".to_owned() } else { bugs.join(", ") };
-        let text = format!("  {name:<16} {about} (base {base})\n  {:<16}   has: {has}", "");
+        let text = format!("  {name:<width$} {about} (base {base})\n  {:<width$}   has: {has}", "");
         (text, json!({"name": name, "about": about, "base": base, "bugs": bugs}))
     };
     manifest.variants.iter().map(kernel).collect()

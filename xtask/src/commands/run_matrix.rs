@@ -17,6 +17,7 @@ use harness::vm::argv;
 
 use super::setup;
 use crate::interrupt::until_interrupted;
+use crate::machine::Machine;
 use crate::out;
 use crate::select::{Accel, Format, How, Which};
 use crate::ui::Ui;
@@ -82,7 +83,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
         return show(&lab, &cells, &args);
     }
     if args.setup {
-        setup::first(args.verbose)?;
+        let variants = lab.manifest().variants.iter();
+        let run: Vec<_> = variants.filter(|variant| cells.iter().any(|cell| cell.id.variant == variant.name)).collect();
+        let machine = Machine::for_bases(|base| run.iter().any(|variant| variant.base == base.name))?;
+        setup::first(&machine, args.verbose)?;
     }
     let folder = OnceCell::new();
     until_interrupted(&lab, &folder, async {

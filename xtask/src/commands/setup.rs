@@ -38,13 +38,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     })
 }
 
-/// The `--setup` of other commands: silent unless there is something to do.
+/// The `--setup` of other commands: silent unless there is something to do for a run on this machine.
 ///
 /// # Errors
 /// If anything is missing afterwards.
-pub fn first(verbose: bool) -> Result<()> {
-    let machine = Machine::look()?;
-    match set_up(&machine, verbose, &mut |line| eprintln!("setup: {line}"))? {
+pub fn first(machine: &Machine, verbose: bool) -> Result<()> {
+    match set_up(machine, verbose, &mut |line| eprintln!("setup: {line}"))? {
         Outcome::NothingToDo | Outcome::Done => Ok(()),
         Outcome::Incomplete(missing) => {
             let lines: Vec<_> = missing.iter().map(ToString::to_string).collect();

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 
 use super::setup;
-use crate::machine;
+use crate::machine::{self, Machine};
 
 /// What to test.
 #[derive(clap::Args)]
@@ -26,7 +26,7 @@ pub struct Args {
 /// Runs `cargo test --workspace`, and ends as it ends.
 pub fn run(args: Args) -> Result<ExitCode> {
     if args.setup {
-        setup::first(false)?;
+        setup::first(&Machine::look()?, false)?;
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)

@@ -73,6 +73,41 @@ fn a_variant_has_the_bugs_of_its_base_without_what_it_fixes_and_with_what_it_add
     assert_eq!(fixed.concerns, ["hangs", "splats"]);
 }
 
+/// [`GOOD`] with a second base and the variants on both, in a folder with a patch for that base alone.
+fn on_two_bases(text: &str) -> (tempfile::TempDir, Result<Manifest, ManifestError>) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("6.1")).unwrap();
+    let older = "[[base]]\nname = \"6.1\"\npackage = \"linux-source-6.1\"\nconfig = []\nbugs = [\"hangs\"]\n";
+    let text = text.replace("base = \"6.12\"", "bases = [\"6.12\", \"6.1\"]") + older;
+    for (name, content) in [("kernels.toml", text.as_str()), ("a.config", ""), ("fix.patch", ""), ("6.1/fix.patch", "")]
+    {
+        fs::write(folder.path().join(name), content).unwrap();
+    }
+    let manifest = Manifest::load(folder.path());
+    (folder, manifest)
+}
+
+#[test]
+fn a_variant_may_be_there_for_several_bases() {
+    let (folder, manifest) = on_two_bases(GOOD);
+    let manifest = manifest.unwrap();
+    let names: Vec<_> = manifest.variants.iter().map(|v| (v.name.as_str(), v.base.as_str())).collect();
+    assert_eq!(names, [("stock", "6.12"), ("stock-6.1", "6.1"), ("fixed", "6.12"), ("fixed-6.1", "6.1")]);
+    let older = manifest.variant("fixed-6.1").unwrap();
+    assert_eq!(older.bugs, ["splats"], "6.1 does not lie");
+    assert_eq!(older.patches, [folder.path().join("6.1/fix.patch")]);
+    assert_eq!(manifest.variant("fixed").unwrap().patches, [folder.path().join("fix.patch")]);
+}
+
+#[test]
+fn the_names_that_several_bases_give_are_unique_too() {
+    let (_folder, manifest) = on_two_bases(&GOOD.replace("\"fixed\"", "\"stock-6.1\""));
+    assert!(manifest.unwrap_err().to_string().ends_with("a second variant `stock-6.1`: names are unique"));
+    insta::assert_snapshot!(error("base = \"6.12\"", "bases = [\"6.12\", \"6.12\"]"), @"kernels.toml:11:18: a second mention of the base `6.12`: names are unique");
+    insta::assert_snapshot!(error("base = \"6.12\"", "base = \"6.12\"\nbases = [\"6.12\"]"), @"kernels.toml:9:8: a variant has either `base` or `bases`");
+    insta::assert_snapshot!(error("base = \"6.12\"\n", ""), @"kernels.toml:9:8: a variant has either `base` or `bases`");
+}
+
 #[test]
 fn what_a_variant_fixes_is_there_and_what_it_adds_is_not() {
     insta::assert_snapshot!(error("fixes = [\"hangs\"]", "fixes = [\"splats\"]"), @"kernels.toml:18:10: the base `6.12` has no bug `splats` to fix");
@@ -97,7 +132,7 @@ fn a_bug_fails_in_one_way_or_in_one_of_several() {
 
 #[test]
 fn unknown_keys_are_refused() {
-    insta::assert_snapshot!(error("about = \"as", "abuot = \"as"), @"kernels.toml:10:1: unknown key `abuot`, expected one of `name`, `about`, `base`, `patches`, `fixes`, `bugs`; did you mean `about`?");
+    insta::assert_snapshot!(error("about = \"as", "abuot = \"as"), @"kernels.toml:10:1: unknown key `abuot`, expected one of `name`, `about`, `base`, `bases`, `patches`, `fixes`, `bugs`; did you mean `about`?");
     insta::assert_snapshot!(error("[[base]]", "[[bases]]"), @"kernels.toml:2:3: unknown key `bases`, expected one of `base`, `variant`, `bug`; did you mean `base`?");
     insta::assert_snapshot!(error("package =", "url = \"x\"\npackage ="), @"kernels.toml:4:1: unknown key `url`, expected one of `name`, `package`, `path`, `config`, `bugs`");
 }
