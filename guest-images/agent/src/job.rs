@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use guest_protocol::{Command, OpId};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
 /// What an operation's process is to do.
@@ -29,6 +30,7 @@ impl Job {
             Command::ReadLink { .. } => "iov-readlink",
             Command::Bind { .. } => "iov-bind",
             Command::Own { .. } => "iov-own",
+            Command::Cycle { .. } => "iov-cycle",
             Command::Watch { .. } => "iov-watch",
             Command::SetLink { .. } => "iov-setlink",
             Command::Where { .. } => "iov-where",
@@ -46,7 +48,7 @@ impl Job {
     pub fn control(&self) -> Option<Control> {
         match self.command {
             Command::Own { .. } => Some(Control::Continue),
-            Command::Watch { .. } => Some(Control::Stop),
+            Command::Watch { .. } | Command::Cycle { .. } => Some(Control::Stop),
             _ => None,
         }
     }
@@ -87,6 +89,12 @@ impl Controls {
     /// Whether a line has been read ahead: `poll(2)` does not know of it.
     pub fn read_ahead(&self) -> bool {
         !self.reader.buffer().is_empty()
+    }
+
+    /// Whether the host has something to say, or is gone. Does not wait.
+    pub fn is_told(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        Ok(self.read_ahead() || poll(&mut fds, PollTimeout::ZERO)? > 0)
     }
 
     /// For `poll(2)`.

@@ -8,8 +8,10 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::rc::Rc;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use vfio_bindings::bindings::vfio::{
     VFIO_API_VERSION, VFIO_GROUP_FLAGS_VIABLE, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD,
@@ -18,53 +20,102 @@ use vfio_bindings::bindings::vfio::{
 
 use crate::error::{AgentError, doing};
 
-/// A device, its group and its container, with the request eventfd armed.
+/// Devices that are open, in the order of opening. Those of one IOMMU group share the group and its container.
+#[derive(Default)]
+pub struct Devices(Vec<Device>);
+
+/// A device with its request eventfd armed.
 ///
 /// Fields are dropped in the order in which they stand here, and that is the order in which an application closes them:
 /// device, group, container.
 pub struct Device {
+    bdf: String,
     _device: OwnedFd,
     requests: EventFd,
-    _group: File,
+    group: Rc<Group>,
+}
+
+/// An IOMMU group in a container of its own.
+struct Group {
+    file: File,
     _container: File,
-    group_number: u32,
+    number: u32,
+}
+
+impl Devices {
+    /// Opens a device and arms its request eventfd.
+    pub fn open(&mut self, bdf: &str, vf_token: Option<&str>) -> Result<(), AgentError> {
+        let number = group_number(bdf)?;
+        let shared = self.0.iter().find(|device| device.group.number == number).map(|device| device.group.clone());
+        let group = shared.map_or_else(|| Group::open(number).map(Rc::new), Ok)?;
+        let device = device_fd(&group.file, bdf, vf_token)?;
+        let requests = doing("make an eventfd", EventFd::new)?;
+        arm(&device, &requests)?;
+        self.0.push(Device { bdf: bdf.to_owned(), _device: device, requests, group });
+        Ok(())
+    }
+
+    /// Closes one device.
+    pub fn close(&mut self, bdf: &str) -> Result<(), AgentError> {
+        let position = self.0.iter().position(|device| device.bdf == bdf);
+        let position = position.ok_or_else(|| AgentError::Refused(format!("{bdf} is not open")))?;
+        drop(self.0.remove(position));
+        Ok(())
+    }
+
+    /// Closes all devices, the first first.
+    pub fn close_all(&mut self) {
+        self.0.drain(..).for_each(drop);
+    }
+
+    /// Those that are open.
+    pub fn iter(&self) -> impl Iterator<Item = &Device> {
+        self.0.iter()
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl Device {
-    /// Opens the device and arms its request eventfd.
-    pub fn open(bdf: &str) -> Result<Device, AgentError> {
-        let group_number = group_number(bdf)?;
-        let group_path = format!("/dev/vfio/{group_number}");
+    /// Number of its IOMMU group.
+    pub fn group(&self) -> u32 {
+        self.group.number
+    }
+}
+
+/// Waits until the kernel asks for one of these devices, for as long as that takes, and says which.
+pub fn wait_for_request(devices: &Devices) -> Result<String, AgentError> {
+    let mut fds: Vec<_> =
+        devices.iter().map(|device| PollFd::new(device.requests.as_fd(), PollFlags::POLLIN)).collect();
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(AgentError::io("wait for the request eventfds", errno)),
+        }
+    }
+    let asked = devices.iter().zip(&fds).find(|(_, fd)| fd.any().unwrap_or(false)).map(|(device, _)| device);
+    let asked = asked.ok_or_else(|| AgentError::Refused("an owner of nothing awaits a request".to_owned()))?;
+    doing("read the request eventfd", || asked.requests.read())?;
+    Ok(asked.bdf.clone())
+}
+
+impl Group {
+    fn open(number: u32) -> Result<Group, AgentError> {
         let container = open("/dev/vfio/vfio")?;
-        let group = open(&group_path)?;
+        let file = open(&format!("/dev/vfio/{number}"))?;
         check_version(&container)?;
-        check_viable(&group, group_number)?;
+        check_viable(&file, number)?;
         let fd = container.as_raw_fd();
         // SAFETY: VFIO_GROUP_SET_CONTAINER reads an int, which outlives the call.
-        check("put the group into the container", || unsafe { ioctl::set_container(group.as_raw_fd(), &fd) })?;
+        check("put the group into the container", || unsafe { ioctl::set_container(file.as_raw_fd(), &fd) })?;
         // SAFETY: VFIO_SET_IOMMU takes its argument by value.
         let set_iommu = || unsafe { ioctl::set_iommu(container.as_raw_fd(), VFIO_TYPE1v2_IOMMU as i32) };
         check("set the container's IOMMU to type 1 v2", set_iommu)?;
-        let device = device_fd(&group, bdf)?;
-        let requests = doing("make an eventfd", EventFd::new)?;
-        arm(&device, &requests)?;
-        Ok(Device { _device: device, requests, _group: group, _container: container, group_number })
-    }
-
-    /// Number of its IOMMU group.
-    pub fn group(&self) -> u32 {
-        self.group_number
-    }
-
-    /// Waits until the kernel asks for the device, for as long as that takes.
-    pub fn wait_for_request(&self) -> Result<(), AgentError> {
-        loop {
-            match self.requests.read() {
-                Ok(_) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(AgentError::io("wait for the request eventfd", errno)),
-            }
-        }
+        Ok(Group { file, _container: container, number })
     }
 }
 
@@ -99,8 +150,10 @@ fn check_viable(group: &File, number: u32) -> Result<(), AgentError> {
     Err(AgentError::Refused(format!("IOMMU group {number} is not viable: bind all its devices to vfio-pci first")))
 }
 
-fn device_fd(group: &File, bdf: &str) -> Result<OwnedFd, AgentError> {
-    let name = CString::new(bdf).map_err(|_| AgentError::Refused(format!("{bdf:?} is not a PCI address")))?;
+fn device_fd(group: &File, bdf: &str, vf_token: Option<&str>) -> Result<OwnedFd, AgentError> {
+    // `drivers/vfio/pci/vfio_pci_core.c`, `vfio_pci_core_match()`.
+    let name = vf_token.map_or_else(|| bdf.to_owned(), |token| format!("{bdf} vf_token={token}"));
+    let name = CString::new(name).map_err(|_| AgentError::Refused(format!("{bdf:?} is not a PCI address")))?;
     // SAFETY: VFIO_GROUP_GET_DEVICE_FD reads a string that ends with NUL, which outlives the call.
     let open = || unsafe { ioctl::device_fd(group.as_raw_fd(), name.as_ptr()) };
     let fd = check(&format!("open {bdf} in its group (is it bound to vfio-pci?)"), open)?;
@@ -167,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there() {
-        let failure = Device::open("ffff:ff:1f.7").err().unwrap().failure();
+        let failure = Devices::default().open("ffff:ff:1f.7", None).err().unwrap().failure();
         assert_eq!(failure.errno.unwrap().name, "ENOENT");
         assert!(failure.message.contains("find the IOMMU group of ffff:ff:1f.7"), "{}", failure.message);
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use guest_agent::outbox::Outbox;
 use guest_agent::server::Server;
 use guest_protocol::{
-    Access, Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, Sched, Source, decode, encode,
+    Access, AttributeWrite, Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, Sched, Source,
+    VfioDevice, decode, encode,
 };
 
 /// Long past anything that works, even on a busy machine.
@@ -89,6 +90,23 @@ impl Host {
 
 fn text(path: &std::path::Path) -> String {
     path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn attributes_are_written_by_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = text(&folder.path().join("attribute"));
+    std::fs::write(&path, "xx").unwrap();
+    let write = |path: &str, data: &str| AttributeWrite { path: path.to_owned(), data: data.to_owned() };
+    let writes = vec![write(&path, "7"), write("/nonexistent/attribute", "1"), write(&path, "0")];
+    let mut host = Host::new();
+    let counted = host.ok(Command::Cycle { writes: writes.clone(), rounds: Some(3) });
+    assert_eq!(counted, Reply::Cycled { rounds: 3, refused: 3 });
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "0x");
+    // One without an end is ended from outside.
+    let endless = host.ask(Command::Cycle { writes, rounds: None });
+    host.ok(Command::Stop { target: endless });
+    assert!(matches!(host.done(endless), Outcome::Ok(Reply::Cycled { .. })));
 }
 
 /// An operation that waits for as long as one likes: it opens a FIFO that nobody writes to.
@@ -214,7 +232,8 @@ fn what_cannot_be_done_here_says_why() {
     let bind = Command::Bind { bdf: "ffff:ff:1f.7".to_owned(), driver: "vfio-pci".to_owned() };
     let failure = host.failure(bind);
     assert!(failure.message.starts_with("no device ffff:ff:1f.7 in /sys/bus/pci/devices"), "{}", failure.message);
-    let failure = host.failure(Command::Own { bdf: "ffff:ff:1f.7".to_owned(), on_request: vec![] });
+    let device = VfioDevice { bdf: "ffff:ff:1f.7".to_owned(), vf_token: None };
+    let failure = host.failure(Command::Own { devices: vec![device], steps: vec![] });
     assert!(failure.message.contains("/sys/bus/pci/devices/ffff:ff:1f.7/iommu_group"), "{}", failure.message);
     let sched = Sched { cpu: Some(100_000), policy: Default::default() };
     let failure = host.failure(Command::Write { path: "/dev/null".to_owned(), data: String::new(), sched });

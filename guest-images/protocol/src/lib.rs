@@ -14,10 +14,10 @@ mod request;
 
 pub use line::{LineError, decode, encode};
 pub use message::{Access, Errno, Failure, LinkEvent, Message, Outcome, Progress, Reply, Sighting, TaskState, Uevent};
-pub use request::{Command, OpId, Policy, Request, Sched, Source, Step};
+pub use request::{AttributeWrite, Command, OpId, Policy, Request, Sched, Source, Step, VfioDevice};
 
 /// Version of this protocol. Host and guest must agree on it exactly: both are built from one source tree.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name of the virtio-serial port, as in `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "iov-regress.agent";

@@ -119,13 +119,16 @@ pub struct LinkEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Progress {
-    /// An owner has the device open and its request eventfd armed.
+    /// An owner has its devices open and their request eventfds armed.
     Opened {
-        /// Number of the IOMMU group.
-        group: u32,
+        /// Number of the IOMMU group of each.
+        groups: Vec<u32>,
     },
-    /// The kernel asked an owner for its device: the request eventfd fired.
-    Requested,
+    /// The kernel asked an owner for a device: the request eventfd fired.
+    Requested {
+        /// Which device.
+        bdf: String,
+    },
     /// An owner is about to read an attribute.
     Reading {
         /// Which.
@@ -133,8 +136,20 @@ pub enum Progress {
     },
     /// An owner has read an attribute.
     Read(Access),
+    /// An owner is about to write an attribute.
+    Writing {
+        /// Which.
+        path: String,
+    },
+    /// An owner has written an attribute.
+    Written(Access),
     /// An owner waits for [`crate::Command::Continue`].
     Holding,
+    /// An owner has closed a device.
+    Closed {
+        /// Which.
+        bdf: String,
+    },
     /// An owner has closed everything.
     Released,
     /// A reader is armed: no event from now on is missed.
@@ -184,6 +199,13 @@ pub enum Reply {
     Target(String),
     /// Tasks and where they are.
     Tasks(Vec<TaskState>),
+    /// How a [`crate::Command::Cycle`] went.
+    Cycled {
+        /// Whole rounds.
+        rounds: u32,
+        /// Writes that the kernel refused.
+        refused: u32,
+    },
 }
 
 /// One `open` and `read(2)`, or `open` and `write(2)`, of an attribute.

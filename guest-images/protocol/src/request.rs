@@ -56,14 +56,22 @@ pub enum Command {
         /// Name of the driver, as in `/sys/bus/pci/drivers`.
         driver: String,
     },
-    /// Open a device that is bound to vfio-pci, arm its request eventfd, and act as a single-threaded owner: nothing
-    /// but the steps happens once the kernel asks for the device. Done, with [`crate::Reply::Nothing`], when the steps
-    /// are over; the device is released then if no step did so.
+    /// Open devices that are bound to vfio-pci, arm their request eventfds, report [`crate::Progress::Opened`], and act as
+    /// a single-threaded owner: nothing but the steps happens then. Done, with [`crate::Reply::Nothing`], when the steps
+    /// are over; what no step released is released then.
     Own {
-        /// Address of the device.
-        bdf: String,
-        /// What the owner does when the kernel asks for the device.
-        on_request: Vec<Step>,
+        /// The devices, opened in this order.
+        devices: Vec<VfioDevice>,
+        /// What the owner does.
+        steps: Vec<Step>,
+    },
+    /// Write attributes by turns, again and again, as fast as they can be written. What the kernel refuses is counted and
+    /// not an error. Done with [`crate::Reply::Cycled`], after so many rounds or after [`Command::Stop`].
+    Cycle {
+        /// What to write, by turns.
+        writes: Vec<AttributeWrite>,
+        /// How often to write them all; none for ever.
+        rounds: Option<u32>,
     },
     /// Wait for events and read attributes the moment each arrives. Reports [`crate::Progress::Watching`] when armed, and
     /// [`crate::Progress::Saw`] per event; done with [`crate::Reply::Nothing`] after [`Command::Stop`].
@@ -88,9 +96,9 @@ pub enum Command {
         /// The owner's operation.
         target: OpId,
     },
-    /// End a [`Command::Watch`].
+    /// End a [`Command::Watch`] or a [`Command::Cycle`].
     Stop {
-        /// The watch's operation.
+        /// Its operation.
         target: OpId,
     },
     /// Send a signal to the process of an operation.
@@ -121,15 +129,41 @@ pub enum Command {
     PowerOff,
 }
 
-/// One thing an owner does after the kernel asked for its device.
+/// A device for an owner to open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct VfioDevice {
+    /// Its address, as `0000:01:00.0`.
+    pub bdf: String,
+    /// The token, a UUID, that an SR-IOV device under vfio may want (`drivers/vfio/pci/vfio_pci_core.c`,
+    /// `vfio_pci_validate_vf_token()`).
+    #[serde(default)]
+    pub vf_token: Option<String>,
+}
+
+/// One value for one attribute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct AttributeWrite {
+    /// Absolute path.
+    pub path: String,
+    /// The bytes to write; no newline is added.
+    pub data: String,
+}
+
+/// One thing that an owner does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Step {
+    /// Wait until the kernel asks for any of the devices that are open; reported as [`crate::Progress::Requested`].
+    AwaitRequest,
     /// Read an attribute; reported as [`crate::Progress::Reading`], then [`crate::Progress::Read`].
     Read {
         /// Absolute path.
         path: String,
     },
+    /// Write an attribute; reported as [`crate::Progress::Writing`], then [`crate::Progress::Written`].
+    Write(AttributeWrite),
     /// Do nothing for a while.
     Wait {
         /// Milliseconds.
@@ -137,7 +171,13 @@ pub enum Step {
     },
     /// Report [`crate::Progress::Holding`] and wait for [`Command::Continue`].
     Hold,
-    /// Close the device, its group and its container, in this order; reported as [`crate::Progress::Released`].
+    /// Close one device, and its group and container if it is the last of them; reported as [`crate::Progress::Closed`].
+    Close {
+        /// Its address.
+        bdf: String,
+    },
+    /// Close what is open, in the order of opening: each device, its group and its container; reported as
+    /// [`crate::Progress::Released`].
     Release,
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use guest_protocol::{
-    Access, Command, Errno, Failure, LinkEvent, Message, OpId, Outcome, Policy, Progress, Reply, Request, Sched,
-    Sighting, Source, Step, TaskState, Uevent, decode, encode,
+    Access, AttributeWrite, Command, Errno, Failure, LinkEvent, Message, OpId, Outcome, Policy, Progress, Reply,
+    Request, Sched, Sighting, Source, Step, TaskState, Uevent, VfioDevice, decode, encode,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,7 +27,19 @@ fn lines<T: Serialize + DeserializeOwned + PartialEq + Debug>(examples: Vec<T>) 
 fn requests() -> Vec<Request> {
     let path = || PATH.to_owned();
     let sched = Sched { cpu: Some(1), policy: Policy::Fifo(50) };
-    let on_request = vec![Step::Read { path: path() }, Step::Wait { ms: 300 }, Step::Hold, Step::Release];
+    let bdf = || "0000:01:00.0".to_owned();
+    let write = AttributeWrite { path: path(), data: "0".to_owned() };
+    let steps = vec![
+        Step::AwaitRequest,
+        Step::Read { path: path() },
+        Step::Write(write.clone()),
+        Step::Wait { ms: 300 },
+        Step::Hold,
+        Step::Close { bdf: bdf() },
+        Step::Release,
+    ];
+    let vf_token = Some("14d63f20-8445-11ea-8900-1f9ce7d5650d".to_owned());
+    let devices = vec![VfioDevice { bdf: bdf(), vf_token: None }, VfioDevice { bdf: bdf(), vf_token }];
     let uevent = Source::Uevent { action: Some("change".to_owned()), devpath: None };
     let target = OpId(4);
     let commands = vec![
@@ -36,8 +48,9 @@ fn requests() -> Vec<Request> {
         Command::Write { path: path(), data: "4\n".to_owned(), sched },
         Command::List { path: path() },
         Command::ReadLink { path: path() },
-        Command::Bind { bdf: "0000:01:00.0".to_owned(), driver: "vfio-pci".to_owned() },
-        Command::Own { bdf: "0000:01:00.0".to_owned(), on_request },
+        Command::Bind { bdf: bdf(), driver: "vfio-pci".to_owned() },
+        Command::Own { devices, steps },
+        Command::Cycle { writes: vec![write], rounds: Some(20) },
         Command::Watch { source: uevent, read: vec![path()], sched: Sched::default() },
         Command::Watch { source: Source::Rtnetlink, read: vec![], sched },
         Command::SetLink { ifname: "eth0".to_owned(), up: true },
@@ -83,13 +96,16 @@ fn messages() -> Vec<Message> {
     };
     let saw = |event| Progress::Saw { event, seen: 5, reads: vec![access(Ok("4"))] };
     vec![
-        Message::Hello { version: 1, kernel: "6.12.117".to_owned(), cpus: 2, at: 5 },
+        Message::Hello { version: 2, kernel: "6.12.117".to_owned(), cpus: 2, at: 5 },
         Message::Started { id: OpId(4), pid: 61, at: 5 },
-        progress(Progress::Opened { group: 4 }),
-        progress(Progress::Requested),
+        progress(Progress::Opened { groups: vec![4] }),
+        progress(Progress::Requested { bdf: "0000:01:00.0".to_owned() }),
         progress(Progress::Reading { path: PATH.to_owned() }),
         progress(Progress::Read(access(Err((19, "ENODEV"))))),
+        progress(Progress::Writing { path: PATH.to_owned() }),
+        progress(Progress::Written(access(Ok("")))),
         progress(Progress::Holding),
+        progress(Progress::Closed { bdf: "0000:01:00.0".to_owned() }),
         progress(Progress::Released),
         progress(Progress::Watching),
         progress(saw(Sighting::Uevent(uevent()))),
@@ -99,6 +115,7 @@ fn messages() -> Vec<Message> {
         done(Outcome::Ok(Reply::Names(vec!["a".to_owned()]))),
         done(Outcome::Ok(Reply::Target("../b".to_owned()))),
         done(Outcome::Ok(Reply::Tasks(vec![task]))),
+        done(Outcome::Ok(Reply::Cycled { rounds: 20, refused: 3 })),
         done(Outcome::Err(failure)),
         Message::Uevent { at: 8, uevent: uevent() },
         Message::Link { at: 8, link: link() },
@@ -135,7 +152,7 @@ fn what_is_unknown_is_refused() {
         "hello",
     ] {
         let error = decode::<Request>(line).unwrap_err().to_string();
-        assert!(error.starts_with("not a message of protocol version 1: "), "{error}");
+        assert!(error.starts_with("not a message of protocol version 2: "), "{error}");
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod attribute;
 mod bind;
+mod cycle;
 mod own;
 mod watch;
 
@@ -49,7 +50,8 @@ fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, Agen
         Command::List { path } => attribute::list(&path).map(Reply::Names),
         Command::ReadLink { path } => attribute::read_link(&path).map(Reply::Target),
         Command::Bind { bdf, driver } => bind::bind(&bdf, &driver).map(|()| Reply::Nothing),
-        Command::Own { bdf, on_request } => own::own(&bdf, &on_request, report, controls).map(|()| Reply::Nothing),
+        Command::Own { devices, steps } => own::own(&devices, &steps, report, controls).map(|()| Reply::Nothing),
+        Command::Cycle { writes, rounds } => cycle::cycle(&writes, rounds, controls),
         Command::Watch { source, read, sched } => {
             watch::watch(&source, &read, sched, report, controls).map(|()| Reply::Nothing)
         }

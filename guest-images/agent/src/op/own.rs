@@ -1,34 +1,46 @@
-//! A single-threaded owner of a device under vfio-pci.
+//! A single-threaded owner of devices under vfio-pci.
 
 use std::thread;
 use std::time::Duration;
 
-use guest_protocol::{Progress, Step};
+use guest_protocol::{Progress, Sched, Step, VfioDevice};
 
 use super::{Report, attribute};
 use crate::error::{AgentError, doing};
 use crate::job::{Control, Controls};
-use crate::vfio::Device;
+use crate::vfio::{self, Device, Devices};
 
-/// Opens a device, waits until the kernel asks for it, and takes the steps, one after the other.
-pub fn own(bdf: &str, on_request: &[Step], report: &Report, controls: &mut Controls) -> Result<(), AgentError> {
-    let mut device = Some(Device::open(bdf)?);
-    if let Some(device) = &device {
-        report.progress(Progress::Opened { group: device.group() })?;
-        device.wait_for_request()?;
+/// Opens devices and takes the steps, one after the other.
+pub fn own(
+    devices: &[VfioDevice],
+    steps: &[Step],
+    report: &Report,
+    controls: &mut Controls,
+) -> Result<(), AgentError> {
+    let mut open = Devices::default();
+    for device in devices {
+        open.open(&device.bdf, device.vf_token.as_deref())?;
     }
-    report.progress(Progress::Requested)?;
-    for step in on_request {
-        take(step, &mut device, report, controls)?;
+    report.progress(Progress::Opened { groups: open.iter().map(Device::group).collect() })?;
+    for step in steps {
+        take(step, &mut open, report, controls)?;
     }
-    release(&mut device, report)
+    release(&mut open, report)
 }
 
-fn take(step: &Step, device: &mut Option<Device>, report: &Report, controls: &mut Controls) -> Result<(), AgentError> {
+fn take(step: &Step, open: &mut Devices, report: &Report, controls: &mut Controls) -> Result<(), AgentError> {
     match step {
+        Step::AwaitRequest => {
+            let bdf = vfio::wait_for_request(open)?;
+            report.progress(Progress::Requested { bdf })
+        }
         Step::Read { path } => {
             report.progress(Progress::Reading { path: path.clone() })?;
             report.progress(Progress::Read(attribute::read(path)))
+        }
+        Step::Write(write) => {
+            report.progress(Progress::Writing { path: write.path.clone() })?;
+            report.progress(Progress::Written(attribute::write(&write.path, &write.data, Sched::default())?))
         }
         // The duration is the scenario's wish, not a wait for an event.
         Step::Wait { ms } => {
@@ -43,17 +55,19 @@ fn take(step: &Step, device: &mut Option<Device>, report: &Report, controls: &mu
                 other => Err(AgentError::Refused(format!("an owner that holds was told {other:?}"))),
             }
         }
-        Step::Release => release(device, report),
+        Step::Close { bdf } => {
+            open.close(bdf)?;
+            report.progress(Progress::Closed { bdf: bdf.clone() })
+        }
+        Step::Release => release(open, report),
     }
 }
 
 /// Closes what is still open, and says so.
-fn release(device: &mut Option<Device>, report: &Report) -> Result<(), AgentError> {
-    match device.take() {
-        None => Ok(()),
-        Some(device) => {
-            drop(device);
-            report.progress(Progress::Released)
-        }
+fn release(open: &mut Devices, report: &Report) -> Result<(), AgentError> {
+    if open.is_empty() {
+        return Ok(());
     }
+    open.close_all();
+    report.progress(Progress::Released)
 }
