@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::classify::{self, Severity, Splat};
 use crate::error::Error;
-use crate::guest::{Guest, Pf};
+use crate::guest::{Guest, Hardware};
 use crate::scale::Scale;
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
@@ -114,8 +114,8 @@ async fn run_in(
     vm: Vm,
     scale: Scale,
 ) -> (Ran, Map<String, Value>, Vec<String>, Vm) {
-    let guest = match Pf::find(&vm, scale).await {
-        Ok(pfs) => Guest::new(vm, pfs, scale, trigger),
+    let guest = match Hardware::find(&vm, scale).await {
+        Ok(hardware) => Guest::new(vm, hardware, scale, trigger),
         Err(error) => return (Err(error), Map::new(), Vec::new(), vm),
     };
     let mut ran = (scenario.run)(&guest).await;

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cell;
 pub mod classify;
 pub mod coverage;
+pub mod ending;
 pub mod error;
 pub mod evidence;
 pub mod guest;

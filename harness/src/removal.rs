@@ -60,7 +60,7 @@ impl Removal {
             Trigger::DeviceDel | Trigger::DeviceDelAcpi => {
                 vm.qmp().execute(qmp::device_del { id: pf.function.id.clone() }).await?;
             }
-            Trigger::Yank => yank::yank(vm.qmp(), &pf.port).await?,
+            Trigger::Yank => yank::yank(vm.qmp(), &pf.slot.port.bdf).await?,
             Trigger::SysfsRemove => {
                 let path = pf.attribute("remove");
                 let command = Command::Write { path, data: "1".to_owned(), sched: Sched::default() };
@@ -81,7 +81,7 @@ impl Removal {
             Message::Uevent { uevent, .. } => (uevent.action == "remove" && uevent.devpath == devpath).then_some(()),
             _ => None,
         };
-        let awaited = format!("the remove uevent of {}", self.pf.bdf);
+        let awaited = format!("the remove uevent of {}", self.pf.device.bdf);
         vm.agent().messages().wait(self.messages, within, &awaited, removed).await?;
         match self.trigger {
             Trigger::DeviceDel | Trigger::DeviceDelAcpi => {
@@ -105,8 +105,12 @@ impl Removal {
     /// [`Error::WrongPath`] if it went another way than the trigger claims, or gave no sign of any.
     pub async fn proof(&self, vm: &Vm, within: Duration) -> Result<String, Error> {
         let path = path(self.trigger);
+        let slot = format!("Slot({})", self.pf.slot.number);
         let text = |message: &Message, needle: &str| match message {
-            Message::Kmsg { text, .. } if text.contains(needle) => Some(text.clone()),
+            // pciehp names the slot; acpiphp does not.
+            Message::Kmsg { text, .. } if text.contains(needle) && (needle == EJECT || text.contains(&slot)) => {
+                Some(text.clone())
+            }
             _ => None,
         };
         let log = vm.agent().messages();

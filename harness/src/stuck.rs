@@ -72,30 +72,6 @@ impl Guest {
         }
     }
 
-    /// Awaits the end of all removals; when it does not come, finds out which task is stuck in the kernel. Unlike a single
-    /// read or write, a removal may take its time: a look at the tasks is taken only after the whole deadline.
-    ///
-    /// # Errors
-    /// As [`Guest::unless_stuck`].
-    pub async fn removed_unless_stuck(&self) -> Result<Came<()>, Error> {
-        let error = match self.removed().await {
-            Ok(()) => return Ok(Came::Yes(())),
-            Err(error) if error.is_deadline() => error,
-            Err(error) => return Err(error),
-        };
-        let before = self.agent().tasks(&[], self.prompt()).await?;
-        // No event tells that a task goes on being stuck.
-        self.vm().starved().pause(self.seconds(LOOK)).await;
-        let after = self.agent().tasks(&[], self.prompt()).await?;
-        let stuck = after.into_iter().find_map(|task| {
-            let same = |other: &&TaskState| other.tid == task.tid && other.stack == task.stack;
-            before.iter().find(same)?;
-            let function = stack::function(&task.stack)?.to_owned();
-            Some(Stuck { task, function })
-        });
-        stuck.map(Came::Stuck).ok_or(error)
-    }
-
     /// The tasks that wait for some owner to release a vfio device
     /// (`drivers/vfio/vfio_main.c`, `vfio_unregister_group_dev()`).
     ///

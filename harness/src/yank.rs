@@ -7,8 +7,8 @@
 
 use qapi::qmp;
 
+use crate::guest::Bdf;
 use crate::vm::qmp::{Qmp, QmpError};
-use crate::vm::topology::RootPort;
 
 /// PCI configuration mechanism #1 (PCI Local Bus Specification 3.0, section 3.2.2.3.2).
 const CONFIG_ADDRESS: u16 = 0xcf8;
@@ -26,13 +26,13 @@ const POWER_ON: u16 = 0x0100;
 /// A capability list longer than this is a loop.
 const LONGEST_LIST: usize = 48;
 
-/// Takes the card out of a port's slot.
+/// Takes the card out of the slot of the port at this address.
 ///
 /// # Errors
 /// QMP's, or a monitor that answers in an unknown way. The guest may stand still then.
-pub async fn yank(qmp: &Qmp, port: &RootPort) -> Result<(), QmpError> {
+pub async fn yank(qmp: &Qmp, port: &Bdf) -> Result<(), QmpError> {
     qmp.execute(qmp::stop {}).await?;
-    let config = Config { qmp, device: port.device };
+    let config = Config { qmp, port };
     let slot_control = config.capability(PCI_EXPRESS).await? + SLOT_CONTROL;
     let value = config.read16(slot_control).await?;
     config.write16(slot_control, value | POWER_OFF).await?;
@@ -41,16 +41,16 @@ pub async fn yank(qmp: &Qmp, port: &RootPort) -> Result<(), QmpError> {
     Ok(())
 }
 
-/// The configuration space of a device on bus 0, function 0.
+/// The configuration space of a port.
 struct Config<'a> {
     qmp: &'a Qmp,
-    device: u8,
+    port: &'a Bdf,
 }
 
 impl Config<'_> {
     /// Points the data port at a register; 16-bit accesses use its upper half where need be.
     async fn select(&self, register: u8) -> Result<u16, QmpError> {
-        let address = 0x8000_0000 | u32::from(self.device) << 11 | u32::from(register & 0xfc);
+        let address = 0x8000_0000 | self.port.routing_id() << 8 | u32::from(register & 0xfc);
         self.silent(&format!("o/w {CONFIG_ADDRESS:#x} {address:#x}")).await?;
         Ok(CONFIG_DATA + u16::from(register & 2))
     }
@@ -88,7 +88,7 @@ impl Config<'_> {
             at = next;
         }
         Err(QmpError::Monitor {
-            command: format!("capability list of device {:#x}", self.device),
+            command: format!("capability list of {}", self.port),
             answer: "no such capability".to_owned(),
             expected: "PCI Express",
         })

@@ -81,7 +81,7 @@ type Judged<'a> = &'a dyn Fn(&Sighting) -> Option<String>;
 
 async fn pf_uevent(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
-    let source = Source::Uevent { action: Some("change".to_owned()), devpath: Some(pf.devpath()) };
+    let source = Source::Uevent { action: Some("change".to_owned()), devpath: Some(pf.devpath().to_owned()) };
     let any = |sighting: &Sighting| matches!(sighting, Sighting::Uevent(_)).then(|| "PF".to_owned());
     let mut rounds = Rounds::new(guest, pf, source, &any);
     for vfs in ROUNDS {

@@ -4,6 +4,7 @@
 //! that lock and waits for the owner to release the device. If owner and reader are one thread, that is for ever.
 
 use guest_protocol::{Access, Step};
+use harness::ending::Ending;
 use harness::error::Error;
 use harness::guest::Guest;
 use harness::scenario::Scenario;
@@ -60,17 +61,10 @@ async fn owner_rescans_on_removal(guest: &Guest) -> Result<Verdict, Error> {
 
 /// The owner has let go: the removal must complete, and nobody stay stuck in it.
 async fn completed(guest: &Guest) -> Result<Verdict, Error> {
-    let stuck = match guest.removed_unless_stuck().await? {
-        Came::Yes(()) => return Ok(Verdict::Pass),
-        Came::Stuck(stuck) => stuck,
-    };
-    guest.note_tasks("stuck", std::slice::from_ref(&stuck.task));
-    let Stuck { task, function, .. } = stuck;
-    let summary = format!(
-        "the removal did not complete though the owner released the device: {} (pid {}) in D state in {function}",
-        task.comm, task.pid
-    );
-    Ok(Verdict::fail(FailureKind::Deadlock, &function, summary))
+    Ok(match guest.ending(&[]).await? {
+        Ending::Done => Verdict::Pass,
+        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[]),
+    })
 }
 
 /// The owner is stuck. That is a deadlock if the remover waits for this very owner, the device's only one.

@@ -263,7 +263,10 @@ fn describe(command: &Command) -> String {
         Command::Read { path } => format!("read {path}"),
         Command::Write { path, data, .. } => format!("write {data:?} to {path}"),
         Command::Bind { bdf, driver } => format!("bind {bdf} to {driver}"),
-        Command::Own { bdf, .. } => format!("own {bdf} through vfio"),
+        Command::Own { devices, .. } => {
+            let devices: Vec<_> = devices.iter().map(|device| device.bdf.as_str()).collect();
+            format!("own {} through vfio", devices.join(" and "))
+        }
         Command::Watch { source, .. } => format!("watch {source:?}"),
         other => format!("{other:?}"),
     }

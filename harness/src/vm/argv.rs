@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::topology::{Function, Hotplug, Model, RootPort, Topology};
+use super::devices;
+use super::topology::{Hotplug, Topology};
 
 /// Who runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -122,12 +123,7 @@ impl Machine {
         add(&["-device", "virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3"]);
         add(&["-chardev", &format!("socket,id=agent,path={}", text(&channels.agent))]);
         add(&["-device", &format!("virtserialport,chardev=agent,name={}", guest_protocol::PORT_NAME)]);
-        for port in &self.topology.ports {
-            add(&["-device", &port_argument(port)]);
-            for (number, function) in port.functions.iter().enumerate() {
-                function_arguments(port, number, function).iter().for_each(|argument| add(&[argument]));
-            }
-        }
+        argv.extend(devices::arguments(&self.topology));
         argv
     }
 }
@@ -140,21 +136,6 @@ impl Hotplug {
             Hotplug::Acpi => "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on",
         }
     }
-}
-
-fn port_argument(port: &RootPort) -> String {
-    let RootPort { id, device, slot, .. } = port;
-    format!("pcie-root-port,id={id},bus=pcie.0,addr={device:#x},chassis={slot},slot={slot}")
-}
-
-/// A network card gets a cable into a hub of its own: the link is up, and nothing is at its other end.
-fn function_arguments(port: &RootPort, number: usize, function: &Function) -> [String; 4] {
-    let (bus, id) = (&port.id, &function.id);
-    let cable = format!("hubport,id={id}-cable,hubid={}", u32::from(port.slot) * 8 + number as u32);
-    let device = match function.model {
-        Model::Igb => format!("igb,id={id},bus={bus},addr=0.{number},netdev={id}-cable"),
-    };
-    ["-netdev".to_owned(), cable, "-device".to_owned(), device]
 }
 
 /// A path as QEMU's option parser wants it: a comma is doubled.

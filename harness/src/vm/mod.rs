@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod argv;
+pub mod devices;
 pub mod event_log;
 mod known_events;
 pub mod process;

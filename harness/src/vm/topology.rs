@@ -7,21 +7,37 @@ use serde::{Deserialize, Serialize};
 pub struct Topology {
     /// Its name in cells and reports.
     pub name: String,
-    /// Hot-pluggable slots on the root bus.
-    pub ports: Vec<RootPort>,
+    /// Root ports: hot-pluggable slots on the root bus.
+    pub ports: Vec<Port>,
 }
 
-/// A `pcie-root-port` with a slot, at a fixed address on the root bus, so that the guest's sysfs path is known.
+/// A port with a slot, at a fixed address on its bus, so that the guest's sysfs path is known: a `pcie-root-port` on the
+/// root bus, or a downstream port of a switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RootPort {
+pub struct Port {
     /// QEMU's id, and the bus that its devices name.
     pub id: String,
-    /// Device number on bus 0.
+    /// Device number on its bus.
     pub device: u8,
-    /// Physical slot number; also the chassis number, as the pair must be unique.
+    /// Physical slot number, as in `/sys/bus/pci/slots`; also the chassis number, as the pair must be unique.
     pub slot: u8,
     /// What is plugged in.
-    pub functions: Vec<Function>,
+    pub holds: Holds,
+}
+
+/// What is in a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holds {
+    /// A device with these functions, numbered from 0. None: the slot is empty.
+    Functions(Vec<Function>),
+    /// A switch: an upstream port (`x3130-upstream`), and downstream ports (`xio3130-downstream`) with slots of their own.
+    Switch {
+        /// QEMU's id of the upstream port, and of the bus within the switch.
+        id: String,
+        /// The downstream ports.
+        ports: Vec<Port>,
+    },
 }
 
 /// One PCI function behind a port.
@@ -41,33 +57,55 @@ pub enum Model {
     Igb,
 }
 
+/// Device number of the first root port: beyond what q35 and our own devices use.
+const FIRST_PORT: u8 = 0x10;
+
+/// Slot numbers behind a switch begin here.
+const FIRST_NESTED_SLOT: u8 = 10;
+
 impl Topology {
+    /// All of them.
+    pub fn all() -> Vec<Topology> {
+        vec![
+            Topology::igb(),
+            Topology::new("two-functions", vec![igbs(&["pf0", "pf1"])]),
+            Topology::new("two-slots", vec![igbs(&["pf0"]), igbs(&["pf1"])]),
+            Topology::new("empty-slot", vec![igbs(&[])]),
+            Topology::new("switch", vec![igbs(&["pf0"]), switch("up0", vec![igbs(&["pf1"])])]),
+        ]
+    }
+
     /// One igb in one slot.
     pub fn igb() -> Topology {
-        let pf = Function { id: "pf0".to_owned(), model: Model::Igb };
-        let port = RootPort { id: "rp0".to_owned(), device: FIRST_PORT, slot: 1, functions: vec![pf] };
-        Topology { name: "igb".to_owned(), ports: vec![port] }
+        Topology::new("igb", vec![igbs(&["pf0"])])
     }
 
     /// The topology of this name.
     pub fn named(name: &str) -> Option<Topology> {
-        [Topology::igb()].into_iter().find(|topology| topology.name == name)
+        Topology::all().into_iter().find(|topology| topology.name == name)
+    }
+
+    /// Root ports `rp0`, `rp1`, ... that hold these.
+    fn new(name: &str, slots: Vec<Holds>) -> Topology {
+        let port =
+            |(number, holds)| Port { id: format!("rp{number}"), device: FIRST_PORT + number, slot: 1 + number, holds };
+        Topology { name: name.to_owned(), ports: (0..).zip(slots).map(port).collect() }
     }
 }
 
-/// Device number of the first root port: beyond what q35 and our own devices use.
-const FIRST_PORT: u8 = 0x10;
+fn igbs(ids: &[&str]) -> Holds {
+    Holds::Functions(ids.iter().map(|&id| Function { id: id.to_owned(), model: Model::Igb }).collect())
+}
 
-impl RootPort {
-    /// The port's own address in the guest.
-    pub fn bdf(&self) -> String {
-        format!("0000:00:{:02x}.0", self.device)
-    }
-
-    /// The folder of the port in the guest's sysfs.
-    pub fn sysfs(&self) -> String {
-        format!("/sys/devices/pci0000:00/{}", self.bdf())
-    }
+/// A switch whose downstream ports `ID-dp0`, `ID-dp1`, ... hold these.
+fn switch(id: &str, slots: Vec<Holds>) -> Holds {
+    let port = |(number, holds)| Port {
+        id: format!("{id}-dp{number}"),
+        device: number,
+        slot: FIRST_NESTED_SLOT + number,
+        holds,
+    };
+    Holds::Switch { id: id.to_owned(), ports: (0..).zip(slots).map(port).collect() }
 }
 
 /// How the machine removes and adds devices when asked over QMP.

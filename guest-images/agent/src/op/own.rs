@@ -11,12 +11,7 @@ use crate::job::{Control, Controls};
 use crate::vfio::{self, Device, Devices};
 
 /// Opens devices and takes the steps, one after the other.
-pub fn own(
-    devices: &[VfioDevice],
-    steps: &[Step],
-    report: &Report,
-    controls: &mut Controls,
-) -> Result<(), AgentError> {
+pub fn own(devices: &[VfioDevice], steps: &[Step], report: &Report, controls: &mut Controls) -> Result<(), AgentError> {
     let mut open = Devices::default();
     for device in devices {
         open.open(&device.bdf, device.vf_token.as_deref())?;

@@ -1,0 +1,198 @@
+//! Whether everything that was begun ends, or tasks are left that wait for each other.
+
+use std::time::Duration;
+
+use guest_protocol::TaskState;
+use kernels::FailureKind;
+use tokio::time::{Instant, sleep};
+
+use crate::error::Error;
+use crate::guest::Guest;
+use crate::stack;
+use crate::stuck::Stuck;
+use crate::verdict::Verdict;
+use crate::vm::agent::{AgentError, Operation};
+use crate::vm::event_log::WaitError;
+
+/// How what was begun ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// All of it is over.
+    Done,
+    /// It is not, and these tasks are stuck.
+    Stuck(Vec<Stuck>),
+}
+
+/// Where an operation is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It is over.
+    Over,
+    /// It waits in this function.
+    In(String),
+    /// Neither, after as much patience as was asked for.
+    Elsewhere,
+}
+
+/// Time between two looks at all tasks, on a machine with KVM, in seconds.
+const LOOK: f64 = 0.7;
+/// A task that sleeps at the same place in so many looks in a row is stuck.
+const LOOKS: usize = 3;
+/// How long to go on looking, in seconds, if nothing ends and nothing is stuck.
+const GIVE_UP: f64 = 40.0;
+/// Time between two looks at where one task is. No event tells that a task begins to wait.
+const POLL: Duration = Duration::from_millis(50);
+/// Where a task sleeps for a time of its own choice (`kernel/time/sleep_timeout.c`): uninterruptibly, but not stuck.
+const NAPS: &[&str] = &["msleep", "usleep_range_state", "schedule_timeout_uninterruptible"];
+
+impl Guest {
+    /// Waits until these operations are over and all removals are complete; or until it is sure that they never will be:
+    /// tasks sleep uninterruptibly at the same place for look after look.
+    ///
+    /// # Errors
+    /// Those of the waits. If nothing ended and nothing is stuck either, a deadline: no verdict.
+    pub async fn ending(&self, operations: &[&Operation]) -> Result<Ending, Error> {
+        let within = self.seconds(GIVE_UP);
+        let mut all = std::pin::pin!(async {
+            for operation in operations {
+                over(operation, within).await?;
+            }
+            self.removed_within(within).await
+        });
+        let mut looks: Vec<Vec<TaskState>> = Vec::new();
+        loop {
+            if let Ok(ended) = self.vm().starved().timeout(self.seconds(LOOK), &mut all).await {
+                return ended.map(|()| Ending::Done);
+            }
+            let mut asleep = self.agent().tasks(&[], self.prompt()).await?;
+            asleep.retain(|task| task.state == 'D' && !NAPS.iter().any(|nap| stack::is_in(task, nap)));
+            looks.push(asleep);
+            let stuck = stuck_in(&looks);
+            if !stuck.is_empty() {
+                return Ok(Ending::Stuck(stuck));
+            }
+        }
+    }
+
+    /// Waits until an operation's process waits in one of these functions, or the operation is over. Neither need come:
+    /// after `patience` that is an answer, too.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn waits_in(
+        &self,
+        operation: &Operation,
+        functions: &[&str],
+        patience: Duration,
+    ) -> Result<Place, Error> {
+        let began = Instant::now();
+        loop {
+            match over(operation, POLL).await {
+                Ok(()) => return Ok(Place::Over),
+                Err(error) if !error.is_deadline() => return Err(error),
+                Err(_) => {}
+            }
+            let tasks = operation.whereabouts(self.prompt()).await?;
+            if let Some((_, function)) = tasks.iter().find_map(|task| found_in(task, functions)) {
+                return Ok(Place::In(function));
+            }
+            if began.elapsed() > patience {
+                return Ok(Place::Elsewhere);
+            }
+        }
+    }
+
+    /// Waits until some task of the guest, its kernel threads included, is in one of these functions.
+    ///
+    /// # Errors
+    /// The agent's; a deadline, if none comes there in time.
+    pub async fn task_in(&self, functions: &[&str], within: Duration) -> Result<TaskState, Error> {
+        let began = Instant::now();
+        loop {
+            let tasks = self.agent().tasks(functions, self.prompt()).await?;
+            if let Some((task, _)) = tasks.iter().find_map(|task| found_in(task, functions)) {
+                return Ok(task.clone());
+            }
+            if began.elapsed() > within {
+                let awaited = format!("a task in {}", functions.join(" or "));
+                let last = tasks.iter().map(describe).collect::<Vec<_>>().join("; ");
+                let last = if last.is_empty() { "no task in D state".to_owned() } else { last };
+                return Err(WaitError::Deadline { awaited, within, last }.into());
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// The verdict on tasks that are stuck for ever. It names the first of these functions that any of them is in; if none
+    /// is, what the first task waits in.
+    pub fn deadlock(&self, stuck: &[Stuck], at: &[&str]) -> Verdict {
+        let tasks: Vec<_> = stuck.iter().map(|stuck| stuck.task.clone()).collect();
+        self.note_tasks("stuck", &tasks);
+        let named = at.iter().find(|function| tasks.iter().any(|task| stack::is_in(task, function)));
+        let first = || stuck.first().map(|stuck| stuck.function.clone()).unwrap_or_default();
+        let function = named.map_or_else(first, |&function| function.to_owned());
+        let who: Vec<_> = tasks.iter().map(describe).collect();
+        Verdict::fail(FailureKind::Deadlock, &function, format!("for ever in D state: {}", who.join("; ")))
+    }
+}
+
+/// Waits until an operation is over, however it ends.
+async fn over(operation: &Operation, within: Duration) -> Result<(), Error> {
+    match operation.done(within).await {
+        Ok(_) | Err(AgentError::Failed { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn found_in(task: &TaskState, functions: &[&str]) -> Option<(TaskState, String)> {
+    let function = functions.iter().find(|function| stack::is_in(task, function))?;
+    Some((task.clone(), (*function).to_owned()))
+}
+
+fn describe(task: &TaskState) -> String {
+    let function = stack::function(&task.stack).unwrap_or("an unknown place");
+    format!("{} (pid {}) in {function}", task.comm, task.pid)
+}
+
+/// The tasks of the last look that were at the same place in all of the last looks.
+fn stuck_in(looks: &[Vec<TaskState>]) -> Vec<Stuck> {
+    let Some((last, before)) = looks.split_last() else { return Vec::new() };
+    if looks.len() < LOOKS {
+        return Vec::new();
+    }
+    let before = &before[before.len() + 1 - LOOKS..];
+    let same = |task: &&TaskState| {
+        let is = |other: &TaskState| other.tid == task.tid && other.stack == task.stack;
+        before.iter().all(|look| look.iter().any(is))
+    };
+    let stuck = |task: &TaskState| {
+        let function = stack::function(&task.stack)?.to_owned();
+        Some(Stuck { task: task.clone(), function })
+    };
+    last.iter().filter(same).filter_map(stuck).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(tid: i32, frames: &[&str]) -> TaskState {
+        let stack = frames.iter().map(|&frame| frame.to_owned()).collect();
+        TaskState { pid: tid, tid, comm: "t".to_owned(), state: 'D', wchan: String::new(), stack }
+    }
+
+    fn found(looks: &[Vec<TaskState>]) -> Vec<(i32, String)> {
+        stuck_in(looks).into_iter().map(|stuck| (stuck.task.tid, stuck.function)).collect()
+    }
+
+    #[test]
+    fn who_stays_where_he_was_is_stuck() {
+        let a = || task(1, &["__mutex_lock", "a", "f"]);
+        let b = || task(2, &["__mutex_lock", "b"]);
+        let moved = || task(2, &["__mutex_lock", "c"]);
+        let looks = vec![vec![a(), b()], vec![a()], vec![a(), b()], vec![a(), moved()]];
+        assert_eq!(found(&looks[..2]), []);
+        assert_eq!(found(&looks), [(1, "a".to_owned())]);
+        assert_eq!(found(&[vec![a()], vec![], vec![a()], vec![a()]]), []);
+    }
+}

@@ -1,0 +1,77 @@
+//! Finding the devices of a topology in a guest.
+
+use crate::error::Error;
+use crate::guest::{Bdf, Device, PROMPT, Pf, Slot};
+use crate::scale::Scale;
+use crate::vm::Vm;
+use crate::vm::topology::{Function, Holds, Port};
+
+/// The hardware under test, as the guest has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hardware {
+    /// All slots, those behind a switch right after the one that the switch is in.
+    pub slots: Vec<Slot>,
+    /// All PFs, slot by slot.
+    pub pfs: Vec<Pf>,
+}
+
+/// The root bus.
+const ROOT: &str = "/devices/pci0000:00";
+
+impl Hardware {
+    /// Looks for all devices of the machine's topology in a booted guest.
+    ///
+    /// # Errors
+    /// [`Error::Unprepared`] if one is not where the topology puts it.
+    pub async fn find(vm: &Vm, scale: Scale) -> Result<Hardware, Error> {
+        let mut hardware = Hardware::default();
+        let search = Search { vm, scale };
+        for port in &vm.machine().topology.ports {
+            let bdf = Bdf { segment: 0, bus: 0, device: port.device, function: 0 };
+            search.port(port, Device::below(ROOT, bdf), &mut hardware).await?;
+        }
+        Ok(hardware)
+    }
+}
+
+struct Search<'a> {
+    vm: &'a Vm,
+    scale: Scale,
+}
+
+impl Search<'_> {
+    async fn port(&self, port: &Port, device: Device, found: &mut Hardware) -> Result<(), Error> {
+        let slot = Slot { id: port.id.clone(), number: port.slot, port: device };
+        let below = self.devices_below(&slot.port).await?;
+        found.slots.push(slot.clone());
+        match &port.holds {
+            Holds::Functions(functions) => {
+                for (number, function) in (0..).zip(functions) {
+                    let device = pick(&below, &function.id, |bdf| bdf.function == number)?;
+                    found.pfs.push(Pf { slot: slot.clone(), function: Function::clone(function), device });
+                }
+            }
+            Holds::Switch { id, ports } => {
+                let upstream = pick(&below, id, |_| true)?;
+                let below = self.devices_below(&upstream).await?;
+                for port in ports {
+                    let device = pick(&below, &port.id, |bdf| bdf.device == port.device)?;
+                    Box::pin(self.port(port, device, found)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn devices_below(&self, parent: &Device) -> Result<Vec<Device>, Error> {
+        let names = self.vm.agent().list(&parent.attribute(""), self.scale.seconds(PROMPT)).await?;
+        let devices = names.iter().filter_map(|name| name.parse().ok());
+        Ok(devices.map(|bdf| Device::below(&parent.devpath, bdf)).collect())
+    }
+}
+
+fn pick(devices: &[Device], id: &str, is: impl Fn(Bdf) -> bool) -> Result<Device, Error> {
+    let addresses = || devices.iter().map(|device| device.bdf.to_string()).collect::<Vec<_>>();
+    let missing = || Error::Unprepared(format!("{id} is not in the guest; where it should be are {:?}", addresses()));
+    devices.iter().find(|device| is(device.bdf)).cloned().ok_or_else(missing)
+}

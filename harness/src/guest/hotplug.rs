@@ -1,0 +1,92 @@
+//! What happens to slots: cards go in, errors are reported.
+
+use std::time::Duration;
+
+use guest_protocol::Message;
+use qapi::qmp;
+use serde_json::json;
+
+use super::{Device, Guest, Pf, Slot};
+use crate::error::Error;
+use crate::vm::devices;
+use crate::vm::topology::{Function, Holds, Model, Port};
+
+/// A card that has been put into a slot.
+pub struct Plugged {
+    slot: Slot,
+    function: Function,
+    messages: usize,
+}
+
+/// An error that a port reports (PCI Express 5.0, section 6.2.2), by QEMU's name (`hw/pci/pcie_aer.c`,
+/// `pcie_aer_error_list`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AerError {
+    /// Completion timeout: non-fatal, recovery walks the bus below the port.
+    CompletionTimeout,
+    /// Data link protocol error: fatal, recovery resets the link.
+    DataLinkProtocol,
+}
+
+impl Guest {
+    /// Puts a card of one function into an empty slot, without waiting for the guest to notice.
+    ///
+    /// # Errors
+    /// QMP's; [`Error::Unprepared`] if the topology has no such slot.
+    pub async fn plug(&self, slot: &Slot, id: &str) -> Result<Plugged, Error> {
+        let port = port(&self.vm().machine().topology.ports, &slot.id);
+        let port = port.ok_or_else(|| Error::Unprepared(format!("there is no port {}", slot.id)))?;
+        let function = Function { id: id.to_owned(), model: Model::Igb };
+        let properties = devices::properties(port, 0, &function);
+        let arguments = properties.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+        let messages = self.agent().messages().position();
+        let driver = devices::driver(function.model).to_owned();
+        let (bus, id) = (Some(port.id.clone()), Some(id.to_owned()));
+        self.vm().qmp().execute(qmp::device_add { bus, id, driver, arguments }).await?;
+        Ok(Plugged { slot: slot.clone(), function, messages })
+    }
+
+    /// Waits until a card that was plugged in has its driver, and returns its PF.
+    ///
+    /// # Errors
+    /// [`crate::vm::event_log::WaitError`].
+    pub async fn plugged(&self, card: &Plugged, within: Duration) -> Result<Pf, Error> {
+        let below = format!("{}/", card.slot.port.devpath);
+        let awaited = format!("the bind uevent of {} in slot {}", card.function.id, card.slot.number);
+        let bound = |message: &Message| match message {
+            Message::Uevent { uevent, .. } if uevent.action == "bind" => {
+                uevent.devpath.strip_prefix(&below)?.parse().ok()
+            }
+            _ => None,
+        };
+        let bdf = self.agent().messages().wait(card.messages, within, &awaited, bound).await?;
+        let device = Device::below(&card.slot.port.devpath, bdf);
+        Ok(Pf { slot: card.slot.clone(), function: card.function.clone(), device })
+    }
+
+    /// Has a port report an error, as hardware would.
+    ///
+    /// # Errors
+    /// QMP's, or an unknown answer of the monitor.
+    pub async fn inject(&self, slot: &Slot, error: AerError) -> Result<(), Error> {
+        let name = match error {
+            AerError::CompletionTimeout => "COMP_TIME",
+            AerError::DataLinkProtocol => "DLP",
+        };
+        let command = format!("pcie_aer_inject_error {} {name}", slot.id);
+        let answer = self.vm().qmp().monitor(&command).await?;
+        // It says what it did: "OK id: rp0 root bus: ..." (QEMU `hw/pci/pci-hmp-cmds.c`).
+        if answer.starts_with("OK ") {
+            return Ok(());
+        }
+        Err(Error::Unprepared(format!("monitor command {command:?} answered {answer:?}")))
+    }
+}
+
+fn port<'a>(ports: &'a [Port], id: &str) -> Option<&'a Port> {
+    ports.iter().find_map(|candidate| match &candidate.holds {
+        _ if candidate.id == id => Some(candidate),
+        Holds::Switch { ports, .. } => port(ports, id),
+        Holds::Functions(_) => None,
+    })
+}

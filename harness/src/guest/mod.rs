@@ -1,0 +1,214 @@
+//! A guest in the words of scenarios: its PFs and VFs, their owners, removals, and what was noted on the way.
+
+mod device;
+mod find;
+mod gadget;
+mod hotplug;
+mod owner;
+mod sriov;
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use guest_protocol::{Command, Progress, Reply, Sched, Source};
+use serde_json::{Map, Value};
+
+pub use device::{Bdf, Device, NoBdf, Pf, Slot};
+pub use find::Hardware;
+pub use gadget::Hold;
+pub use hotplug::{AerError, Plugged};
+pub use owner::Owner;
+
+use crate::error::Error;
+use crate::removal::Removal;
+use crate::scale::Scale;
+use crate::trigger::Trigger;
+use crate::vm::Vm;
+use crate::vm::agent::{Agent, Operation};
+
+/// A guest that a scenario works on.
+pub struct Guest {
+    vm: Vm,
+    scale: Scale,
+    trigger: Option<Trigger>,
+    hardware: Hardware,
+    removals: tokio::sync::Mutex<Vec<Removal>>,
+    notes: Mutex<Map<String, Value>>,
+}
+
+/// How long an operation may take that has nothing to wait for, on a machine with KVM, in seconds. Generous, as nothing
+/// but the harness's own patience depends on it.
+const PROMPT: f64 = 20.0;
+
+impl Guest {
+    /// A booted guest with this hardware, as [`Hardware::find`] finds it.
+    pub fn new(vm: Vm, hardware: Hardware, scale: Scale, trigger: Option<Trigger>) -> Guest {
+        let (removals, notes) = Default::default();
+        Guest { vm, scale, trigger, hardware, removals, notes }
+    }
+
+    /// The first PF.
+    ///
+    /// # Errors
+    /// [`Error::Unprepared`] if the topology has none.
+    pub fn pf(&self) -> Result<&Pf, Error> {
+        self.hardware.pfs.first().ok_or_else(|| Error::Unprepared("the topology has no PF".to_owned()))
+    }
+
+    /// The PF of this id.
+    ///
+    /// # Errors
+    /// [`Error::Unprepared`] if the topology has no such PF.
+    pub fn pf_named(&self, id: &str) -> Result<&Pf, Error> {
+        let found = self.hardware.pfs.iter().find(|pf| pf.function.id == id);
+        found.ok_or_else(|| Error::Unprepared(format!("the topology has no PF {id}")))
+    }
+
+    /// The slot of this id.
+    ///
+    /// # Errors
+    /// [`Error::Unprepared`] if the topology has no such slot.
+    pub fn slot(&self, id: &str) -> Result<&Slot, Error> {
+        let found = self.hardware.slots.iter().find(|slot| slot.id == id);
+        found.ok_or_else(|| Error::Unprepared(format!("the topology has no slot {id}")))
+    }
+
+    /// The cell's trigger.
+    ///
+    /// # Errors
+    /// [`Error::Unprepared`] if the cell has none.
+    pub fn trigger(&self) -> Result<Trigger, Error> {
+        self.trigger.ok_or_else(|| Error::Unprepared("this cell has no trigger".to_owned()))
+    }
+
+    /// The agent, for what has no word here.
+    pub fn agent(&self) -> &Agent {
+        self.vm.agent()
+    }
+
+    /// The virtual machine.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    /// A deadline that is `seconds` on a machine with KVM.
+    pub fn seconds(&self, seconds: f64) -> Duration {
+        self.scale.seconds(seconds)
+    }
+
+    /// The deadline of what has nothing to wait for.
+    pub fn prompt(&self) -> Duration {
+        self.scale.seconds(PROMPT)
+    }
+
+    /// Gives a device to a driver.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn bind(&self, device: impl AsRef<Device>, driver: &str) -> Result<(), Error> {
+        let command = Command::Bind { bdf: device.as_ref().bdf.to_string(), driver: driver.to_owned() };
+        self.agent().call(command, self.prompt()).await?;
+        Ok(())
+    }
+
+    /// Starts to read an attribute from a process of its own.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn read(&self, path: String) -> Result<Operation, Error> {
+        Ok(self.agent().start(Command::Read { path }).await?)
+    }
+
+    /// Starts to write an attribute from a process of its own.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn write(&self, path: String, data: impl ToString, sched: Sched) -> Result<Operation, Error> {
+        Ok(self.agent().start(Command::Write { path, data: data.to_string(), sched }).await?)
+    }
+
+    /// Starts an event-driven reader; returns when no event can be missed any more.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn watch(&self, source: Source, read: Vec<String>, sched: Sched) -> Result<Operation, Error> {
+        let operation = self.agent().start(Command::Watch { source, read, sched }).await?;
+        let watching = |progress: &Progress| matches!(progress, Progress::Watching).then_some(());
+        operation.progress(self.prompt(), "the reader to be armed", watching).await?;
+        Ok(operation)
+    }
+
+    /// Ends an event-driven reader after it has reported all that it saw, or a cycle of writes.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn stop(&self, operation: &Operation) -> Result<Reply, Error> {
+        self.agent().call(Command::Stop { target: operation.id() }, self.prompt()).await?;
+        Ok(operation.done(self.prompt()).await?)
+    }
+
+    /// Removes a PF by the cell's trigger. That it went the way it should is proven when the cell ends.
+    ///
+    /// # Errors
+    /// QMP's or the agent's; [`Error::Unprepared`] if the cell has no trigger.
+    pub async fn remove(&self, pf: &Pf) -> Result<(), Error> {
+        self.remove_by(pf, self.trigger()?).await
+    }
+
+    /// Removes a PF by a trigger of the scenario's own choice. That it went the way it should is proven when the cell ends.
+    ///
+    /// # Errors
+    /// QMP's or the agent's.
+    pub async fn remove_by(&self, pf: &Pf, trigger: Trigger) -> Result<(), Error> {
+        let removal = Removal::start(&self.vm, pf, trigger).await?;
+        self.removals.lock().await.push(removal);
+        Ok(())
+    }
+
+    /// Waits until all removals are complete.
+    ///
+    /// # Errors
+    /// A deadline, or a guest that ended.
+    pub async fn removed(&self) -> Result<(), Error> {
+        self.removed_within(self.prompt()).await
+    }
+
+    /// The same, with a deadline for each.
+    ///
+    /// # Errors
+    /// As [`Guest::removed`].
+    pub async fn removed_within(&self, within: Duration) -> Result<(), Error> {
+        for removal in self.removals.lock().await.iter() {
+            removal.completed(&self.vm, within).await?;
+        }
+        Ok(())
+    }
+
+    /// Proof of the way that each removal took.
+    ///
+    /// # Errors
+    /// [`Error::WrongPath`].
+    pub async fn proofs(&self) -> Result<Vec<String>, Error> {
+        let mut proofs = Vec::new();
+        for removal in self.removals.lock().await.iter() {
+            proofs.push(removal.proof(&self.vm, self.prompt()).await?);
+        }
+        Ok(proofs)
+    }
+
+    /// Notes something seen, for the reports.
+    pub fn note(&self, what: &str, value: impl Into<Value>) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.insert(what.to_owned(), value.into());
+    }
+
+    /// All that was noted.
+    pub fn notes(&self) -> Map<String, Value> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives the machine back.
+    pub fn into_vm(self) -> Vm {
+        self.vm
+    }
+}

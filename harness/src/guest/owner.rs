@@ -1,0 +1,114 @@
+//! Processes that have devices open through vfio.
+
+use std::time::Duration;
+
+use guest_protocol::{Access, Command, Progress, Step, VfioDevice};
+
+use super::{Device, Guest};
+use crate::error::Error;
+use crate::vm::agent::{AgentError, Operation};
+
+/// A process that has devices open through vfio, and does one step after the other.
+pub struct Owner {
+    operation: Operation,
+}
+
+impl Guest {
+    /// Starts a process that owns a device through vfio and does these steps when the kernel asks for it. Returns when it
+    /// has the device open.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn own(&self, device: impl AsRef<Device>, on_request: Vec<Step>) -> Result<Owner, Error> {
+        let steps = [vec![Step::AwaitRequest], on_request].concat();
+        self.open(&[device.as_ref()], steps).await
+    }
+
+    /// Starts a process that opens devices through vfio, in this order, and does these steps, at once. Returns when it has
+    /// the devices open.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn open(&self, devices: &[&Device], steps: Vec<Step>) -> Result<Owner, Error> {
+        let device = |device: &&Device| VfioDevice { bdf: device.bdf.to_string(), vf_token: None };
+        self.open_with_tokens(devices.iter().map(device).collect(), steps).await
+    }
+
+    /// The same, of devices that may want a VF token.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn open_with_tokens(&self, devices: Vec<VfioDevice>, steps: Vec<Step>) -> Result<Owner, Error> {
+        let operation = self.agent().start(Command::Own { devices, steps }).await?;
+        let opened = |progress: &Progress| matches!(progress, Progress::Opened { .. }).then_some(());
+        operation.progress(self.prompt(), "the owner to have its devices open", opened).await?;
+        Ok(Owner { operation })
+    }
+}
+
+impl Owner {
+    /// Its operation.
+    pub fn operation(&self) -> &Operation {
+        &self.operation
+    }
+
+    async fn reached(&self, within: Duration, awaited: &str, is: impl Fn(&Progress) -> bool) -> Result<(), AgentError> {
+        self.operation.progress(within, awaited, |progress| is(progress).then_some(())).await
+    }
+
+    /// Waits until the kernel asks for the device.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn requested(&self, within: Duration) -> Result<(), AgentError> {
+        let awaited = "vfio's removal request to reach the owner";
+        self.reached(within, awaited, |progress| matches!(progress, Progress::Requested { .. })).await
+    }
+
+    /// Waits until it has read an attribute.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn has_read(&self, path: &str, within: Duration) -> Result<Access, AgentError> {
+        let pick = |progress: &Progress| match progress {
+            Progress::Read(access) if access.path == path => Some(access.clone()),
+            _ => None,
+        };
+        self.operation.progress(within, &format!("the owner to have read {path}"), pick).await
+    }
+
+    /// Waits until it holds its devices and waits for [`Owner::go_on`].
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn holding(&self, within: Duration) -> Result<(), AgentError> {
+        self.reached(within, "the owner to hold its devices", |progress| matches!(progress, Progress::Holding)).await
+    }
+
+    /// Lets it go on from a hold.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn go_on(&self, guest: &Guest) -> Result<(), AgentError> {
+        guest.agent().call(Command::Continue { target: self.operation.id() }, guest.prompt()).await?;
+        Ok(())
+    }
+
+    /// Sends its process a signal.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn kill(&self, guest: &Guest, signal: i32) -> Result<(), AgentError> {
+        guest.agent().call(Command::Kill { target: self.operation.id(), signal }, guest.prompt()).await?;
+        Ok(())
+    }
+
+    /// Waits until it has released all its devices.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn released(&self, within: Duration) -> Result<(), AgentError> {
+        self.reached(within, "the owner to release its devices", |progress| matches!(progress, Progress::Released))
+            .await
+    }
+}

@@ -1,0 +1,93 @@
+//! The devices of a topology as QEMU is told of them: on its command line, and later over QMP.
+
+use super::topology::{Function, Holds, Model, Port, Topology};
+
+/// QEMU's arguments for all devices of a topology.
+pub fn arguments(topology: &Topology) -> Vec<String> {
+    topology.ports.iter().flat_map(|port| port_arguments(port, "pcie-root-port", "pcie.0")).collect()
+}
+
+fn port_arguments(port: &Port, driver: &str, bus: &str) -> Vec<String> {
+    let Port { id, device, slot, holds } = port;
+    let mut arguments =
+        device_argument(&format!("{driver},id={id},bus={bus},addr={device:#x},chassis={slot},slot={slot}"));
+    match holds {
+        Holds::Functions(functions) => {
+            // An empty slot has a cable too, for the card that is plugged in later.
+            let cables = (0..functions.len().max(1)).map(|number| cable_argument(port, number));
+            arguments.extend(cables.flat_map(|cable| ["-netdev".to_owned(), cable]));
+            for (number, function) in functions.iter().enumerate() {
+                arguments.extend(device_argument(&function_argument(port, number, function)));
+            }
+        }
+        Holds::Switch { id: upstream, ports } => {
+            arguments.extend(device_argument(&format!("x3130-upstream,id={upstream},bus={id}")));
+            let downstream = |port| port_arguments(port, "xio3130-downstream", upstream);
+            arguments.extend(ports.iter().flat_map(downstream));
+        }
+    }
+    arguments
+}
+
+fn device_argument(device: &str) -> Vec<String> {
+    vec!["-device".to_owned(), device.to_owned()]
+}
+
+/// A network card gets a cable into a hub of its own: the link is up, and nothing is at its other end.
+fn cable_argument(port: &Port, number: usize) -> String {
+    format!("hubport,id={},hubid={}", cable(port, number), usize::from(port.slot) * 8 + number)
+}
+
+fn cable(port: &Port, number: usize) -> String {
+    format!("{}-cable{number}", port.id)
+}
+
+fn function_argument(port: &Port, number: usize, function: &Function) -> String {
+    let properties = properties(port, number, function);
+    let properties = properties.iter().map(|(name, value)| format!(",{name}={value}")).collect::<String>();
+    format!("{},id={},bus={}{properties}", driver(function.model), function.id, port.id)
+}
+
+/// QEMU's name of a model.
+pub fn driver(model: Model) -> &'static str {
+    match model {
+        Model::Igb => "igb",
+    }
+}
+
+/// What else QEMU is told of a function in a port's slot, beyond driver, id and bus.
+pub fn properties(port: &Port, number: usize, function: &Function) -> Vec<(&'static str, String)> {
+    let Model::Igb = function.model;
+    let mut properties = vec![("addr", format!("0.{number}")), ("netdev", cable(port, number))];
+    let siblings = matches!(&port.holds, Holds::Functions(functions) if functions.len() > 1);
+    if number == 0 && siblings {
+        // With ARI, which igb has, a guest finds function 1 by this alone (PCI Express 5.0, section 7.8.7).
+        properties.extend([("multifunction", "on".to_owned()), ("x-pcie-ari-nextfn-1", "on".to_owned())]);
+    }
+    properties
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_topology() {
+        let text = |topology: &Topology| format!("{}: {}", topology.name, arguments(topology).join(" "));
+        insta::assert_snapshot!(Topology::all().iter().map(text).collect::<Vec<_>>().join("\n"));
+    }
+
+    #[test]
+    fn ids_and_slots_are_each_anothers() {
+        for topology in Topology::all() {
+            let arguments = arguments(&topology).join(",");
+            for key in ["id=", "hubid=", "slot="] {
+                let mut values: Vec<_> = arguments.split(',').filter(|word| word.starts_with(key)).collect();
+                let count = values.len();
+                values.sort_unstable();
+                values.dedup();
+                assert_eq!(values.len(), count, "{key} in {arguments}");
+            }
+        }
+    }
+}
