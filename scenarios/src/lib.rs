@@ -7,8 +7,9 @@ use harness::scenario::Scenario;
 
 pub mod numvfs_events;
 pub mod numvfs_read;
+pub mod rescan_lock;
 
 /// All scenarios, family by family.
 pub fn all() -> Vec<Scenario> {
-    [numvfs_read::ALL, numvfs_events::ALL].concat()
+    [numvfs_read::ALL, numvfs_events::ALL, rescan_lock::ALL].concat()
 }

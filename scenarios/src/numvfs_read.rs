@@ -3,7 +3,7 @@
 //! A kernel whose show function takes the device lock (35ff867b7657) makes the reader wait for the remover, which holds
 //! that lock and waits for the owner to release the device. If owner and reader are one thread, that is for ever.
 
-use guest_protocol::{Access, Step};
+use guest_protocol::{Access, Sched, Step};
 use harness::ending::Ending;
 use harness::error::Error;
 use harness::guest::Guest;
@@ -35,6 +35,16 @@ pub const ALL: &[Scenario] = &[
         triggers: &Trigger::ALL,
         append: &[],
         run: |guest| Box::pin(bystander_reads_during_removal(guest)),
+    },
+    Scenario {
+        name: "numvfs_read::vf_owner_reads_during_disable",
+        about: "The owner of a VF, told by vfio that VFs are being disabled, reads the PF's sriov_numvfs before it \
+                releases the VF; the read must return and the VFs go away.",
+        detects: &["numvfs-show-vf-busy-disable"],
+        topology: "igb",
+        triggers: &[],
+        append: &[],
+        run: |guest| Box::pin(vf_owner_reads_during_disable(guest)),
     },
 ];
 
@@ -105,6 +115,25 @@ async fn bystander_reads_during_removal(guest: &Guest) -> Result<Verdict, Error>
         }
         (Verdict::Pass, Came::Stuck(stuck)) => blocked(guest, stuck, &reader).await,
         (failed, _) => Ok(failed),
+    }
+}
+
+async fn vf_owner_reads_during_disable(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let vfs = guest.enable_vfs_for_vfio(pf, 1).await?;
+    let owner = guest.own(&vfs[0], vec![Step::Read { path: pf.numvfs() }, Step::Release]).await?;
+
+    let disable = guest.write(pf.numvfs(), 0, Sched::default()).await?;
+    owner.requested(guest.prompt()).await?;
+    match guest.unless_stuck(owner.operation(), async |within| owner.has_read(&pf.numvfs(), within).await).await? {
+        Came::Stuck(stuck) => deadlock(guest, stuck).await,
+        Came::Yes(access) => {
+            guest.note("read", access.shown());
+            Ok(match guest.ending(&[owner.operation(), &disable]).await? {
+                Ending::Done => Verdict::Pass,
+                Ending::Stuck(stuck) => guest.deadlock(&stuck, &[]),
+            })
+        }
     }
 }
 
