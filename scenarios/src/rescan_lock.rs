@@ -14,16 +14,28 @@ use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 
 /// The scenarios of this family.
-pub const ALL: &[Scenario] = &[Scenario {
-    name: "rescan_lock::store_during_removal",
-    about: "VFs are enabled while a removal of the PF waits for pci_rescan_remove_lock; when the lock is free, both \
-                must end.",
-    detects: &["numvfs-store-vs-removal"],
-    topology: "two-slots",
-    triggers: &[Trigger::SysfsRemove, Trigger::DeviceDel, Trigger::Yank],
-    append: &[],
-    run: |guest| Box::pin(store_during_removal(guest)),
-}];
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "rescan_lock::store_during_sysfs_removal",
+        about: "VFs are enabled while a removal of the PF through sysfs waits for pci_rescan_remove_lock; when the lock \
+                is free, both must end.",
+        detects: &["numvfs-store-vs-sysfs-remove"],
+        topology: "two-slots",
+        triggers: &[Trigger::SysfsRemove],
+        append: &[],
+        run: |guest| Box::pin(store_during_removal(guest)),
+    },
+    Scenario {
+        name: "rescan_lock::store_during_unplug",
+        about: "VFs are enabled while pciehp waits for pci_rescan_remove_lock to remove the PF; when the lock is free, \
+                both must end.",
+        detects: &["numvfs-store-vs-hotplug"],
+        topology: "two-slots",
+        triggers: &[Trigger::DeviceDel, Trigger::Yank],
+        append: &[],
+        run: |guest| Box::pin(store_during_removal(guest)),
+    },
+];
 
 /// Takes `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
 const LOCK: &str = "pci_lock_rescan_remove";
@@ -42,6 +54,6 @@ async fn store_during_removal(guest: &Guest) -> Result<Verdict, Error> {
     hold.release(guest).await?;
     Ok(match guest.ending(&[&store, hold.holder()]).await? {
         Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &["sriov_numvfs_store"]),
+        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[LOCK]),
     })
 }
