@@ -88,16 +88,13 @@ pub const CPUS: u32 = 2;
 /// Memory of a guest, in MiB.
 pub const MEMORY_MIB: u32 = 512;
 
-/// The firmware, of QEMU's own data: qboot does as much as a kernel needs that is loaded by QEMU itself. It leaves the
-/// addresses behind bridges to Linux.
-const FIRMWARE: &str = "qboot.rom";
-
 /// What every guest's kernel is told.
 ///
 /// - `panic=-1` with `-no-reboot`: a panic ends QEMU at once.
 /// - `vfio_pci.enable_sriov=1`: a PF under vfio-pci may have VFs.
 /// - `dyndbg`: acpiphp says "Eject request" at debug level only, and that is the proof of its path.
 /// - `sysctl`: hung tasks show in the log while the guest still lives.
+/// - `tsc=reliable`: nothing is gained by comparing the TSCs of CPUs that are QEMU's.
 /// - `no_timer_check`: on a busy host the ticks that `check_timer()` waits for may come too late, and it panics.
 pub const COMMAND_LINE: &[&str] = &[
     "console=ttyS0",
@@ -106,6 +103,7 @@ pub const COMMAND_LINE: &[&str] = &[
     "vfio_pci.enable_sriov=1",
     "dyndbg=\"file drivers/pci/hotplug/acpiphp_glue.c +p\"",
     "sysctl.kernel.hung_task_timeout_secs=10",
+    "tsc=reliable",
     "no_timer_check",
 ];
 
@@ -123,7 +121,6 @@ impl Machine {
         add(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         add(&["-machine", "q35,kernel-irqchip=split", "-accel", self.accel.argument()]);
         add(&["-cpu", self.accel.cpu()]);
-        add(&["-bios", FIRMWARE]);
         add(&["-smp", &CPUS.to_string(), "-m", &MEMORY_MIB.to_string()]);
         add(&["-global", self.hotplug.global()]);
         add(&["-kernel", &text(&self.kernel), "-initrd", &text(&self.initrd), "-append", &self.command_line()]);
