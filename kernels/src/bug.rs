@@ -35,7 +35,7 @@ pub enum Chance {
     Certain,
     /// Nearly every time: a window of the kernel's own is hit, wide enough for that.
     Window,
-    /// Now and then: by trying often.
+    /// Now and then: by trying often. A kernel that has only such bugs may pass.
     Random,
 }
 

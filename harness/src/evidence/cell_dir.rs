@@ -69,6 +69,11 @@ impl CellRecord {
     pub fn is_as_expected(&self) -> bool {
         self.expected.met_by(&self.verdict)
     }
+
+    /// Whether the kernel has a bug that shows itself now and then, and did not this time.
+    pub fn is_missed(&self) -> bool {
+        self.expected.missed_by(&self.verdict)
+    }
 }
 
 /// The folder of a cell that is running.

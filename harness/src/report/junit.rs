@@ -35,6 +35,9 @@ fn case(cell: &RunCell) -> TestCase {
     if record.is_as_expected() && matches!(record.verdict, Verdict::Fail(_)) {
         out = format!("This kernel has the bug and fails as expected: {out}");
     }
+    if record.is_missed() {
+        out = format!("This kernel has a bug that shows now and then, and it did not this time: {out}");
+    }
     if let Some(evidence) = &cell.evidence {
         out += &format!("\nevidence: {}", evidence.display());
     }

@@ -28,6 +28,8 @@ pub struct Counts {
     pub cells: usize,
     /// Those that ended as expected.
     pub as_expected: usize,
+    /// Those among them whose kernel has a bug that shows itself now and then, and did not.
+    pub missed: usize,
     /// Those that did not although they say something about their kernel, or whose kernel did not build or boot.
     pub unexpected: usize,
     /// Those that say nothing about their kernel through the fault of the harness or the test bed.
@@ -83,6 +85,7 @@ impl Report {
     pub fn counts(&self) -> Counts {
         let mut counts = Counts { cells: self.run.cells.len(), ..Counts::default() };
         for cell in &self.run.cells {
+            counts.missed += usize::from(cell.record.is_missed());
             match cell.record.verdict {
                 Verdict::Infra(_) => counts.infra += 1,
                 _ if cell.record.is_as_expected() => counts.as_expected += 1,

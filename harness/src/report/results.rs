@@ -56,6 +56,7 @@ fn cell(cell: &RunCell) -> Value {
         "reason": record.verdict.reason(),
         "expected": record.expected.word(),
         "as_expected": record.is_as_expected(),
+        "missed": record.is_missed(),
         "seconds": record.seconds,
         "evidence": cell.evidence,
         "trigger_proof": record.trigger_proof,
@@ -71,6 +72,7 @@ fn summary(report: &Report) -> Value {
     let numbers = [
         ("cells", counts.cells),
         ("as_expected", counts.as_expected),
+        ("missed", counts.missed),
         ("unexpected", counts.cells - counts.as_expected),
         ("retried", report.run.cells.iter().filter(|cell| !cell.record.retries.is_empty()).count()),
     ];

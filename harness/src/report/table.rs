@@ -88,7 +88,7 @@ fn grid(report: &Report, rows: &[Row<'_>], variants: &[&str], terminal: Terminal
 fn results(cells: &[&RunCell]) -> String {
     let word = |cell: &RunCell| {
         let mark = if cell.record.is_as_expected() { "" } else { MARK };
-        format!("{}{mark}", words::outcome(&cell.record.verdict))
+        format!("{}{mark}", words::shown(&cell.record))
     };
     if let [cell] = cells {
         return word(cell);
@@ -103,10 +103,10 @@ fn results(cells: &[&RunCell]) -> String {
 /// What the words of this table mean, which failures they stand for, and what the kernels are.
 fn legend(report: &Report, variants: &[&str], text: &mut String) {
     let cells = &report.run.cells;
-    for word in distinct(cells.iter().map(|cell| words::outcome(&cell.record.verdict))) {
+    for word in distinct(cells.iter().map(|cell| words::shown(&cell.record))) {
         let places: BTreeSet<&str> = cells
             .iter()
-            .filter(|cell| words::outcome(&cell.record.verdict) == word)
+            .filter(|cell| words::shown(&cell.record) == word)
             .filter_map(|cell| match &cell.record.verdict {
                 Verdict::Fail(failure) => failure.function.as_deref(),
                 _ => None,
@@ -183,6 +183,9 @@ fn retried(report: &Report, text: &mut String) {
 fn summary(report: &Report, text: &mut String) {
     let counts = report.counts();
     let _ = write!(text, "{} cells: {} as expected", counts.cells, counts.as_expected);
+    if counts.missed > 0 {
+        let _ = write!(text, " ({} of them missed)", counts.missed);
+    }
     if counts.unexpected > 0 {
         let _ = write!(text, ", {} UNEXPECTED", counts.unexpected);
     }

@@ -35,6 +35,16 @@ fn must_deadlock() -> Expected {
     has("numvfs-show-vfio-remove", FailureKind::Deadlock, "sriov_numvfs_show")
 }
 
+/// A bug that shows itself now and then.
+fn may_splat() -> Expected {
+    let Expected::Fail(mut signatures) = has("pf-unbind-vs-rescan-readd", FailureKind::KernelSplat, "proc_register")
+    else {
+        unreachable!("a bug is expected to fail")
+    };
+    signatures[0].chance = Chance::Random;
+    Expected::Fail(signatures)
+}
+
 fn must_be_stale() -> Expected {
     has("numvfs-stale-pf-uevent", FailureKind::StaleRead, "sriov_numvfs")
 }
@@ -176,6 +186,26 @@ fn files_are_beside_the_evidence() {
     assert_eq!(fs::read_to_string(junit).unwrap(), report.junit());
     // The files of a report are no cells of the run.
     assert_eq!(Report::of(&report.run.path).unwrap().counts(), report.counts());
+}
+
+#[test]
+fn a_bug_that_did_not_show_this_time_is_told_and_counted() {
+    let splat = || Verdict::fail(FailureKind::KernelSplat, "proc_register", "WARNING: ...".to_owned());
+    let cells: Vec<_> = [Verdict::Pass, splat(), Verdict::Pass]
+        .into_iter()
+        .zip(1..)
+        .map(|(verdict, repeat)| (id("rescan_race::unbind", None, "stock", repeat), may_splat(), verdict))
+        .collect();
+    let (_out, report) = run(&cells, &[]);
+    assert_eq!(report.counts(), Counts { cells: 3, as_expected: 3, missed: 2, ..Counts::default() });
+    assert_eq!(report.exit_code(), 0);
+    let table = report.table(Terminal::default());
+    assert!(table.contains("2/3 missed") && table.contains("1/3 KERNEL SPLAT"), "{table}");
+    assert!(table.contains("3 as expected (2 of them missed)"), "{table}");
+    assert_eq!(report.results()["summary"]["missed"], 2);
+    assert_eq!(report.results()["cells"][0]["missed"], true);
+    assert_eq!(report.results()["cells"][1]["missed"], false);
+    assert!(report.junit().contains("it did not this time"), "{}", report.junit());
 }
 
 #[test]

@@ -5,6 +5,11 @@ use kernels::FailureKind;
 use crate::evidence::CellRecord;
 use crate::verdict::{Expected, Verdict};
 
+/// One word for what a cell showed.
+pub fn shown(record: &CellRecord) -> &'static str {
+    if record.is_missed() { "missed" } else { outcome(&record.verdict) }
+}
+
 /// One word for how a cell ended.
 pub fn outcome(verdict: &Verdict) -> &'static str {
     match verdict {
@@ -32,6 +37,7 @@ fn kind(kind: FailureKind) -> &'static str {
 pub fn meaning(word: &str) -> &'static str {
     match word {
         "pass" => "the kernel did what it should",
+        "missed" => "the kernel has a bug that shows now and then, and did not this time",
         "DEADLOCK" => "tasks wait for each other, and will for ever",
         "BLOCKED" => "a task waited for as long as someone else liked",
         "STALE" => "a reader woken by the event saw the value from before it",
