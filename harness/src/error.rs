@@ -35,6 +35,9 @@ pub enum Error {
         /// What the log shows, or does not.
         why: String,
     },
+    /// The kernel complained in the middle of it. What it said on the console is the verdict.
+    #[error("the kernel complained: {0}")]
+    Complaint(String),
     /// The guest is not as the scenario needs it.
     #[error("{0}")]
     Unprepared(String),

@@ -8,7 +8,7 @@ use kernels::FailureKind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::classify::{self, Severity, Splat};
+use crate::classify::{self, Severity, Splat, SplatKind};
 use crate::error::Error;
 use crate::guest::{Guest, Hardware};
 use crate::scale::Scale;
@@ -146,14 +146,15 @@ async fn gather(guest: &Guest) {
 }
 
 /// What scenario and kernel log say together, and whether another try may say more. A splat overrules a pass, and
-/// explains an error; so does how QEMU `ended`, if not as it was told.
+/// explains an error; so does how QEMU `ended`, if not as it was told. If a task died, that also explains a deadlock: it
+/// leaves behind, taken for ever, the locks that it had.
 fn conclude(ran: Ran, ended: Option<&str>, splats: &[Splat]) -> (Verdict, bool) {
     let fatal = splats.iter().find(|splat| splat.is_fatal());
+    let died = splats.iter().any(|splat| matches!(splat.kind, SplatKind::Oops | SplatKind::Bug | SplatKind::Panic));
+    let deadlocked = matches!(&ran, Ok(Verdict::Fail(failure)) if failure.kind == FailureKind::Deadlock);
     match (ran, fatal) {
-        (Ok(Verdict::Pass) | Err(_), Some(splat)) => {
-            let (function, summary) = (splat.function.clone(), splat.title.clone());
-            (Verdict::Fail(Failure { kind: FailureKind::KernelSplat, function, summary }), false)
-        }
+        (Ok(Verdict::Pass) | Err(_), Some(splat)) => (splatted(splat), false),
+        (Ok(_), Some(splat)) if died && deadlocked => (splatted(splat), false),
         (Ok(verdict), _) => (verdict, false),
         (Err(error), None) => {
             let why = match (error.to_string(), ended) {
@@ -166,6 +167,11 @@ fn conclude(ran: Ran, ended: Option<&str>, splats: &[Splat]) -> (Verdict, bool) 
             }
         }
     }
+}
+
+fn splatted(splat: &Splat) -> Verdict {
+    let (function, summary) = (splat.function.clone(), splat.title.clone());
+    Verdict::Fail(Failure { kind: FailureKind::KernelSplat, function, summary })
 }
 
 /// A guest that did not come up: the kernel's fault, unless QEMU or the test bed says otherwise. And whether another try
@@ -222,6 +228,10 @@ mod tests {
     const WARNING: &str = "[    1.000000] ------------[ cut here ]------------\n\
         [    1.000000] WARNING: CPU: 0 PID: 7 at drivers/pci/iov.c:1 sriov_enable+0x1/0x2\n\
         [    1.000000] ---[ end trace 0000000000000000 ]---\n";
+    const OOPS: &str = "[    1.000000] BUG: kernel NULL pointer dereference, address: 0000000000000000\n\
+        [    1.000000] Oops: Oops: 0000 [#1] PREEMPT SMP\n\
+        [    1.000000] RIP: 0010:strlen+0x1/0x2\n\
+        [    1.000000] ---[ end trace 0000000000000000 ]---\n";
     const LOST_TIMER: &str = "[    1.000000] rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies! g1 f0x0 RCU_GP_WAIT_FQS(5)\n";
 
     fn ended(why: &str) -> Error {
@@ -250,6 +260,14 @@ mod tests {
         assert_eq!(concluded(Ok(Verdict::Pass), WARNING), ("fail", false));
         assert_eq!(concluded(failed(), WARNING), ("fail", false));
         assert_eq!(conclude(failed(), None, &classify::classify(WARNING)).0, failed().unwrap());
+        // Who died with locks taken is why others wait for ever.
+        let by_death = conclude(failed(), None, &classify::classify(OOPS)).0;
+        assert!(
+            matches!(&by_death, Verdict::Fail(failure) if failure.kind == FailureKind::KernelSplat),
+            "{by_death:?}"
+        );
+        let stale = || Ok(Verdict::fail(FailureKind::StaleRead, "f", String::new()));
+        assert_eq!(conclude(stale(), None, &classify::classify(OOPS)).0, stale().unwrap());
         // The kernel's own words explain what went wrong.
         assert_eq!(concluded(Err(ended("QEMU ended (exit status: 0)")), WARNING), ("fail", false));
         assert_eq!(concluded(Err(deadline()), WARNING), ("fail", false));

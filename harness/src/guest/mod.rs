@@ -10,7 +10,7 @@ mod sriov;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use guest_protocol::{Command, Progress, Reply, Sched, Source};
+use guest_protocol::{Command, Message, Progress, Reply, Sched, Source};
 use serde_json::{Map, Value};
 
 pub use device::{Bdf, Device, NoBdf, Pf, Slot};
@@ -19,6 +19,7 @@ pub use gadget::Hold;
 pub use hotplug::{AerError, Plugged};
 pub use owner::Owner;
 
+use crate::classify::{self, Splat};
 use crate::error::Error;
 use crate::removal::Removal;
 use crate::scale::Scale;
@@ -194,6 +195,17 @@ impl Guest {
             proofs.push(removal.proof(&self.vm, self.prompt()).await?);
         }
         Ok(proofs)
+    }
+
+    /// The first thing that the kernel has complained of so far, by what came through `/dev/kmsg`: to stop early. The
+    /// verdict is drawn from the console, which loses less.
+    pub fn complaint(&self) -> Option<Splat> {
+        let text = |message: &Message| match message {
+            Message::Kmsg { text, .. } => Some(text.clone()),
+            _ => None,
+        };
+        let log = self.agent().messages().collect(0, text).join("\n");
+        classify::classify(&log).into_iter().find(Splat::is_fatal)
     }
 
     /// Notes something seen, for the reports.
