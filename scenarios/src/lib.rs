@@ -7,6 +7,7 @@ use harness::scenario::Scenario;
 
 pub mod numvfs_events;
 pub mod numvfs_read;
+mod numvfs_rounds;
 pub mod rescan_lock;
 
 /// All scenarios, family by family.

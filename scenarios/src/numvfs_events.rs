@@ -4,19 +4,18 @@
 //! it preempts the writer at once, and its read lands before the writer's next statement. A kernel that sends the event
 //! before it sets the value thus shows the old one every time, unless it makes the reader wait.
 //!
-//! Only enabling is judged, 0 to N. Between rounds the VFs are disabled again, unjudged.
+//! Either enabling is judged, 0 to N, or disabling, N to 0. The way back is not.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use guest_protocol::{Access, Message, Policy, Progress, Sched, Sighting, Source};
+use guest_protocol::{Message, Sighting, Source};
 use harness::error::Error;
-use harness::guest::{Guest, Pf};
+use harness::guest::{Device, Guest, Pf};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
-use harness::vm::agent::Operation;
 use kernels::FailureKind;
-use serde_json::{Value, json};
+
+use crate::numvfs_rounds::Rounds;
 
 /// What every scenario of this family has in common.
 const BASE: Scenario = Scenario {
@@ -52,16 +51,24 @@ pub const ALL: &[Scenario] = &[
         run: |guest| Box::pin(pf_netlink(guest)),
         ..BASE
     },
+    Scenario {
+        name: "numvfs_events::pf_uevent_on_disable",
+        about: "The PF must send a change uevent when VFs are disabled, and a reader woken by it read 0.",
+        detects: &["numvfs-no-uevent-on-disable"],
+        run: |guest| Box::pin(pf_uevent_on_disable(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "numvfs_events::vf_uevent_on_disable",
+        about: "A reader woken by the remove uevent of a VF that is being disabled must read 0.",
+        detects: &["numvfs-stale-on-disable"],
+        run: |guest| Box::pin(vf_uevent_on_disable(guest)),
+        ..BASE
+    },
 ];
 
 /// VFs to enable, a round each; igb has seven.
 const ROUNDS: [usize; 3] = [2, 4, 3];
-
-/// Reader and writer share this CPU.
-const CPU: u32 = 0;
-
-const READER: Sched = Sched { cpu: Some(CPU), policy: Policy::Fifo(50) };
-const WRITER: Sched = Sched { cpu: Some(CPU), policy: Policy::Other };
 
 /// `IF_OPER_UP` (RFC 2863, `include/uapi/linux/if.h`).
 const OPER_UP: u8 = 6;
@@ -69,29 +76,60 @@ const OPER_UP: u8 = 6;
 /// The kernel's second, and some.
 const HELD_BACK: Duration = Duration::from_millis(1300);
 
-/// One event that a reader saw, and what it read on it.
-struct Seen {
-    whose: String,
-    at: u64,
-    access: Access,
-}
-
-/// Takes the events that a scenario judges, and names whose each is.
-type Judged<'a> = &'a dyn Fn(&Sighting) -> Option<String>;
-
 async fn pf_uevent(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
-    let source = Source::Uevent { action: Some("change".to_owned()), devpath: Some(pf.devpath().to_owned()) };
-    let any = |sighting: &Sighting| matches!(sighting, Sighting::Uevent(_)).then(|| "PF".to_owned());
-    let mut rounds = Rounds::new(guest, pf, source, &any);
+    let mut rounds = Rounds::new(guest, pf, uevent("change", pf), &device);
     for vfs in ROUNDS {
-        if rounds.enable(vfs).await? == 0 {
-            let summary = format!("the PF sent no change uevent while {vfs} VFs were enabled");
-            return Ok(Verdict::fail(FailureKind::LostEvent, "kobject_uevent", summary));
+        if rounds.watched(vfs).await? == 0 {
+            return Ok(no_uevent(&format!("{vfs} VFs were enabled")));
         }
-        rounds.disable().await?;
+        rounds.unwatched(0).await?;
     }
     Ok(rounds.judge())
+}
+
+async fn pf_uevent_on_disable(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let mut rounds = Rounds::new(guest, pf, uevent("change", pf), &device);
+    for vfs in ROUNDS {
+        rounds.unwatched(vfs).await?;
+        if rounds.watched(0).await? == 0 {
+            return Ok(no_uevent(&format!("{vfs} VFs were disabled")));
+        }
+    }
+    Ok(rounds.judge())
+}
+
+/// One VF tells it for all: a reader that a kernel makes wait at the first event sees the others too late to be judged.
+async fn vf_uevent_on_disable(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let vf = &guest.enable_vfs(pf, 1).await?[0];
+    guest.set(pf.numvfs(), 0).await?;
+    let mut rounds = Rounds::new(guest, pf, uevent("remove", vf), &device);
+    for vfs in ROUNDS {
+        rounds.unwatched(vfs).await?;
+        if rounds.watched(0).await? == 0 {
+            return Err(Error::Unprepared(format!("{vfs} VFs were disabled, but {} sent no remove uevent", vf.bdf)));
+        }
+    }
+    Ok(rounds.judge())
+}
+
+fn uevent(action: &str, device: impl AsRef<Device>) -> Source {
+    Source::Uevent { action: Some(action.to_owned()), devpath: Some(device.as_ref().devpath.clone()) }
+}
+
+/// Takes all uevents, as the source has chosen already, and names the device.
+fn device(sighting: &Sighting) -> Option<String> {
+    match sighting {
+        Sighting::Uevent(uevent) => Some(uevent.devpath.rsplit('/').next().unwrap_or_default().to_owned()),
+        Sighting::Link(_) => None,
+    }
+}
+
+fn no_uevent(during: &str) -> Verdict {
+    let summary = format!("the PF sent no change uevent while {during}");
+    Verdict::fail(FailureKind::LostEvent, "kobject_uevent", summary)
 }
 
 async fn vf_netlink(guest: &Guest) -> Result<Verdict, Error> {
@@ -103,13 +141,13 @@ async fn vf_netlink(guest: &Guest) -> Result<Verdict, Error> {
     };
     let mut rounds = Rounds::new(guest, pf, Source::Rtnetlink, &of_vf);
     for vfs in ROUNDS {
-        let seen = rounds.enable(vfs).await?;
+        let seen = rounds.watched(vfs).await?;
         if seen < vfs {
             return Err(Error::Unprepared(format!(
                 "{vfs} VFs were enabled, but only {seen} of their interfaces came up"
             )));
         }
-        rounds.disable().await?;
+        rounds.unwatched(0).await?;
     }
     Ok(rounds.judge())
 }
@@ -128,76 +166,12 @@ async fn pf_netlink(guest: &Guest) -> Result<Verdict, Error> {
     let mut rounds = Rounds::new(guest, pf, Source::Rtnetlink, &of_pf);
     for vfs in ROUNDS {
         link_settled(guest, &own).await?;
-        if rounds.enable(vfs).await? == 0 {
+        if rounds.watched(vfs).await? == 0 {
             return Err(Error::Unprepared(format!("the link of {own} did not change while {vfs} VFs were enabled")));
         }
-        rounds.disable().await?;
+        rounds.unwatched(0).await?;
     }
     Ok(rounds.judge())
-}
-
-/// Rounds of enabling and disabling VFs under the eyes of a reader, and what it read.
-struct Rounds<'a> {
-    guest: &'a Guest,
-    numvfs: String,
-    source: Source,
-    judged: Judged<'a>,
-    told: Vec<Value>,
-    stale: Vec<String>,
-    reads: usize,
-}
-
-impl<'a> Rounds<'a> {
-    fn new(guest: &'a Guest, pf: &Pf, source: Source, judged: Judged<'a>) -> Rounds<'a> {
-        let numvfs = pf.attribute("sriov_numvfs");
-        Rounds { guest, numvfs, source, judged, told: Vec::new(), stale: Vec::new(), reads: 0 }
-    }
-
-    /// Enables VFs and takes down what the reader read on each event that came during the write; returns of how many
-    /// different devices these were. An event after the write's end proves nothing: everyone reads the new value then.
-    async fn enable(&mut self, vfs: usize) -> Result<usize, Error> {
-        let reader = self.guest.watch(self.source.clone(), vec![self.numvfs.clone()], READER).await?;
-        let written = set_numvfs(self.guest, &self.numvfs, vfs).await?;
-        self.guest.stop(&reader).await?;
-        let seen = seen_during(&reader, self.judged, &written);
-        let expected = vfs.to_string();
-        let stale = seen.iter().filter(|seen| seen.access.value.as_ref() != Ok(&expected));
-        self.stale.extend(
-            stale.map(|seen| format!("read {} on the event of {}, expected {vfs}", seen.access.shown(), seen.whose)),
-        );
-        self.reads += seen.len();
-        self.told.push(round(vfs, &written, &seen));
-        Ok(seen.iter().map(|seen| &seen.whose).collect::<BTreeSet<_>>().len())
-    }
-
-    async fn disable(&self) -> Result<(), Error> {
-        set_numvfs(self.guest, &self.numvfs, 0).await?;
-        Ok(())
-    }
-
-    fn judge(self) -> Verdict {
-        self.guest.note("rounds", self.told);
-        let Some(first) = self.stale.first() else { return Verdict::Pass };
-        let summary = format!("{} of {} event-driven reads were stale: {first}", self.stale.len(), self.reads);
-        Verdict::fail(FailureKind::StaleRead, "sriov_numvfs", summary)
-    }
-}
-
-async fn set_numvfs(guest: &Guest, numvfs: &str, vfs: usize) -> Result<Access, Error> {
-    let access = guest.write(numvfs.to_owned(), vfs, WRITER).await?.accessed(guest.prompt()).await?;
-    match &access.value {
-        Ok(_) => Ok(access),
-        Err(errno) => Err(Error::Refused { path: access.path, errno: errno.clone() }),
-    }
-}
-
-fn seen_during(reader: &Operation, judged: Judged<'_>, written: &Access) -> Vec<Seen> {
-    reader.steps(|_, progress| match progress {
-        Progress::Saw { event, seen, reads } if (written.started..=written.finished).contains(seen) => {
-            judged(event).zip(reads.first()).map(|(whose, access)| Seen { whose, at: *seen, access: access.clone() })
-        }
-        _ => None,
-    })
 }
 
 /// Name of the PF's network interface.
@@ -234,16 +208,4 @@ async fn link_settled(guest: &Guest, ifname: &str) -> Result<(), Error> {
             _ => {}
         }
     }
-}
-
-fn round(vfs: usize, written: &Access, seen: &[Seen]) -> Value {
-    let events: Vec<_> = seen
-        .iter()
-        .map(|seen| {
-            json!({"of": seen.whose, "value": seen.access.shown(), "expected": vfs.to_string(),
-                   "after-write-began": Duration::from_nanos(seen.at.saturating_sub(written.started)).as_secs_f64(),
-                   "waited": seen.access.latency().as_secs_f64()})
-        })
-        .collect();
-    json!({"vfs": vfs, "write-took": written.latency().as_secs_f64(), "events": events})
 }
