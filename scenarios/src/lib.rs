@@ -5,6 +5,7 @@
 
 use harness::scenario::Scenario;
 
+pub mod driver_override;
 pub mod numvfs_events;
 pub mod numvfs_read;
 mod numvfs_rounds;
@@ -12,5 +13,5 @@ pub mod rescan_lock;
 
 /// All scenarios, family by family.
 pub fn all() -> Vec<Scenario> {
-    [numvfs_read::ALL, numvfs_events::ALL, rescan_lock::ALL].concat()
+    [numvfs_read::ALL, driver_override::ALL, numvfs_events::ALL, rescan_lock::ALL].concat()
 }

@@ -24,7 +24,7 @@ pub const ALL: &[Scenario] = &[
         topology: "igb",
         triggers: &Trigger::ALL,
         append: &[],
-        run: |guest| Box::pin(owner_rescans_on_removal(guest)),
+        run: |guest| Box::pin(owner_reads_numvfs(guest)),
     },
     Scenario {
         name: "numvfs_read::bystander_reads_during_removal",
@@ -48,19 +48,27 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-async fn owner_rescans_on_removal(guest: &Guest) -> Result<Verdict, Error> {
+/// What `sriov_numvfs` reads as: no VF was ever enabled.
+const NO_VFS: &str = "0";
+
+async fn owner_reads_numvfs(guest: &Guest) -> Result<Verdict, Error> {
+    owner_reads_on_removal(guest, guest.pf()?.numvfs(), NO_VFS).await
+}
+
+/// The PF is removed; its owner, when asked for it, reads one of its attributes, which should have this value, and only
+/// then releases it.
+pub(crate) async fn owner_reads_on_removal(guest: &Guest, path: String, expected: &str) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
-    let numvfs = pf.attribute("sriov_numvfs");
     guest.bind(pf, "vfio-pci").await?;
-    let owner = guest.own(pf, vec![Step::Read { path: numvfs.clone() }, Step::Release]).await?;
+    let owner = guest.own(pf, vec![Step::Read { path: path.clone() }, Step::Release]).await?;
 
     guest.remove(pf).await?;
     owner.requested(guest.prompt()).await?;
-    match guest.unless_stuck(owner.operation(), async |within| owner.has_read(&numvfs, within).await).await? {
+    match guest.unless_stuck(owner.operation(), async |within| owner.has_read(&path, within).await).await? {
         Came::Stuck(stuck) => return deadlock(guest, stuck).await,
         Came::Yes(access) => {
-            note_read(guest, &access);
-            if let Some(verdict) = wrong_value(&access) {
+            note_read(guest, &access, expected);
+            if let Some(verdict) = wrong_value(&access, expected) {
                 return Ok(verdict);
             }
         }
@@ -110,8 +118,8 @@ async fn bystander_reads_during_removal(guest: &Guest) -> Result<Verdict, Error>
     owner.released(guest.prompt()).await?;
     match (completed(guest).await?, read) {
         (Verdict::Pass, Came::Yes(access)) => {
-            note_read(guest, &access);
-            Ok(wrong_value(&access).unwrap_or(Verdict::Pass))
+            note_read(guest, &access, NO_VFS);
+            Ok(wrong_value(&access, NO_VFS).unwrap_or(Verdict::Pass))
         }
         (Verdict::Pass, Came::Stuck(stuck)) => blocked(guest, stuck, &reader).await,
         (failed, _) => Ok(failed),
@@ -145,7 +153,7 @@ async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verd
     let who = format!("reader {} (pid {}) in D state in {function}", task.comm, task.pid);
     match guest.unless_stuck(reader, async |within| reader.accessed(within).await).await? {
         Came::Yes(access) => {
-            note_read(guest, &access);
+            note_read(guest, &access, NO_VFS);
             let summary =
                 format!("{who} for {:.1} s, until the owner released the device", access.latency().as_secs_f64());
             Ok(Verdict::fail(FailureKind::Blocked, &function, summary))
@@ -157,16 +165,17 @@ async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verd
     }
 }
 
-fn note_read(guest: &Guest, access: &Access) {
+fn note_read(guest: &Guest, access: &Access, expected: &str) {
     let waited = access.latency().as_secs_f64();
-    guest.note("read", serde_json::json!({"value": access.shown(), "expected": "0", "waited": waited}));
+    guest.note("read", serde_json::json!({"value": access.shown(), "expected": expected, "waited": waited}));
 }
 
-/// No VF was ever enabled: whoever reads another value, or an error, was told something wrong.
-fn wrong_value(access: &Access) -> Option<Verdict> {
-    if access.value.as_deref() == Ok("0") {
+/// Whoever reads another value, or an error, was told something wrong.
+fn wrong_value(access: &Access, expected: &str) -> Option<Verdict> {
+    if access.value.as_deref() == Ok(expected) {
         return None;
     }
-    let summary = format!("sriov_numvfs of a PF without VFs read as {}, not 0", access.shown());
-    Some(Verdict::fail(FailureKind::WrongState, "sriov_numvfs", summary))
+    let attribute = access.path.rsplit('/').next().unwrap_or(&access.path);
+    let summary = format!("{attribute} read as {}, not {expected}", access.shown());
+    Some(Verdict::fail(FailureKind::WrongState, attribute, summary))
 }
