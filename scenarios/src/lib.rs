@@ -5,13 +5,25 @@
 
 use harness::scenario::Scenario;
 
+pub mod autoprobe;
 pub mod driver_override;
 pub mod numvfs_events;
 pub mod numvfs_read;
 mod numvfs_rounds;
 pub mod rescan_lock;
+pub mod rescan_race;
+pub mod unbind;
 
 /// All scenarios, family by family.
 pub fn all() -> Vec<Scenario> {
-    [numvfs_read::ALL, driver_override::ALL, numvfs_events::ALL, rescan_lock::ALL].concat()
+    [
+        numvfs_read::ALL,
+        driver_override::ALL,
+        numvfs_events::ALL,
+        rescan_lock::ALL,
+        rescan_race::ALL,
+        unbind::ALL,
+        autoprobe::ALL,
+    ]
+    .concat()
 }

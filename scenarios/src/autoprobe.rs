@@ -1,0 +1,39 @@
+//! VFs that no driver is to probe.
+
+use harness::error::Error;
+use harness::guest::Guest;
+use harness::scenario::Scenario;
+use harness::verdict::Verdict;
+use kernels::FailureKind;
+
+/// The scenarios of this family.
+pub const ALL: &[Scenario] = &[Scenario {
+    name: "autoprobe::vfs_without_driver",
+    about: "With sriov_drivers_autoprobe off, VFs are enabled; none of them may show a driver.",
+    detects: &["vf-autoprobe-bind-lie"],
+    topology: "igb",
+    triggers: &[],
+    append: &[],
+    run: |guest| Box::pin(vfs_without_driver(guest)),
+}];
+
+/// How many VFs.
+const VFS: u16 = 3;
+
+async fn vfs_without_driver(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    guest.set(pf.attribute("sriov_drivers_autoprobe"), 0).await?;
+    let vfs = guest.enable_vfs(pf, VFS).await?;
+    let mut lies = Vec::new();
+    for vf in &vfs {
+        let names = guest.agent().list(&vf.attribute(""), guest.prompt()).await?;
+        if names.iter().any(|name| name == "driver") {
+            lies.push(format!("{} shows {}", vf.bdf, guest.read_link(&vf.attribute("driver")).await?));
+        }
+    }
+    if lies.is_empty() {
+        return Ok(Verdict::Pass);
+    }
+    let summary = format!("of {VFS} VFs that no driver was to probe, {} have one: {}", lies.len(), lies.join(", "));
+    Ok(Verdict::fail(FailureKind::WrongState, "driver", summary))
+}

@@ -1,0 +1,93 @@
+//! A rescan of the bus while VFs come and go.
+//!
+//! A rescan adds each device that it finds on a bus and that is not marked as added. A VF that is being made, or taken away,
+//! is on the bus and not marked. What keeps a rescan away is `pci_rescan_remove_lock`, where it is taken. None of this can be
+//! ordered from outside: both sides run until they meet, for so many rounds.
+
+use guest_protocol::Reply;
+use harness::ending::Ending;
+use harness::error::Error;
+use harness::guest::Guest;
+use harness::scenario::Scenario;
+use harness::verdict::Verdict;
+
+/// What every scenario of this family has in common.
+const BASE: Scenario = Scenario {
+    name: "",
+    about: "",
+    detects: &[],
+    topology: "igb",
+    triggers: &[],
+    append: &[],
+    run: |guest| Box::pin(numvfs(guest)),
+};
+
+/// The scenarios of this family.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "rescan_race::enable_and_disable",
+        about: "VFs are enabled and disabled again and again while the bus is rescanned all the time; no VF may be added \
+                twice.",
+        detects: &["numvfs-vs-rescan-dup-add"],
+        run: |guest| Box::pin(numvfs(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "rescan_race::unbind_and_bind",
+        about: "A PF with VFs is unbound and bound again and again while the bus is rescanned all the time; no VF may be \
+                added again that is about to go.",
+        detects: &["pf-unbind-vs-rescan-readd"],
+        run: |guest| Box::pin(unbind(guest)),
+        ..BASE
+    },
+];
+
+/// How many rounds a kernel has to survive.
+const ROUNDS: u32 = 10;
+
+/// All VFs of igb: the more, the longer they take.
+const VFS: &str = "7";
+
+async fn numvfs(guest: &Guest) -> Result<Verdict, Error> {
+    let numvfs = guest.pf()?.numvfs();
+    rescanning(guest, &[(numvfs.clone(), VFS), (numvfs, "0")]).await
+}
+
+async fn unbind(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let driver = |action: &str| format!("/sys/bus/pci/drivers/igb/{action}");
+    let bdf = pf.device.bdf.to_string();
+    rescanning(guest, &[(pf.numvfs(), VFS), (driver("unbind"), &bdf), (driver("bind"), &bdf)]).await
+}
+
+/// Does all this again and again while the bus is rescanned, until the rounds are over or the kernel complains.
+async fn rescanning(guest: &Guest, writes: &[(String, &str)]) -> Result<Verdict, Error> {
+    guest.set(guest.pf()?.attribute("sriov_drivers_autoprobe"), 0).await?;
+    let rescan = guest.cycle(&[("/sys/bus/pci/rescan".to_owned(), "1")], None).await?;
+    let mut refused = 0;
+    for round in 1..=ROUNDS {
+        guest.note("rounds", round);
+        let once = guest.cycle(writes, Some(1)).await?;
+        if let Ending::Stuck(stuck) = guest.ending(&[&once]).await? {
+            return Ok(guest.deadlock(&stuck, &[]));
+        }
+        if let Some(splat) = guest.complaint() {
+            return Err(Error::Complaint(splat.title));
+        }
+        refused += tally(&once.done(guest.prompt()).await?).1;
+    }
+    let (rescans, lost) = tally(&guest.stop(&rescan).await?);
+    guest.note("rescans", rescans);
+    match refused + lost {
+        0 => Ok(Verdict::Pass),
+        refused => Err(Error::Unprepared(format!("the kernel refused {refused} writes, and said nothing else"))),
+    }
+}
+
+/// Rounds, and writes that the kernel refused: those raced with nothing.
+fn tally(cycled: &Reply) -> (u32, u32) {
+    match cycled {
+        Reply::Cycled { rounds, refused } => (*rounds, *refused),
+        _ => (0, 0),
+    }
+}
