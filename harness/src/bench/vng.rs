@@ -110,6 +110,9 @@ impl Vng {
         if self.accel == Accel::Tcg {
             argv.push("--disable-kvm".into());
         }
+        // Its root has no block device, and a kernel without block devices must be told of it
+        // (`init/do_mounts.c`, `mount_root()`).
+        argv.extend(["--append", "root=/dev/root"].map(OsString::from));
         argv.extend(["--exec".into(), format!("echo {READY}").into()]);
         argv
     }
