@@ -11,7 +11,7 @@ use kernels::cache::{Cache, CacheError, Key, KeyMaker};
 use serde::{Deserialize, Serialize};
 
 use crate::host::Qemu;
-use crate::vm::argv::{Accel, Machine};
+use crate::vm::argv::{Accel, MEMORY_MIB, Machine};
 use crate::vm::process;
 use crate::vm::topology::{Hotplug, Topology};
 use crate::vm::{Recorders, Vm};
@@ -136,6 +136,7 @@ async fn try_kvm(qemu: &OsStr, kernel: &Path, initrd: &Path) -> Result<(), Strin
         topology: Topology::igb(),
         hotplug: Hotplug::Native,
         accel: Accel::Kvm,
+        memory_mib: MEMORY_MIB,
         kernel: kernel.to_owned(),
         initrd: initrd.to_owned(),
         append: Vec::new(),

@@ -39,7 +39,9 @@ impl CellId {
 
     /// The command that runs this cell alone, in a checkout of this project.
     pub fn command(&self) -> Vec<String> {
-        let mut words = vec!["cargo", "xtask", "run", &self.scenario, "--kernel", &self.variant];
+        let (kernel, profile) = kernels::split_profile(&self.variant);
+        let mut words = vec!["cargo", "xtask", "run", &self.scenario, "--kernel", kernel];
+        words.extend(profile.iter().flat_map(|profile| ["--profile", profile]));
         words.extend(self.trigger.iter().flat_map(|trigger| ["--trigger", trigger.name()]));
         words.into_iter().map(str::to_owned).collect()
     }
@@ -113,6 +115,10 @@ mod tests {
         assert_eq!(cell().command().join(" "), command);
         let command = "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock";
         assert_eq!(CellId { trigger: None, ..cell() }.command().join(" "), command);
+        let command = "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock --profile debug";
+        let under = CellId { trigger: None, variant: "stock+debug".to_owned(), ..cell() };
+        assert_eq!(under.command().join(" "), command);
+        assert_eq!(under.folder(), "numvfs_read.owner_rescans_on_removal.igb.none.stock+debug");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Instant;
 
-use kernels::FailureKind;
+use kernels::{FailureKind, KnownReport};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -66,11 +66,13 @@ pub const BOOT: f64 = 20.0;
 /// How long QEMU may take to quit, and a guest to say where its stuck tasks are, on a machine with KVM, in seconds.
 const QUIT: f64 = 5.0;
 
-/// Runs a scenario on a guest that `start` brings up, be it by booting or otherwise. `console` is where it prints.
+/// Runs a scenario on a guest that `start` brings up, be it by booting or otherwise. `console` is where it prints;
+/// reports that are `known` are held against nobody.
 pub async fn run(
     scenario: &Scenario,
     trigger: Option<Trigger>,
     scale: Scale,
+    known: &[KnownReport],
     console: &Path,
     start: impl Future<Output = Result<Vm, BootError>>,
 ) -> Finding {
@@ -82,7 +84,7 @@ pub async fn run(
         Ok(vm) => vm,
         Err(error) => {
             let log = log(console);
-            let splats = classify::classify(&log);
+            let splats = classify::classify_knowing(&log, known);
             let (verdict, retry) = boot_failed(&error, &splats, &log);
             return Finding { splats, phases, retry, ..Finding::of(verdict) };
         }
@@ -100,7 +102,10 @@ pub async fn run(
     if let Some(how) = &ended {
         notes.insert("qemu-end".to_owned(), how.as_str().into());
     }
-    let splats = classify::classify(&log(console));
+    let splats = classify::classify_knowing(&log(console), known);
+    if let Some(splat) = splats.iter().find(|splat| splat.kind == SplatKind::Lockdep && splat.known.is_some()) {
+        notes.insert("lockdep-off-after".to_owned(), splat.to_string().into());
+    }
     let (verdict, retry) = conclude(ran, ended.as_deref(), &splats);
     phases.teardown = began.elapsed().as_secs_f64();
     Finding { verdict, notes, proofs, splats, phases, retry }
@@ -147,14 +152,16 @@ async fn gather(guest: &Guest) {
 
 /// What scenario and kernel log say together, and whether another try may say more. A splat overrules a pass, and
 /// explains an error; so does how QEMU `ended`, if not as it was told. If a task died, that also explains a deadlock: it
-/// leaves behind, taken for ever, the locks that it had.
+/// leaves behind, taken for ever, the locks that it had. So does a report of lockdep, which names the locks.
 fn conclude(ran: Ran, ended: Option<&str>, splats: &[Splat]) -> (Verdict, bool) {
     let fatal = splats.iter().find(|splat| splat.is_fatal());
     let died = splats.iter().any(|splat| matches!(splat.kind, SplatKind::Oops | SplatKind::Bug | SplatKind::Panic));
+    let lockdep = splats.iter().find(|splat| splat.is_fatal() && splat.kind == SplatKind::Lockdep);
     let deadlocked = matches!(&ran, Ok(Verdict::Fail(failure)) if failure.kind == FailureKind::Deadlock);
     match (ran, fatal) {
         (Ok(Verdict::Pass) | Err(_), Some(splat)) => (splatted(splat), false),
         (Ok(_), Some(splat)) if died && deadlocked => (splatted(splat), false),
+        (Ok(_), Some(splat)) if lockdep.is_some() && deadlocked => (splatted(lockdep.unwrap_or(splat)), false),
         (Ok(verdict), _) => (verdict, false),
         (Err(error), None) => {
             let why = match (error.to_string(), ended) {
@@ -271,6 +278,35 @@ mod tests {
         // The kernel's own words explain what went wrong.
         assert_eq!(concluded(Err(ended("QEMU ended (exit status: 0)")), WARNING), ("fail", false));
         assert_eq!(concluded(Err(deadline()), WARNING), ("fail", false));
+    }
+
+    const LOCKDEP: &str = "[    1.000000] ============================================\n\
+        [    1.000000] WARNING: possible recursive locking detected\n\
+        [    1.000000] iov-agent/42 is trying to acquire lock:\n\
+        [    1.000000] ffffffff82a5f0a8 (pci_rescan_remove_lock){+.+.}-{3:3}, at: sriov_disable+0x1b/0xf0\n\
+        [    1.000000] stack backtrace:\n\
+        [    1.000000] Call Trace:\n\
+        [    1.000000]  <TASK>\n\
+        [    1.000000]  __mutex_lock+0x9b/0xb40\n\
+        [    1.000000]  sriov_disable+0x1b/0xf0\n\
+        [    1.000000]  </TASK>\n";
+
+    #[test]
+    fn lockdep_explains_a_deadlock_unless_what_it_says_is_known() {
+        let failed = |kind| Ok(Verdict::fail(kind, "f", "stuck".to_owned()));
+        let splats = classify::classify(LOCKDEP);
+        let (verdict, _) = conclude(failed(FailureKind::Deadlock), None, &splats);
+        let summary = "WARNING: possible recursive locking detected";
+        assert_eq!(verdict, Verdict::fail(FailureKind::KernelSplat, "sriov_disable", summary.to_owned()));
+        let stale = failed(FailureKind::StaleRead);
+        assert_eq!(conclude(failed(FailureKind::StaleRead), None, &splats).0, stale.unwrap());
+        let known = |says: &str| [KnownReport { says: vec![says.to_owned()], why: "harmless".to_owned() }];
+        let judged = |says: &str| {
+            let splats = classify::classify_knowing(LOCKDEP, &known(says));
+            conclude(Ok(Verdict::Pass), None, &splats).0
+        };
+        assert_eq!(judged("(pci_rescan_remove_lock)"), Verdict::Pass);
+        assert_eq!(judged("(another_lock)").outcome(), "fail");
     }
 
     #[test]

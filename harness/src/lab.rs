@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use guest_images::{ImageError, Initramfs};
 use kernels::cache::{Cache, CacheError};
-use kernels::{BuildEvent, Builder, CancelToken, KernelImage, Manifest, ManifestError};
+use kernels::{BuildEvent, Builder, CancelToken, KernelImage, Manifest, ManifestError, Profile, Unknown};
 
 use crate::accel::{self, Choice, Decision};
 use crate::host::Qemu;
@@ -15,7 +15,7 @@ use crate::progress::{Event, Progress};
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::Verdict;
-use crate::vm::argv::{Accel, Machine};
+use crate::vm::argv::{Accel, MEMORY_MIB, Machine};
 use crate::vm::topology::{Hotplug, Topology};
 
 /// Where kernels and images are made, and what is known about them.
@@ -31,6 +31,9 @@ pub enum LabError {
     /// The manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// A profile that it has not.
+    #[error(transparent)]
+    Profile(#[from] Unknown),
     /// The cache.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -55,15 +58,22 @@ pub struct Parts {
     pub decision: Decision,
     /// The QEMU that runs them.
     pub qemu: OsString,
+    /// The profile of the kernels, if they have one.
+    pub profile: Option<Profile>,
 }
 
 impl Lab {
-    /// The project's own kernels, and the user's cache.
+    /// The project's own kernels, under a profile or as they are, and the user's cache.
     ///
     /// # Errors
-    /// A manifest that is wrong, or no place for the cache.
-    pub fn open() -> Result<Lab, LabError> {
-        Ok(Lab::of(Manifest::of_project()?, Cache::of_user()?))
+    /// A manifest that is wrong or has no such profile, or no place for the cache.
+    pub fn open(profile: Option<&str>) -> Result<Lab, LabError> {
+        let manifest = Manifest::of_project()?;
+        let manifest = match profile {
+            Some(profile) => manifest.under(profile)?,
+            None => manifest,
+        };
+        Ok(Lab::of(manifest, Cache::of_user()?))
     }
 
     /// Other kernels, or another cache.
@@ -119,7 +129,8 @@ impl Lab {
             },
         };
         progress.event(Event::Accelerator(&decision));
-        Ok(Parts { images, initramfs, decision, qemu: qemu.binary.clone() })
+        let profile = self.manifest().profile.clone();
+        Ok(Parts { images, initramfs, decision, qemu: qemu.binary.clone(), profile })
     }
 
     /// Begins to build kernels, one after the other, on a thread of its own. Those that are built already come first.
@@ -173,7 +184,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// The machine of a cell.
+/// The machine of a cell, with as much memory as kernels without a profile need.
 pub fn machine(
     qemu: OsString,
     scenario: &Scenario,
@@ -188,7 +199,7 @@ pub fn machine(
         _ => Hotplug::Native,
     };
     let append = scenario.append.iter().map(|&word| word.to_owned()).collect();
-    Machine { qemu, topology, hotplug, accel, kernel, initrd, append }
+    Machine { qemu, topology, hotplug, accel, memory_mib: MEMORY_MIB, kernel, initrd, append }
 }
 
 #[cfg(test)]

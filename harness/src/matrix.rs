@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use kernels::Profile;
 use serde_json::json;
 
 use crate::accel::Choice;
@@ -214,9 +215,9 @@ impl Runner {
     /// The scenario of a cell and its machine, or the verdict if there cannot be one.
     fn machine(&self, cell: &PlannedCell, image: &Image) -> Result<(&Scenario, Machine), Verdict> {
         let image = image.as_ref().map_err(Verdict::clone)?;
-        let Parts { initramfs, decision, qemu, .. } = &self.parts;
+        let Parts { initramfs, decision, qemu, profile, .. } = &self.parts;
         let (kernel, initrd) = (image.boot.clone(), initramfs.path.clone());
-        machine(qemu.clone(), cell, &self.scenarios, decision.accel, kernel, initrd)
+        machine(qemu.clone(), cell, &self.scenarios, decision.accel, profile.as_ref(), kernel, initrd)
             .ok_or_else(|| Verdict::Infra(format!("{} is not a cell of this harness", cell.id)))
     }
 
@@ -247,14 +248,16 @@ impl Runner {
         progress: &dyn Progress,
         echo: Option<Recorder>,
     ) -> Result<(Finding, Vec<String>), MatrixError> {
-        let scale = Scale::of(machine.accel);
+        let profile = self.parts.profile.as_ref();
+        let scale = Scale::of(machine.accel).slower(profile.map_or(1, |profile| profile.slower));
+        let known = profile.map_or(&[][..], |profile| &profile.known);
         let mut retries = Vec::new();
         loop {
             let recorders =
                 Recorders { console: dir.console(), qmp: recorder(dir.qmp()?), agent: recorder(dir.agent()?) };
             let (within, console) = (scale.seconds(judge::BOOT), dir.console());
             let start = self.guest(machine.clone(), recorders, within);
-            let running = judge::run(scenario, cell.id.trigger, scale, &console, start);
+            let running = judge::run(scenario, cell.id.trigger, scale, known, &console, start);
             let finding = match &echo {
                 None => running.await,
                 Some(echo) => crate::tail::while_following(&dir.console(), echo.clone(), running).await,
@@ -286,19 +289,25 @@ fn machine<'a>(
     cell: &PlannedCell,
     scenarios: &'a [Scenario],
     accel: Accel,
+    profile: Option<&Profile>,
     kernel: PathBuf,
     initrd: PathBuf,
 ) -> Option<(&'a Scenario, Machine)> {
     let scenario = scenarios.iter().find(|scenario| scenario.name == cell.id.scenario)?;
     let topology = Topology::named(&cell.id.topology)?;
-    Some((scenario, lab::machine(qemu, scenario, topology, cell.id.trigger, accel, kernel, initrd)))
+    let mut machine = lab::machine(qemu, scenario, topology, cell.id.trigger, accel, kernel, initrd);
+    if let Some(needed) = profile.and_then(|profile| profile.memory_mib) {
+        machine.memory_mib = needed;
+    }
+    Some((scenario, machine))
 }
 
 /// The command that a cell would run, with names in place of what has not been built yet.
 pub fn command_of(lab: &Lab, scenarios: &[Scenario], cell: &PlannedCell, accel: Accel) -> Option<Vec<String>> {
     let kernel = lab.find(&cell.id.variant).map(|image| image.boot);
     let kernel = kernel.unwrap_or_else(|| format!("{}-kernel-not-built-yet", cell.id.variant).into());
-    let (_, machine) = machine(process::program(), cell, scenarios, accel, kernel, "initramfs.cpio".into())?;
+    let profile = lab.manifest().profile.as_ref();
+    let (_, machine) = machine(process::program(), cell, scenarios, accel, profile, kernel, "initramfs.cpio".into())?;
     Some(shown_argv(&machine))
 }
 

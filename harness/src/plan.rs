@@ -1,7 +1,7 @@
 //! Which cells a run has: scenarios, on variants, with triggers, as often as asked for.
 
 use globset::{Glob, GlobMatcher};
-use kernels::{Manifest, Unknown, Variant};
+use kernels::{Manifest, Unknown, Variant, split_profile};
 
 use crate::cell::{CellId, PlannedCell};
 use crate::scenario::Scenario;
@@ -53,10 +53,11 @@ pub fn plan(
     selection: &Selection,
     repeats: u32,
 ) -> Result<Vec<PlannedCell>, PlanError> {
-    let kernels = Globs::new("kernel", &selection.kernels, manifest.variants.iter().map(|v| v.name.as_str()))?;
+    let kernels = Globs::new("kernel", &selection.kernels, manifest.variants.iter().map(|v| split_profile(&v.name).0))?;
     let names = Globs::new("scenario", &selection.scenarios, scenarios.iter().map(|scenario| scenario.name))?;
     let known = Trigger::ALL.iter().map(|trigger| trigger.name()).chain(["none"]);
     let triggers = Globs::new("trigger", &selection.triggers, known)?;
+    let profile = manifest.profile.as_ref().map(|profile| profile.name.as_str());
     let every = selection.all || !selection.kernels.is_empty();
     let mut cells = Vec::new();
     for scenario in scenarios.iter().filter(|scenario| names.select(scenario.name)) {
@@ -64,10 +65,11 @@ pub fn plan(
             if !triggers.select(Trigger::name_of(trigger)) {
                 continue;
             }
-            let wanted =
-                |variant: &&Variant| kernels.select(&variant.name) && (every || tells(manifest, variant, scenario));
+            let wanted = |variant: &&Variant| {
+                kernels.select(split_profile(&variant.name).0) && (every || tells(manifest, variant, scenario))
+            };
             for variant in manifest.variants.iter().filter(wanted) {
-                let expected = Expected::of(&variant.bugs, scenario.detects, &manifest.bugs);
+                let expected = Expected::of(&variant.bugs, scenario.detects, &manifest.bugs, profile);
                 cells.extend((1..=repeats).map(|repeat| PlannedCell {
                     id: CellId {
                         scenario: scenario.name.to_owned(),
@@ -88,7 +90,7 @@ pub fn plan(
 fn tells(manifest: &Manifest, variant: &Variant, scenario: &Scenario) -> bool {
     let concerned = || variant.concerns.iter().any(|bug| scenario.detects.contains(&bug.as_str()));
     manifest.bases.first().is_some_and(|first| first.name == variant.base)
-        && (variant.is_plain() || variant.name == CANDIDATE || concerned())
+        && (variant.is_plain() || split_profile(&variant.name).0 == CANDIDATE || concerned())
 }
 
 /// Globs over names, and over what comes after the last `::` in them.
@@ -122,7 +124,7 @@ impl Globs {
 
 #[cfg(test)]
 mod tests {
-    use kernels::{Base, Bug, Chance, Fails, FailureKind, Source};
+    use kernels::{Base, Bug, Chance, Fails, FailureKind, Profile, Source};
 
     use super::*;
 
@@ -155,8 +157,11 @@ mod tests {
                 title: String::new(),
                 references: Vec::new(),
                 fails,
+                under: Default::default(),
                 chance: Chance::Certain,
             }],
+            profiles: Vec::new(),
+            profile: None,
         }
     }
 
@@ -211,6 +216,26 @@ mod tests {
         let cells = plan(&manifest, &[scenario("events::uevent", &[])], &Selection::default(), 1).unwrap();
         let kernels: Vec<_> = cells.iter().map(|cell| cell.id.variant.as_str()).collect();
         assert_eq!(kernels, ["stock", "fixed", CANDIDATE]);
+    }
+
+    #[test]
+    fn a_profile_has_the_same_cells() {
+        let profile = Profile {
+            name: "debug".to_owned(),
+            about: String::new(),
+            config: Vec::new(),
+            memory_mib: None,
+            slower: 2,
+            known: Vec::new(),
+        };
+        let under = Manifest { profiles: vec![profile], ..manifest() }.under("debug").unwrap();
+        let planned = |manifest: &Manifest, kernels: &[&str]| {
+            let selection = Selection { kernels: globs(kernels), ..Selection::default() };
+            let cells = plan(manifest, &[scenario("events::uevent", &[])], &selection, 1).unwrap();
+            cells.into_iter().map(|cell| cell.id.variant).collect::<Vec<_>>()
+        };
+        assert_eq!(planned(&under, &[]), ["stock+debug", "fixed+debug"]);
+        assert_eq!(planned(&under, &["aside"]), ["aside+debug"]);
     }
 
     #[test]

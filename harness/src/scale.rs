@@ -17,6 +17,11 @@ impl Scale {
         }
     }
 
+    /// The same for guests that take so many times longer.
+    pub fn slower(self, times: u32) -> Scale {
+        Scale(self.0 * f64::from(times))
+    }
+
     /// A factor of one's own choice.
     pub fn times(factor: f64) -> Scale {
         Scale(factor)

@@ -27,9 +27,9 @@ impl Weight {
     /// Of most guests.
     const USUAL: Weight = Weight { cpus: CPUS as usize, memory_mib: MEMORY_MIB as usize + QEMU_MIB };
 
-    /// Of a machine's guest. All machines are alike in this, so far.
-    pub fn of(_machine: &Machine) -> Weight {
-        Weight::USUAL
+    /// Of a machine's guest.
+    pub fn of(machine: &Machine) -> Weight {
+        Weight { memory_mib: machine.memory_mib as usize + QEMU_MIB, ..Weight::USUAL }
     }
 
     fn fits_into(self, room: Weight) -> bool {

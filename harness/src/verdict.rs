@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kernels::{Bug, Chance, FailureKind};
+use kernels::{Bug, Chance, Fails, FailureKind};
 use serde::{Deserialize, Serialize};
 
 /// The result of one cell.
@@ -98,28 +98,35 @@ pub struct Signature {
     /// How surely.
     #[serde(default)]
     pub chance: Chance,
+    /// It fails so only if lockdep was off: it reports once in a boot, and what it said was something else.
+    #[serde(default)]
+    pub without_lockdep: bool,
 }
 
 impl Signature {
-    /// Each way in which a bug fails.
-    fn each(bug: &Bug) -> impl Iterator<Item = Signature> {
-        let Bug { id, chance, .. } = bug;
-        bug.fails.iter().map(|way| Signature {
-            bug: id.clone(),
+    /// Each way in which a bug fails on a kernel of a profile. A bug that shows otherwise there shows as ever if lockdep
+    /// is off.
+    fn each(bug: &Bug, profile: Option<&str>) -> Vec<Signature> {
+        let signature = |way: &Fails, without_lockdep| Signature {
+            bug: bug.id.clone(),
             kind: way.kind,
             function: way.function.clone(),
-            chance: *chance,
-        })
+            chance: bug.chance,
+            without_lockdep,
+        };
+        let ways = bug.ways(profile);
+        let as_ever = bug.fails.iter().filter(|way| !ways.contains(way)).map(|way| signature(way, true));
+        ways.iter().map(|way| signature(way, false)).chain(as_ever).collect()
     }
 }
 
 impl Expected {
-    /// What follows from the bugs that a variant has and a scenario detects.
-    pub fn of(has: &[String], detects: &[&str], bugs: &[Bug]) -> Expected {
+    /// What follows from the bugs that a variant has and a scenario detects, if its kernel has this profile.
+    pub fn of(has: &[String], detects: &[&str], bugs: &[Bug], profile: Option<&str>) -> Expected {
         let signatures: Vec<_> = bugs
             .iter()
             .filter(|bug| has.contains(&bug.id) && detects.contains(&bug.id.as_str()))
-            .flat_map(Signature::each)
+            .flat_map(|bug| Signature::each(bug, profile))
             .collect();
         if signatures.is_empty() { Expected::Pass } else { Expected::Fail(signatures) }
     }
@@ -142,12 +149,22 @@ impl Expected {
     /// Whether a verdict is as expected. A skip is, and a miss: they make no claim. What says nothing about the kernel is
     /// not.
     pub fn met_by(&self, verdict: &Verdict) -> bool {
+        self.met(verdict, false)
+    }
+
+    /// The same, on a kernel whose lockdep had said something else before, and was off.
+    pub fn met_without_lockdep(&self, verdict: &Verdict) -> bool {
+        self.met(verdict, true)
+    }
+
+    fn met(&self, verdict: &Verdict, without_lockdep: bool) -> bool {
         match (self, verdict) {
             (_, Verdict::Skip(_)) => true,
             _ if self.missed_by(verdict) => true,
             (Expected::Pass | Expected::None, Verdict::Pass) => true,
             (Expected::Fail(signatures), Verdict::Fail(failure)) => signatures
                 .iter()
+                .filter(|s| without_lockdep || !s.without_lockdep)
                 .any(|s| s.kind == failure.kind && failure.function.as_deref() == Some(s.function.as_str())),
             _ => false,
         }
@@ -156,7 +173,7 @@ impl Expected {
 
 #[cfg(test)]
 mod tests {
-    use kernels::Fails;
+    use std::collections::BTreeMap;
 
     use super::*;
 
@@ -174,6 +191,7 @@ mod tests {
             kind: FailureKind::Deadlock,
             function: "sriov_numvfs_show".to_owned(),
             chance: Chance::Certain,
+            without_lockdep: false,
         }])
     }
 
@@ -206,9 +224,10 @@ mod tests {
             title: String::new(),
             references: Vec::new(),
             fails: vec![way("remover"), way("reader")],
+            under: BTreeMap::new(),
             chance: Chance::Window,
         };
-        let expected = Expected::of(&["b".to_owned()], &["b"], &[bug]);
+        let expected = Expected::of(&["b".to_owned()], &["b"], &[bug], None);
         assert!(expected.met_by(&deadlock_at("remover")) && expected.met_by(&deadlock_at("reader")));
         assert!(!expected.met_by(&deadlock_at("writer")));
         let Expected::Fail(signatures) = &expected else { panic!("{expected:?}") };
@@ -234,6 +253,29 @@ mod tests {
             assert!(!with(surer).missed_by(&Verdict::Pass) && !with(surer).met_by(&Verdict::Pass), "{surer:?}");
         }
         assert!(!Expected::Pass.missed_by(&Verdict::Pass));
+    }
+
+    #[test]
+    fn under_a_profile_a_bug_shows_in_another_way_as_long_as_lockdep_is_on() {
+        let way = |kind, function: &str| Fails { kind, function: function.to_owned() };
+        let bug = |fails: &[Fails]| Bug {
+            id: "b".to_owned(),
+            title: String::new(),
+            references: Vec::new(),
+            fails: fails.to_vec(),
+            under: BTreeMap::from([("debug".to_owned(), vec![way(FailureKind::KernelSplat, "lock")])]),
+            chance: Chance::Certain,
+        };
+        let splat = Verdict::fail(FailureKind::KernelSplat, "lock", String::new());
+        let expected = |fails: &[Fails], profile| Expected::of(&["b".to_owned()], &["b"], &[bug(fails)], profile);
+        let deadlock = [way(FailureKind::Deadlock, "lock")];
+        let (plain, debug) = (expected(&deadlock, None), expected(&deadlock, Some("debug")));
+        assert!(plain.met_by(&deadlock_at("lock")) && !plain.met_by(&splat));
+        assert!(debug.met_by(&splat) && !debug.met_by(&deadlock_at("lock")));
+        assert!(debug.met_without_lockdep(&deadlock_at("lock")) && !debug.met_without_lockdep(&Verdict::Pass));
+        // What lockdep alone can see is no reason to expect a failure without it.
+        assert_eq!(expected(&[], None), Expected::Pass);
+        assert!(expected(&[], Some("debug")).met_by(&splat) && !expected(&[], Some("debug")).met_by(&Verdict::Pass));
     }
 
     #[test]

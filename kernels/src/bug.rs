@@ -1,5 +1,6 @@
 //! What can be wrong with a kernel, and how one sees it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
@@ -19,8 +20,12 @@ pub struct Bug {
     pub references: Vec<String>,
     /// How a kernel that has it fails: in one of these ways, if a trigger or an interleaving decides which. In the
     /// manifest one way needs no brackets.
-    #[serde(deserialize_with = "one_or_several")]
+    /// None for a bug that shows under a profile alone.
+    #[serde(default, deserialize_with = "one_or_several", skip_serializing_if = "Vec::is_empty")]
     pub fails: Vec<Fails>,
+    /// How it fails under a profile, by the profile's name, if not in the same way.
+    #[serde(default, deserialize_with = "by_profile", skip_serializing_if = "BTreeMap::is_empty")]
+    pub under: BTreeMap<String, Vec<Fails>>,
     /// How surely a scenario that detects it makes it show.
     #[serde(default)]
     pub chance: Chance,
@@ -79,6 +84,15 @@ fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Fail
     deserializer.deserialize_any(Ways)
 }
 
+/// Ways to fail, by profile.
+fn by_profile<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Vec<Fails>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Ways(#[serde(deserialize_with = "one_or_several")] Vec<Fails>);
+
+    let all = BTreeMap::<String, Ways>::deserialize(deserializer)?;
+    Ok(all.into_iter().map(|(profile, Ways(ways))| (profile, ways)).collect())
+}
+
 /// The ways in which a kernel fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -98,9 +112,17 @@ pub enum FailureKind {
 }
 
 impl Bug {
-    /// The ways in which it shows, in words: `deadlock at f or blocked at g`.
+    /// The ways in which it shows, in words: `deadlock at f or blocked at g; under debug: kernel-splat at h`.
     pub fn shows_as(&self) -> String {
-        self.fails.iter().map(Fails::to_string).collect::<Vec<_>>().join(" or ")
+        let words = |ways: &[Fails]| ways.iter().map(Fails::to_string).collect::<Vec<_>>().join(" or ");
+        let usual = (!self.fails.is_empty()).then(|| words(&self.fails));
+        let under = self.under.iter().map(|(profile, ways)| format!("under {profile}: {}", words(ways)));
+        usual.into_iter().chain(under).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The ways in which it shows on a kernel of a profile; none if it does not show there.
+    pub fn ways(&self, profile: Option<&str>) -> &[Fails] {
+        profile.and_then(|profile| self.under.get(profile)).unwrap_or(&self.fails)
     }
 }
 

@@ -42,7 +42,7 @@ struct Shared {
 }
 
 fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
-    let lab = Lab::open()?;
+    let lab = Lab::open(None)?;
     let all = plan(lab.manifest(), &scenarios::all(), &Selection::default(), 1)?;
     let cells = all.iter().filter(|cell| is_selected(arguments, &cell.id.to_string())).cloned().collect();
     let shared = Arc::new(Shared { lab, cells, runner: OnceLock::new() });

@@ -63,6 +63,9 @@ pub struct How {
     /// Which accelerator
     #[arg(long, value_enum, default_value_t)]
     pub accel: Accel,
+    /// Build kernels with the configuration of a profile: `cargo xtask list profiles`
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
     /// Where to leave the folder of this run, and the link `latest` to it [default: target/runs]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,

@@ -13,6 +13,7 @@ pub mod rules;
 use std::fmt;
 use std::ops::Range;
 
+use kernels::KnownReport;
 use serde::{Deserialize, Serialize};
 
 use line::Message;
@@ -111,6 +112,9 @@ pub struct Splat {
     pub lines: Range<usize>,
     /// The report is cut off or garbled: the guest ended in the middle of it, or its stack is missing.
     pub corrupted: bool,
+    /// Why it is held against no cell, if the kernel's profile knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<String>,
 }
 
 /// How many frames tell one splat from another.
@@ -119,7 +123,7 @@ const FINGERPRINT: usize = 5;
 impl Splat {
     /// Whether it makes a cell fail by itself.
     pub fn is_fatal(&self) -> bool {
-        self.kind.severity() == Severity::Fatal
+        self.known.is_none() && self.kind.severity() == Severity::Fatal
     }
 
     /// What two splats of one cause share: the kind and the five innermost frames, else the title.
@@ -152,6 +156,20 @@ pub fn classify(log: &str) -> Vec<Splat> {
         }
     }
     scan.finish(log.lines().count(), log.is_empty() || log.ends_with('\n'))
+}
+
+/// The splats of a console log; those that are known say why that is so.
+pub fn classify_knowing(log: &str, known: &[KnownReport]) -> Vec<Splat> {
+    let mut found = classify(log);
+    if known.is_empty() || found.is_empty() {
+        return found;
+    }
+    let lines: Vec<_> = log.lines().collect();
+    for splat in &mut found {
+        let report = lines[splat.lines.clone()].join("\n");
+        splat.known = known.iter().find(|known| known.is(&report)).map(|known| known.why.clone());
+    }
+    found
 }
 
 /// How many lines after `cut here` the headline may come: `WARN()` prints the caller's message in between.
@@ -216,6 +234,7 @@ impl Scan {
                 task: None,
                 lines: number..number + 1,
                 corrupted: false,
+                known: None,
             });
         }
     }
@@ -236,6 +255,7 @@ impl Scan {
                 task: None,
                 lines: cut..end.max(cut + 1),
                 corrupted: true,
+                known: None,
             });
         }
     }

@@ -74,6 +74,7 @@ impl Open {
             task,
             lines: start..number + 1,
             corrupted: false,
+            known: None,
         };
         Open { rule, splat, cut_here, foreign: 0, stack: Stack::Awaited, over: false }
     }

@@ -17,7 +17,7 @@ fn described(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     let mut text = String::new();
     for splat in classify(log) {
-        let Splat { kind, title, function, frames, task, lines: range, corrupted } = splat.clone();
+        let Splat { kind, title, function, frames, task, lines: range, corrupted, known: _ } = splat.clone();
         writeln!(text, "{kind} ({:?}){}: {title}", kind.severity(), if corrupted { " CORRUPTED" } else { "" }).unwrap();
         writeln!(text, "  function {}", function.as_deref().unwrap_or("-")).unwrap();
         writeln!(text, "  task     {}", task.as_deref().unwrap_or("-")).unwrap();

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EvidenceError, JsonlWriter, file};
 use crate::cell::CellId;
-use crate::classify::Splat;
+use crate::classify::{Splat, SplatKind};
 use crate::verdict::{Expected, Verdict};
 
 /// What a cell is, written before it begins (`start.json`).
@@ -67,7 +67,15 @@ pub struct CellRecord {
 impl CellRecord {
     /// Whether the cell ended as expected.
     pub fn is_as_expected(&self) -> bool {
-        self.expected.met_by(&self.verdict)
+        match self.lockdep_off() {
+            Some(_) => self.expected.met_without_lockdep(&self.verdict),
+            None => self.expected.met_by(&self.verdict),
+        }
+    }
+
+    /// The known report of lockdep after which it was off for the rest of the boot, if there was one.
+    pub fn lockdep_off(&self) -> Option<&Splat> {
+        self.splats.iter().find(|splat| splat.kind == SplatKind::Lockdep && splat.known.is_some())
     }
 
     /// Whether the kernel has a bug that shows itself now and then, and did not this time.

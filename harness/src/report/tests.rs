@@ -28,6 +28,7 @@ fn has(bug: &str, kind: FailureKind, function: &str) -> Expected {
         kind,
         function: function.to_owned(),
         chance: Chance::Certain,
+        without_lockdep: false,
     }])
 }
 
@@ -75,6 +76,7 @@ fn info(planned: Vec<PlannedCell>) -> RunInfo {
             title: "reading sriov_numvfs deadlocks the owner of a device that is removed".to_owned(),
             references: Vec::new(),
             fails: vec![Fails { kind: FailureKind::Deadlock, function: "sriov_numvfs_show".to_owned() }],
+            under: Default::default(),
             chance: Chance::Certain,
         }],
         planned,

@@ -3,7 +3,7 @@
 use kernels::FailureKind;
 
 use crate::evidence::CellRecord;
-use crate::verdict::{Expected, Verdict};
+use crate::verdict::{Expected, Signature, Verdict};
 
 /// One word for what a cell showed.
 pub fn shown(record: &CellRecord) -> &'static str {
@@ -64,7 +64,8 @@ pub fn expected(expected: &Expected) -> Option<String> {
     match expected {
         Expected::Pass => Some("pass".to_owned()),
         Expected::Fail(signatures) => {
-            let ways = signatures.iter().map(|s| format!("{} at {} ({})", s.kind, s.function, s.bug));
+            let when = |s: &Signature| if s.without_lockdep { ", if lockdep is off" } else { "" };
+            let ways = signatures.iter().map(|s| format!("{} at {} ({}{})", s.kind, s.function, s.bug, when(s)));
             Some(ways.collect::<Vec<_>>().join(" or "))
         }
         Expected::None => None,

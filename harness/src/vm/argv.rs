@@ -63,6 +63,8 @@ pub struct Machine {
     pub hotplug: Hotplug,
     /// Who runs the instructions.
     pub accel: Accel,
+    /// Its memory, in MiB.
+    pub memory_mib: u32,
     /// The kernel, in any format that QEMU boots: an ELF file with a PVH note, or a bzImage.
     pub kernel: PathBuf,
     /// The initramfs.
@@ -85,7 +87,7 @@ pub struct Channels {
 /// Virtual CPUs: two, as the scenarios pin readers and writers against each other.
 pub const CPUS: u32 = 2;
 
-/// Memory of a guest, in MiB.
+/// Memory of a guest, in MiB, if its kernel needs no more.
 pub const MEMORY_MIB: u32 = 512;
 
 /// What every guest's kernel is told.
@@ -121,7 +123,7 @@ impl Machine {
         add(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         add(&["-machine", "q35,kernel-irqchip=split", "-accel", self.accel.argument()]);
         add(&["-cpu", self.accel.cpu()]);
-        add(&["-smp", &CPUS.to_string(), "-m", &MEMORY_MIB.to_string()]);
+        add(&["-smp", &CPUS.to_string(), "-m", &self.memory_mib.to_string()]);
         add(&["-global", self.hotplug.global()]);
         add(&["-kernel", &text(&self.kernel), "-initrd", &text(&self.initrd), "-append", &self.command_line()]);
         add(&["-chardev", &format!("socket,id=qmp,path={}", text(&channels.qmp)), "-mon", "chardev=qmp,mode=control"]);
@@ -165,6 +167,7 @@ mod tests {
             topology: Topology::igb(),
             hotplug,
             accel,
+            memory_mib: MEMORY_MIB,
             kernel: "/c/vmlinux".into(),
             initrd: "/c/initramfs".into(),
             append: vec!["preempt=full".to_owned()],

@@ -18,7 +18,7 @@ use guest_protocol::{Command, Message, Sched};
 use qapi::qmp;
 
 use super::agent::{Agent, AgentError};
-use super::argv::{self, MEMORY_MIB, Machine};
+use super::argv::{self, Machine};
 use super::event_log::WaitError;
 use super::qmp::{Qmp, QmpError};
 use super::{BootError, Connected, Recorders, Vm};
@@ -76,7 +76,7 @@ impl Vm {
         folder: &Path,
         within: Duration,
     ) -> Result<(), SnapshotError> {
-        let memory = memory(folder, "on");
+        let memory = memory(&machine, folder, "on");
         let vm = Vm::boot_with(&memory.each_ref().map(String::as_str), machine, recorders, within).await?;
         all_told(vm.agent(), within).await?;
         let qmp = vm.qmp();
@@ -102,7 +102,7 @@ impl Vm {
         folder: &Path,
         within: Duration,
     ) -> Result<Vm, BootError> {
-        let memory = memory(folder, "off");
+        let memory = memory(&machine, folder, "off");
         let more = [memory.each_ref().map(String::as_str).as_slice(), &["-incoming", "defer"]].concat();
         let mut connected = Connected::start(machine, recorders, &more, within).await?;
         connected.agent.number_from(RESTORED);
@@ -126,9 +126,10 @@ pub fn said(folder: &Path) -> std::io::Result<String> {
 }
 
 /// QEMU's arguments for memory in a folder's file: its own (`share` is `on`), or a copy made as it is written to.
-fn memory(folder: &Path, share: &str) -> [String; 4] {
+fn memory(machine: &Machine, folder: &Path, share: &str) -> [String; 4] {
     let path = argv::text(&folder.join(MEMORY));
-    let object = format!("memory-backend-file,id=memory,size={MEMORY_MIB}M,mem-path={path},share={share}");
+    let size = machine.memory_mib;
+    let object = format!("memory-backend-file,id=memory,size={size}M,mem-path={path},share={share}");
     ["-object".to_owned(), object, "-machine".to_owned(), "memory-backend=memory".to_owned()]
 }
 

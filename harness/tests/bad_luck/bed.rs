@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harness::vm::Recorders;
-use harness::vm::argv::{Accel, Machine};
+use harness::vm::argv::{Accel, MEMORY_MIB, Machine};
 use harness::vm::topology::{Hotplug, Topology};
 use harness::vm::transcript::Recorder;
 use libtest_mimic::Failed;
@@ -92,7 +92,8 @@ impl Bed {
 /// A machine that this QEMU runs.
 pub fn machine(qemu: OsString) -> Machine {
     let (topology, hotplug, accel) = (Topology::igb(), Hotplug::Native, Accel::Tcg);
-    Machine { qemu, topology, hotplug, accel, kernel: "vmlinux".into(), initrd: "initramfs".into(), append: Vec::new() }
+    let (kernel, initrd) = ("vmlinux".into(), "initramfs".into());
+    Machine { qemu, topology, hotplug, accel, memory_mib: MEMORY_MIB, kernel, initrd, append: Vec::new() }
 }
 
 /// The console in a folder, and QMP to a recorder.

@@ -136,6 +136,7 @@ fn parts(bed: &Bed, images: Images) -> Parts {
         initramfs: Initramfs { path: file(), key: "0".to_owned() },
         decision: Decision::now(Accel::Tcg, "no guest is run"),
         qemu: bed.program(),
+        profile: None,
     }
 }
 

@@ -5,8 +5,8 @@ mod read;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::Bug;
 use crate::near::Unknown;
+use crate::{Bug, Profile, profile};
 
 /// The name of the manifest in its folder.
 pub const MANIFEST: &str = "kernels.toml";
@@ -20,6 +20,10 @@ pub struct Manifest {
     pub variants: Vec<Variant>,
     /// The bugs that variants have.
     pub bugs: Vec<Bug>,
+    /// The profiles that there are.
+    pub profiles: Vec<Profile>,
+    /// The profile that these kernels have, if any ([`Manifest::under`]).
+    pub profile: Option<Profile>,
 }
 
 /// An unchanged kernel.
@@ -111,6 +115,17 @@ impl Manifest {
         let path = folder.join(MANIFEST);
         let text = fs::read_to_string(&path).map_err(|source| ManifestError::Read { path: path.clone(), source })?;
         read::manifest(&text, folder).map_err(|wrong| wrong.at(&path, &text))
+    }
+
+    /// The same kernels under a profile: with its configuration on top of their base's, and `+NAME` after their names.
+    ///
+    /// # Errors
+    /// [`Unknown`], with the nearest name.
+    pub fn under(mut self, name: &str) -> Result<Manifest, Unknown> {
+        let profile = find("profile", name, &self.profiles, |profile| &profile.name)?.clone();
+        self.bases.iter_mut().for_each(|base| base.config.extend_from_slice(&profile.config));
+        self.variants.iter_mut().for_each(|variant| variant.name = profile::name_under(&variant.name, name));
+        Ok(Manifest { profile: Some(profile), ..self })
     }
 
     /// A variant by name.

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Base, Manifest, ManifestError, Source, Variant};
-use crate::Bug;
 use crate::near::{Unknown, near};
+use crate::{Bug, KnownReport, Profile};
 
 /// Something in the text that is not right.
 pub(super) struct Wrong {
@@ -38,6 +38,8 @@ struct RawManifest {
     variant: Vec<RawVariant>,
     #[serde(default)]
     bug: Vec<Spanned<Bug>>,
+    #[serde(default)]
+    profile: Vec<RawProfile>,
 }
 
 #[derive(Deserialize)]
@@ -67,18 +69,34 @@ struct RawVariant {
     bugs: Vec<Spanned<String>>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawProfile {
+    name: Spanned<String>,
+    about: String,
+    config: Vec<Spanned<PathBuf>>,
+    memory_mib: Option<u32>,
+    slower: u32,
+    #[serde(default)]
+    known: Vec<KnownReport>,
+}
+
 /// Reads the manifest's text; paths in it are relative to `folder`.
 pub(super) fn manifest(text: &str, folder: &Path) -> Result<Manifest, Wrong> {
     let raw: RawManifest = toml::from_str(text).map_err(from_toml)?;
     unique("base", raw.base.iter().map(|base| &base.get_ref().name))?;
     let ids: Vec<_> = raw.bug.iter().map(|bug| Spanned::new(bug.span(), bug.get_ref().id.clone())).collect();
     unique("bug", &ids)?;
+    unique("profile", raw.profile.iter().map(|profile| &profile.name))?;
+    names("profile", raw.profile.iter().map(|profile| &profile.name))?;
     names("base", raw.base.iter().map(|base| &base.get_ref().name))?;
     names("variant", raw.variant.iter().map(|variant| &variant.name))?;
     if raw.variant.is_empty() {
         return Err(Wrong::new(text.len()..text.len(), "there is no kernel to build: no [[variant]]"));
     }
 
+    let profiles: Vec<Profile> = raw.profile.into_iter().map(|raw| profile(raw, folder)).collect::<Result<_, _>>()?;
+    raw.bug.iter().try_for_each(|bug| shows_somewhere(bug, &profiles))?;
     let bugs: Vec<Bug> = raw.bug.into_iter().map(Spanned::into_inner).collect();
     let ids: Vec<_> = bugs.iter().map(|bug| bug.id.as_str()).collect();
     let bases: Vec<Base> = raw.base.into_iter().map(|raw| base(raw, &ids, folder)).collect::<Result<_, _>>()?;
@@ -91,7 +109,7 @@ pub(super) fn manifest(text: &str, folder: &Path) -> Result<Manifest, Wrong> {
             variants.push(variant);
         }
     }
-    Ok(Manifest { bases, variants, bugs })
+    Ok(Manifest { bases, variants, bugs, profiles, profile: None })
 }
 
 fn unique<'a>(kind: &str, names: impl IntoIterator<Item = &'a Spanned<String>>) -> Result<(), Wrong> {
@@ -138,6 +156,32 @@ fn base(raw: Spanned<RawBase>, bugs: &[&str], folder: &Path) -> Result<Base, Wro
     known_bugs(&raw.bugs, bugs)?;
     let bugs = raw.bugs.into_iter().map(Spanned::into_inner).collect();
     Ok(Base { name: raw.name.into_inner(), source, config, bugs })
+}
+
+fn profile(raw: RawProfile, folder: &Path) -> Result<Profile, Wrong> {
+    let config = files("a config fragment", &raw.config, folder)?;
+    if raw.slower == 0 || raw.known.iter().any(|known| known.says.is_empty()) {
+        let message = "a profile is `slower` by 1 or more, and each report that is `known` says something";
+        return Err(Wrong::new(raw.name.span(), message));
+    }
+    let RawProfile { name, about, memory_mib, slower, known, .. } = raw;
+    Ok(Profile { name: name.into_inner(), about, config, memory_mib, slower, known })
+}
+
+/// Whether a bug shows at all, and in profiles that there are.
+fn shows_somewhere(bug: &Spanned<Bug>, profiles: &[Profile]) -> Result<(), Wrong> {
+    let Bug { fails, under, .. } = bug.get_ref();
+    if fails.is_empty() && under.is_empty() {
+        return Err(Wrong::new(
+            bug.span(),
+            "missing key `fails`, or `under` for a bug that shows under a profile alone",
+        ));
+    }
+    let known = || profiles.iter().map(|profile| profile.name.as_str());
+    match under.keys().find(|name| !known().any(|known| known == name.as_str())) {
+        Some(name) => Err(Wrong::new(bug.span(), Unknown::new("profile", name, known()).to_string())),
+        None => Ok(()),
+    }
 }
 
 /// The variant on each of its bases. The first gives it its name; on the others that of the base is added.

@@ -119,10 +119,10 @@ const VNG: Duration = Duration::from_secs(300);
 pub fn run(args: Args) -> Result<ExitCode> {
     let lab = match &args.what {
         What::Vng { .. } => {
-            let project = Lab::open()?;
+            let project = Lab::open(None)?;
             Lab::of(vng::with_kernel(project.manifest().clone()), project.cache().clone())
         }
-        _ => Lab::open()?,
+        _ => Lab::open(None)?,
     };
     let ui = Arc::new(Ui::new(false));
     let mut measurement = Measurement::begin();

@@ -9,7 +9,7 @@ use harness::lab::Lab;
 use harness::plan::{Selection, plan};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
-use kernels::{Bug, Manifest, Variant};
+use kernels::{Bug, Manifest, Profile, Variant};
 use serde_json::{Map, Value, json};
 
 use crate::out;
@@ -41,19 +41,22 @@ enum What {
     Scenarios,
     /// Bugs, and how a kernel that has one fails
     Bugs,
+    /// Profiles: other configurations of the kernels
+    Profiles,
     /// Cells of `run-matrix`, and what is expected of each
     Cells,
 }
 
 /// Prints the lists.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let lab = Lab::open()?;
+    let lab = Lab::open(None)?;
     let (manifest, scenarios) = (lab.manifest(), scenarios::all());
     let cells = plan(manifest, &scenarios, &Selection { all: args.all, ..Selection::default() }, 1)?;
     let lists = [
         (What::Kernels, "kernels", kernels(manifest)),
         (What::Scenarios, "scenarios", scenarios.iter().map(scenario).collect()),
         (What::Bugs, "bugs", manifest.bugs.iter().map(bug).collect()),
+        (What::Profiles, "profiles", manifest.profiles.iter().map(profile).collect()),
         (What::Cells, "cells", cells.iter().map(cell).collect()),
     ];
     let shown = lists.into_iter().filter(|(what, ..)| args.what.is_none_or(|only| only == *what));
@@ -101,6 +104,14 @@ fn bug(bug: &Bug) -> Shown {
     let Bug { id, title, references, .. } = bug;
     let see: String = references.iter().map(|reference| format!("\n      see: {reference}")).collect();
     (format!("  {id}\n      {title}\n      shows as: {}{see}", bug.shows_as()), json!(bug))
+}
+
+fn profile(profile: &Profile) -> Shown {
+    let Profile { name, about, slower, known, .. } = profile;
+    let reports: String = known.iter().map(|known| format!("\n      known report: {}", known.why)).collect();
+    let reasons: Vec<_> = known.iter().map(|known| &known.why).collect();
+    let json = json!({"name": name, "about": about, "slower": slower, "known": reasons});
+    (format!("  {name}\n      {about}{reports}"), json)
 }
 
 fn cell(cell: &PlannedCell) -> Shown {

@@ -41,7 +41,7 @@ pub struct Args {
 
 /// Runs one cell and tells its verdict.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let lab = Lab::open()?;
+    let lab = Lab::open(args.how.profile.as_deref())?;
     let scenarios = scenarios::all();
     let selection = Selection {
         kernels: vec![args.kernel],

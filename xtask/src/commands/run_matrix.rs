@@ -30,6 +30,7 @@ Examples:
   cargo xtask run-matrix --all
   cargo xtask run-matrix --kernels stock,v2-series --scenarios 'numvfs_events::*'
   cargo xtask run-matrix --scenarios 'owner*' --triggers yank --repeat 10 --fail-fast
+  cargo xtask run-matrix --profile debug --kernels stock --scenarios 'numvfs_read::*'
   cargo xtask run-matrix --dry-run
 
 Exit codes: 0 every cell as expected, 1 some not, 2 usage or infrastructure, 130 interrupted.")]
@@ -66,7 +67,7 @@ pub struct Args {
 
 /// Builds, runs, and prints the table.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let lab = Lab::open()?;
+    let lab = Lab::open(args.how.profile.as_deref())?;
     let scenarios = scenarios::all();
     let selection = Selection::from(args.which.clone());
     let cells = plan(lab.manifest(), &scenarios, &selection, args.repeat)?;

@@ -73,6 +73,48 @@ fn a_variant_has_the_bugs_of_its_base_without_what_it_fixes_and_with_what_it_add
     assert_eq!(fixed.concerns, ["hangs", "splats"]);
 }
 
+const PROFILE: &str = r#"
+[[profile]]
+name = "debug"
+about = "says more"
+config = ["a.config"]
+slower = 2
+known = [{ says = ["one lock", "another lock"], why = "it is harmless" }]
+
+[[bug]]
+id = "hides"
+title = "It shows under a profile alone"
+under.debug = { kind = "kernel-splat", function = "store" }
+"#;
+
+#[test]
+fn a_profile_gives_all_kernels_another_configuration_and_another_name() {
+    let plain = load(&format!("{GOOD}{PROFILE}")).unwrap();
+    assert_eq!(plain.profile, None);
+    let under = plain.clone().under("debug").unwrap();
+    let names: Vec<_> = under.variants.iter().map(|variant| variant.name.as_str()).collect();
+    assert_eq!(names, ["stock+debug", "fixed+debug"]);
+    assert_eq!(crate::split_profile(names[0]), ("stock", Some("debug")));
+    assert_eq!((plain.bases[0].config.len(), under.bases[0].config.len()), (1, 2));
+    let known = &under.profile.unwrap().known[0];
+    assert!(known.is("held: another lock\nwanted: one lock") && !known.is("held: one lock"));
+    assert_eq!(plain.under("debgu").unwrap_err().to_string(), "there is no profile `debgu`; did you mean `debug`?");
+}
+
+#[test]
+fn a_bug_may_show_under_a_profile_in_another_way_or_there_alone() {
+    let manifest = load(&format!("{GOOD}{PROFILE}")).unwrap();
+    let (hangs, hides) = (manifest.bug("hangs").unwrap(), manifest.bug("hides").unwrap());
+    assert_eq!(hangs.ways(Some("debug")), hangs.fails);
+    assert_eq!((hides.ways(None).len(), hides.ways(Some("debug")).len()), (0, 1));
+    assert_eq!(hides.shows_as(), "under debug: kernel-splat at store");
+    let error = |from: &str, to: &str| load(&format!("{GOOD}{}", PROFILE.replacen(from, to, 1))).unwrap_err();
+    insta::assert_snapshot!(error("under.debug = { kind = \"kernel-splat\", function = \"store\" }", ""), @"kernels.toml:44:1: missing key `fails`, or `under` for a bug that shows under a profile alone");
+    insta::assert_snapshot!(error("under.debug", "under.debgu"), @"kernels.toml:44:1: there is no profile `debgu`; did you mean `debug`?");
+    insta::assert_snapshot!(error("slower = 2", "slower = 0"), @"kernels.toml:38:8: a profile is `slower` by 1 or more, and each report that is `known` says something");
+    insta::assert_snapshot!(error("[\"one lock\", \"another lock\"]", "[]"), @"kernels.toml:38:8: a profile is `slower` by 1 or more, and each report that is `known` says something");
+}
+
 /// [`GOOD`] with a second base and the variants on both, in a folder with a patch for that base alone.
 fn on_two_bases(text: &str) -> (tempfile::TempDir, Result<Manifest, ManifestError>) {
     let folder = tempfile::tempdir().unwrap();
@@ -133,7 +175,7 @@ fn a_bug_fails_in_one_way_or_in_one_of_several() {
 #[test]
 fn unknown_keys_are_refused() {
     insta::assert_snapshot!(error("about = \"as", "abuot = \"as"), @"kernels.toml:10:1: unknown key `abuot`, expected one of `name`, `about`, `base`, `bases`, `patches`, `fixes`, `bugs`; did you mean `about`?");
-    insta::assert_snapshot!(error("[[base]]", "[[bases]]"), @"kernels.toml:2:3: unknown key `bases`, expected one of `base`, `variant`, `bug`; did you mean `base`?");
+    insta::assert_snapshot!(error("[[base]]", "[[bases]]"), @"kernels.toml:2:3: unknown key `bases`, expected one of `base`, `variant`, `bug`, `profile`; did you mean `base`?");
     insta::assert_snapshot!(error("package =", "url = \"x\"\npackage ="), @"kernels.toml:4:1: unknown key `url`, expected one of `name`, `package`, `path`, `config`, `bugs`");
 }
 
