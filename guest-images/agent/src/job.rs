@@ -31,6 +31,7 @@ impl Job {
             Command::Bind { .. } => "iov-bind",
             Command::Own { .. } => "iov-own",
             Command::Cycle { .. } => "iov-cycle",
+            Command::Sweep(_) => "iov-sweep",
             Command::Watch { .. } => "iov-watch",
             Command::SetLink { .. } => "iov-setlink",
             Command::Where { .. } => "iov-where",

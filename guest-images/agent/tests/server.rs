@@ -8,7 +8,7 @@ use std::time::Duration;
 use guest_agent::outbox::Outbox;
 use guest_agent::server::Server;
 use guest_protocol::{
-    Access, AttributeWrite, Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, Sched, Source,
+    Access, AttributeWrite, Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, Sched, Source, Sweep,
     VfioDevice, decode, encode,
 };
 
@@ -238,4 +238,39 @@ fn what_cannot_be_done_here_says_why() {
     let sched = Sched { cpu: Some(100_000), policy: Default::default() };
     let failure = host.failure(Command::Write { path: "/dev/null".to_owned(), data: String::new(), sched });
     assert!(failure.message.starts_with("pin to CPU 100000: "), "{}", failure.message);
+}
+
+#[test]
+fn a_sweep_tells_what_answers_and_what_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::create_dir(path("below")).unwrap();
+    std::os::unix::fs::symlink("..", path("below/up")).unwrap();
+    for (name, value) in [("a", "1\n"), ("below/b", "2\n"), ("remove", "3\n"), ("none", "(null)\n")] {
+        std::fs::write(path(name), value).unwrap();
+    }
+    // Whoever opens it to read waits for somebody to write.
+    let pipe = path("c");
+    nix::unistd::mkfifo(pipe.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut host = Host::new();
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let sweep = Sweep {
+        folders: vec![folder.path().to_str().unwrap().to_owned()],
+        leave_out: names(&["remove"]),
+        write_back: names(&["a", "none"]),
+        quiet_ms: 100,
+    };
+    let id = host.ask(Command::Sweep(sweep));
+    let Progress::Waiting(waiting) = host.progress(id) else { panic!("nothing waits") };
+    let waiting: Vec<_> =
+        waiting.iter().map(|waiting| (waiting.path.as_str(), waiting.write, waiting.task.state)).collect();
+    assert_eq!(waiting, [(pipe.as_str(), false, 'S')]);
+    std::fs::write(&pipe, "4").unwrap();
+    let Outcome::Ok(Reply::Swept(swept)) = host.done(id) else { panic!("no sweep") };
+    let mut told: Vec<_> =
+        swept.iter().map(|swept| (swept.access.path.clone(), swept.write, swept.access.shown().to_owned())).collect();
+    told.sort_unstable();
+    let expected =
+        [("a", false, "1"), ("a", true, ""), ("below/b", false, "2"), ("c", false, "4"), ("none", false, "(null)")];
+    assert_eq!(told, expected.map(|(name, write, value)| (path(name), write, value.to_owned())));
 }

@@ -13,8 +13,10 @@ mod message;
 mod request;
 
 pub use line::{LineError, decode, encode};
-pub use message::{Access, Errno, Failure, LinkEvent, Message, Outcome, Progress, Reply, Sighting, TaskState, Uevent};
-pub use request::{AttributeWrite, Command, OpId, Policy, Request, Sched, Source, Step, VfioDevice};
+pub use message::{
+    Access, Errno, Failure, LinkEvent, Message, Outcome, Progress, Reply, Sighting, Swept, TaskState, Uevent, Waiting,
+};
+pub use request::{AttributeWrite, Command, OpId, Policy, Request, Sched, Source, Step, Sweep, VfioDevice};
 
 /// Version of this protocol. Host and guest must agree on it exactly: both are built from one source tree.
 pub const VERSION: u32 = 2;

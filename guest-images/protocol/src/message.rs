@@ -152,6 +152,8 @@ pub enum Progress {
     },
     /// An owner has closed everything.
     Released,
+    /// Of a [`crate::Command::Sweep`], these accesses do not end, and why; all others have ended.
+    Waiting(Vec<Waiting>),
     /// A reader is armed: no event from now on is missed.
     Watching,
     /// A reader saw an event and has read its attributes.
@@ -163,6 +165,20 @@ pub enum Progress {
         /// What it read, in the order asked for.
         reads: Vec<Access>,
     },
+}
+
+/// An access that does not end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Waiting {
+    /// Which attribute.
+    pub path: String,
+    /// It is being written, not read.
+    pub write: bool,
+    /// When it began.
+    pub since: u64,
+    /// Where it is.
+    pub task: TaskState,
 }
 
 /// An event as a reader saw it.
@@ -199,6 +215,8 @@ pub enum Reply {
     Target(String),
     /// Tasks and where they are.
     Tasks(Vec<TaskState>),
+    /// The accesses of a [`crate::Command::Sweep`], in the order in which they ended.
+    Swept(Vec<Swept>),
     /// How a [`crate::Command::Cycle`] went.
     Cycled {
         /// Whole rounds.
@@ -220,6 +238,16 @@ pub struct Access {
     pub started: u64,
     /// After the last system call.
     pub finished: u64,
+}
+
+/// An access of a [`crate::Command::Sweep`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Swept {
+    /// It was a write, not a read.
+    pub write: bool,
+    /// The access; of what was read, only the beginning.
+    pub access: Access,
 }
 
 impl Access {

@@ -73,6 +73,10 @@ pub enum Command {
         /// How often to write them all; none for ever.
         rounds: Option<u32>,
     },
+    /// Read every attribute in and below some folders, each from a thread of its own, and write some back. Reports
+    /// [`crate::Progress::Waiting`] once when all that still go on seem to wait for something; done with
+    /// [`crate::Reply::Swept`] when all are over.
+    Sweep(Sweep),
     /// Wait for events and read attributes the moment each arrives. Reports [`crate::Progress::Watching`] when armed, and
     /// [`crate::Progress::Saw`] per event; done with [`crate::Reply::Nothing`] after [`Command::Stop`].
     Watch {
@@ -127,6 +131,20 @@ pub enum Command {
     /// End the machine at once, without stopping or waiting for anything. It restarts, as far as it can tell; QEMU's
     /// `-no-reboot` makes an end of that. There is no answer.
     PowerOff,
+}
+
+/// Which attributes to try, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Sweep {
+    /// Absolute paths of folders: every file that can be read, in them and below. Symbolic links are not followed.
+    pub folders: Vec<String>,
+    /// Names of files and folders to leave alone.
+    pub leave_out: Vec<String>,
+    /// Names of files to which the value that was read is written back.
+    pub write_back: Vec<String>,
+    /// What still goes on when nothing has ended for so many milliseconds is waiting for something.
+    pub quiet_ms: u64,
 }
 
 /// A device for an owner to open.

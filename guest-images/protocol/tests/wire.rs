@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use guest_protocol::{
     Access, AttributeWrite, Command, Errno, Failure, LinkEvent, Message, OpId, Outcome, Policy, Progress, Reply,
-    Request, Sched, Sighting, Source, Step, TaskState, Uevent, VfioDevice, decode, encode,
+    Request, Sched, Sighting, Source, Step, Sweep, Swept, TaskState, Uevent, VfioDevice, Waiting, decode, encode,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -51,6 +51,12 @@ fn requests() -> Vec<Request> {
         Command::Bind { bdf: bdf(), driver: "vfio-pci".to_owned() },
         Command::Own { devices, steps },
         Command::Cycle { writes: vec![write], rounds: Some(20) },
+        Command::Sweep(Sweep {
+            folders: vec!["/sys/bus/pci/slots/16".to_owned()],
+            leave_out: vec!["remove".to_owned()],
+            write_back: vec!["attention".to_owned()],
+            quiet_ms: 500,
+        }),
         Command::Watch { source: uevent, read: vec![path()], sched: Sched::default() },
         Command::Watch { source: Source::Rtnetlink, read: vec![], sched },
         Command::SetLink { ifname: "eth0".to_owned(), up: true },
@@ -107,6 +113,12 @@ fn messages() -> Vec<Message> {
         progress(Progress::Holding),
         progress(Progress::Closed { bdf: "0000:01:00.0".to_owned() }),
         progress(Progress::Released),
+        progress(Progress::Waiting(vec![Waiting {
+            path: PATH.to_owned(),
+            write: false,
+            since: 3,
+            task: task.clone(),
+        }])),
         progress(Progress::Watching),
         progress(saw(Sighting::Uevent(uevent()))),
         progress(saw(Sighting::Link(link()))),
@@ -115,6 +127,7 @@ fn messages() -> Vec<Message> {
         done(Outcome::Ok(Reply::Names(vec!["a".to_owned()]))),
         done(Outcome::Ok(Reply::Target("../b".to_owned()))),
         done(Outcome::Ok(Reply::Tasks(vec![task]))),
+        done(Outcome::Ok(Reply::Swept(vec![Swept { write: true, access: access(Ok("")) }]))),
         done(Outcome::Ok(Reply::Cycled { rounds: 20, refused: 3 })),
         done(Outcome::Err(failure)),
         Message::Uevent { at: 8, uevent: uevent() },

@@ -1,12 +1,13 @@
 //! One operation on the kernel, in a process of its own.
 //!
-//! It reads a job from its standard input, writes messages to its standard output, and ends. It has one thread: the
-//! kernel sees what it would see of an application that does these things one after the other.
+//! It reads a job from its standard input, writes messages to its standard output, and ends. It has one thread, but for
+//! the sweep: the kernel sees what it would see of an application that does these things one after the other.
 
 mod attribute;
 mod bind;
 mod cycle;
 mod own;
+mod sweep;
 mod watch;
 
 use std::io::Write;
@@ -52,6 +53,7 @@ fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, Agen
         Command::Bind { bdf, driver } => bind::bind(&bdf, &driver).map(|()| Reply::Nothing),
         Command::Own { devices, steps } => own::own(&devices, &steps, report, controls).map(|()| Reply::Nothing),
         Command::Cycle { writes, rounds } => cycle::cycle(&writes, rounds, controls),
+        Command::Sweep(sweep) => sweep::sweep(&sweep, report).map(Reply::Swept),
         Command::Watch { source, read, sched } => {
             watch::watch(&source, &read, sched, report, controls).map(|()| Reply::Nothing)
         }
