@@ -6,6 +6,7 @@ mod gadget;
 mod hotplug;
 mod owner;
 mod sriov;
+mod sweep;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use find::Hardware;
 pub use gadget::Hold;
 pub use hotplug::{AerError, Plugged};
 pub use owner::Owner;
+pub use sweep::Sweeping;
 
 use crate::classify::{self, Splat};
 use crate::error::Error;

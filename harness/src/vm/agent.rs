@@ -49,6 +49,14 @@ pub enum AgentError {
         /// The guest's version.
         theirs: u32,
     },
+    /// It is done, and what was awaited of it did not come before.
+    #[error("the agent's operation to {what} was over before {awaited}")]
+    Over {
+        /// What was asked for.
+        what: String,
+        /// What did not come.
+        awaited: String,
+    },
     /// It answered with another kind of reply than the request has.
     #[error("the agent answered {what} with {reply:?}")]
     Reply {
@@ -216,18 +224,34 @@ impl Operation {
         &self,
         within: Duration,
         awaited: &str,
-        mut pick: impl FnMut(&Progress) -> Option<R>,
+        pick: impl FnMut(&Progress) -> Option<R>,
     ) -> Result<R, AgentError> {
+        match self.progress_or_end(within, awaited, pick).await? {
+            Some(found) => Ok(found),
+            None => Err(AgentError::Over { what: self.what.clone(), awaited: awaited.to_owned() }),
+        }
+    }
+
+    /// Waits for a step of it that need not come: none if it ends without.
+    ///
+    /// # Errors
+    /// As [`Operation::done`].
+    pub async fn progress_or_end<R>(
+        &self,
+        within: Duration,
+        awaited: &str,
+        mut pick: impl FnMut(&Progress) -> Option<R>,
+    ) -> Result<Option<R>, AgentError> {
         let pick = |message: &Message| match message {
-            Message::Progress { id, progress, .. } if *id == self.id => pick(progress).map(Ok),
-            Message::Done { id, outcome: Outcome::Err(failure), .. } if *id == self.id => Some(Err(failure.clone())),
+            Message::Progress { id, progress, .. } if *id == self.id => pick(progress).map(|found| Ok(Some(found))),
+            Message::Done { id, outcome, .. } if *id == self.id => Some(match outcome {
+                Outcome::Ok(_) => Ok(None),
+                Outcome::Err(failure) => Err(failure.clone()),
+            }),
             _ => None,
         };
-        self.agent
-            .messages()
-            .wait(self.from, within, awaited, pick)
-            .await?
-            .map_err(|failure| AgentError::Failed { what: self.what.clone(), failure })
+        let failed = |failure| AgentError::Failed { what: self.what.clone(), failure };
+        self.agent.messages().wait(self.from, within, awaited, pick).await?.map_err(failed)
     }
 
     /// All steps of it so far that `pick` takes.
@@ -267,6 +291,7 @@ fn describe(command: &Command) -> String {
             let devices: Vec<_> = devices.iter().map(|device| device.bdf.as_str()).collect();
             format!("own {} through vfio", devices.join(" and "))
         }
+        Command::Sweep(sweep) => format!("sweep {}", sweep.folders.join(" and ")),
         Command::Watch { source, .. } => format!("watch {source:?}"),
         other => format!("{other:?}"),
     }
