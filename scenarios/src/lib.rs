@@ -12,6 +12,7 @@ pub mod numvfs_read;
 mod numvfs_rounds;
 pub mod rescan_lock;
 pub mod rescan_race;
+pub mod sweep;
 pub mod unbind;
 
 /// All scenarios, family by family.
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Scenario> {
         rescan_race::ALL,
         unbind::ALL,
         autoprobe::ALL,
+        sweep::ALL,
     ]
     .concat()
 }

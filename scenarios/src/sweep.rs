@@ -1,0 +1,268 @@
+//! Every attribute of sysfs while the kernel waits for a vfio user: which of them wait, too, and where.
+//!
+//! Whoever reads sysfs knows nothing of who holds which lock. A monitor that walks the tree must come back, whatever the
+//! owner of some device does. What waits and is in none of the lists below is a failure that names it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use guest_protocol::{Sched, Step, Swept, Waiting};
+use harness::ending::Ending;
+use harness::error::Error;
+use harness::guest::{Guest, Pf, Sweeping};
+use harness::scenario::Scenario;
+use harness::stack;
+use harness::trigger::Trigger;
+use harness::verdict::Verdict;
+use kernels::FailureKind;
+use serde_json::json;
+
+/// The scenarios of this family.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "sweep::during_removal",
+        about: "While the owner of a PF takes its time to release it for a removal, every attribute of the PF, its port \
+                and its slot must answer.",
+        detects: &["vf-total-msix-show-bystander", "numvfs-show-bystander"],
+        topology: "igb",
+        triggers: &Trigger::ALL,
+        append: &[],
+        run: |guest| Box::pin(during_removal(guest)),
+    },
+    Scenario {
+        name: "sweep::during_disable",
+        about: "While the owner of a VF takes its time to release it for a write of 0 to sriov_numvfs, every attribute \
+                of the PF, the VFs, their port and their slot must answer.",
+        detects: &["vf-total-msix-show-bystander", "numvfs-show-vf-busy-bystander"],
+        topology: "igb",
+        triggers: &[],
+        append: &[],
+        run: |guest| Box::pin(during_disable(guest)),
+    },
+    Scenario {
+        name: "sweep::during_enable",
+        about: "While VFs of one PF are to be enabled, and an owner takes its time to release another PF for a removal, \
+                every attribute of the first PF, its port and its slot must answer.",
+        detects: &["vf-total-msix-show-bystander", "numvfs-show-store-bystander"],
+        topology: "two-slots",
+        triggers: &[],
+        append: &[],
+        run: |guest| Box::pin(during_enable(guest)),
+    },
+];
+
+/// Attributes that are left alone. Those that act on a device (`remove`, `rescan`, `reset`, `bind`, `unbind`) can only be
+/// written, and a sweep tries what can be read.
+const LEFT_OUT: &[&str] = &[
+    // A read of an I/O BAR reads the device's registers, some of which are cleared by that.
+    "resource0",
+    "resource1",
+    "resource2",
+    "resource3",
+    "resource4",
+    "resource5",
+    // Can be read only after a write that switches the ROM's decoder on.
+    "rom",
+];
+
+/// Attributes that take the value that they showed and change nothing. Not among them, although they can be written:
+/// `sriov_numvfs` (the value from before would be a new request afterwards), `enable` (counts), `power` of a slot
+/// (removes and adds cards), `config`, `numa_node` (taints the kernel), and all of a network interface but the below.
+const WRITTEN_BACK: &[&str] = &[
+    "control",
+    "d3cold_allowed",
+    "msi_bus",
+    "broken_parity_status",
+    "driver_override",
+    "sriov_drivers_autoprobe",
+    "reset_method",
+    "attention",
+    "mtu",
+    "tx_queue_len",
+    "l0s_aspm",
+    "l1_aspm",
+    "clkpm",
+];
+
+/// What a wait means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    /// It is the bug of some `[[bug]]` that fails at this function.
+    Bug,
+    /// It is how the attribute is meant to work.
+    Design,
+}
+
+/// The accesses that may be found to wait: attribute, function, and what that means. The verdict is on the first that is
+/// a bug.
+const KNOWN: &[(&str, &str, Meaning)] = &[
+    ("sriov_vf_total_msix", "sriov_vf_total_msix_show", Meaning::Bug),
+    ("sriov_numvfs", "sriov_numvfs_show", Meaning::Bug),
+    // A write that takes the device lock (`drivers/base/power/sysfs.c`); only kernels with CONFIG_PM have it.
+    ("control", "control_store", Meaning::Design),
+];
+
+/// How long a store may take to get to where it waits, if it waits.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+async fn during_removal(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    guest.bind(pf, "vfio-pci").await?;
+    let owner = guest.own(pf, vec![Step::Hold, Step::Release]).await?;
+    guest.remove(pf).await?;
+    owner.holding(guest.prompt()).await?;
+    let sweeping = sweep(guest, pf).await?;
+    owner.go_on(guest).await?;
+    owner.released(guest.prompt()).await?;
+    let ending = guest.ending(&[sweeping.operation()]).await?;
+    judge(guest, &sweeping, ending).await
+}
+
+async fn during_disable(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let vfs = guest.enable_vfs_for_vfio(pf, 2).await?;
+    let hold = guest.hold_disable(pf, &vfs[0]).await?;
+    let sweeping = sweep(guest, pf).await?;
+    hold.release(guest).await?;
+    let ending = guest.ending(&[sweeping.operation(), hold.holder()]).await?;
+    judge(guest, &sweeping, ending).await
+}
+
+async fn during_enable(guest: &Guest) -> Result<Verdict, Error> {
+    let (pf, other) = (guest.pf_named("pf0")?, guest.pf_named("pf1")?);
+    let hold = guest.hold_rescan_lock(other).await?;
+    let enable = guest.write(pf.numvfs(), 2, Sched::default()).await?;
+    let place = guest.waits_in(&enable, &["pci_lock_rescan_remove"], PATIENCE).await?;
+    guest.note("enable", format!("{place:?}"));
+    let sweeping = sweep(guest, pf).await?;
+    hold.release(guest).await?;
+    let ending = guest.ending(&[sweeping.operation(), hold.holder(), &enable]).await?;
+    judge(guest, &sweeping, ending).await
+}
+
+/// All of a port, with what is below it, and its slot.
+async fn sweep(guest: &Guest, pf: &Pf) -> Result<Sweeping, Error> {
+    guest.sweep(vec![pf.slot.port.attribute(""), pf.slot.attribute("")], LEFT_OUT, WRITTEN_BACK).await
+}
+
+/// Judges what waited, now that nobody holds anything any more.
+async fn judge(guest: &Guest, sweeping: &Sweeping, ending: Ending) -> Result<Verdict, Error> {
+    let waits: Vec<_> = sweeping.waiting.iter().map(Wait::of).collect();
+    guest.note("waits", waits.iter().map(|wait| wait.told()).collect::<Vec<_>>());
+    let tasks: Vec<_> = sweeping.waiting.iter().map(|waiting| waiting.task.clone()).collect();
+    guest.note_tasks("waiting", &tasks);
+    if let Ending::Stuck(stuck) = ending {
+        return Ok(guest.deadlock(&stuck, &[]));
+    }
+    note_accesses(guest, &sweeping.accesses(guest.prompt()).await?);
+    Ok(verdict(&waits))
+}
+
+/// An access that waited.
+struct Wait<'a> {
+    path: &'a str,
+    name: &'a str,
+    write: bool,
+    function: &'a str,
+}
+
+impl Wait<'_> {
+    fn of(waiting: &Waiting) -> Wait<'_> {
+        let name = waiting.path.rsplit('/').next().unwrap_or_default();
+        let function = stack::function(&waiting.task.stack).unwrap_or("an unknown place");
+        Wait { path: &waiting.path, name, write: waiting.write, function }
+    }
+
+    fn meaning(&self) -> Option<Meaning> {
+        KNOWN.iter().find(|(name, function, _)| (*name, *function) == (self.name, self.function)).map(|known| known.2)
+    }
+
+    fn told(&self) -> serde_json::Value {
+        json!({"attribute": self.path, "access": if self.write { "write" } else { "read" }, "function": self.function})
+    }
+
+    fn described(&self) -> String {
+        format!("a {} of {} in {}", if self.write { "write" } else { "read" }, self.path, self.function)
+    }
+}
+
+/// First what is in no list, then the first bug of the list.
+fn verdict(waits: &[Wait<'_>]) -> Verdict {
+    let described = |waits: &[&Wait<'_>]| waits.iter().map(|wait| wait.described()).collect::<Vec<_>>().join("; ");
+    let unknown: Vec<_> = waits.iter().filter(|wait| wait.meaning().is_none()).collect();
+    if let Some(first) = unknown.first() {
+        let place = format!("{}: {}", first.name, first.function);
+        let summary = format!("waited until the owner let go, and nobody knew of it: {}", described(&unknown));
+        return Verdict::fail(FailureKind::Blocked, &place, summary);
+    }
+    let bugs: Vec<_> = waits.iter().filter(|wait| wait.meaning() == Some(Meaning::Bug)).collect();
+    let worst = KNOWN.iter().find(|known| bugs.iter().any(|wait| wait.function == known.1));
+    worst.map_or(Verdict::Pass, |(_, function, _)| {
+        let summary = format!("waited until the owner let go: {}", described(&bugs));
+        Verdict::fail(FailureKind::Blocked, function, summary)
+    })
+}
+
+/// Notes how many there were, and which took long or were refused.
+fn note_accesses(guest: &Guest, accesses: &[Swept]) {
+    let writes = accesses.iter().filter(|swept| swept.write).count();
+    let mut slowest: Vec<_> = accesses.iter().collect();
+    slowest.sort_by_key(|swept| std::cmp::Reverse(swept.access.latency()));
+    let told = |swept: &&Swept| {
+        json!({"attribute": swept.access.path, "write": swept.write, "value": swept.access.shown(),
+               "took": swept.access.latency().as_secs_f64()})
+    };
+    let slowest: Vec<_> = slowest.iter().take(10).map(told).collect();
+    let refused: BTreeSet<_> = accesses
+        .iter()
+        .filter_map(|swept| Some(format!("{}: {}", swept.access.path, swept.access.value.as_ref().err()?.name)))
+        .collect();
+    guest.note("accesses", json!({"reads": accesses.len() - writes, "writes": writes}));
+    guest.note("slowest", slowest);
+    guest.note("refused", refused.into_iter().collect::<Vec<_>>());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(name: &'static str, function: &'static str) -> Wait<'static> {
+        Wait { path: name, name, write: false, function }
+    }
+
+    fn place(waits: &[Wait<'_>]) -> Option<String> {
+        match verdict(waits) {
+            Verdict::Fail(failure) => failure.function,
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_comes_first() {
+        let total = || wait("sriov_vf_total_msix", "sriov_vf_total_msix_show");
+        let numvfs = || wait("sriov_numvfs", "sriov_numvfs_show");
+        assert_eq!(place(&[]), None);
+        assert_eq!(place(&[wait("control", "control_store")]), None);
+        assert_eq!(place(&[numvfs()]).as_deref(), Some("sriov_numvfs_show"));
+        assert_eq!(place(&[numvfs(), total()]).as_deref(), Some("sriov_vf_total_msix_show"));
+        let unknown = wait("config", "pci_wait_cfg");
+        assert_eq!(place(&[numvfs(), unknown]).as_deref(), Some("config: pci_wait_cfg"));
+        // The right attribute at another place is not known either.
+        assert_eq!(place(&[wait("sriov_numvfs", "pci_wait_cfg")]).as_deref(), Some("sriov_numvfs: pci_wait_cfg"));
+    }
+    #[test]
+    fn the_page_has_the_list() {
+        let page = include_str!("../../docs/sysfs-sweep.md");
+        let mut told: Vec<_> =
+            page.lines().filter_map(|line| line.split(" | ").nth(1).zip(line.split(" | ").nth(2))).collect();
+        told.retain(|(attribute, _)| attribute.starts_with('`'));
+        told.sort_unstable();
+        told.dedup();
+        let bugs = KNOWN.iter().filter(|known| known.2 == Meaning::Bug);
+        let mut listed: Vec<_> =
+            bugs.map(|(name, function, _)| (format!("`{name}`"), format!("`{function}`"))).collect();
+        listed.sort_unstable();
+        let listed: Vec<_> = listed.iter().map(|(name, function)| (name.as_str(), function.as_str())).collect();
+        assert_eq!(told, listed);
+    }
+}
