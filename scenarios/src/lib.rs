@@ -10,6 +10,7 @@ pub mod driver_override;
 pub mod numvfs_events;
 pub mod numvfs_read;
 mod numvfs_rounds;
+pub mod proposals;
 pub mod rescan_lock;
 pub mod rescan_race;
 pub mod sweep;

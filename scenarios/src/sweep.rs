@@ -96,8 +96,8 @@ enum Meaning {
 /// The accesses that may be found to wait: attribute, function, and what that means. The verdict is on the first that is
 /// a bug.
 const KNOWN: &[(&str, &str, Meaning)] = &[
-    ("sriov_vf_total_msix", "sriov_vf_total_msix_show", Meaning::Bug),
     ("sriov_numvfs", "sriov_numvfs_show", Meaning::Bug),
+    ("sriov_vf_total_msix", "sriov_vf_total_msix_show", Meaning::Bug),
     // A write that takes the device lock (`drivers/base/power/sysfs.c`); only kernels with CONFIG_PM have it.
     ("control", "control_store", Meaning::Design),
 ];
@@ -244,7 +244,8 @@ mod tests {
         assert_eq!(place(&[]), None);
         assert_eq!(place(&[wait("control", "control_store")]), None);
         assert_eq!(place(&[numvfs()]).as_deref(), Some("sriov_numvfs_show"));
-        assert_eq!(place(&[numvfs(), total()]).as_deref(), Some("sriov_vf_total_msix_show"));
+        assert_eq!(place(&[total()]).as_deref(), Some("sriov_vf_total_msix_show"));
+        assert_eq!(place(&[total(), numvfs()]).as_deref(), Some("sriov_numvfs_show"));
         let unknown = wait("config", "pci_wait_cfg");
         assert_eq!(place(&[numvfs(), unknown]).as_deref(), Some("config: pci_wait_cfg"));
         // The right attribute at another place is not known either.

@@ -34,6 +34,8 @@ enum Command {
     Run(commands::run::Args),
     /// Show kernels, scenarios, bugs and cells.
     List(commands::list::Args),
+    /// Write docs/catalogue.md: all bugs, and what was last measured of each.
+    Catalogue(commands::catalogue::Args),
     /// Check this machine, one line per check, with the fix. Changes nothing.
     Doctor(commands::doctor::Args),
     /// Install what is missing.
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::RunMatrix(args) => commands::run_matrix::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::List(args) => commands::list::run(args),
+        Command::Catalogue(args) => commands::catalogue::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Setup(args) => commands::setup::run(args),
         Command::Gc(args) => commands::gc::run(args),

@@ -54,6 +54,13 @@ fn a_place_that_cannot_be_written_is_told_once_with_what_to_do() {
     assert!(said.contains("/proc/no-cache") && said.matches("os error").count() == 1, "{said}");
 }
 
+#[test]
+fn the_catalogue_of_bugs_is_up_to_date() {
+    let cache = tempfile::tempdir().unwrap();
+    let check = xtask(cache.path(), &["catalogue", "--check"]).output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+}
+
 /// A run that waits for a kernel source that another process (this one) is fetching.
 fn waiting_run(cache: &Path) -> Child {
     let mut run = xtask(cache, &["run-matrix", "--kernels", "stock"]).stderr(Stdio::piped()).spawn().unwrap();

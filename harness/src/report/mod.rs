@@ -1,5 +1,6 @@
 //! What a run found, drawn from its evidence and from nothing else: for people, for programs, for CI.
 
+mod catalogue;
 mod compare;
 mod junit;
 mod results;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::evidence::{EvidenceError, Run, RunCell, read_run, write_whole};
 use crate::verdict::Verdict;
 
+pub use catalogue::{Comparison, Measured, measured_in, measured_of, page};
 pub use compare::{Disagreement, disagreements};
 pub use terminal::Terminal;
 

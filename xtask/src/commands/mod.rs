@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 pub mod bench;
+pub mod catalogue;
 pub mod doctor;
 pub mod gc;
 pub mod list;

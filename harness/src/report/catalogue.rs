@@ -1,0 +1,211 @@
+//! The page of all bugs, `docs/catalogue.md`: what the manifest and the scenarios say of each, and what was last measured.
+//!
+//! What was measured comes from a run, or, where that has nothing to say, from the page as it was.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use kernels::{Bug, Fails, Manifest, Variant};
+use serde_json::Value;
+
+use super::words;
+use crate::evidence::{Run, RunCell};
+use crate::scenario::Scenario;
+use crate::verdict::Verdict;
+
+/// Which kernels a table compares, and by which scenarios.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison {
+    /// What it compares, as its heading.
+    pub title: &'static str,
+    /// Names of kernels: the columns.
+    pub kernels: &'static [&'static str],
+    /// The rows: what each is called, and the scenarios that it sums up.
+    pub rows: &'static [(&'static str, &'static [&'static str])],
+}
+
+/// What was measured: of a bug by its id, of a row of a comparison by its name.
+pub type Measured = BTreeMap<String, String>;
+
+const NOTHING: &str = "not yet";
+const MEASURED: &str = "- measured: ";
+
+/// The page.
+pub fn page(manifest: &Manifest, scenarios: &[Scenario], comparison: Comparison, measured: &Measured) -> String {
+    let mut page = String::from(
+        "# The bugs\n\nWritten by `cargo xtask catalogue` from `kernels/kernels.toml`, the scenarios and, with `--from RUN`, the \
+         evidence of a run.\nMeasured: on each kernel, the cells that failed in the way of the bug, of all that \
+         failed so or passed.\nKernels: bases as they are, and those whose patches fix or add the bug; all others are as their base.\n",
+    );
+    let value = |key: &str| measured.get(key).map_or(NOTHING, String::as_str).to_owned();
+    let _ = write!(page, "\n## {}\n\n|  | {} |\n", comparison.title, comparison.kernels.join(" | "));
+    let _ = writeln!(page, "|--{}|", "|--".repeat(comparison.kernels.len()));
+    for (row, _) in comparison.rows {
+        let empty = vec![NOTHING; comparison.kernels.len()].join(" | ");
+        let _ = writeln!(page, "| {row} | {} |", measured.get(*row).cloned().unwrap_or(empty));
+    }
+    for bug in &manifest.bugs {
+        let _ = write!(page, "\n## {}\n\n{}.\n\n", bug.id, bug.title);
+        let _ = writeln!(page, "- shows as: {} ({})", bug.shows_as(), chance(bug));
+        for reference in &bug.references {
+            let _ = writeln!(page, "- see: {reference}");
+        }
+        let has = |variant: &&Variant| variant.bugs.contains(&bug.id);
+        let of = |variant: &Variant| variant.is_plain() || variant.concerns.contains(&bug.id);
+        let (have, have_not): (Vec<_>, Vec<_>) = manifest.variants.iter().filter(|variant| of(variant)).partition(has);
+        let _ = writeln!(page, "- kernels that have it: {}", list(have.iter().map(|variant| variant.name.as_str())));
+        let _ = writeln!(page, "- kernels without it: {}", list(have_not.iter().map(|variant| variant.name.as_str())));
+        let _ = writeln!(page, "- scenarios that show it: {}", list(detecting(scenarios, bug)));
+        let _ = writeln!(page, "{MEASURED}{}", value(&bug.id));
+    }
+    page
+}
+
+/// What a page says was measured.
+pub fn measured_in(page: &str) -> Measured {
+    let mut measured = Measured::new();
+    let mut heading = "";
+    for line in page.lines() {
+        if let Some(next) = line.strip_prefix("## ") {
+            heading = next;
+        } else if let Some(value) = line.strip_prefix(MEASURED) {
+            measured.insert(heading.to_owned(), value.to_owned());
+        } else if let Some((row, values)) = row(line) {
+            measured.insert(row.to_owned(), values.to_owned());
+        }
+    }
+    measured.retain(|_, value| value.split(" | ").any(|value| value != NOTHING));
+    measured
+}
+
+/// Name and values of a row of a table; not its head, which has no name.
+fn row(line: &str) -> Option<(&str, &str)> {
+    let (name, values) = line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | ")?;
+    (!name.trim().is_empty()).then_some((name, values))
+}
+
+/// What a run measured. A bug that none of its cells looks for is not in it, and neither is an empty row.
+pub fn measured_of(run: &Run, bugs: &[Bug], scenarios: &[Scenario], comparison: Comparison) -> Measured {
+    let mut measured = Measured::new();
+    for bug in bugs {
+        let names: Vec<_> = detecting(scenarios, bug).collect();
+        let counts: Vec<_> =
+            run.info.variants.iter().filter_map(|kernel| showing(run, bug, &names, &kernel.name)).collect();
+        if !counts.is_empty() {
+            measured.insert(bug.id.clone(), counts.join(", "));
+        }
+    }
+    for (name, scenarios) in comparison.rows {
+        let values: Vec<_> =
+            comparison.kernels.iter().map(|kernel| summed_up(&cells(run, scenarios, kernel))).collect();
+        if values.iter().any(|value| value != NOTHING) {
+            measured.insert((*name).to_owned(), values.join(" | "));
+        }
+    }
+    measured
+}
+
+fn cells<'a>(run: &'a Run, scenarios: &[&str], kernel: &str) -> Vec<&'a RunCell> {
+    let is = |cell: &&RunCell| {
+        let id = &cell.record.cell;
+        id.variant == kernel
+            && scenarios.contains(&id.scenario.as_str())
+            && matches!(cell.record.verdict, Verdict::Pass | Verdict::Fail(_))
+    };
+    run.cells.iter().filter(is).collect()
+}
+
+/// In how many cells a kernel shows a bug. One that failed in another way, maybe by another bug of the scenario's, says
+/// nothing of this one.
+fn showing(run: &Run, bug: &Bug, scenarios: &[&str], kernel: &str) -> Option<String> {
+    let (mut shown, mut passed) = (0, 0);
+    for cell in cells(run, scenarios, kernel) {
+        match &cell.record.verdict {
+            Verdict::Pass => passed += 1,
+            Verdict::Fail(failure) => {
+                let is = |way: &Fails| way.kind == failure.kind && failure.function.as_ref() == Some(&way.function);
+                shown += usize::from(bug.fails.iter().any(is));
+            }
+            _ => {}
+        }
+    }
+    (shown + passed > 0).then(|| format!("{kernel} {shown}/{}", shown + passed))
+}
+
+/// `ok`, with the longest wait if that was noticeable, or how it failed.
+fn summed_up(cells: &[&RunCell]) -> String {
+    let mut failures: Vec<_> = cells
+        .iter()
+        .filter(|cell| cell.record.verdict != Verdict::Pass)
+        .map(|cell| words::outcome(&cell.record.verdict).to_lowercase())
+        .collect();
+    failures.sort_unstable();
+    failures.dedup();
+    let failed = cells.iter().filter(|cell| cell.record.verdict != Verdict::Pass).count();
+    let waited = cells.iter().map(|cell| waited(&cell.record.observations)).fold(0.0, f64::max);
+    match failed {
+        _ if cells.is_empty() => NOTHING.to_owned(),
+        0 if waited >= NOTICEABLE => format!("ok, waits {waited:.1} s"),
+        0 => "ok".to_owned(),
+        _ if failed == cells.len() => format!("**{}**", failures.join(", ")),
+        _ => format!("**{}** in {failed} of {}", failures.join(", "), cells.len()),
+    }
+}
+
+/// Seconds: less is how long a read takes on a machine that is emulated.
+const NOTICEABLE: f64 = 0.05;
+
+/// The longest of all waits that a scenario noted, in seconds.
+fn waited(notes: &Value) -> f64 {
+    match notes {
+        Value::Object(notes) => notes
+            .iter()
+            .map(|(name, value)| if name == "waited" { value.as_f64().unwrap_or(0.0) } else { waited(value) })
+            .fold(0.0, f64::max),
+        Value::Array(notes) => notes.iter().map(waited).fold(0.0, f64::max),
+        _ => 0.0,
+    }
+}
+
+fn detecting<'a>(scenarios: &'a [Scenario], bug: &'a Bug) -> impl Iterator<Item = &'static str> + 'a {
+    scenarios.iter().filter(|scenario| scenario.detects.contains(&bug.id.as_str())).map(|scenario| scenario.name)
+}
+
+fn chance(bug: &Bug) -> &'static str {
+    match bug.chance {
+        kernels::Chance::Certain => "every time",
+        kernels::Chance::Window => "in a window of the kernel's own",
+        kernels::Chance::Random => "now and then",
+    }
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMPARISON: Comparison =
+        Comparison { title: "Kernels", kernels: &["a", "b"], rows: &[("1", &["s"]), ("2", &[])] };
+
+    #[test]
+    fn what_was_measured_stays_on_the_page() {
+        let manifest = Manifest::of_project().unwrap();
+        let bug = manifest.bugs[0].id.clone();
+        let measured: Measured =
+            [(bug, "stock 4/4".to_owned()), ("1".to_owned(), "ok | **deadlock**".to_owned())].into();
+        let page = page(&manifest, &[], COMPARISON, &measured);
+        assert!(page.contains("| 1 | ok | **deadlock** |\n| 2 | not yet | not yet |\n"), "{page}");
+        assert_eq!(measured_in(&page), measured);
+    }
+
+    #[test]
+    fn the_longest_wait_counts() {
+        let notes = serde_json::json!({"rounds": [{"events": [{"waited": 0.1}, {"waited": 0.25}], "took": 7.0}]});
+        assert_eq!(waited(&notes), 0.25);
+        assert_eq!(waited(&Value::Null), 0.0);
+    }
+}

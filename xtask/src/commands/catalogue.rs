@@ -1,0 +1,55 @@
+//! `cargo xtask catalogue`: the page of all bugs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use harness::evidence::read_run;
+use harness::report::{measured_in, measured_of, page};
+use kernels::Manifest;
+use scenarios::proposals::PROPOSALS;
+
+use crate::machine::workspace;
+use crate::out;
+
+/// From what to write it.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask catalogue --from target/runs/latest
+  cargo xtask catalogue --check
+
+Exit codes: 0 written or up to date, 1 out of date (--check), 2 trouble.")]
+pub struct Args {
+    /// The folder of a run: what it measured takes the place of what the page says
+    #[arg(long, value_name = "RUN")]
+    from: Option<PathBuf>,
+    /// Write nothing, and say whether the page is up to date
+    #[arg(long)]
+    check: bool,
+}
+
+/// Writes docs/catalogue.md.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let path = workspace().join("docs/catalogue.md");
+    let manifest = Manifest::of_project()?;
+    let scenarios = scenarios::all();
+    let before = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let mut measured = measured_in(&before);
+    if let Some(run) = &args.from {
+        measured.extend(measured_of(&read_run(run)?, &manifest.bugs, &scenarios, PROPOSALS));
+    }
+    let now = page(&manifest, &scenarios, PROPOSALS, &measured);
+    if args.check {
+        let is = if now == before { "is up to date" } else { "is not up to date: `cargo xtask catalogue` writes it" };
+        out::print(&format!("{} {is}", path.display()))?;
+        return Ok(ExitCode::from(u8::from(now != before)));
+    }
+    fs::write(&path, now).with_context(|| format!("cannot write {}", path.display()))?;
+    out::print(&format!("wrote {}", path.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
