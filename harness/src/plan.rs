@@ -37,7 +37,7 @@ pub enum PlanError {
 }
 
 /// The kernel that claims to have none of the bugs: if the manifest has one of this name, each scenario runs on it.
-const CANDIDATE: &str = "candidate";
+pub const CANDIDATE: &str = "candidate";
 
 /// The cells that a selection names, scenario by scenario, trigger by trigger, in the order of the manifest.
 ///

@@ -2,6 +2,9 @@
 //!
 //! A test passes if its cell is as expected. Kernels that are not built yet are built first, by the first test to run;
 //! `--list` builds nothing. The evidence of all is in one folder, named in each failure.
+//!
+//! Each scenario runs on the kernel as it is and on the candidate, which between them show nearly every bug and its absence.
+//! Its cells on other kernels are ignored, as `cargo xtask run-matrix` is there for them; `--include-ignored` runs all.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,9 +16,9 @@ use harness::accel::Choice;
 use harness::cell::PlannedCell;
 use harness::lab::Lab;
 use harness::matrix::{Request, Runner};
-use harness::plan::{Selection, plan};
+use harness::plan::{CANDIDATE, Selection, plan};
 use harness::progress::{Event, Progress, Silence};
-use kernels::BuildEvent;
+use kernels::{BuildEvent, Variant};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Builder, Runtime};
 
@@ -44,17 +47,25 @@ struct Shared {
 fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
     let lab = Lab::open(None)?;
     let all = plan(lab.manifest(), &scenarios::all(), &Selection::default(), 1)?;
-    let cells = all.iter().filter(|cell| is_selected(arguments, &cell.id.to_string())).cloned().collect();
+    let is_usual = |cell: &PlannedCell| {
+        cell.id.variant == CANDIDATE || lab.manifest().variant(&cell.id.variant).is_ok_and(Variant::is_plain)
+    };
+    let all: Vec<_> = all.into_iter().map(|cell| (!is_usual(&cell), cell)).collect();
+    let cells = all.iter().filter(|(ignored, cell)| is_selected(arguments, *ignored, &cell.id.to_string()));
+    let cells = cells.map(|(_, cell)| cell.clone()).collect();
     let shared = Arc::new(Shared { lab, cells, runner: OnceLock::new() });
-    let trial = |cell: PlannedCell| {
+    let trial = |(ignored, cell): (bool, PlannedCell)| {
         let shared = shared.clone();
-        Trial::test(cell.id.to_string(), move || run(&shared, &cell)).with_kind(KIND)
+        Trial::test(cell.id.to_string(), move || run(&shared, &cell)).with_kind(KIND).with_ignored_flag(ignored)
     };
     Ok(all.into_iter().map(trial).collect())
 }
 
 /// Whether libtest-mimic will run a test of this name.
-fn is_selected(arguments: &Arguments, name: &str) -> bool {
+fn is_selected(arguments: &Arguments, ignored: bool, name: &str) -> bool {
+    if ignored && !arguments.ignored && !arguments.include_ignored || !ignored && arguments.ignored {
+        return false;
+    }
     let matches = |filter: &String| if arguments.exact { name == filter } else { name.contains(filter.as_str()) };
     arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
 }
