@@ -107,14 +107,33 @@ impl Guest {
     /// # Errors
     /// The agent's; a deadline, if none comes there in time.
     pub async fn task_in(&self, functions: &[&str], within: Duration) -> Result<TaskState, Error> {
+        self.some_task(functions, within, "in", |task| found_in(task, functions).is_some()).await
+    }
+
+    /// Waits until some task waits for a lock right in one of these functions, not in one that they call. Where a function
+    /// is also on the stack of others, which wait elsewhere, this tells them apart.
+    ///
+    /// # Errors
+    /// As [`Guest::task_in`].
+    pub async fn task_at(&self, functions: &[&str], within: Duration) -> Result<TaskState, Error> {
+        self.some_task(functions, within, "right in", |task| is_at(task, functions)).await
+    }
+
+    async fn some_task(
+        &self,
+        functions: &[&str],
+        within: Duration,
+        how: &str,
+        is: impl Fn(&TaskState) -> bool,
+    ) -> Result<TaskState, Error> {
         let began = Instant::now();
         loop {
             let tasks = self.agent().tasks(functions, self.prompt()).await?;
-            if let Some((task, _)) = tasks.iter().find_map(|task| found_in(task, functions)) {
+            if let Some(task) = tasks.iter().find(|task| is(task)) {
                 return Ok(task.clone());
             }
             if began.elapsed() > within {
-                let awaited = format!("a task in {}", functions.join(" or "));
+                let awaited = format!("a task {how} {}", functions.join(" or "));
                 let last = tasks.iter().map(describe).collect::<Vec<_>>().join("; ");
                 let last = if last.is_empty() { "no task in D state".to_owned() } else { last };
                 return Err(WaitError::Deadline { awaited, within, last }.into());
@@ -147,6 +166,10 @@ async fn over(operation: &Operation, within: Duration) -> Result<(), Error> {
 fn found_in(task: &TaskState, functions: &[&str]) -> Option<(TaskState, String)> {
     let function = functions.iter().find(|function| stack::is_in(task, function))?;
     Some((task.clone(), (*function).to_owned()))
+}
+
+fn is_at(task: &TaskState, functions: &[&str]) -> bool {
+    task.state == 'D' && stack::function(&task.stack).is_some_and(|function| functions.contains(&function))
 }
 
 fn describe(task: &TaskState) -> String {
@@ -183,6 +206,16 @@ mod tests {
 
     fn found(looks: &[Vec<TaskState>]) -> Vec<(i32, String)> {
         stuck_in(looks).into_iter().map(|stuck| (stuck.task.tid, stuck.function)).collect()
+    }
+
+    #[test]
+    fn who_waits_right_in_a_function_is_not_who_waits_below_it() {
+        let release = &["device_release_driver_internal"];
+        let locked = task(1, &["__mutex_lock", "mutex_lock", release[0], "pci_stop_bus_device"]);
+        let below = task(2, &["schedule_timeout", "vfio_unregister_group_dev", "vfio_pci_remove", release[0]]);
+        assert!(is_at(&locked, release) && !is_at(&below, release));
+        assert!(found_in(&below, release).is_some());
+        assert!(!is_at(&TaskState { state: 'S', ..locked }, release));
     }
 
     #[test]

@@ -20,9 +20,9 @@ pub const ALL: &[Scenario] = &[Scenario {
     run: |guest| Box::pin(unplug_during_unbind(guest)),
 }];
 
-/// Where the removal waits: for the VF's device lock, which the unbind has (`drivers/base/dd.c`), or, on a kernel that
-/// locks more, for `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
-const WAITS: &[&str] = &["__device_driver_lock", "pci_lock_rescan_remove"];
+/// Where the removal waits: for the VF's device lock, which the unbind has (`drivers/base/dd.c`; the compiler may inline the
+/// first into the second), or, on a kernel that locks more, for `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
+const WAITS: &[&str] = &["__device_driver_lock", "device_release_driver_internal", "pci_lock_rescan_remove"];
 
 /// The slot's removal takes the devices of its bus one by one, VFs like any other. The unbind has the VF's device lock and
 /// its removal is half done; so is the slot's, once it has got that lock.
@@ -36,7 +36,7 @@ async fn unplug_during_unbind(guest: &Guest) -> Result<Verdict, Error> {
     let unbind = guest.write(pf.attribute("driver/unbind"), pf.device.bdf, Sched::default()).await?;
     owner.holding(guest.prompt()).await?;
     guest.remove(pf).await?;
-    let waits = guest.task_in(WAITS, guest.prompt()).await?;
+    let waits = guest.task_at(WAITS, guest.prompt()).await?;
     guest.note_tasks("remover", &[waits]);
     owner.go_on(guest).await?;
     owner.released(guest.prompt()).await?;
