@@ -52,12 +52,25 @@ impl Guest {
     /// # Errors
     /// Those of the waits. If nothing ended and nothing is stuck either, a deadline: no verdict.
     pub async fn ending(&self, operations: &[&Operation]) -> Result<Ending, Error> {
+        self.ending_with(operations, async |_| Ok(())).await
+    }
+
+    /// The same, and then something more that must come, within the deadline that it is given.
+    ///
+    /// # Errors
+    /// As [`Guest::ending`], and those of what must come.
+    pub async fn ending_with(
+        &self,
+        operations: &[&Operation],
+        more: impl AsyncFnOnce(Duration) -> Result<(), Error>,
+    ) -> Result<Ending, Error> {
         let within = self.seconds(GIVE_UP);
         let mut all = std::pin::pin!(async {
             for operation in operations {
                 over(operation, within).await?;
             }
-            self.removed_within(within).await
+            self.removed_within(within).await?;
+            more(within).await
         });
         let mut looks: Vec<Vec<TaskState>> = Vec::new();
         loop {
@@ -110,6 +123,14 @@ impl Guest {
         self.some_task(functions, within, "in", |task| found_in(task, functions).is_some()).await
     }
 
+    /// Waits until so many tasks are, at least one.
+    ///
+    /// # Errors
+    /// As [`Guest::task_in`].
+    pub async fn tasks_in(&self, functions: &[&str], count: usize, within: Duration) -> Result<Vec<TaskState>, Error> {
+        self.some_tasks(functions, count, within, "in", |task| found_in(task, functions).is_some()).await
+    }
+
     /// Waits until some task waits for a lock right in one of these functions, not in one that they call. Where a function
     /// is also on the stack of others, which wait elsewhere, this tells them apart.
     ///
@@ -126,14 +147,30 @@ impl Guest {
         how: &str,
         is: impl Fn(&TaskState) -> bool,
     ) -> Result<TaskState, Error> {
+        Ok(self.some_tasks(functions, 1, within, how, is).await?.swap_remove(0))
+    }
+
+    async fn some_tasks(
+        &self,
+        functions: &[&str],
+        count: usize,
+        within: Duration,
+        how: &str,
+        is: impl Fn(&TaskState) -> bool,
+    ) -> Result<Vec<TaskState>, Error> {
         let began = Instant::now();
         loop {
             let tasks = self.agent().tasks(functions, self.prompt()).await?;
-            if let Some(task) = tasks.iter().find(|task| is(task)) {
-                return Ok(task.clone());
+            let there: Vec<_> = tasks.iter().filter(|task| is(task)).cloned().collect();
+            if there.len() >= count.max(1) {
+                return Ok(there);
             }
             if began.elapsed() > within {
-                let awaited = format!("a task {how} {}", functions.join(" or "));
+                let awaited = format!(
+                    "{} {how} {}",
+                    if count > 1 { format!("{count} tasks") } else { "a task".to_owned() },
+                    functions.join(" or ")
+                );
                 let last = tasks.iter().map(describe).collect::<Vec<_>>().join("; ");
                 let last = if last.is_empty() { "no task in D state".to_owned() } else { last };
                 return Err(WaitError::Deadline { awaited, within, last }.into());

@@ -78,6 +78,13 @@ impl Device {
         Device { bdf, devpath: format!("{parent}/{bdf}") }
     }
 
+    /// The bridge right above it; none above a device on the root bus.
+    pub fn parent(&self) -> Option<Device> {
+        let (devpath, _) = self.devpath.rsplit_once('/')?;
+        let bdf = devpath.rsplit('/').next()?.parse().ok()?;
+        Some(Device { bdf, devpath: devpath.to_owned() })
+    }
+
     /// Path of one of its attributes.
     pub fn attribute(&self, name: &str) -> String {
         format!("/sys{}/{name}", self.devpath)
@@ -173,5 +180,8 @@ mod tests {
     fn paths_of_a_device() {
         let device = Device::below("/devices/pci0000:00/0000:00:10.0", "0000:01:00.0".parse().unwrap());
         assert_eq!(device.attribute("remove"), "/sys/devices/pci0000:00/0000:00:10.0/0000:01:00.0/remove");
+        let port = device.parent().unwrap();
+        assert_eq!(port.attribute("remove"), "/sys/devices/pci0000:00/0000:00:10.0/remove");
+        assert_eq!(port.parent(), None);
     }
 }

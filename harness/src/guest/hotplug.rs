@@ -10,12 +10,19 @@ use super::{Device, Guest, Pf, Slot};
 use crate::error::Error;
 use crate::vm::devices;
 use crate::vm::topology::{Function, Holds, Model, Port};
+use crate::yank;
 
 /// A card that has been put into a slot.
 pub struct Plugged {
     slot: Slot,
     function: Function,
     messages: usize,
+}
+
+/// A card that the guest has been asked to let go of.
+pub struct Pressed {
+    id: String,
+    events: usize,
 }
 
 /// An error that a port reports (PCI Express 5.0, section 6.2.2), by QEMU's name (`hw/pci/pcie_aer.c`,
@@ -62,6 +69,54 @@ impl Guest {
         let bdf = self.agent().messages().wait(card.messages, within, &awaited, bound).await?;
         let device = Device::below(&card.slot.port.devpath, bdf);
         Ok(Pf { slot: card.slot.clone(), function: card.function.clone(), device })
+    }
+
+    /// Presses the attention button of the slot that a device is in, and waits for nothing. For PFs there is
+    /// [`Guest::remove_by`].
+    ///
+    /// # Errors
+    /// QMP's.
+    pub async fn press_button(&self, id: &str) -> Result<Pressed, Error> {
+        let events = self.vm().qmp().events().position();
+        self.vm().qmp().execute(qmp::device_del { id: id.to_owned() }).await?;
+        Ok(Pressed { id: id.to_owned(), events })
+    }
+
+    /// Waits until the guest has let go of the card: QEMU takes it out then.
+    ///
+    /// # Errors
+    /// [`crate::vm::event_log::WaitError`].
+    pub async fn unplugged(&self, pressed: &Pressed, within: Duration) -> Result<(), Error> {
+        Ok(self.vm().qmp().device_deleted(pressed.events, &pressed.id, within).await?)
+    }
+
+    /// Takes whatever is in a slot out of it while the guest does not look. For PFs there is [`Guest::remove_by`].
+    ///
+    /// # Errors
+    /// QMP's.
+    pub async fn yank(&self, slot: &Slot) -> Result<(), Error> {
+        Ok(yank::yank(self.vm().qmp(), &slot.port.bdf).await?)
+    }
+
+    /// Waits until the kernel says something, from a position of the messages on.
+    ///
+    /// # Errors
+    /// [`crate::vm::event_log::WaitError`].
+    pub async fn says(&self, from: usize, text: &str, within: Duration) -> Result<String, Error> {
+        let said = |message: &Message| match message {
+            Message::Kmsg { text: said, .. } if said.contains(text) => Some(said.clone()),
+            _ => None,
+        };
+        Ok(self.agent().messages().wait(from, within, &format!("the kernel message \"{text}\""), said).await?)
+    }
+
+    /// All that the kernel has said so far with this text in it, from a position on.
+    pub fn said(&self, from: usize, text: &str) -> Vec<String> {
+        let said = |message: &Message| match message {
+            Message::Kmsg { text: said, .. } if said.contains(text) => Some(said.clone()),
+            _ => None,
+        };
+        self.agent().messages().collect(from, said)
     }
 
     /// Has a port report an error, as hardware would.

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 pub use device::{Bdf, Device, NoBdf, Pf, Slot};
 pub use find::Hardware;
 pub use gadget::Hold;
-pub use hotplug::{AerError, Plugged};
+pub use hotplug::{AerError, Plugged, Pressed};
 pub use owner::Owner;
 pub use sweep::Sweeping;
 

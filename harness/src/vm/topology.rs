@@ -72,6 +72,7 @@ impl Topology {
             Topology::new("two-slots", vec![igbs(&["pf0"]), igbs(&["pf1"])]),
             Topology::new("empty-slot", vec![igbs(&[])]),
             Topology::new("switch", vec![igbs(&["pf0"]), switch("up0", vec![igbs(&["pf1"])])]),
+            Topology::new("two-port-switch", vec![switch("up0", vec![igbs(&["pf0"]), igbs(&[])])]),
         ]
     }
 
