@@ -5,14 +5,18 @@
 
 use harness::scenario::Scenario;
 
+pub mod aer;
 pub mod autoprobe;
 pub mod driver_override;
+pub mod nested_hotplug;
 pub mod numvfs_events;
 pub mod numvfs_read;
 mod numvfs_rounds;
 pub mod proposals;
 pub mod rescan_lock;
 pub mod rescan_race;
+pub mod reset;
+pub mod slot;
 pub mod sweep;
 pub mod unbind;
 
@@ -27,6 +31,10 @@ pub fn all() -> Vec<Scenario> {
         unbind::ALL,
         autoprobe::ALL,
         sweep::ALL,
+        reset::ALL,
+        aer::ALL,
+        nested_hotplug::ALL,
+        slot::ALL,
     ]
     .concat()
 }

@@ -1,0 +1,76 @@
+//! Recovery from errors that a port reports, while what is below it changes.
+
+use guest_protocol::Sched;
+use harness::ending::Ending;
+use harness::error::Error;
+use harness::guest::{AerError, Guest, Slot};
+use harness::scenario::Scenario;
+use harness::verdict::Verdict;
+use harness::vm::agent::Operation;
+
+/// The scenarios of this family.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "aer::error_while_vfs_are_added",
+        about: "The port of a PF reports a non-fatal error while VFs of the PF are being enabled; recovery and the write \
+                must both end.",
+        detects: &["aer-bus-sem-vs-numvfs"],
+        topology: "igb",
+        triggers: &[],
+        append: &[],
+        run: |guest| Box::pin(error_while_vfs_are_added(guest)),
+    },
+    Scenario {
+        name: "aer::fatal_error_during_bring_up",
+        about: "A port reports a fatal error, and recovery resets its slot, while pciehp brings up a new card; both must \
+                end, and the card get its driver.",
+        detects: &["slot-mutex-vs-reset-lock"],
+        topology: "empty-slot",
+        triggers: &[],
+        append: &[],
+        run: |guest| Box::pin(fatal_error_during_bring_up(guest)),
+    },
+];
+
+/// igb says so when it begins to enable VFs, with the device lock held. It starts its own function again, and gives the VFs
+/// 100 ms, before it adds them: some 400 ms in all (`drivers/net/ethernet/intel/igb/igb_main.c`, `igb_enable_sriov()`).
+const ENABLING: &str = "VFs allocated";
+
+/// pciehp says so when it begins to bring up a card, with `reset_lock` held; it enumerates the card more than 100 ms later
+/// (`drivers/pci/hotplug/pciehp_hpc.c`, `pciehp_check_link_status()`).
+const BRING_UP: &str = "Link Up";
+
+/// Ends every recovery, be it "successful" or "failed" (`drivers/pci/pcie/err.c`, `pcie_do_recovery()`).
+const RECOVERED: &str = "device recovery";
+
+async fn error_while_vfs_are_added(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let from = guest.agent().messages().position();
+    let store = guest.write(pf.numvfs(), 7, Sched::default()).await?;
+    guest.says(from, ENABLING, guest.prompt()).await?;
+    Ok(match report(guest, &pf.slot, AerError::CompletionTimeout, &[&store]).await? {
+        Ending::Done => Verdict::Pass,
+        Ending::Stuck(stuck) => guest.deadlock(&stuck, &["report_error_detected"]),
+    })
+}
+
+async fn fatal_error_during_bring_up(guest: &Guest) -> Result<Verdict, Error> {
+    let slot = guest.slot("rp0")?;
+    let from = guest.agent().messages().position();
+    let card = guest.plug(slot, "pf0").await?;
+    guest.says(from, BRING_UP, guest.prompt()).await?;
+    Ok(match report(guest, slot, AerError::DataLinkProtocol, &[]).await? {
+        Ending::Stuck(stuck) => guest.deadlock(&stuck, &["pci_dev_assign_slot"]),
+        Ending::Done => {
+            guest.plugged(&card, guest.prompt()).await?;
+            Verdict::Pass
+        }
+    })
+}
+
+/// Has a port report an error, and waits until recovery and these operations have ended, or never will.
+async fn report(guest: &Guest, slot: &Slot, error: AerError, operations: &[&Operation]) -> Result<Ending, Error> {
+    let from = guest.agent().messages().position();
+    guest.inject(slot, error).await?;
+    guest.ending_with(operations, async |within| guest.says(from, RECOVERED, within).await.map(drop)).await
+}

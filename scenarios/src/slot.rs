@@ -1,0 +1,238 @@
+//! Slots whose cards come and go at bad moments.
+
+use std::time::{Duration, Instant};
+
+use guest_protocol::{Sched, Step};
+use harness::ending::Ending;
+use harness::error::Error;
+use harness::guest::{Bdf, Guest, Slot};
+use harness::scenario::Scenario;
+use harness::trigger::Trigger;
+use harness::verdict::Verdict;
+use kernels::FailureKind;
+
+/// The scenarios of this family.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "slot::yanked_while_vfs_are_enabled",
+        about: "A PF is yanked after its VFs were enabled and before they are added; the write must fail, and the PF go.",
+        detects: &["vf-setup-fail-null-deref"],
+        topology: "igb",
+        triggers: &[Trigger::Yank],
+        append: &[],
+        run: |guest| Box::pin(yanked_while_vfs_are_enabled(guest)),
+    },
+    Scenario {
+        name: "slot::port_bound_again_while_removed",
+        about: "A port of a switch that is being removed has lost its driver and gets it again, with a slot that outlives \
+                its bus; the removal must end.",
+        detects: &["slot-bus-uaf"],
+        topology: "two-port-switch",
+        triggers: &[],
+        // Without it, what was freed still looks as it did.
+        append: &["init_on_free=1"],
+        run: |guest| Box::pin(port_bound_again_while_removed(guest)),
+    },
+    Scenario {
+        name: "slot::yanked_during_link_check",
+        about: "A card is yanked before pciehp has enumerated it; the slot must end empty, and take the next card.",
+        detects: &[],
+        topology: "empty-slot",
+        triggers: &[],
+        append: &[],
+        run: |guest| Box::pin(yanked_during_bring_up(guest, BEGINS)),
+    },
+    Scenario {
+        name: "slot::yanked_during_probe",
+        about: "A card is yanked while its driver probes it; the slot must end empty, and take the next card.",
+        detects: &[],
+        topology: "empty-slot",
+        triggers: &[],
+        append: &[],
+        run: |guest| Box::pin(yanked_during_bring_up(guest, PROBES)),
+    },
+    Scenario {
+        name: "slot::card_added_right_after_unplug",
+        about: "A card is put into a slot the moment that the guest has cut its power; it must come up.",
+        detects: &[],
+        topology: "igb",
+        triggers: &[Trigger::DeviceDel],
+        append: &[],
+        run: |guest| Box::pin(added_right_after_unplug(guest)),
+    },
+    Scenario {
+        name: "slot::card_exchanged",
+        about: "A card is yanked and another put into its place at once. pciehp cuts the slot's power on account of the \
+                first, which ejects the second; the slot must end empty, and take a third.",
+        detects: &[],
+        topology: "igb",
+        triggers: &[],
+        append: &[],
+        run: |guest| Box::pin(card_exchanged(guest)),
+    },
+];
+
+/// How often to aim at the window.
+const ATTEMPTS: usize = 5;
+
+/// Time between two looks at a slot. No event tells that it is as it should be.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// So many looks in a row must find it so.
+const LOOKS: usize = 2;
+
+/// What a port's thread does while it has something to do (`drivers/pci/hotplug/pciehp_hpc.c`).
+const PORT_THREAD: &str = "pciehp_ist";
+
+/// A VF that answers with all ones (`drivers/pci/probe.c`, `pci_setup_device()`): the yank came in time.
+const NO_VF: &str = "unknown header type 7f";
+
+/// The kernel says so when pciehp begins to bring up a card, 100 ms and more before it enumerates it.
+const BEGINS: &str = "Link Up";
+
+/// The kernel says so when igb begins to probe a card, which takes seconds here.
+const PROBES: &str = "enabling device";
+
+/// The window is the 100 ms that VFs are given (`drivers/pci/iov.c`, `sriov_enable()`).
+async fn yanked_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, Error> {
+    let mut pf = guest.pf()?.clone();
+    for attempt in 1..=ATTEMPTS {
+        guest.note("attempts", attempt);
+        let from = guest.agent().messages().position();
+        let store = guest.write(pf.numvfs(), 2, Sched::default()).await?;
+        guest.waits_in(&store, &["sriov_enable"], guest.prompt()).await?;
+        guest.remove(&pf).await?;
+        // If the kernel killed its process there is no answer, and the console says why.
+        let access = store.accessed(guest.prompt()).await?;
+        if let Ending::Stuck(stuck) = guest.ending(&[]).await? {
+            return Ok(guest.deadlock(&stuck, &[]));
+        }
+        guest.note("written", access.shown());
+        if !guest.said(from, NO_VF).is_empty() {
+            return Ok(Verdict::Pass);
+        }
+        // What is put in before the guest has cut the power is ejected with what was taken out.
+        let verdict = empties(guest, &pf.slot).await?;
+        if verdict != Verdict::Pass {
+            return Ok(verdict);
+        }
+        let card = guest.plug(&pf.slot, &pf.function.id).await?;
+        pf = guest.plugged(&card, guest.prompt()).await?;
+    }
+    Err(Error::Unprepared(format!("in {ATTEMPTS} attempts no VF was set up after the PF was yanked")))
+}
+
+async fn port_bound_again_while_removed(guest: &Guest) -> Result<Verdict, Error> {
+    let (pf, port) = (guest.pf()?, &guest.slot("up0-dp1")?.port);
+    let upstream = port.parent().ok_or_else(|| Error::Unprepared("there is no switch".to_owned()))?;
+    guest.bind(pf, "vfio-pci").await?;
+    let owner = guest.own(pf, vec![Step::Hold, Step::Release]).await?;
+    // The last port loses its driver first; then the removal waits for the PF's owner.
+    let removal = guest.write(upstream.attribute("remove"), 1, Sched::default()).await?;
+    owner.holding(guest.prompt()).await?;
+    guest.set("/sys/bus/pci/drivers/pcieport/bind".to_owned(), port.bdf).await?;
+    owner.go_on(guest).await?;
+    owner.released(guest.prompt()).await?;
+    removal.accessed(guest.prompt()).await?;
+    Ok(Verdict::Pass)
+}
+
+/// Takes a card away as soon as the kernel says something.
+async fn yanked_during_bring_up(guest: &Guest, text: &str) -> Result<Verdict, Error> {
+    let slot = guest.slot("rp0")?;
+    let from = guest.agent().messages().position();
+    guest.plug(slot, "pf0").await?;
+    guest.says(from, text, guest.prompt()).await?;
+    guest.yank(slot).await?;
+    match empties(guest, slot).await? {
+        Verdict::Pass => comes_up(guest, slot, "pf1").await,
+        failed => Ok(failed),
+    }
+}
+
+async fn added_right_after_unplug(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let events = guest.vm().qmp().events().position();
+    guest.remove(pf).await?;
+    guest.vm().qmp().device_deleted(events, &pf.function.id, guest.prompt()).await?;
+    comes_up(guest, &pf.slot, "pf1").await
+}
+
+/// QEMU takes a powered slot whose power is cut for one whose card may go (`hw/pci/pcie.c`,
+/// `pcie_cap_slot_write_config()`): the second card cannot stay, whatever pciehp makes of it.
+async fn card_exchanged(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    guest.yank(&pf.slot).await?;
+    let events = guest.vm().qmp().events().position();
+    guest.plug(&pf.slot, "pf1").await?;
+    guest.vm().qmp().device_deleted(events, "pf1", guest.prompt()).await?;
+    match empties(guest, &pf.slot).await? {
+        Verdict::Pass => comes_up(guest, &pf.slot, "pf2").await,
+        failed => Ok(failed),
+    }
+}
+
+/// Puts a card into a slot. It must get its driver, and all removals be complete.
+async fn comes_up(guest: &Guest, slot: &Slot, id: &str) -> Result<Verdict, Error> {
+    let card = guest.plug(slot, id).await?;
+    match guest.ending_with(&[], async |within| guest.plugged(&card, within).await.map(drop)).await {
+        Ok(Ending::Done) => Ok(Verdict::Pass),
+        Ok(Ending::Stuck(stuck)) => Ok(guest.deadlock(&stuck, &[])),
+        Err(error) if error.is_deadline() => {
+            let state = State::of(guest, slot).await?;
+            let is_lost = state.adapter == "1" && (state.power == "0" || state.devices.is_empty());
+            if is_lost { Ok(state.wrong()) } else { Err(error) }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until the guest shows a slot as one that is empty, and its port's thread has nothing more to do: it turns the
+/// power indicator off a second after the power, and QEMU ejects whatever is in the slot then.
+async fn empties(guest: &Guest, slot: &Slot) -> Result<Verdict, Error> {
+    let began = Instant::now();
+    let mut looks = 0;
+    while looks < LOOKS {
+        let state = State::of(guest, slot).await?;
+        let tasks = guest.agent().tasks(&[PORT_THREAD], guest.prompt()).await?;
+        let is_busy = tasks.iter().any(|task| task.stack.iter().any(|frame| frame == PORT_THREAD));
+        let is_empty = state.adapter == "0" && state.power == "0" && state.devices.is_empty();
+        looks = if is_empty && !is_busy { looks + 1 } else { 0 };
+        if looks == 0 && began.elapsed() > guest.prompt() {
+            return Ok(match guest.ending(&[]).await? {
+                Ending::Done => state.wrong(),
+                Ending::Stuck(stuck) => guest.deadlock(&stuck, &[]),
+            });
+        }
+        guest.vm().starved().pause(LOOK).await;
+    }
+    Ok(Verdict::Pass)
+}
+
+/// What the guest shows of a slot.
+#[derive(Debug)]
+struct State {
+    /// Whether a card is in it, as the hardware says.
+    adapter: String,
+    /// Whether it has power.
+    power: String,
+    /// The devices behind its port.
+    devices: Vec<String>,
+}
+
+impl State {
+    async fn of(guest: &Guest, slot: &Slot) -> Result<State, Error> {
+        let adapter = guest.read_now(slot.attribute("adapter")).await?.shown().to_owned();
+        let power = guest.read_now(slot.attribute("power")).await?.shown().to_owned();
+        let mut devices = guest.agent().list(&slot.port.attribute(""), guest.prompt()).await?;
+        devices.retain(|name| name.parse::<Bdf>().is_ok());
+        Ok(State { adapter, power, devices })
+    }
+
+    /// The guest has had all the time that it could want, and left the slot like this.
+    fn wrong(&self) -> Verdict {
+        let State { adapter, power, devices } = self;
+        let summary = format!("the slot stays with adapter {adapter}, power {power} and the devices {devices:?}");
+        Verdict::fail(FailureKind::WrongState, "power", summary)
+    }
+}
