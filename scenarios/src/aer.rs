@@ -50,7 +50,7 @@ async fn error_while_vfs_are_added(guest: &Guest) -> Result<Verdict, Error> {
     guest.says(from, ENABLING, guest.prompt()).await?;
     Ok(match report(guest, &pf.slot, AerError::CompletionTimeout, &[&store]).await? {
         Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &["report_error_detected"]),
+        Ending::Stuck(stuck) => guest.deadlock(&stuck, &["pcie_do_recovery"]),
     })
 }
 

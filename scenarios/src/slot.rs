@@ -100,7 +100,7 @@ async fn yanked_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, Error> {
         guest.note("attempts", attempt);
         let from = guest.agent().messages().position();
         let store = guest.write(pf.numvfs(), 2, Sched::default()).await?;
-        guest.waits_in(&store, &["sriov_enable"], guest.prompt()).await?;
+        guest.waits_in(&store, &["pci_enable_sriov"], guest.prompt()).await?;
         guest.remove(&pf).await?;
         // If the kernel killed its process there is no answer, and the console says why.
         let access = store.accessed(guest.prompt()).await?;
