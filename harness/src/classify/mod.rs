@@ -9,6 +9,7 @@ mod frame;
 mod line;
 mod report;
 pub mod rules;
+mod starved;
 
 use std::fmt;
 use std::ops::Range;
@@ -155,7 +156,9 @@ pub fn classify(log: &str) -> Vec<Splat> {
             scan.take(number, message);
         }
     }
-    scan.finish(log.lines().count(), log.is_empty() || log.ends_with('\n'))
+    let mut found = scan.finish(log.lines().count(), log.is_empty() || log.ends_with('\n'));
+    starved::blame(&mut found, log);
+    found
 }
 
 /// The splats of a console log; those that are known say why that is so.

@@ -82,6 +82,7 @@ fn each_kind_of_log_has_its_meaning() {
         ("hung-task-numvfs", Some(Severity::Witness)),
         ("rcu-stall", Some(Severity::Fatal)),
         ("rcu-stall-of-the-host", Some(Severity::TestBed)),
+        ("rcu-stall-of-a-starved-cpu", Some(Severity::TestBed)),
         ("panic-init-died", Some(Severity::TestBed)),
         ("reboot", Some(Severity::Fatal)),
         ("clean-boot", None),
