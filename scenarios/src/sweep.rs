@@ -43,7 +43,7 @@ pub const ALL: &[Scenario] = &[
         name: "sweep::during_enable",
         about: "While VFs of one PF are to be enabled, and an owner takes its time to release another PF for a removal, \
                 every attribute of the first PF, its port and its slot must answer.",
-        detects: &["vf-total-msix-show-bystander", "numvfs-show-store-bystander"],
+        detects: &["vf-total-msix-show-store-bystander", "numvfs-show-store-bystander"],
         topology: "two-slots",
         triggers: &[],
         append: &[],
@@ -140,9 +140,12 @@ async fn during_enable(guest: &Guest) -> Result<Verdict, Error> {
     judge(guest, &sweeping, ending).await
 }
 
-/// All of a port, with what is below it, and its slot.
+/// All slots, by whatever names: pciehp takes the port's number, and acpiphp one of its own.
+const SLOTS: &str = "/sys/bus/pci/slots/";
+
+/// All of a port, with what is below it, and the slots.
 async fn sweep(guest: &Guest, pf: &Pf) -> Result<Sweeping, Error> {
-    guest.sweep(vec![pf.slot.port.attribute(""), pf.slot.attribute("")], LEFT_OUT, WRITTEN_BACK).await
+    guest.sweep(vec![pf.slot.port.attribute(""), SLOTS.to_owned()], LEFT_OUT, WRITTEN_BACK).await
 }
 
 /// Judges what waited, now that nobody holds anything any more.
