@@ -77,14 +77,29 @@ impl Guest {
             if let Ok(ended) = self.vm().starved().timeout(self.seconds(LOOK), &mut all).await {
                 return ended.map(|()| Ending::Done);
             }
+            if self.some_are_busy(operations).await? {
+                looks.clear();
+                continue;
+            }
             let mut asleep = self.agent().tasks(&[], self.prompt()).await?;
-            asleep.retain(|task| task.state == 'D' && !NAPS.iter().any(|nap| stack::is_in(task, nap)));
+            asleep.retain(|task| task.state == 'D' && !is_napping(task));
             looks.push(asleep);
             let stuck = stuck_in(&looks);
             if !stuck.is_empty() {
                 return Ok(Ending::Stuck(stuck));
             }
         }
+    }
+
+    /// Whether one of these operations is at work: whoever waits for a lock that it has is not stuck. A driver can be long
+    /// at it with a card that is gone.
+    async fn some_are_busy(&self, operations: &[&Operation]) -> Result<bool, Error> {
+        for operation in operations {
+            if operation.whereabouts(self.prompt()).await?.iter().any(is_busy) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Waits until an operation's process waits in one of these functions, or the operation is over. Neither need come:
@@ -205,6 +220,14 @@ fn found_in(task: &TaskState, functions: &[&str]) -> Option<(TaskState, String)>
     Some((task.clone(), (*function).to_owned()))
 }
 
+fn is_napping(task: &TaskState) -> bool {
+    NAPS.iter().any(|nap| stack::is_in(task, nap))
+}
+
+fn is_busy(task: &TaskState) -> bool {
+    task.state == 'R' || is_napping(task)
+}
+
 fn is_at(task: &TaskState, functions: &[&str]) -> bool {
     task.state == 'D' && stack::function(&task.stack).is_some_and(|function| functions.contains(&function))
 }
@@ -253,6 +276,13 @@ mod tests {
         assert!(is_at(&locked, release) && !is_at(&below, release));
         assert!(found_in(&below, release).is_some());
         assert!(!is_at(&TaskState { state: 'S', ..locked }, release));
+    }
+
+    #[test]
+    fn who_runs_or_naps_is_at_work() {
+        let asleep = task(1, &["__mutex_lock", "a"]);
+        assert!(!is_busy(&asleep) && is_busy(&task(1, &["msleep", "igb_down"])));
+        assert!(is_busy(&TaskState { state: 'R', ..asleep.clone() }) && !is_busy(&TaskState { state: 'S', ..asleep }));
     }
 
     #[test]
