@@ -36,6 +36,7 @@ impl Job {
             Command::SetLink { .. } => "iov-setlink",
             Command::Where { .. } => "iov-where",
             Command::Tasks { .. } => "iov-tasks",
+            Command::Inventory => "iov-inventory",
             Command::Sysrq { .. } => "iov-sysrq",
             Command::Hello
             | Command::Continue { .. }

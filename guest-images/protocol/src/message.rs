@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::OpId;
+use crate::{Inventory, OpId};
 
 /// One message from the guest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -217,6 +217,8 @@ pub enum Reply {
     Tasks(Vec<TaskState>),
     /// The accesses of a [`crate::Command::Sweep`], in the order in which they ended.
     Swept(Vec<Swept>),
+    /// What the guest shows of its PCI functions.
+    Inventory(Box<Inventory>),
     /// How a [`crate::Command::Cycle`] went.
     Cycled {
         /// Whole rounds.

@@ -123,6 +123,8 @@ pub enum Command {
         /// Names of kernel functions, without offsets.
         in_functions: Vec<String>,
     },
+    /// Look at all PCI functions in all the places where sysfs shows them. Done with [`crate::Reply::Inventory`].
+    Inventory,
     /// Write a key to `/proc/sysrq-trigger`. What it prints comes back as kmsg.
     Sysrq {
         /// The key, as in `Documentation/admin-guide/sysrq.rst`.

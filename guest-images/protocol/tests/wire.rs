@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use guest_protocol::{
-    Access, AttributeWrite, Command, Errno, Failure, LinkEvent, Message, OpId, Outcome, Policy, Progress, Reply,
-    Request, Sched, Sighting, Source, Step, Sweep, Swept, TaskState, Uevent, VfioDevice, Waiting, decode, encode,
+    Access, AttributeWrite, Command, Errno, Failure, Inventory, LinkEvent, Message, OpId, Outcome, PciFunction, Policy,
+    Progress, Reply, Request, Sched, Sighting, Source, Step, Sweep, Swept, TaskState, Uevent, VERSION, VfioDevice,
+    Waiting, decode, encode,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -65,6 +66,7 @@ fn requests() -> Vec<Request> {
         Command::Kill { target, signal: 9 },
         Command::Where { target },
         Command::Tasks { in_functions: vec!["sriov_numvfs_show".to_owned()] },
+        Command::Inventory,
         Command::Sysrq { key: 'w' },
         Command::PowerOff,
     ];
@@ -74,6 +76,27 @@ fn requests() -> Vec<Request> {
 fn access(value: Result<&str, (i32, &str)>) -> Access {
     let value = value.map(str::to_owned).map_err(|(code, name)| Errno { code, name: name.to_owned() });
     Access { path: PATH.to_owned(), value, started: 100, finished: 250 }
+}
+
+fn inventory() -> Inventory {
+    let bdf = || "0000:01:00.0".to_owned();
+    let function = PciFunction {
+        devpath: "/devices/x".to_owned(),
+        numvfs: Some("1".to_owned()),
+        virtfns: BTreeMap::from([("0".to_owned(), "0000:01:10.0".to_owned())]),
+        physfn: None,
+        driver: Some("igb".to_owned()),
+        group: Some("14".to_owned()),
+        interfaces: vec!["eth0".to_owned()],
+    };
+    Inventory {
+        functions: BTreeMap::from([(bdf(), function)]),
+        folders: vec!["/devices/x".to_owned()],
+        groups: BTreeMap::from([("14".to_owned(), vec![bdf()])]),
+        drivers: BTreeMap::from([("igb".to_owned(), vec![bdf()])]),
+        interfaces: BTreeMap::from([("eth0".to_owned(), bdf())]),
+        debug_locks: Some(true),
+    }
 }
 
 fn uevent() -> Uevent {
@@ -128,6 +151,7 @@ fn messages() -> Vec<Message> {
         done(Outcome::Ok(Reply::Target("../b".to_owned()))),
         done(Outcome::Ok(Reply::Tasks(vec![task]))),
         done(Outcome::Ok(Reply::Swept(vec![Swept { write: true, access: access(Ok("")) }]))),
+        done(Outcome::Ok(Reply::Inventory(Box::new(inventory())))),
         done(Outcome::Ok(Reply::Cycled { rounds: 20, refused: 3 })),
         done(Outcome::Err(failure)),
         Message::Uevent { at: 8, uevent: uevent() },
@@ -165,7 +189,7 @@ fn what_is_unknown_is_refused() {
         "hello",
     ] {
         let error = decode::<Request>(line).unwrap_err().to_string();
-        assert!(error.starts_with("not a message of protocol version 2: "), "{error}");
+        assert!(error.starts_with(&format!("not a message of protocol version {VERSION}: ")), "{error}");
     }
 }
 

@@ -6,11 +6,13 @@
 mod attribute;
 mod bind;
 mod cycle;
+mod inventory;
 mod own;
 mod sweep;
 mod watch;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use guest_protocol::{Command, Message, OpId, Outcome, Progress, Reply, encode};
@@ -60,6 +62,7 @@ fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, Agen
         Command::SetLink { ifname, up } => link::set(&ifname, up).map(|()| Reply::Nothing),
         Command::Where { .. } => job.target.map_or(Ok(Vec::new()), procfs::tasks_of).map(Reply::Tasks),
         Command::Tasks { in_functions } => procfs::tasks_in(&in_functions).map(Reply::Tasks),
+        Command::Inventory => inventory::take(Path::new("/")).map(Box::new).map(Reply::Inventory),
         Command::Sysrq { key } => attribute::sysrq(key).map(|()| Reply::Nothing),
         command @ (Command::Hello
         | Command::Continue { .. }
