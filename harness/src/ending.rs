@@ -81,9 +81,7 @@ impl Guest {
                 looks.clear();
                 continue;
             }
-            let mut asleep = self.agent().tasks(&[], self.prompt()).await?;
-            asleep.retain(|task| task.state == 'D' && !is_napping(task));
-            looks.push(asleep);
+            looks.push(self.asleep().await?);
             let stuck = stuck_in(&looks);
             if !stuck.is_empty() {
                 return Ok(Ending::Stuck(stuck));
@@ -100,6 +98,32 @@ impl Guest {
             }
         }
         Ok(false)
+    }
+
+    /// The tasks that are stuck, whatever they belong to. Finding none is quick.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn stuck(&self) -> Result<Vec<Stuck>, Error> {
+        let began = Instant::now();
+        let mut looks = vec![self.asleep().await?];
+        let mut pause = POLL;
+        loop {
+            let suspects = unmoved(&looks);
+            let enough = looks.len() >= LOOKS && began.elapsed() > self.seconds(LOOK * (LOOKS - 1) as f64);
+            if suspects.is_empty() || enough {
+                return Ok(suspects);
+            }
+            sleep(pause).await;
+            pause = self.seconds(LOOK).min(pause * 2);
+            looks.push(self.asleep().await?);
+        }
+    }
+
+    async fn asleep(&self) -> Result<Vec<TaskState>, Error> {
+        let mut asleep = self.agent().tasks(&[], self.prompt()).await?;
+        asleep.retain(|task| task.state == 'D' && !is_napping(task));
+        Ok(asleep)
     }
 
     /// Waits until an operation's process waits in one of these functions, or the operation is over. Neither need come:
@@ -194,6 +218,24 @@ impl Guest {
         }
     }
 
+    /// Waits until no task of the guest is in this function.
+    ///
+    /// # Errors
+    /// The agent's; a deadline.
+    pub async fn none_in(&self, function: &str, within: Duration) -> Result<(), Error> {
+        let began = Instant::now();
+        loop {
+            let mut tasks = self.agent().tasks(&[function], self.prompt()).await?;
+            tasks.retain(|task| stack::is_in(task, function));
+            let Some(task) = tasks.first() else { return Ok(()) };
+            if began.elapsed() > within {
+                let awaited = format!("all tasks to leave {function}");
+                return Err(WaitError::Deadline { awaited, within, last: describe(task) }.into());
+            }
+            sleep(POLL).await;
+        }
+    }
+
     /// The verdict on tasks that are stuck for ever. It names the first of these functions that any of them is in; if none
     /// is, what the first task waits in.
     pub fn deadlock(&self, stuck: &[Stuck], at: &[&str]) -> Verdict {
@@ -237,13 +279,14 @@ fn describe(task: &TaskState) -> String {
     format!("{} (pid {}) in {function}", task.comm, task.pid)
 }
 
-/// The tasks of the last look that were at the same place in all of the last looks.
+/// The tasks that are stuck, once there are looks enough to tell.
 fn stuck_in(looks: &[Vec<TaskState>]) -> Vec<Stuck> {
+    looks.len().checked_sub(LOOKS).map_or_else(Vec::new, |from| unmoved(&looks[from..]))
+}
+
+/// The tasks that were at the same place in each of these looks.
+fn unmoved(looks: &[Vec<TaskState>]) -> Vec<Stuck> {
     let Some((last, before)) = looks.split_last() else { return Vec::new() };
-    if looks.len() < LOOKS {
-        return Vec::new();
-    }
-    let before = &before[before.len() + 1 - LOOKS..];
     let same = |task: &&TaskState| {
         let is = |other: &TaskState| other.tid == task.tid && other.stack == task.stack;
         before.iter().all(|look| look.iter().any(is))

@@ -38,12 +38,23 @@ pub enum Error {
     /// The kernel complained in the middle of it. What it said on the console is the verdict.
     #[error("the kernel complained: {0}")]
     Complaint(String),
+    /// A stream of the guest overflowed, and something rests on its silence.
+    #[error("the guest's {stream} stream lost messages, so that what it did not tell may have happened all the same")]
+    Lost {
+        /// As in [`guest_protocol::Message::Lost`].
+        stream: String,
+    },
     /// The guest is not as the scenario needs it.
     #[error("{0}")]
     Unprepared(String),
 }
 
 impl Error {
+    /// Whether another try may go better: it was a matter of time, or of how busy the test bed was.
+    pub fn may_pass(&self) -> bool {
+        self.is_deadline() || matches!(self, Error::Lost { .. })
+    }
+
     /// Whether it is a deadline that passed with the guest still there.
     pub fn is_deadline(&self) -> bool {
         match self {

@@ -8,6 +8,7 @@ use kernels::{FailureKind, KnownReport};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::aftermath::Back;
 use crate::classify::{self, Severity, Splat, SplatKind};
 use crate::error::Error;
 use crate::guest::{Guest, Hardware};
@@ -111,6 +112,9 @@ pub async fn run(
     Finding { verdict, notes, proofs, splats, phases, retry }
 }
 
+/// The streams that tell of events.
+const STREAMS: [&str; 2] = ["uevent", "link"];
+
 type Ran = Result<Verdict, Error>;
 
 async fn run_in(
@@ -124,6 +128,10 @@ async fn run_in(
         Err(error) => return (Err(error), Map::new(), Vec::new(), vm),
     };
     let mut ran = (scenario.run)(&guest).await;
+    if let Ok(Verdict::Fail(Failure { kind: FailureKind::LostEvent, .. })) = &ran {
+        // That no event came is known only if nothing was lost on the way.
+        ran = STREAMS.iter().try_for_each(|stream| guest.heard_all(stream, 0)).and(ran);
+    }
     let mut proofs = Vec::new();
     if ran.is_ok() {
         match guest.proofs().await {
@@ -131,10 +139,25 @@ async fn run_in(
             Err(error) => ran = Err(error),
         }
     }
+    if matches!(ran, Ok(Verdict::Pass)) {
+        ran = after(&guest).await;
+    }
     if !matches!(ran, Ok(Verdict::Pass)) {
         gather(&guest).await;
     }
     (ran, guest.notes(), proofs, guest.into_vm())
+}
+
+/// A scenario that a kernel survived must leave it in order.
+async fn after(guest: &Guest) -> Ran {
+    match guest.aftermath().await? {
+        Verdict::Pass => {}
+        failed => return Ok(failed),
+    }
+    Ok(match guest.put_back().await? {
+        Back::There(_) | Back::Nothing => Verdict::Pass,
+        Back::Failed(verdict) => verdict,
+    })
 }
 
 /// Writes down where all stuck tasks are, before the guest is ended. What cannot be had is left out: the guest may be
@@ -170,7 +193,7 @@ fn conclude(ran: Ran, ended: Option<&str>, splats: &[Splat]) -> (Verdict, bool) 
             };
             match test_bed(splats) {
                 Some(splat) => (Verdict::Infra(format!("{why}; the test bed had trouble: {}", splat.title)), true),
-                None => (Verdict::Infra(why.clone()), error.is_deadline() || process::is_crash(&why)),
+                None => (Verdict::Infra(why.clone()), error.may_pass() || process::is_crash(&why)),
             }
         }
     }

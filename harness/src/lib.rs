@@ -1,6 +1,8 @@
 //! Virtual machines with hardware to pull out, and verdicts on the kernels in them.
 
 pub mod accel;
+pub mod aftermath;
+mod agreement;
 pub mod bench;
 pub mod cell;
 pub mod classify;

@@ -70,6 +70,16 @@ impl Removal {
         Ok(Removal { trigger, pf: pf.clone(), messages, events, write })
     }
 
+    /// What is removed.
+    pub fn pf(&self) -> &Pf {
+        &self.pf
+    }
+
+    /// How.
+    pub fn trigger(&self) -> Trigger {
+        self.trigger
+    }
+
     /// Waits until the guest has removed the device, as far as each trigger tells: the PF's `remove` uevent always; QEMU's
     /// `DEVICE_DELETED` where the guest has to let go of the slot first; the end of the write to `remove`.
     ///
@@ -128,6 +138,8 @@ impl Removal {
                 return Err(wrong(format!("the kernel also said \"{line}\"")));
             }
         }
+        // That it said nothing else is known only if nothing was lost on the way.
+        vm.agent().heard_all("kmsg", self.messages)?;
         Ok(proof)
     }
 

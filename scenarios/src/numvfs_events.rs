@@ -200,7 +200,7 @@ async fn link_settled(guest: &Guest, ifname: &str) -> Result<(), Error> {
         let is_up = messages.collect(0, operstate).last() == Some(&Some(OPER_UP));
         let quiet = messages.wait(position, HELD_BACK, "silence of the link", operstate).await;
         match quiet {
-            Err(error) if error.is_deadline() && is_up => return Ok(()),
+            Err(error) if error.is_deadline() && is_up => return guest.heard_all("link", position),
             Err(error) if error.is_deadline() && began.elapsed() > guest.prompt() => {
                 return Err(Error::Unprepared(format!("the link of {ifname} did not come up in {:?}", guest.prompt())));
             }

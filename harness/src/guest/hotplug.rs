@@ -1,5 +1,6 @@
 //! What happens to slots: cards go in, errors are reported.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use guest_protocol::Message;
@@ -17,6 +18,13 @@ pub struct Plugged {
     slot: Slot,
     function: Function,
     messages: usize,
+}
+
+impl Plugged {
+    /// The slot that it is in.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
 }
 
 /// A card that the guest has been asked to let go of.
@@ -49,8 +57,25 @@ impl Guest {
         let messages = self.agent().messages().position();
         let driver = devices::driver(function.model).to_owned();
         let (bus, id) = (Some(port.id.clone()), Some(id.to_owned()));
+        self.plugs.fetch_add(1, Ordering::Relaxed);
         self.vm().qmp().execute(qmp::device_add { bus, id, driver, arguments }).await?;
         Ok(Plugged { slot: slot.clone(), function, messages })
+    }
+
+    /// Whether any card has been plugged in.
+    pub fn has_plugged(&self) -> bool {
+        self.plugs.load(Ordering::Relaxed) > 0
+    }
+
+    /// Has the guest look for a card that was removed through sysfs and never left its slot.
+    ///
+    /// # Errors
+    /// The agent's; [`Error::Refused`].
+    pub async fn rescan(&self, pf: &Pf) -> Result<Plugged, Error> {
+        let messages = self.agent().messages().position();
+        self.plugs.fetch_add(1, Ordering::Relaxed);
+        self.set(pf.slot.port.attribute("rescan"), 1).await?;
+        Ok(Plugged { slot: pf.slot.clone(), function: pf.function.clone(), messages })
     }
 
     /// Waits until a card that was plugged in has its driver, and returns its PF.

@@ -8,6 +8,7 @@ mod owner;
 mod sriov;
 mod sweep;
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct Guest {
     trigger: Option<Trigger>,
     hardware: Hardware,
     removals: tokio::sync::Mutex<Vec<Removal>>,
+    /// Cards plugged in so far.
+    plugs: AtomicUsize,
     notes: Mutex<Map<String, Value>>,
 }
 
@@ -46,8 +49,8 @@ const PROMPT: f64 = 20.0;
 impl Guest {
     /// A booted guest with this hardware, as [`Hardware::find`] finds it.
     pub fn new(vm: Vm, hardware: Hardware, scale: Scale, trigger: Option<Trigger>) -> Guest {
-        let (removals, notes) = Default::default();
-        Guest { vm, scale, trigger, hardware, removals, notes }
+        let (removals, plugs, notes) = Default::default();
+        Guest { vm, scale, trigger, hardware, removals, plugs, notes }
     }
 
     /// The first PF.
@@ -65,6 +68,11 @@ impl Guest {
     pub fn pf_named(&self, id: &str) -> Result<&Pf, Error> {
         let found = self.hardware.pfs.iter().find(|pf| pf.function.id == id);
         found.ok_or_else(|| Error::Unprepared(format!("the topology has no PF {id}")))
+    }
+
+    /// All PFs of the topology.
+    pub fn pfs(&self) -> &[Pf] {
+        &self.hardware.pfs
     }
 
     /// The slot of this id.
@@ -187,6 +195,11 @@ impl Guest {
         Ok(())
     }
 
+    /// The PF that was removed first, and how.
+    pub async fn first_removed(&self) -> Option<(Pf, Trigger)> {
+        self.removals.lock().await.first().map(|removal| (removal.pf().clone(), removal.trigger()))
+    }
+
     /// Proof of the way that each removal took.
     ///
     /// # Errors
@@ -208,6 +221,14 @@ impl Guest {
         };
         let log = self.agent().messages().collect(0, text).join("\n");
         classify::classify(&log).into_iter().find(Splat::is_fatal)
+    }
+
+    /// Whether the silence of a stream since a position of the agent's messages proves anything.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if messages of it were lost.
+    pub fn heard_all(&self, stream: &str, from: usize) -> Result<(), Error> {
+        self.agent().heard_all(stream, from)
     }
 
     /// Notes something seen, for the reports.

@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use guest_protocol::{Access, Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, TaskState};
+use guest_protocol::{
+    Access, Command, Failure, Inventory, Message, OpId, Outcome, Progress, Reply, Request, TaskState,
+};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
+
+use crate::error::Error;
 
 use super::event_log::{EventLog, WaitError};
 use super::process::End;
@@ -102,6 +106,21 @@ impl Agent {
         &self.shared.messages
     }
 
+    /// Whether the silence of a stream since a position proves anything.
+    ///
+    /// # Errors
+    /// [`Error::Lost`] if messages of it were lost.
+    pub fn heard_all(&self, stream: &str, from: usize) -> Result<(), Error> {
+        let lost = |message: &Message| match message {
+            Message::Lost { stream, .. } => Some(stream.clone()),
+            _ => None,
+        };
+        match self.messages().collect(from, lost).into_iter().find(|lost| lost == stream) {
+            None => Ok(()),
+            Some(stream) => Err(Error::Lost { stream }),
+        }
+    }
+
     /// Waits for the guest's first words.
     ///
     /// # Errors
@@ -152,6 +171,18 @@ impl Agent {
         let operation = self.start(Command::List { path: path.to_owned() }).await?;
         match operation.done(within).await? {
             Reply::Names(names) => Ok(names),
+            reply => Err(operation.unexpected(reply)),
+        }
+    }
+
+    /// What the guest shows of its PCI functions.
+    ///
+    /// # Errors
+    /// Any [`AgentError`].
+    pub async fn inventory(&self, within: Duration) -> Result<Inventory, AgentError> {
+        let operation = self.start(Command::Inventory).await?;
+        match operation.done(within).await? {
+            Reply::Inventory(inventory) => Ok(*inventory),
             reply => Err(operation.unexpected(reply)),
         }
     }
