@@ -9,6 +9,7 @@ pub mod aer;
 pub mod autoprobe;
 pub mod driver_override;
 pub mod nested_hotplug;
+pub mod numvfs_contract;
 pub mod numvfs_events;
 pub mod numvfs_read;
 mod numvfs_rounds;
@@ -19,6 +20,7 @@ pub mod reset;
 pub mod slot;
 pub mod sweep;
 pub mod unbind;
+pub mod vfio;
 
 /// All scenarios, family by family.
 pub fn all() -> Vec<Scenario> {
@@ -35,6 +37,8 @@ pub fn all() -> Vec<Scenario> {
         aer::ALL,
         nested_hotplug::ALL,
         slot::ALL,
+        numvfs_contract::ALL,
+        vfio::ALL,
     ]
     .concat()
 }

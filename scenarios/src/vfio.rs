@@ -1,0 +1,221 @@
+//! Owners of vfio devices in all the moods that user space has, while the device goes.
+//!
+//! A removal waits for the owner for as long as it takes (`drivers/vfio/vfio_main.c`, `vfio_unregister_group_dev()`). That
+//! is no deadlock as long as the owner can still let go, or be killed.
+
+use guest_protocol::{AttributeWrite, Sched, Step, VfioDevice};
+use harness::ending::{Ending, Place};
+use harness::error::Error;
+use harness::guest::{Device, Guest, Owner};
+use harness::scenario::Scenario;
+use harness::trigger::Trigger;
+use harness::verdict::Verdict;
+use harness::vm::agent::{AgentError, Operation};
+use kernels::FailureKind;
+
+/// What every scenario of this family has in common.
+const BASE: Scenario = Scenario {
+    name: "",
+    about: "",
+    detects: &[],
+    topology: "igb",
+    triggers: &Trigger::ALL,
+    append: &[],
+    run: |guest| Box::pin(owner_lets_go(guest)),
+};
+
+/// The scenarios of this family.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "vfio::owner_lets_go",
+        about: "An owner releases the PF when it is asked to; the PF goes, and works when it is put back.",
+        run: |guest| Box::pin(owner_lets_go(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "vfio::owner_is_killed",
+        about: "An owner that was asked for the PF is killed; owner and PF must go.",
+        run: |guest| Box::pin(owner_is_killed(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "vfio::owner_never_answers",
+        about: "An owner does not answer. Nobody may be stuck meanwhile but the removal, and that must end when the owner is \
+                killed.",
+        run: |guest| Box::pin(owner_never_answers(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "vfio::owner_removes_its_own_device",
+        about: "An owner writes to its own PF's remove and so waits for itself; letting go, or being killed, must end that, \
+                and a rescan go on.",
+        detects: &["vfio-holder-self-remove"],
+        topology: "two-slots",
+        triggers: &[],
+        run: |guest| Box::pin(owner_removes_its_own_device(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "vfio::vf_owners_while_the_pf_goes",
+        about: "Two VFs have owners, who let go when asked, one after the other, while the PF is removed; all must go.",
+        run: |guest| Box::pin(vf_owners_while_the_pf_goes(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "vfio::vf_token",
+        about: "A VF of a PF under vfio-pci opens with the PF's token alone, and goes when the PF's VFs are disabled.",
+        triggers: &[],
+        run: |guest| Box::pin(vf_token(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "vfio::reset_in_flight",
+        about: "A PF is being reset, again and again, when it is removed; the resets must give up and the PF go.",
+        run: |guest| Box::pin(reset_in_flight(guest)),
+        ..BASE
+    },
+];
+
+/// Where a removal waits for an owner.
+const WAITS: &str = "vfio_unregister_group_dev";
+
+const SIGKILL: i32 = 9;
+
+async fn ended(guest: &Guest, operations: &[&Operation]) -> Result<Verdict, Error> {
+    Ok(match guest.ending(operations).await? {
+        Ending::Done => Verdict::Pass,
+        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[WAITS]),
+    })
+}
+
+async fn owner_lets_go(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    guest.bind(pf, "vfio-pci").await?;
+    let owner = guest.own(pf, vec![Step::Release]).await?;
+    guest.remove(pf).await?;
+    match ended(guest, &[owner.operation()]).await? {
+        Verdict::Pass => guest.put_back_and_use().await,
+        failed => Ok(failed),
+    }
+}
+
+/// An owner that was asked for the PF and does nothing, and a removal that waits for it.
+async fn asked(guest: &Guest) -> Result<Owner, Error> {
+    let pf = guest.pf()?;
+    guest.bind(pf, "vfio-pci").await?;
+    let owner = guest.own(pf, vec![Step::Hold]).await?;
+    guest.remove(pf).await?;
+    owner.holding(guest.prompt()).await?;
+    guest.task_in(&[WAITS], guest.prompt()).await?;
+    Ok(owner)
+}
+
+async fn owner_is_killed(guest: &Guest) -> Result<Verdict, Error> {
+    let owner = asked(guest).await?;
+    owner.kill(guest, SIGKILL).await?;
+    ended(guest, &[owner.operation()]).await
+}
+
+async fn owner_never_answers(guest: &Guest) -> Result<Verdict, Error> {
+    let owner = asked(guest).await?;
+    let place = guest.waits_in(owner.operation(), &[], guest.seconds(PATIENCE)).await?;
+    if place == Place::Over {
+        return Err(Error::Unprepared("the owner did not wait to be killed".to_owned()));
+    }
+    let stuck = guest.stuck().await?;
+    if !stuck.is_empty() {
+        return Ok(guest.deadlock(&stuck, &[]));
+    }
+    let waiting = guest.removers_waiting().await?;
+    guest.note_tasks("removers", &waiting);
+    if waiting.is_empty() {
+        let summary = "the removal does not wait for the owner any more, who has the device open".to_owned();
+        return Ok(Verdict::fail(FailureKind::WrongState, WAITS, summary));
+    }
+    owner.kill(guest, SIGKILL).await?;
+    ended(guest, &[owner.operation()]).await
+}
+
+/// How long an owner is left alone, on a machine with KVM, in seconds.
+const PATIENCE: f64 = 1.5;
+
+async fn owner_removes_its_own_device(guest: &Guest) -> Result<Verdict, Error> {
+    let (pf, other) = (guest.pf_named("pf0")?, guest.pf_named("pf1")?);
+    guest.bind(pf, "vfio-pci").await?;
+    let remove = AttributeWrite { path: pf.attribute("remove"), data: "1".to_owned() };
+    let owner = guest.open(&[&pf.device], vec![Step::Write(remove), Step::Release]).await?;
+    let place = guest.waits_in(owner.operation(), &[WAITS], guest.seconds(PATIENCE)).await?;
+    guest.note("owner", format!("{place:?}"));
+    if place != Place::Over {
+        owner.kill(guest, SIGKILL).await?;
+    }
+    let rescan = guest.write(other.slot.port.attribute("rescan"), 1, Sched::default()).await?;
+    match ended(guest, &[owner.operation(), &rescan]).await? {
+        Verdict::Pass => guest.none_in(WAITS, guest.prompt()).await.map(|()| Verdict::Pass),
+        failed => Ok(failed),
+    }
+}
+
+async fn vf_owners_while_the_pf_goes(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let vfs = guest.enable_vfs_for_vfio(pf, 2).await?;
+    let first = guest.own(&vfs[0], vec![Step::Hold, Step::Release]).await?;
+    let second = guest.own(&vfs[1], vec![Step::Release]).await?;
+    guest.remove(pf).await?;
+    // VFs go from the last to the first (`drivers/pci/iov.c`, `sriov_del_vfs()`), or as they come off the bus.
+    first.holding(guest.prompt()).await?;
+    guest.task_in(&[WAITS], guest.prompt()).await?;
+    first.go_on(guest).await?;
+    ended(guest, &[first.operation(), second.operation()]).await
+}
+
+const TOKEN: &str = "14d63f20-8445-11ea-8900-1f9ce7d5650d";
+const OTHER_TOKEN: &str = "2c1a9f5e-0f0b-4c66-9d0f-5b1d3a7e8c42";
+
+async fn vf_token(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    guest.bind(pf, "vfio-pci").await?;
+    // The PF's token is what its owner opens it with (`drivers/vfio/pci/vfio_pci_core.c`, `vfio_pci_validate_vf_token()`).
+    let owner =
+        guest.open_with_tokens(vec![with_token(&pf.device, Some(TOKEN))], vec![Step::Hold, Step::Release]).await?;
+    let vfs = guest.enable_vfs(pf, 1).await?;
+    for token in [None, Some(OTHER_TOKEN)] {
+        let answer = match guest.open_with_tokens(vec![with_token(&vfs[0], token)], vec![]).await {
+            Ok(_) => "an open device".to_owned(),
+            Err(Error::Agent(AgentError::Failed { failure, .. })) => {
+                failure.errno.map_or(failure.message, |errno| errno.name)
+            }
+            Err(error) => return Err(error),
+        };
+        if answer != "EACCES" {
+            let summary = format!("opening a VF with the token {token:?} brought {answer}, not EACCES");
+            return Ok(Verdict::fail(FailureKind::WrongState, "vfio_pci_validate_vf_token", summary));
+        }
+    }
+    let vf_steps = vec![Step::AwaitRequest, Step::Release];
+    let vf_owner = guest.open_with_tokens(vec![with_token(&vfs[0], Some(TOKEN))], vf_steps).await?;
+    let disable = guest.write(pf.numvfs(), 0, Sched::default()).await?;
+    let verdict = ended(guest, &[vf_owner.operation(), &disable]).await?;
+    owner.go_on(guest).await?;
+    owner.released(guest.prompt()).await?;
+    Ok(verdict)
+}
+
+fn with_token(device: &Device, token: Option<&str>) -> VfioDevice {
+    VfioDevice { bdf: device.bdf.to_string(), vf_token: token.map(str::to_owned) }
+}
+
+async fn reset_in_flight(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    guest.bind(pf, "vfio-pci").await?;
+    guest.set(pf.attribute("reset_method"), "flr").await?;
+    let resets = guest.cycle(&[(pf.attribute("reset"), "1")], None).await?;
+    guest.task_in(&["pcie_flr"], guest.prompt()).await?;
+    guest.remove(pf).await?;
+    let verdict = ended(guest, &[]).await?;
+    if verdict == Verdict::Pass {
+        let cycled = guest.stop(&resets).await?;
+        guest.note("resets", format!("{cycled:?}"));
+    }
+    Ok(verdict)
+}
