@@ -164,9 +164,14 @@ impl Fake {
             Command::List { .. } => Reply::Names(vec!["0000:01:00.0".to_owned()]),
             Command::Read { path } => return self.read(stream, id, path),
             Command::Tasks { .. } => Reply::Tasks(Vec::new()),
+            Command::Inventory => Reply::Inventory(Box::default()),
             _ => Reply::Nothing,
         };
+        let is_last = matches!(reply, Reply::Inventory(_));
         done(stream, id, reply);
+        if is_last && self.habit == "ends-after-its-answer" {
+            exit(0);
+        }
         if self.habit == "crashes-with-a-request-unread" {
             // The next one's first byte is here, the rest stays unread: the harness gets ECONNRESET, not an end of file.
             let _ = rest.fill_buf();
@@ -192,9 +197,6 @@ impl Fake {
             _ => {}
         }
         done(stream, id, Reply::Access(Access { path, value: Ok("Linux".to_owned()), started: 1, finished: 2 }));
-        if self.habit == "ends-after-its-answer" {
-            exit(0);
-        }
     }
 }
 
