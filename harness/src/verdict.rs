@@ -140,10 +140,15 @@ impl Expected {
         }
     }
 
-    /// Whether a kernel passed that has only bugs which show themselves now and then: nothing was shown, in this try.
-    pub fn missed_by(&self, verdict: &Verdict) -> bool {
+    /// Whether only bugs are expected that show themselves now and then.
+    pub fn is_by_chance(&self) -> bool {
         let now_and_then = |signature: &Signature| signature.chance == Chance::Random;
-        matches!((self, verdict), (Expected::Fail(signatures), Verdict::Pass) if signatures.iter().all(now_and_then))
+        matches!(self, Expected::Fail(signatures) if signatures.iter().all(now_and_then))
+    }
+
+    /// Whether a kernel passed that has only such bugs: nothing was shown, in this try.
+    pub fn missed_by(&self, verdict: &Verdict) -> bool {
+        self.is_by_chance() && *verdict == Verdict::Pass
     }
 
     /// Whether a verdict is as expected. A skip is, and a miss: they make no claim. What says nothing about the kernel is
