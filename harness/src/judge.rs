@@ -175,14 +175,17 @@ async fn gather(guest: &Guest) {
 
 /// What scenario and kernel log say together, and whether another try may say more. A splat overrules a pass, and
 /// explains an error; so does how QEMU `ended`, if not as it was told. If a task died, that also explains a deadlock: it
-/// leaves behind, taken for ever, the locks that it had. So does a report of lockdep, which names the locks.
+/// leaves behind, taken for ever, the locks that it had. So does a report of lockdep, which names the locks. And a kernel that
+/// complained of what it did may well show something wrong afterwards.
 fn conclude(ran: Ran, ended: Option<&str>, splats: &[Splat]) -> (Verdict, bool) {
     let fatal = splats.iter().find(|splat| splat.is_fatal());
     let died = splats.iter().any(|splat| matches!(splat.kind, SplatKind::Oops | SplatKind::Bug | SplatKind::Panic));
     let lockdep = splats.iter().find(|splat| splat.is_fatal() && splat.kind == SplatKind::Lockdep);
     let deadlocked = matches!(&ran, Ok(Verdict::Fail(failure)) if failure.kind == FailureKind::Deadlock);
+    let is_wrong = matches!(&ran, Ok(Verdict::Fail(failure)) if failure.kind == FailureKind::WrongState);
     match (ran, fatal) {
         (Ok(Verdict::Pass) | Err(_), Some(splat)) => (splatted(splat), false),
+        (Ok(_), Some(splat)) if is_wrong => (splatted(splat), false),
         (Ok(_), Some(splat)) if died && deadlocked => (splatted(splat), false),
         (Ok(_), Some(splat)) if lockdep.is_some() && deadlocked => (splatted(lockdep.unwrap_or(splat)), false),
         (Ok(verdict), _) => (verdict, false),
@@ -296,6 +299,10 @@ mod tests {
             matches!(&by_death, Verdict::Fail(failure) if failure.kind == FailureKind::KernelSplat),
             "{by_death:?}"
         );
+        // What it complained of is why it shows something wrong.
+        let wrong = || Ok(Verdict::fail(FailureKind::WrongState, "f", String::new()));
+        let wrong = conclude(wrong(), None, &classify::classify(WARNING)).0;
+        assert!(matches!(&wrong, Verdict::Fail(failure) if failure.kind == FailureKind::KernelSplat), "{wrong:?}");
         let stale = || Ok(Verdict::fail(FailureKind::StaleRead, "f", String::new()));
         assert_eq!(conclude(stale(), None, &classify::classify(OOPS)).0, stale().unwrap());
         // The kernel's own words explain what went wrong.
