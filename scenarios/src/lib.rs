@@ -21,6 +21,7 @@ pub mod slot;
 pub mod sweep;
 pub mod unbind;
 pub mod vfio;
+pub mod vfio_sriov;
 
 /// All scenarios, family by family.
 pub fn all() -> Vec<Scenario> {
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Scenario> {
         rescan_race::ALL,
         unbind::ALL,
         autoprobe::ALL,
+        vfio_sriov::ALL,
         sweep::ALL,
         reset::ALL,
         aer::ALL,

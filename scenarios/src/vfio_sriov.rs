@@ -1,0 +1,43 @@
+//! SR-IOV of a PF that vfio-pci drives.
+//!
+//! `vfio_pci_core_sriov_configure()` (`drivers/vfio/pci/vfio_pci_core.c`) enables the VFs, and vfio-pci takes them while
+//! they are added. Whatever lock of the PF is held around that comes before all that a VF's probe takes.
+
+use guest_protocol::Step;
+use harness::error::Error;
+use harness::guest::Guest;
+use harness::scenario::Scenario;
+use harness::verdict::Verdict;
+use kernels::FailureKind;
+
+/// The scenarios of this family.
+pub const ALL: &[Scenario] = &[Scenario {
+    name: "vfio_sriov::enable_under_vfio",
+    about: "A PF under vfio-pci is opened and closed, and then has VFs enabled and disabled; vfio-pci must get them.",
+    detects: &["vfio-memlock-across-enable-sriov"],
+    topology: "igb",
+    triggers: &[],
+    append: &[],
+    run: |guest| Box::pin(enable_under_vfio(guest)),
+}];
+
+/// How many VFs.
+const VFS: u16 = 2;
+
+/// The close comes first, so that lockdep has seen the other order: it takes the PF's `memory_lock` under the lock of the
+/// device set (`vfio_pci_core_disable()`), which the probe of a VF takes as well (`vfio_assign_device_set()`).
+async fn enable_under_vfio(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    guest.bind(pf, "vfio-pci").await?;
+    let owner = guest.open(&[pf.as_ref()], vec![Step::Release]).await?;
+    owner.released(guest.prompt()).await?;
+    for vf in guest.enable_vfs(pf, VFS).await? {
+        let driver = guest.read_link(&vf.attribute("driver")).await?;
+        if !driver.ends_with("/vfio-pci") {
+            let summary = format!("{}, a VF of a PF under vfio-pci, has the driver {driver}", vf.bdf);
+            return Ok(Verdict::fail(FailureKind::WrongState, "driver", summary));
+        }
+    }
+    guest.set(pf.numvfs(), 0).await?;
+    Ok(Verdict::Pass)
+}
