@@ -1,5 +1,6 @@
-//! Logs with known contents (`fixtures/`): those of `clean-boot`, `hung-task-numvfs`, `panic-*` and `reboot` were
-//! captured from 6.12.117 in QEMU, the others are written after the kernel's formats.
+//! Logs with known contents (`fixtures/`): those of `clean-boot`, `hung-task-numvfs`, `lockdep-*` but for
+//! `lockdep-circular`, `panic-*` and `reboot` were captured from 6.12.117 in QEMU, the others are written after the kernel's
+//! formats.
 
 use std::fmt::Write as _;
 
@@ -37,6 +38,16 @@ fn fixtures() {
             insta::assert_snapshot!(name, described(&fixture(name)));
         }
     }
+}
+
+/// What lockdep says of pciehp on each unplug, and nothing else that it says.
+#[test]
+fn what_the_debug_profile_knows() {
+    let manifest = kernels::Manifest::load(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../kernels")));
+    let known = manifest.unwrap().under("debug").unwrap().profile.unwrap().known;
+    let is_known = |name: &str| classify_knowing(&fixture(name), &known).first().unwrap().known.is_some();
+    assert!(is_known("lockdep-reset-lock"));
+    assert!(!["lockdep-recursive", "lockdep-memory-lock", "lockdep-circular"].into_iter().any(is_known));
 }
 
 #[test]
