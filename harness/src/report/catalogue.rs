@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use kernels::{Bug, Fails, Manifest, Variant};
+use kernels::{Bug, Fails, Manifest, Variant, split_profile};
 use serde_json::Value;
 
 use super::words;
 use crate::evidence::{Run, RunCell};
 use crate::scenario::Scenario;
-use crate::verdict::Verdict;
+use crate::verdict::{Failure, Verdict};
 
 /// Which kernels a table compares, and by which scenarios.
 #[derive(Clone, Copy, Debug)]
@@ -123,13 +123,18 @@ fn showing(run: &Run, bug: &Bug, scenarios: &[&str], kernel: &str) -> Option<Str
         match &cell.record.verdict {
             Verdict::Pass => passed += 1,
             Verdict::Fail(failure) => {
-                let is = |way: &Fails| way.kind == failure.kind && failure.function.as_ref() == Some(&way.function);
-                shown += usize::from(bug.fails.iter().any(is));
+                shown += usize::from(is_shown_by(bug, failure, kernel));
             }
             _ => {}
         }
     }
     (shown + passed > 0).then(|| format!("{kernel} {shown}/{}", shown + passed))
+}
+
+/// Whether a failure of a kernel is a bug's: as it shows under the kernel's profile, or, with lockdep off, as ever.
+fn is_shown_by(bug: &Bug, failure: &Failure, kernel: &str) -> bool {
+    let is = |way: &Fails| way.kind == failure.kind && failure.function.as_ref() == Some(&way.function);
+    bug.ways(split_profile(kernel).1).iter().chain(&bug.fails).any(is)
 }
 
 /// `ok`, with the longest wait if that was noticeable, or how it failed.
@@ -186,6 +191,8 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kernels::FailureKind;
+
     use super::*;
 
     const COMPARISON: Comparison =
@@ -200,6 +207,16 @@ mod tests {
         let page = page(&manifest, &[], COMPARISON, &measured);
         assert!(page.contains("| 1 | ok | **deadlock** |\n| 2 | not yet | not yet |\n"), "{page}");
         assert_eq!(measured_in(&page), measured);
+    }
+
+    #[test]
+    fn a_bug_shows_as_the_profile_of_the_kernel_has_it() {
+        let manifest = Manifest::of_project().unwrap();
+        let bug = manifest.bug("rescan-lock-recursive-pf-remove").unwrap();
+        let failed = |kind| Failure { kind, function: Some("pci_lock_rescan_remove".into()), summary: String::new() };
+        let [splat, deadlock] = [FailureKind::KernelSplat, FailureKind::Deadlock].map(failed);
+        assert!(is_shown_by(bug, &splat, "k+debug") && is_shown_by(bug, &deadlock, "k+debug"));
+        assert!(!is_shown_by(bug, &splat, "k") && is_shown_by(bug, &deadlock, "k"));
     }
 
     #[test]
