@@ -70,7 +70,10 @@ pub fn plan(
                 kernels.select(split_profile(&variant.name).0) && (every || tells(manifest, variant, scenario))
             };
             for variant in manifest.variants.iter().filter(wanted) {
-                let expected = Expected::of(&variant.bugs, scenario.detects, &manifest.bugs, profile);
+                let expected = match variant.known {
+                    true => Expected::of(&variant.bugs, scenario.detects, &manifest.bugs, profile),
+                    false => Expected::None,
+                };
                 if expected.is_by_chance() && !every {
                     continue;
                 }
@@ -140,6 +143,7 @@ mod tests {
             patches: if name.starts_with("stock") { Vec::new() } else { vec!["fix.patch".into()] },
             bugs: globs(bugs),
             concerns: globs(concerns),
+            known: true,
         };
         let base = |name: &str| Base {
             name: name.to_owned(),
@@ -190,6 +194,15 @@ mod tests {
 
     fn globs(globs: &[&str]) -> Vec<String> {
         globs.iter().map(|&glob| glob.to_owned()).collect()
+    }
+
+    #[test]
+    fn of_a_kernel_that_the_manifest_does_not_know_nothing_is_expected() {
+        let mut manifest = manifest();
+        manifest.variants.push(Variant::unknown("mine", "", "new", Vec::new()));
+        let selection = Selection { kernels: globs(&["mine"]), ..Selection::default() };
+        let cells = plan(&manifest, &[scenario("events::uevent", &[])], &selection, 1).unwrap();
+        assert_eq!(cells.iter().map(|cell| &cell.expected).collect::<Vec<_>>(), [&Expected::None]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub fn with_kernel(mut manifest: Manifest) -> Manifest {
     let base = Base { name: format!("{}-vng", base.name), config, ..base.clone() };
     let about = "what virtme-ng can boot, too".to_owned();
     let (name, patches, bugs, concerns) = (KERNEL.to_owned(), Vec::new(), base.bugs.clone(), Vec::new());
-    manifest.variants.push(Variant { name, about, base: base.name.clone(), patches, bugs, concerns });
+    manifest.variants.push(Variant { name, about, base: base.name.clone(), patches, bugs, concerns, known: true });
     manifest.bases.push(base);
     manifest
 }

@@ -63,12 +63,20 @@ pub struct Variant {
     pub bugs: Vec<String>,
     /// Ids of the bugs that its patches fix or add: what it is there to show.
     pub concerns: Vec<String>,
+    /// Whether it is known which bugs it has. A user's own kernel passes or fails as it comes; nothing is expected of it.
+    pub known: bool,
 }
 
 impl Variant {
     /// Whether it is its base as it is.
     pub fn is_plain(&self) -> bool {
         self.patches.is_empty()
+    }
+
+    /// A kernel that the manifest knows nothing of: patches of a user's own, or none, on a base.
+    pub fn unknown(name: &str, about: &str, base: &str, patches: Vec<PathBuf>) -> Variant {
+        let (name, about, base) = (name.to_owned(), about.to_owned(), base.to_owned());
+        Variant { name, about, base, patches, bugs: Vec::new(), concerns: Vec::new(), known: false }
     }
 }
 

@@ -211,6 +211,7 @@ fn variants_of(raw: &RawVariant, bases: &[Base], bugs: &[&str], folder: &Path) -
             patches: files("a patch", &raw.patches, folder)?.into_iter().map(|patch| of_base(patch, base)).collect(),
             bugs,
             concerns,
+            known: true,
         })
     };
     wanted.iter().enumerate().map(on).collect()
