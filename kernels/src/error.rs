@@ -9,6 +9,7 @@ use crate::config::{FragmentError, Unmet};
 use crate::job::JobError;
 use crate::near::Unknown;
 use crate::patch::PatchError;
+use crate::tree::TreeError;
 
 /// Why a kernel could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,9 @@ pub enum BuildError {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// A user's tree is not what was asked for.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     /// A patch does not do what a patch should.
     #[error(transparent)]
     Patch(#[from] PatchError),

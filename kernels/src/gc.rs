@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::cache::{Cache, CacheError};
+use crate::tree;
 
 /// Shelves that are not collections of entries.
 const NOT_ENTRIES: [&str; 1] = ["locks"];
@@ -41,6 +42,9 @@ pub fn stale(cache: &Cache, unused_for: Duration) -> Result<Vec<Stale>, CacheErr
 pub fn remove(cache: &Cache, stale: &Stale) -> Result<bool, CacheError> {
     let names: Vec<_> = stale.path.components().rev().take(2).map(|part| part.as_os_str().to_string_lossy()).collect();
     let Some(_lock) = cache.try_lock(&format!("{}-{}", names[1], names[0]))? else { return Ok(false) };
+    if names[1] == tree::SHELF {
+        tree::forget(&stale.path);
+    }
     let result = if stale.path.is_dir() { fs::remove_dir_all(&stale.path) } else { fs::remove_file(&stale.path) };
     result.map_err(|source| CacheError::Io { action: "remove", path: stale.path.clone(), source })?;
     Ok(true)

@@ -20,6 +20,7 @@ mod profile;
 mod requirements;
 mod source;
 mod space;
+pub mod tree;
 mod workshop;
 
 pub use bug::{Bug, Chance, Fails, FailureKind};

@@ -1,0 +1,195 @@
+//! A user's own kernel tree: any git repository, read through a worktree of ours and never changed.
+//!
+//! [`Tree::open`] finds the repository, [`Tree::commit`] a revision in it, and [`Tree::worktree`] gives a checkout that
+//! is ours alone: it lies in the cache, git knows of it as of any linked worktree (`git worktree list` shows it), and
+//! the user's checkout, index, branches and stash have nothing to do with it.
+
+mod git;
+mod worktree;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::worktree::Worktree;
+pub(crate) use self::worktree::{SHELF, forget};
+use crate::{BuildError, CancelToken, JobError, near};
+
+/// What is wrong with a user's tree, or with what was asked of it.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// There is nothing at the path.
+    #[error("there is no folder {}: a kernel tree was expected there", path.display())]
+    Missing {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It is a folder, and no git repository.
+    #[error(
+        "{} is not a git tree, nor in one; for a tree or tarball without git, give a base in kernels.toml a `path = ` to it",
+        path.display()
+    )]
+    NotGit {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// git does not trust it.
+    #[error(
+        "git refuses to read {0}, because it belongs to another user; if you trust it, run\n  \
+         git config --global --add safe.directory {0}",
+        path.display()
+    )]
+    NotTrusted {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It has no such revision.
+    #[error("{} has no revision `{rev}`{}", path.display(), hint(.near.as_deref()))]
+    Revision {
+        /// The tree.
+        path: PathBuf,
+        /// What was asked for.
+        rev: String,
+        /// The branch or tag whose name is nearest to it, if any is near.
+        near: Option<String>,
+    },
+    /// What it has at a revision is no Linux kernel.
+    #[error("{} at {rev} is no Linux kernel: there is no {missing}", path.display())]
+    NotLinux {
+        /// The tree.
+        path: PathBuf,
+        /// The revision.
+        rev: String,
+        /// What every kernel has.
+        missing: &'static str,
+    },
+    /// No worktree can be added to it.
+    #[error(
+        "cannot add a worktree to {0}, which takes a note in its .git folder: {why}\n\
+         Make a clone that is yours: git clone --shared --bare {0} ~/linux.git, and use that",
+        path.display()
+    )]
+    ReadOnly {
+        /// The tree.
+        path: PathBuf,
+        /// git's words.
+        why: String,
+    },
+}
+
+fn hint(near: Option<&str>) -> String {
+    match near {
+        Some(near) => format!("; did you mean `{near}`?"),
+        None => "; a tag, a branch or a commit of it was expected (has it been fetched?)".to_owned(),
+    }
+}
+
+/// A user's git repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// What the user calls it, absolute.
+    path: PathBuf,
+    /// What all its worktrees share, canonical: `.git` of the first.
+    common: PathBuf,
+}
+
+/// A commit of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Its hash.
+    pub id: String,
+    /// The hash of its tree: equal for commits with the same content, whatever their history.
+    pub tree: String,
+    /// The first line of its message.
+    pub subject: String,
+    /// What `git describe` calls it: `v6.12-rc3-42-g0123456789ab`, or the beginning of its hash where there are no tags.
+    pub describe: String,
+}
+
+impl Tree {
+    /// The repository that a folder belongs to: a checkout or any folder within it, a linked worktree, a bare repository.
+    ///
+    /// # Errors
+    /// [`TreeError::Missing`], [`TreeError::NotGit`], [`TreeError::NotTrusted`], and those of running git.
+    pub fn open(path: &Path, cancel: &CancelToken) -> Result<Tree, BuildError> {
+        let path = std::path::absolute(path).map_err(BuildError::io("find", path))?;
+        if !path.is_dir() {
+            return Err(TreeError::Missing { path }.into());
+        }
+        let asking = git::command(&path).args(["rev-parse", "--path-format=absolute", "--git-common-dir"]);
+        let output = match asking.output(cancel) {
+            Ok(output) => output,
+            Err(JobError::Failed { tail, .. }) if tail.contains("dubious ownership") => {
+                return Err(TreeError::NotTrusted { path }.into());
+            }
+            Err(JobError::Failed { tail, .. }) if tail.contains("not a git repository") => {
+                return Err(TreeError::NotGit { path }.into());
+            }
+            Err(error) => {
+                return Err(BuildError::job(format!("looking for a repository at {}", path.display()))(error));
+            }
+        };
+        let common = PathBuf::from(output.lines().last().unwrap_or_default());
+        let common = fs::canonicalize(&common).map_err(BuildError::io("find", &common))?;
+        Ok(Tree { path, common })
+    }
+
+    /// What it is called: the path by which it was opened, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The commit that a revision names: a hash, a tag, a branch, `HEAD~3`, ...
+    ///
+    /// # Errors
+    /// [`TreeError::Revision`], [`TreeError::NotLinux`], and those of running git.
+    pub fn commit(&self, rev: &str, cancel: &CancelToken) -> Result<Commit, BuildError> {
+        let looking = || BuildError::job(format!("looking at `{rev}` in {}", self.path.display()));
+        let one = format!("{rev}^{{commit}}");
+        let verify = self.git(["rev-parse", "--verify", "--quiet", "--end-of-options", &one]);
+        let id = match verify.output(cancel) {
+            Ok(output) => output.lines().last().unwrap_or_default().to_owned(),
+            Err(JobError::Failed { .. }) => return Err(self.unknown(rev, cancel)),
+            Err(error) => return Err(looking()(error)),
+        };
+        let listing = self.git(["ls-tree", "--name-only", &id, "Kbuild", "scripts/kconfig"]);
+        let listing = listing.output(cancel).map_err(looking())?;
+        if let Some(missing) =
+            ["Kbuild", "scripts/kconfig"].into_iter().find(|name| !listing.lines().any(|line| line == *name))
+        {
+            return Err(TreeError::NotLinux { path: self.path.clone(), rev: rev.to_owned(), missing }.into());
+        }
+        // Marked, as git's warnings are among the output.
+        let log = self.git(["log", "-1", "--no-color", "--format=<tree>%T%n<subject>%s", &id]);
+        let log = log.output(cancel).map_err(looking())?;
+        let marked = |mark| log.lines().find_map(|line| line.strip_prefix(mark)).unwrap_or_default().to_owned();
+        let (tree, subject) = (marked("<tree>"), marked("<subject>"));
+        let describe = self.git(["describe", "--always", "--abbrev=12", &id]).output(cancel).map_err(looking())?;
+        let describe = describe.lines().last().unwrap_or_default().to_owned();
+        Ok(Commit { id, tree, subject, describe })
+    }
+
+    /// What changed between two commits: paths, relative to the tree.
+    ///
+    /// # Errors
+    /// Those of running git.
+    pub fn changed(&self, from: &str, to: &str, cancel: &CancelToken) -> Result<Vec<PathBuf>, BuildError> {
+        let diff = self.git(["diff", "--name-only", "--no-renames", from, to]).output(cancel);
+        Ok(diff.map_err(BuildError::job("comparing revisions"))?.lines().map(PathBuf::from).collect())
+    }
+
+    fn unknown(&self, rev: &str, cancel: &CancelToken) -> BuildError {
+        let names = self.git(["for-each-ref", "--format=%(refname:short)", "refs/tags", "refs/heads", "refs/remotes"]);
+        let names = names.output(cancel).unwrap_or_default();
+        let near = near(rev, names.lines()).map(str::to_owned);
+        TreeError::Revision { path: self.path.clone(), rev: rev.to_owned(), near }.into()
+    }
+
+    fn git<const N: usize>(&self, arguments: [&str; N]) -> crate::job::Job {
+        git::command(&self.common).args(arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests;
