@@ -18,6 +18,7 @@ mod near;
 mod patch;
 mod profile;
 mod requirements;
+pub mod series;
 mod source;
 mod space;
 pub mod tree;

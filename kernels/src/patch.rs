@@ -20,6 +20,8 @@ pub enum PatchError {
         file: String,
         /// Which hunk, as one says it.
         hunk: String,
+        /// The line of the file at which the hunk says it begins, from 1.
+        line: usize,
     },
     /// It does not apply for another reason.
     #[error("{} does not apply: {reason}", patch.display())]
@@ -110,7 +112,7 @@ fn explain(patch: &Path, error: JobError) -> BuildError {
     if let Some((file, line)) = failed_hunk(tail) {
         let text = fs::read_to_string(&patch).unwrap_or_default();
         let hunk = describe_hunk(&text, file, line);
-        return PatchError::Hunk { hunk, file: file.to_owned(), patch }.into();
+        return PatchError::Hunk { hunk, line, file: file.to_owned(), patch }.into();
     }
     if tail.contains("No valid patches in input") {
         return PatchError::Empty { patch }.into();

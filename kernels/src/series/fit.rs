@@ -1,0 +1,124 @@
+//! Whether patches apply, before anything is built; and if one does not, what is there in its place.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use similar::{ChangeTag, TextDiff};
+
+use super::{Hunk, SeriesPatch};
+use crate::job::Job;
+use crate::{BuildError, CancelToken, PatchError, patch};
+
+/// How far a series goes on a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fit {
+    /// How many of its patches apply, from the first on.
+    pub applied: usize,
+    /// Why the next one does not, if there is one.
+    pub misfit: Option<Misfit>,
+}
+
+/// A patch that does not apply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// What does not fit what.
+    pub why: String,
+    /// The lines that the patch wants (`-`), and those that the tree has there (`+`). Empty if it is not about lines.
+    pub lines: Vec<String>,
+}
+
+/// Tries patches, written to `files`, one after the other on the files that they touch of a tree. The tree is only read.
+///
+/// # Errors
+/// [`BuildError`] of the host: a patch that does not apply is none.
+pub fn fit(tree: &Path, patches: &[SeriesPatch], files: &[PathBuf], cancel: &CancelToken) -> Result<Fit, BuildError> {
+    let scratch = tempfile::tempdir().map_err(BuildError::io("make a folder in", &std::env::temp_dir()))?;
+    let trial = scratch.path().join("tree");
+    fs::create_dir(&trial).map_err(BuildError::io("create", &trial))?;
+    let mut copied = BTreeSet::new();
+    for (applied, (one, file)) in patches.iter().zip(files).enumerate() {
+        for path in one.diff.paths() {
+            if copied.insert(path) {
+                copy(tree, &trial, path)?;
+            }
+        }
+        match patch::apply(&trial, std::slice::from_ref(file), cancel) {
+            // A change of a file's mode alone is one.
+            Ok(_) | Err(BuildError::Patch(PatchError::Empty { .. })) => {}
+            Err(BuildError::Patch(error)) => {
+                let misfit = Some(explain(&trial, one, file, &error, cancel));
+                return Ok(Fit { applied, misfit });
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(Fit { applied: patches.len(), misfit: None })
+}
+
+fn copy(tree: &Path, trial: &Path, path: &str) -> Result<(), BuildError> {
+    let (from, to) = (tree.join(path), trial.join(path));
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).map_err(BuildError::io("create", folder))?;
+    }
+    match fs::copy(&from, &to) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(BuildError::io("copy", &from)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn explain(trial: &Path, one: &SeriesPatch, file: &Path, error: &PatchError, cancel: &CancelToken) -> Misfit {
+    let reverse = Job::new("git").args(["apply", "--check", "--reverse"]).arg(file).within(trial);
+    if reverse.env("GIT_CEILING_DIRECTORIES", trial.parent().unwrap_or(trial)).run(cancel).is_ok() {
+        return Misfit { why: "the tree has this change already".to_owned(), lines: Vec::new() };
+    }
+    match error {
+        PatchError::Hunk { file, hunk, line, .. } => {
+            let why = format!("{hunk} does not fit {file}");
+            let changed = one.diff.files.iter().find(|changed| changed.old.as_deref() == Some(file.as_str()));
+            let hunk = changed.and_then(|changed| changed.hunks.iter().find(|hunk| hunk.start == *line));
+            let there = fs::read(trial.join(file)).unwrap_or_default();
+            Misfit { why, lines: hunk.map(|hunk| beside(hunk, &there)).unwrap_or_default() }
+        }
+        PatchError::Refused { reason, .. } => Misfit { why: reason.clone(), lines: Vec::new() },
+        other => Misfit { why: other.to_string(), lines: Vec::new() },
+    }
+}
+
+/// What a hunk wants beside what a file has where the hunk looks most at home.
+fn beside(hunk: &Hunk, file: &[u8]) -> Vec<String> {
+    let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
+    let wants: Vec<String> = hunk.wants.iter().map(|line| text(line)).collect();
+    let has: Vec<String> = file.split(|&byte| byte == b'\n').map(text).collect();
+    let (first, last) = home(hunk.start, &wants, &has);
+    let has = &has[first..last];
+    let (old, new): (Vec<&str>, Vec<&str>) =
+        (wants.iter().map(String::as_str).collect(), has.iter().map(String::as_str).collect());
+    let mut lines = vec![format!("the patch wants (-), and from line {} on the tree has (+):", first + 1)];
+    lines.extend(TextDiff::from_slices(&old, &new).iter_all_changes().map(|change| {
+        let mark = match change.tag() {
+            ChangeTag::Equal => ' ',
+            ChangeTag::Delete => '-',
+            ChangeTag::Insert => '+',
+        };
+        format!("{mark}{}", change.value())
+    }));
+    lines
+}
+
+/// The part of a file that shares most lines with what is wanted; of several the one nearest to line `start`.
+fn home(start: usize, wants: &[String], has: &[String]) -> (usize, usize) {
+    let wanted: BTreeSet<&str> = wants.iter().map(|line| line.trim()).filter(|line| line.len() > 1).collect();
+    let length = wants.len().min(has.len());
+    let shared = |first: usize| {
+        let found: BTreeSet<&str> = has[first..first + length].iter().map(|line| line.trim()).collect();
+        wanted.intersection(&found).count()
+    };
+    let claimed = start.saturating_sub(1);
+    let nearest = |first: &usize| (shared(*first), std::cmp::Reverse(first.abs_diff(claimed)));
+    let first = (0..=has.len() - length).max_by_key(nearest).unwrap_or(0);
+    (first, first + length)
+}

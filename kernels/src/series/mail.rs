@@ -1,0 +1,222 @@
+//! One mail: what it says of itself, and its text as it was when it was written.
+
+use mailparse::{MailHeaderMap, ParsedMail, parse_mail};
+
+use super::SeriesError;
+use super::mbox::{Raw, is_header};
+use super::subject::Subject;
+
+/// A mail, its text decoded.
+#[derive(Clone, Debug)]
+pub(super) struct Mail {
+    /// Where it was, for people.
+    pub place: String,
+    pub subject: Subject,
+    pub author: String,
+    pub message_id: Option<String>,
+    /// The plain text and attached patches, byte for byte what the sender had.
+    pub text: Vec<u8>,
+    /// It has text, but as HTML only.
+    pub html: bool,
+}
+
+impl Mail {
+    /// Takes a mail apart. A bare patch, without any header, is a mail without a subject.
+    pub(super) fn parse(raw: &Raw) -> Result<Mail, SeriesError> {
+        let bytes = with_newlines(&raw.bytes);
+        let wrong = |why: String| SeriesError::Mail { place: raw.place.clone(), why };
+        if !is_header(&bytes) {
+            let (subject, author) = (Subject::parse(&raw.name), String::new());
+            let text = bytes;
+            return Ok(Mail { place: raw.place.clone(), subject, author, message_id: None, text, html: false });
+        }
+        let parsed = parse_mail(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let header = |name: &str| parsed.headers.get_first_value(name);
+        let mut found = Found::default();
+        found.collect(&parsed).map_err(wrong)?;
+        let author = author_in(&found.text).or_else(|| header("From")).unwrap_or_default();
+        Ok(Mail {
+            place: raw.place.clone(),
+            subject: Subject::parse(&header("Subject").unwrap_or_else(|| raw.name.clone())),
+            author: author.trim().to_owned(),
+            message_id: header("Message-ID").map(|id| id.trim().trim_matches(['<', '>']).to_owned()),
+            html: found.text.is_empty() && found.html,
+            text: found.text,
+        })
+    }
+
+    /// How one speaks of it.
+    pub(super) fn title(&self) -> &str {
+        if self.subject.title.is_empty() { "without a subject" } else { &self.subject.title }
+    }
+}
+
+/// What the parts of a mail hold.
+#[derive(Default)]
+struct Found {
+    text: Vec<u8>,
+    html: bool,
+}
+
+impl Found {
+    fn collect(&mut self, part: &ParsedMail<'_>) -> Result<(), String> {
+        if !part.subparts.is_empty() {
+            return part.subparts.iter().try_for_each(|part| self.collect(part));
+        }
+        let disposition = part.get_content_disposition();
+        let name = disposition.params.get("filename").or_else(|| part.ctype.params.get("name"));
+        let is_patch = |name: &String| name.ends_with(".patch") || name.ends_with(".diff");
+        match part.ctype.mimetype.as_str() {
+            "text/html" => self.html = true,
+            "text/plain" | "text/x-patch" | "text/x-diff" => self.take(part)?,
+            _ if name.is_some_and(is_patch) => self.take(part)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, part: &ParsedMail<'_>) -> Result<(), String> {
+        let charset = part.ctype.charset.to_ascii_lowercase();
+        let decoded = match charset.starts_with("utf-16") || charset.starts_with("utf-32") {
+            true => part.get_body().map(String::into_bytes),
+            // Patches have no character set: they change bytes.
+            false => part.get_body_raw(),
+        };
+        let text = with_newlines(&decoded.map_err(|error| error.to_string())?);
+        let has = |name: &str, value: &str| part.ctype.params.get(name).is_some_and(|v| v.eq_ignore_ascii_case(value));
+        let text = if has("format", "flowed") { unflowed(&text, has("delsp", "yes")) } else { text };
+        self.text.extend(without_armor(text));
+        if self.text.last().is_some_and(|&last| last != b'\n') {
+            self.text.push(b'\n');
+        }
+        Ok(())
+    }
+}
+
+/// Lines as the sender had them: mail ends each with CR LF on its way. Where only some end so, that is the text itself:
+/// a patch to a file that has such lines.
+fn with_newlines(text: &[u8]) -> Vec<u8> {
+    let lines = || text.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    if lines().next().is_none() || !lines().all(|line| line.ends_with(b"\r\n")) {
+        return text.to_vec();
+    }
+    let mut plain = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        match line.strip_suffix(b"\r\n") {
+            Some(line) => plain.extend([line, b"\n"].concat()),
+            None => plain.extend(line),
+        }
+    }
+    plain
+}
+
+/// Undoes `format=flowed` (RFC 3676): a blank at the end of a line joins it to the next, and one at its beginning is no
+/// part of it. A line of nothing but blanks is left alone: a diff has those for empty lines, a paragraph has none.
+fn unflowed(text: &[u8], delsp: bool) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_prefix(b" ").unwrap_or(line);
+        let is_soft = line.ends_with(b" ") && line != b"-- " && line.iter().any(|&byte| byte != b' ');
+        match (is_soft, delsp) {
+            (true, true) => plain.extend(&line[..line.len() - 1]),
+            (true, false) => plain.extend(line),
+            (false, _) => plain.extend([line, b"\n"].concat()),
+        }
+    }
+    plain
+}
+
+/// Undoes an OpenPGP signature around the text (RFC 9580, 7): lines that begin with a dash have `- ` before it.
+fn without_armor(text: Vec<u8>) -> Vec<u8> {
+    const BEGIN: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
+    const END: &[u8] = b"-----BEGIN PGP SIGNATURE-----";
+    if !text.starts_with(BEGIN) {
+        return text;
+    }
+    let lines = text.split_inclusive(|&byte| byte == b'\n');
+    let signed =
+        lines.skip_while(|line| !line.trim_ascii().is_empty()).skip(1).take_while(|line| !line.starts_with(END));
+    signed.flat_map(|line| line.strip_prefix(b"- ").unwrap_or(line)).copied().collect()
+}
+
+/// The author, where the mail was sent by somebody else: `From:` in the first line of the text.
+fn author_in(text: &[u8]) -> Option<String> {
+    let first = text.split(|&byte| byte == b'\n').find(|line| !line.trim_ascii().is_empty())?;
+    Some(String::from_utf8_lossy(first.strip_prefix(b"From: ")?).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mail(text: &str) -> Mail {
+        let raw = Raw { place: "a.eml".to_owned(), name: "a.eml".to_owned(), bytes: text.as_bytes().to_vec() };
+        Mail::parse(&raw).unwrap()
+    }
+
+    fn text(mail: &Mail) -> &str {
+        str::from_utf8(&mail.text).unwrap()
+    }
+
+    #[test]
+    fn headers_are_decoded() {
+        let mail = mail(
+            "From: =?UTF-8?Q?J=C3=BCrgen?= <j@example.org>\r\nSubject: [PATCH v2 1/2]\r\n =?UTF-8?B?UENJOiDDoA==?=\r\n\
+             Message-ID: <1@example.org>\r\n\r\none\r\ntwo\r\n",
+        );
+        assert_eq!(mail.author, "Jürgen <j@example.org>");
+        assert_eq!((mail.subject.title.as_str(), mail.subject.number), ("PCI: à", Some((1, 2))));
+        assert_eq!(mail.message_id.as_deref(), Some("1@example.org"));
+        assert_eq!(text(&mail), "one\ntwo\n");
+    }
+
+    #[test]
+    fn the_author_in_the_text_wins() {
+        assert_eq!(mail("From: list\nSubject: a\n\nFrom: A <a@example.org>\n\nwords\n").author, "A <a@example.org>");
+    }
+
+    #[test]
+    fn of_several_parts_the_plain_text_and_the_patches_count() {
+        let parts = "Subject: a\nContent-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/plain\n\nwords\n\
+            --x\nContent-Type: text/html\n\n<p>\n--x\nContent-Type: application/octet-stream; name=a.patch\n\
+            Content-Transfer-Encoding: base64\n\ncGF0Y2gK\n--x--\n";
+        let mail = mail(parts);
+        assert_eq!(text(&mail), "words\npatch\n");
+        assert!(!mail.html);
+    }
+
+    #[test]
+    fn html_alone_is_noticed() {
+        assert!(mail("Subject: a\nContent-Type: text/html\n\n<pre>\n").html);
+        assert!(!mail("Subject: a\n\n").html);
+    }
+
+    #[test]
+    fn flowed_text_is_put_together_again() {
+        let flowed = "a long \nline\n  indented\n  \n-- \nname\n";
+        assert_eq!(unflowed(flowed.as_bytes(), false), b"a long line\n indented\n \n-- \nname\n");
+        assert_eq!(unflowed(b"a lo \nng\n", true), b"a long\n");
+    }
+
+    #[test]
+    fn a_signature_around_the_text_goes() {
+        let signed = "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nwords\n- ---\n- --- a/f\n- -x\n+y\n\
+            -----BEGIN PGP SIGNATURE-----\nabc\n";
+        assert_eq!(without_armor(signed.into()), b"words\n---\n--- a/f\n-x\n+y\n");
+    }
+
+    #[test]
+    fn lines_lose_their_cr_only_if_all_have_one() {
+        assert_eq!(with_newlines(b"a\r\nb\r\n"), b"a\nb\n");
+        assert_eq!(with_newlines(b"a\nb\r\n"), b"a\nb\r\n");
+        assert_eq!(with_newlines(b"a"), b"a");
+    }
+
+    #[test]
+    fn a_bare_patch_has_its_file_for_a_subject() {
+        let bare = mail("diff --git a/f b/f\n--- a/f\n");
+        assert_eq!(bare.title(), "a.eml");
+        assert!(text(&bare).starts_with("diff --git"));
+    }
+}
