@@ -149,6 +149,7 @@ mod tests {
             name: name.to_owned(),
             source: Source::Package(String::new()),
             config: Vec::new(),
+            asked: Vec::new(),
             bugs: globs(&["bug", "other"]),
         };
         let fails = vec![Fails { kind: FailureKind::Deadlock, function: "f".to_owned() }];
@@ -170,6 +171,7 @@ mod tests {
             }],
             profiles: Vec::new(),
             profile: None,
+            own: None,
         }
     }
 

@@ -2,18 +2,20 @@
 
 use std::fs;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use crate::cache::{Cache, Key, KeyMaker};
 use crate::compile::Run;
 use crate::config::Symbols;
+use crate::follow::{Follower, Wanted};
 use crate::image::{self, KernelImage, Note};
 use crate::job::Job;
-use crate::source::{self, Identity};
+use crate::site::Site;
+use crate::source::{self, Identity, Kept};
 use crate::workshop::Workshop;
-use crate::{Base, BuildError, BuildEvent, CancelToken, Manifest, Observer, Source, Step, Variant, space};
+use crate::{Base, BuildError, BuildEvent, CancelToken, Manifest, Observer, Revision, Step, Variant, space};
 
 /// Changes whenever this crate builds something else from the same ingredients.
 const RECIPE: &str = "1";
@@ -40,6 +42,14 @@ struct Recipe<'a> {
     key: Key,
 }
 
+impl Recipe<'_> {
+    /// The image in an entry, made of this source. The entry may have been made from another that is the same.
+    fn image(&self, entry: &Path, source: &Identity) -> Result<KernelImage, BuildError> {
+        let image = KernelImage::at(entry, self.key.as_str(), &self.variant.name, &self.base.name)?;
+        Ok(KernelImage { source: source.words(), ..image })
+    }
+}
+
 impl Builder {
     /// A builder that runs as many commands at a time as the host has CPUs.
     pub fn new(manifest: Manifest, cache: Cache) -> Builder {
@@ -55,11 +65,11 @@ impl Builder {
     /// The Debian packages with the sources of these bases that are not in the cache yet: those that building on them
     /// would download.
     pub fn packages_to_download<'a>(&self, bases: impl IntoIterator<Item = &'a Base>) -> Vec<String> {
-        let absent = bases.into_iter().filter(|base| source::find(&self.cache, &base.source).is_none());
-        let mut packages: Vec<_> = absent
-            .filter_map(|base| match &base.source {
-                Source::Package(package) => Some(package.clone()),
-                Source::Path(_) => None,
+        let kept = bases.into_iter().filter_map(|base| base.source.kept().ok());
+        let mut packages: Vec<_> = kept
+            .filter_map(|source| match source {
+                Kept::Package(package) if source::find(&self.cache, source).is_none() => Some(package.to_owned()),
+                Kept::Package(_) | Kept::Path(_) => None,
             })
             .collect();
         packages.sort();
@@ -71,10 +81,13 @@ impl Builder {
     pub fn find(&self, variant: &str) -> Option<KernelImage> {
         let variant = self.manifest.variant(variant).ok()?;
         let base = self.manifest.base(&variant.base).ok()?;
-        let source = source::find(&self.cache, &base.source)?;
-        let recipe = self.recipe(variant, base, &source.identity).ok()?;
+        let identity = match base.source.kept() {
+            Ok(kept) => source::find(&self.cache, kept)?.identity,
+            Err(revision) => Identity::of_revision(revision),
+        };
+        let recipe = self.recipe(variant, base, &identity).ok()?;
         let entry = self.cache.find(image::SHELF, &recipe.key)?;
-        KernelImage::at(&entry, recipe.key.as_str(), &variant.name, &base.name).ok()
+        recipe.image(&entry, &identity).ok()
     }
 
     /// The image of a variant, built if it is not in the cache. Blocks until that is done; `cancel` ends it early. Two
@@ -90,7 +103,11 @@ impl Builder {
     ) -> Result<KernelImage, BuildError> {
         let variant = self.manifest.variant(variant)?;
         let base = self.manifest.base(&variant.base)?;
-        let source = source::get(&self.cache, &base.source, observer, cancel)?;
+        let kept = match base.source.kept() {
+            Ok(kept) => kept,
+            Err(revision) => return self.build_revision(variant, base, revision, observer, cancel),
+        };
+        let source = source::get(&self.cache, kept, observer, cancel)?;
         let recipe = self.recipe(variant, base, &source.identity)?;
         let waiting = || observer.event(BuildEvent::Waiting { what: format!("another build of {}", variant.name) });
         let entry = self.cache.entry(image::SHELF, &recipe.key, waiting, |aside| {
@@ -99,40 +116,94 @@ impl Builder {
             let run = Run { observer, cancel, jobs: self.jobs, log: &log };
             let workshop = Workshop::enter(&self.cache, &recipe.base_key, &source.tree, &recipe.symbols, run)?;
             let began = Instant::now();
-            self.fill(aside, &recipe, workshop, &source.identity, observer)
+            self.fill(aside, &recipe, workshop, &source.identity)
                 .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))?;
             observer.event(BuildEvent::Built { took: began.elapsed() });
             Ok::<(), BuildError>(())
         })?;
-        KernelImage::at(&entry, recipe.key.as_str(), &variant.name, &base.name)
+        recipe.image(&entry, &source.identity)
     }
 
-    fn fill(
+    /// The same for a variant of a revision of a user's tree.
+    fn build_revision(
         &self,
-        entry: &std::path::Path,
-        recipe: &Recipe,
-        mut workshop: Workshop,
-        source: &Identity,
+        variant: &Variant,
+        base: &Base,
+        revision: &Revision,
         observer: &dyn Observer,
-    ) -> Result<(), BuildError> {
+        cancel: &CancelToken,
+    ) -> Result<KernelImage, BuildError> {
+        let identity = Identity::of_revision(revision);
+        let recipe = self.recipe(variant, base, &identity)?;
+        let asked = Symbols::of_fragments(&base.asked)?;
+        let needs = self.manifest.own.as_ref().map(|own| own.needs.as_slice()).unwrap_or_default();
+        let wanted = Wanted { symbols: &recipe.symbols, asked: &asked, needs };
+        let waiting = || observer.event(BuildEvent::Waiting { what: format!("another build of {}", variant.name) });
+        let entry = self.cache.entry(image::SHELF, &recipe.key, waiting, |aside| {
+            // What patches change shows beside the revision as it is, which is built first: little is left to do then.
+            let plain = match variant.is_plain() {
+                true => None,
+                false => {
+                    let plain = Variant { name: base.name.clone(), patches: Vec::new(), ..variant.clone() };
+                    Some(self.build_revision(&plain, base, revision, observer, cancel)?)
+                }
+            };
+            let log = self.log(&recipe)?;
+            let run = Run { observer, cancel, jobs: self.jobs, log: &log };
+            let began = Instant::now();
+            Follower::enter(&self.cache, revision, &recipe.symbols, self.compiler()?, run)
+                .and_then(|mut follower| {
+                    let dropped = follower.build(&variant.name, revision, &variant.patches, &wanted)?;
+                    let output = follower.site().trees.output.clone();
+                    if let Some(plain) = plain {
+                        let code = |vmlinux: &Path| follower.site().code(vmlinux, &follower.scratch());
+                        if code(&plain.vmlinux)? == code(&output.join("vmlinux"))? {
+                            return Err(BuildError::NoEffect { variant: variant.name.clone() });
+                        }
+                    }
+                    self.keep(aside, &recipe, follower.site(), &output, &identity, dropped)
+                })
+                .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))?;
+            observer.event(BuildEvent::Built { took: began.elapsed() });
+            Ok::<(), BuildError>(())
+        })?;
+        recipe.image(&entry, &identity)
+    }
+
+    fn fill(&self, entry: &Path, recipe: &Recipe, mut workshop: Workshop, source: &Identity) -> Result<(), BuildError> {
         let patches = &recipe.variant.patches;
         let base = workshop.base(&recipe.base.name)?;
         let output = if patches.is_empty() { base } else { workshop.variant(&recipe.variant.name, &base, patches)? };
-        observer.event(BuildEvent::Step { step: Step::Collect, what: recipe.variant.name.clone() });
-        let file_name = |patch: &PathBuf| Some(patch.file_name()?.to_string_lossy().into_owned());
-        let note = Note {
-            release: Workshop::release(&output)?,
-            source: source.clone(),
-            patches: patches.iter().filter_map(file_name).collect(),
-            compiler: self.compiler()?.to_owned(),
-        };
-        image::collect(&output, workshop.log(), entry, &note)?;
-        workshop.strip(&output, &entry.join(image::BOOT))?;
+        self.keep(entry, recipe, workshop.site(), &output, source, Vec::new())?;
         workshop.leave()
     }
 
+    /// Puts what is kept of an output tree into an entry.
+    fn keep(
+        &self,
+        entry: &Path,
+        recipe: &Recipe,
+        site: &Site,
+        output: &Path,
+        source: &Identity,
+        dropped: Vec<String>,
+    ) -> Result<(), BuildError> {
+        site.step(Step::Collect, &recipe.variant.name);
+        let file_name = |patch: &PathBuf| Some(patch.file_name()?.to_string_lossy().into_owned());
+        let note = Note {
+            release: Site::release(output)?,
+            source: source.clone(),
+            patches: recipe.variant.patches.iter().filter_map(file_name).collect(),
+            compiler: self.compiler()?.to_owned(),
+            dropped,
+        };
+        image::collect(output, site.log(), entry, &note)?;
+        site.strip(&output.join("vmlinux"), &entry.join(image::BOOT))
+    }
+
     fn recipe<'a>(&self, variant: &'a Variant, base: &'a Base, source: &Identity) -> Result<Recipe<'a>, BuildError> {
-        let symbols = Symbols::of_fragments(&base.config)?;
+        let fragments: Vec<_> = base.config.iter().chain(&base.asked).cloned().collect();
+        let symbols = Symbols::of_fragments(&fragments)?;
         let base_key = KeyMaker::new()
             .with("recipe", RECIPE)
             .with("source", &source.sha256)
@@ -180,9 +251,8 @@ fn changes(patch: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+    use crate::Source;
     use crate::cache::CacheError;
 
     #[test]
@@ -192,7 +262,7 @@ mod tests {
         let manifest = Manifest::load(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
         let package = match &manifest.bases[0].source {
             Source::Package(package) => package.clone(),
-            Source::Path(path) => panic!("a base of ours comes from {}", path.display()),
+            other => panic!("a base of ours comes from {other:?}"),
         };
         let builder = Builder::new(manifest, cache.clone());
         let to_download = |count| builder.packages_to_download(builder.manifest().bases.iter().take(count));

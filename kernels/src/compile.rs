@@ -17,9 +17,16 @@ pub(crate) struct Trees {
     pub source: PathBuf,
     /// The output tree.
     pub output: PathBuf,
+    /// The compiler, if make is not to choose it.
+    pub compiler: Option<&'static str>,
 }
 
 impl Trees {
+    /// Trees for the compiler of make's choice.
+    pub(crate) fn new(source: PathBuf, output: PathBuf) -> Trees {
+        Trees { source, output, compiler: None }
+    }
+
     /// make, for this source and output. Nothing of the host, the user, the time or the place gets into the kernel.
     pub(crate) fn make(&self) -> Job {
         // Line tables and nothing more, so that an address in a stack can be given its file and line. They cost little
@@ -29,8 +36,11 @@ impl Trees {
         flags.push("=. -fdebug-prefix-map=");
         flags.push(&self.source);
         flags.push("=.");
-        Job::new("make")
-            .arg("-C")
+        let make = match self.compiler {
+            Some(compiler) => Job::new("make").arg(joined("CC=", compiler)),
+            None => Job::new("make"),
+        };
+        make.arg("-C")
             .arg(&self.source)
             .arg(joined("O=", &self.output))
             .arg(joined("KCFLAGS=", flags))
@@ -38,6 +48,8 @@ impl Trees {
             .env("KBUILD_BUILD_USER", "iov-regress")
             .env("KBUILD_BUILD_HOST", "iov-regress")
             .env("KBUILD_BUILD_VERSION", "1")
+            // In a repository, a kernel would be called after its distance from a tag.
+            .env("LOCALVERSION", "")
     }
 
     /// Compiles the kernel, telling the observer of each object. Returns how many commands it took.
@@ -211,7 +223,7 @@ the end
     #[test]
     fn the_environment_is_fixed_and_a_real_make_is_followed() {
         let folder = tempfile::tempdir().unwrap();
-        let trees = Trees { source: folder.path().join("s"), output: folder.path().join("o") };
+        let trees = Trees::new(folder.path().join("s"), folder.path().join("o"));
         fs::create_dir_all(&trees.source).unwrap();
         let makefile =
             "vmlinux:\n\t@echo '  CC      a.o'\n\t@echo \"$(KBUILD_BUILD_USER) $(ARCH)\"\n\t@echo '  LD      b'\n";

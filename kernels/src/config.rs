@@ -46,6 +46,8 @@ pub struct Unmet {
     pub found: String,
     /// Why, as far as one can tell from the kernel's Kconfig files.
     pub reason: String,
+    /// Whether the kernel's Kconfig files have such a symbol at all.
+    pub known: bool,
 }
 
 impl fmt::Display for Unmet {
@@ -89,6 +91,11 @@ impl Symbols {
         Symbols(text.lines().filter_map(symbol).collect())
     }
 
+    /// Whether these say anything of a symbol.
+    pub(crate) fn name(&self, symbol: &str) -> bool {
+        self.0.contains_key(symbol)
+    }
+
     fn value(&self, symbol: &str) -> &str {
         self.0.get(symbol).map_or("n", String::as_str)
     }
@@ -114,11 +121,11 @@ impl Symbols {
             return Vec::new();
         }
         let kconfig = kconfig_texts(source);
-        let unmet = |(symbol, wanted): (&String, &String)| Unmet {
-            symbol: symbol.clone(),
-            wanted: wanted.clone(),
-            found: config.value(symbol).to_owned(),
-            reason: reason(symbol, wanted, config, &kconfig),
+        let unmet = |(symbol, wanted): (&String, &String)| {
+            let reason = reason(symbol, wanted, config, &kconfig);
+            let (symbol, wanted, found) = (symbol.clone(), wanted.clone(), config.value(symbol).to_owned());
+            let known = reason.is_some();
+            Unmet { symbol, wanted, found, reason: reason.unwrap_or_else(|| NO_SUCH_SYMBOL.to_owned()), known }
         };
         missing.into_iter().map(unmet).collect()
     }
@@ -168,22 +175,23 @@ fn kconfig_texts(source: &Path) -> Vec<(String, String)> {
     found
 }
 
+const NO_SUCH_SYMBOL: &str = "this kernel has no such symbol";
+
 /// Why a symbol does not have the value that was asked for, from its own entry: what it depends on of what is off.
-/// Dependencies of enclosing menus, choices and selects are beyond this; then the place to look is named.
-fn reason(symbol: &str, wanted: &str, config: &Symbols, kconfig: &[(String, String)]) -> String {
+/// Dependencies of enclosing menus, choices and selects are beyond this; then the place to look is named. None if there
+/// is no such symbol.
+fn reason(symbol: &str, wanted: &str, config: &Symbols, kconfig: &[(String, String)]) -> Option<String> {
     let entries: Vec<(String, Vec<&str>)> =
         kconfig.iter().flat_map(|(path, text)| entries_of(symbol, path, text)).collect();
-    let Some((place, _)) = entries.first() else {
-        return "this kernel has no such symbol".to_owned();
-    };
+    let (place, _) = entries.first()?;
     if wanted == "n" {
-        return format!("something selects it, or it has no prompt (see {place})");
+        return Some(format!("something selects it, or it has no prompt (see {place})"));
     }
     for (place, lines) in &entries {
         for depends in lines.iter().filter_map(|line| line.strip_prefix("depends on ")) {
             let off: Vec<&str> = symbols_in(depends).filter(|name| config.value(name) == "n").collect();
             if !off.is_empty() {
-                return format!("it depends on {depends}, of which {} is off ({place})", off.join(", "));
+                return Some(format!("it depends on {depends}, of which {} is off ({place})", off.join(", ")));
             }
         }
     }
@@ -193,9 +201,9 @@ fn reason(symbol: &str, wanted: &str, config: &Symbols, kconfig: &[(String, Stri
             .any(|with| line.starts_with(with))
     };
     if !entries.iter().any(|(_, lines)| lines.iter().any(has_prompt)) {
-        return format!("it has no prompt: only another symbol can select it ({place})");
+        return Some(format!("it has no prompt: only another symbol can select it ({place})"));
     }
-    format!("a menu around it is off, or its value is out of range or not its type (see {place})")
+    Some(format!("a menu around it is off, or its value is out of range or not its type (see {place})"))
 }
 
 /// The entries of a symbol in a Kconfig file: place and trimmed lines.

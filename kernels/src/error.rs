@@ -64,6 +64,14 @@ pub enum BuildError {
         /// One by one, with the reason as far as it is known.
         unmet: Vec<Unmet>,
     },
+    /// A user's own kernel has not what cells need, or refuses what the user asked for.
+    #[error("{version} cannot be configured as cells need it:\n{}", list_needed(missing))]
+    Needs {
+        /// The kernel's version.
+        version: String,
+        /// One by one, with what it is needed for.
+        missing: Vec<(Unmet, String)>,
+    },
     /// It does not compile.
     #[error("does not compile: {first}\nThe full log is {}", log.display())]
     Compile {
@@ -127,7 +135,11 @@ impl BuildError {
     pub fn is_of_the_kernel(&self) -> bool {
         matches!(
             self,
-            BuildError::Patch(_) | BuildError::Config { .. } | BuildError::Compile { .. } | BuildError::NoEffect { .. }
+            BuildError::Patch(_)
+                | BuildError::Config { .. }
+                | BuildError::Needs { .. }
+                | BuildError::Compile { .. }
+                | BuildError::NoEffect { .. }
         )
     }
 
@@ -176,4 +188,8 @@ impl BuildError {
 
 fn list(unmet: &[Unmet]) -> String {
     unmet.iter().map(|one| format!("  {one}")).collect::<Vec<_>>().join("\n")
+}
+
+fn list_needed(missing: &[(Unmet, String)]) -> String {
+    missing.iter().map(|(one, why)| format!("  {one}\n    ({why})")).collect::<Vec<_>>().join("\n")
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::Unmet;
+
 /// What a build tells while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BuildEvent {
@@ -18,6 +20,11 @@ pub enum BuildEvent {
         step: Step,
         /// On what.
         what: String,
+    },
+    /// The configuration of a user's own kernel does without some of what was asked for.
+    Dropped {
+        /// What, and why.
+        unmet: Vec<Unmet>,
     },
     /// The compiler has finished another object.
     Objects {

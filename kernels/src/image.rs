@@ -45,6 +45,9 @@ pub(crate) struct Note {
     /// File names of the patches.
     pub patches: Vec<String>,
     pub compiler: String,
+    /// What was asked of its configuration and left out, and why.
+    #[serde(default)]
+    pub dropped: Vec<String>,
 }
 
 const NOTE: &str = "image.json";
@@ -63,7 +66,7 @@ impl KernelImage {
             base: base.to_owned(),
             key: key.to_owned(),
             release: read.release,
-            source: [Some(read.source.name), read.source.version].into_iter().flatten().collect::<Vec<_>>().join(" "),
+            source: read.source.words(),
             boot: entry.join(BOOT),
             vmlinux: entry.join("vmlinux"),
             system_map: entry.join("System.map"),

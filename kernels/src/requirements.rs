@@ -36,7 +36,8 @@ impl Requirement {
     }
 }
 
-fn on_path(program: &str) -> bool {
+/// Whether there is a program of this name on `PATH`.
+pub(crate) fn on_path(program: &str) -> bool {
     env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| is_executable(&folder.join(program))))
 }
 

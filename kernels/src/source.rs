@@ -10,10 +10,28 @@ use sha2::{Digest, Sha256};
 
 use crate::cache::{Cache, Key, KeyMaker};
 use crate::job::Job;
-use crate::{BuildError, BuildEvent, CancelToken, JobError, Observer, Source, Step, space};
+use crate::{BuildError, BuildEvent, CancelToken, JobError, Observer, Revision, Source, Step, space};
 
 /// The shelf of the cache on which sources stand.
 const SHELF: &str = "sources";
+
+/// A source that is unpacked into the cache and stays there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kept<'a> {
+    Package(&'a str),
+    Path(&'a Path),
+}
+
+impl Source {
+    /// The source as one that is unpacked, or the revision of a tree in which it is built.
+    pub(crate) fn kept(&self) -> Result<Kept<'_>, &Revision> {
+        match self {
+            Source::Package(package) => Ok(Kept::Package(package)),
+            Source::Path(path) => Ok(Kept::Path(path)),
+            Source::Git(revision) => Err(revision),
+        }
+    }
+}
 
 /// What a source is: written beside it, and part of the key of every kernel built from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,8 +40,27 @@ pub(crate) struct Identity {
     pub name: String,
     /// The package's version, or the commit of a repository.
     pub version: Option<String>,
-    /// SHA-256 of the package or the tarball; of what is known of a tree without reading all of it.
+    /// SHA-256 of the package or the tarball; of what is known of a tree without reading all of it; of a revision, the
+    /// hash of its tree.
     pub sha256: String,
+}
+
+impl Identity {
+    /// That of a revision of a user's tree. Its sum is git's, of all files and nothing else: a commit with the same files
+    /// is the same kernel.
+    pub(crate) fn of_revision(revision: &Revision) -> Identity {
+        let Revision { tree, commit } = revision;
+        Identity {
+            name: tree.path().display().to_string(),
+            version: Some(format!("{} ({})", commit.describe, commit.id)),
+            sha256: format!("git tree {}", commit.tree),
+        }
+    }
+
+    /// In a line.
+    pub(crate) fn words(&self) -> String {
+        [Some(self.name.as_str()), self.version.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// A source that is there.
@@ -34,7 +71,7 @@ pub(crate) struct Unpacked {
 }
 
 /// The source if it is in the cache. Needs no network, and reads none of it.
-pub(crate) fn find(cache: &Cache, source: &Source) -> Option<Unpacked> {
+pub(crate) fn find(cache: &Cache, source: Kept) -> Option<Unpacked> {
     let key = key(source, &CancelToken::new()).ok()?;
     read_entry(cache.find(SHELF, &key)?).ok()
 }
@@ -42,7 +79,7 @@ pub(crate) fn find(cache: &Cache, source: &Source) -> Option<Unpacked> {
 /// The source, fetched and unpacked if it is not in the cache yet.
 pub(crate) fn get(
     cache: &Cache,
-    source: &Source,
+    source: Kept,
     observer: &dyn Observer,
     cancel: &CancelToken,
 ) -> Result<Unpacked, BuildError> {
@@ -67,22 +104,22 @@ fn read_entry(entry: PathBuf) -> Result<Unpacked, BuildError> {
     Ok(Unpacked { tree: entry.join("tree"), identity })
 }
 
-fn name(source: &Source) -> String {
+fn name(source: Kept) -> String {
     match source {
-        Source::Package(package) => package.clone(),
-        Source::Path(path) => path.display().to_string(),
+        Kept::Package(package) => package.to_owned(),
+        Kept::Path(path) => path.display().to_string(),
     }
 }
 
 /// What can be known of a source at no cost. A package once fetched is kept: its newer versions are no reason to fetch
 /// again, or else the same command would give other kernels tomorrow.
-fn key(source: &Source, cancel: &CancelToken) -> Result<Key, BuildError> {
+fn key(source: Kept, cancel: &CancelToken) -> Result<Key, BuildError> {
     match source {
-        Source::Package(package) => Ok(KeyMaker::new().with("package", package).finish()),
-        Source::Path(path) if path.is_dir() => {
+        Kept::Package(package) => Ok(KeyMaker::new().with("package", package).finish()),
+        Kept::Path(path) if path.is_dir() => {
             Ok(KeyMaker::new().with("tree", path_bytes(path)).with("state", tree_state(path, cancel)?.sha256).finish())
         }
-        Source::Path(path) => {
+        Kept::Path(path) => {
             let found = fs::metadata(path).map_err(BuildError::io("look at", path))?;
             let stamp = format!("{} {} {}", found.len(), found.mtime(), found.mtime_nsec());
             Ok(KeyMaker::new().with("tarball", path_bytes(path)).with("stamp", stamp).finish())
@@ -95,12 +132,12 @@ fn path_bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
 
-fn fill(aside: &Path, source: &Source, observer: &dyn Observer, cancel: &CancelToken) -> Result<(), BuildError> {
+fn fill(aside: &Path, source: Kept, observer: &dyn Observer, cancel: &CancelToken) -> Result<(), BuildError> {
     let tree = aside.join("tree");
     fs::create_dir(&tree).map_err(BuildError::io("create", &tree))?;
     let step = |step, what: &str| observer.event(BuildEvent::Step { step, what: what.to_owned() });
     let identity = match source {
-        Source::Package(package) => {
+        Kept::Package(package) => {
             step(Step::Fetch, package);
             let download = aside.join("download");
             fs::create_dir(&download).map_err(BuildError::io("create", &download))?;
@@ -110,11 +147,11 @@ fn fill(aside: &Path, source: &Source, observer: &dyn Observer, cancel: &CancelT
             fs::remove_dir_all(&download).map_err(BuildError::io("remove", &download))?;
             identity
         }
-        Source::Path(path) if path.is_dir() => {
+        Kept::Path(path) if path.is_dir() => {
             step(Step::Unpack, &name(source));
             copy_tree(path, aside, &tree, cancel)?
         }
-        Source::Path(path) => {
+        Kept::Path(path) => {
             step(Step::Unpack, &name(source));
             unpack(path, &tree, cancel)?;
             Identity { name: name(source), version: None, sha256: sha256(path)? }
@@ -122,8 +159,8 @@ fn fill(aside: &Path, source: &Source, observer: &dyn Observer, cancel: &CancelT
     };
     if !tree.join("Kbuild").exists() || !tree.join("scripts/kconfig").exists() {
         let path = match source {
-            Source::Package(package) => PathBuf::from(package),
-            Source::Path(path) => path.clone(),
+            Kept::Package(package) => PathBuf::from(package),
+            Kept::Path(path) => path.to_owned(),
         };
         let problem = "this is no Linux kernel source: it has no Kbuild file or no scripts/kconfig".to_owned();
         return Err(BuildError::Source { path, problem });
@@ -265,7 +302,7 @@ fn sha256(file: &Path) -> Result<String, BuildError> {
     Ok(hex(hash.finalize().as_slice()))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -277,19 +314,19 @@ mod tests {
     fn a_package_that_was_fetched_is_found_without_asking_for_it() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
-        let source = Source::Package("linux-source-6.12".to_owned());
-        assert!(find(&cache, &source).is_none());
-        let identity = Identity { name: name(&source), version: Some("6.12.1-1".to_owned()), sha256: "00".to_owned() };
-        let key = key(&source, &CancelToken::new()).unwrap();
+        let source = Kept::Package("linux-source-6.12");
+        assert!(find(&cache, source).is_none());
+        let identity = Identity { name: name(source), version: Some("6.12.1-1".to_owned()), sha256: "00".to_owned() };
+        let key = key(source, &CancelToken::new()).unwrap();
         let fill = |aside: &Path| {
             fs::write(aside.join("source.json"), serde_json::to_vec(&identity).unwrap())
                 .map_err(BuildError::io("write", aside))
         };
         let entry = cache.entry(SHELF, &key, || {}, fill).unwrap();
-        let found = find(&cache, &source).unwrap();
+        let found = find(&cache, source).unwrap();
         assert_eq!((found.tree, found.identity), (entry.join("tree"), identity));
         // And `get` does not fetch it either: nothing here could.
-        assert!(get(&cache, &source, &|_| panic!("an event"), &CancelToken::new()).is_ok());
+        assert!(get(&cache, source, &|_| panic!("an event"), &CancelToken::new()).is_ok());
     }
 
     #[test]

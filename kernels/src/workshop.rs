@@ -7,14 +7,15 @@
 //! that fails, or is killed in the middle, leaves no note of what it patched; then the next one throws everything away,
 //! so that there is nothing it could trust by mistake.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cache::{Cache, Key, Lock};
-use crate::compile::{Run, Trees, about};
+use crate::compile::{Run, Trees};
 use crate::config::Symbols;
 use crate::job::Job;
+use crate::site::{Site, configures};
 use crate::{BuildError, BuildEvent, Step, patch};
 
 /// Commands that a base took on 6.12, for the first build's progress.
@@ -28,11 +29,9 @@ const PATCHED: &str = "work/patched";
 /// The trees of one base. Held under a lock: there is one build in them at a time.
 pub(crate) struct Workshop<'a> {
     folder: PathBuf,
-    trees: Trees,
+    site: Site<'a>,
     source: &'a Path,
     wanted: &'a Symbols,
-    run: Run<'a>,
-    log: File,
     /// Files of the source tree that are not as in the cache.
     patched: Vec<PathBuf>,
     _lock: Lock,
@@ -51,10 +50,10 @@ impl<'a> Workshop<'a> {
         let lock = cache.lock(&format!("trees-{}", key.as_str()), waiting)?;
         let folder = cache.root().join("trees").join(key.as_str());
         fs::create_dir_all(&folder).map_err(BuildError::io("create", &folder))?;
-        let log = File::create(run.log).map_err(BuildError::io("create", run.log))?;
         let work = folder.join("work");
-        let trees = Trees { source: work.join("source"), output: work.join("output") };
-        Ok(Workshop { folder, trees, source, wanted, run, log, patched: Vec::new(), _lock: lock })
+        let trees = Trees::new(work.join("source"), work.join("output"));
+        let site = Site::new(trees, run)?;
+        Ok(Workshop { folder, site, source, wanted, patched: Vec::new(), _lock: lock })
     }
 
     /// The base's output tree, built if it is not there.
@@ -64,38 +63,37 @@ impl<'a> Workshop<'a> {
             return Ok(base);
         }
         self.lay_out(name, None)?;
-        self.step(Step::Configure, name);
-        self.make(["tinyconfig"])?;
-        let config = self.trees.output.join(".config");
-        let tiny = fs::read_to_string(&config).map_err(BuildError::io("read", &config))?;
-        fs::write(&config, self.wanted.merged_into(&tiny)).map_err(BuildError::io("write", &config))?;
+        self.site.step(Step::Configure, name);
+        self.site.want(self.wanted)?;
         self.configure()?;
-        self.compile(name, "base-commands", BASE_COMMANDS)?;
-        fs::rename(&self.trees.output, &base).map_err(BuildError::io("move into place", &base))?;
+        self.site.compile(name, &self.folder.join("base-commands"), BASE_COMMANDS)?;
+        fs::rename(&self.site.trees.output, &base).map_err(BuildError::io("move into place", &base))?;
         Ok(base)
     }
 
     /// The output tree of a variant, built on top of the base's. It is there until [`Workshop::leave`].
     pub(crate) fn variant(&mut self, name: &str, base: &Path, patches: &[PathBuf]) -> Result<PathBuf, BuildError> {
         self.lay_out(name, Some(base))?;
-        self.step(Step::Patch, name);
-        self.patched = patch::apply(&self.trees.source, patches, self.run.cancel)?;
+        self.site.step(Step::Patch, name);
+        self.patched = patch::apply(&self.site.trees.source, patches, self.site.run.cancel)?;
         // The base's configuration is complete, and stays so if nothing changes that it is made from.
         if self.patched.iter().any(|file| configures(file)) {
-            self.step(Step::Configure, name);
+            self.site.step(Step::Configure, name);
             self.configure()?;
         }
-        self.compile(name, "variant-commands", VARIANT_COMMANDS)?;
-        if self.code(base)? == self.code(&self.trees.output)? {
+        self.site.compile(name, &self.folder.join("variant-commands"), VARIANT_COMMANDS)?;
+        let scratch = self.folder.join("work/stripped");
+        let code = |output: &Path| self.site.code(&output.join("vmlinux"), &scratch);
+        if code(base)? == code(&self.site.trees.output)? {
             return Err(BuildError::NoEffect { variant: name.to_owned() });
         }
-        Ok(self.trees.output.clone())
+        Ok(self.site.trees.output.clone())
     }
 
     /// Clears up, and leaves the source tree for the next one to enter. If a workshop is not left this way, the next one
     /// throws away what is in it.
     pub(crate) fn leave(self) -> Result<(), BuildError> {
-        remove(&self.trees.output)?;
+        remove(&self.site.trees.output)?;
         let (aside, note) = (self.folder.join("work/patched.new"), self.folder.join(PATCHED));
         let files: Vec<_> = self.patched.iter().map(|file| file.to_string_lossy()).collect();
         let text = serde_json::to_vec(&files).unwrap_or_default();
@@ -103,44 +101,27 @@ impl<'a> Workshop<'a> {
         fs::rename(&aside, &note).map_err(BuildError::io("move into place", &note))
     }
 
-    /// The log of what is done here.
-    pub(crate) fn log(&self) -> &Path {
-        self.run.log
-    }
-
-    /// What `uname -r` says in the kernel of an output tree.
-    pub(crate) fn release(output: &Path) -> Result<String, BuildError> {
-        let path = output.join("include/config/kernel.release");
-        let release = fs::read_to_string(&path).map_err(BuildError::io("read", &path))?;
-        Ok(release.trim().to_owned())
-    }
-
-    /// Writes the kernel of an output tree without symbols and line tables. The notes stay: one says where QEMU enters it.
-    pub(crate) fn strip(&self, output: &Path, to: &Path) -> Result<(), BuildError> {
-        let job = Job::new("objcopy").arg("--strip-all").arg(output.join("vmlinux")).arg(to);
-        job.run(self.run.cancel).map_err(BuildError::job("stripping the kernel"))
-    }
-
-    fn step(&self, step: Step, what: &str) {
-        self.run.observer.event(BuildEvent::Step { step, what: what.to_owned() });
+    /// Where it is all done.
+    pub(crate) fn site(&self) -> &Site<'a> {
+        &self.site
     }
 
     /// A source tree that shares its files with the one in the cache, and a fresh output tree.
     fn lay_out(&self, what: &str, base: Option<&Path>) -> Result<(), BuildError> {
-        self.step(Step::Prepare, what);
+        self.site.step(Step::Prepare, what);
         let copy = |arguments: &[&str], from: &Path, to: &Path| {
             let job = Job::new("cp").args(arguments).arg("--").arg(from).arg(to);
-            job.run(self.run.cancel).map_err(BuildError::job(format!("copying {}", from.display())))
+            job.run(self.site.run.cancel).map_err(BuildError::job(format!("copying {}", from.display())))
         };
         if !self.put_back()? {
             let work = self.folder.join("work");
             remove(&work)?;
             fs::create_dir(&work).map_err(BuildError::io("create", &work))?;
-            copy(&["-a", "--link"], self.source, &self.trees.source)?;
+            copy(&["-a", "--link"], self.source, &self.site.trees.source)?;
         }
         match base {
-            Some(base) => copy(&["-a", "--reflink=auto"], base, &self.trees.output),
-            None => fs::create_dir(&self.trees.output).map_err(BuildError::io("create", &self.trees.output)),
+            Some(base) => copy(&["-a", "--reflink=auto"], base, &self.site.trees.output),
+            None => fs::create_dir(&self.site.trees.output).map_err(BuildError::io("create", &self.site.trees.output)),
         }
     }
 
@@ -151,9 +132,9 @@ impl<'a> Workshop<'a> {
         let Ok(text) = fs::read(&note) else { return Ok(false) };
         fs::remove_file(&note).map_err(BuildError::io("remove", &note))?;
         let Ok(files) = serde_json::from_slice::<Vec<PathBuf>>(&text) else { return Ok(false) };
-        remove(&self.trees.output)?;
+        remove(&self.site.trees.output)?;
         for file in files {
-            let (original, patched) = (self.source.join(&file), self.trees.source.join(&file));
+            let (original, patched) = (self.source.join(&file), self.site.trees.source.join(&file));
             remove(&patched)?;
             match fs::hard_link(&original, &patched) {
                 // The patch has brought it.
@@ -164,51 +145,16 @@ impl<'a> Workshop<'a> {
         Ok(true)
     }
 
-    fn make<const N: usize>(&mut self, targets: [&str; N]) -> Result<(), BuildError> {
-        let job = self.trees.make().args(targets);
-        let what = format!("make {}", targets.join(" "));
-        job.logged(self.run.cancel, &mut self.log, |_| {}).map_err(BuildError::job(what))
-    }
-
     /// Lets the kernel complete its configuration and checks that it kept what was asked for.
     fn configure(&mut self) -> Result<(), BuildError> {
-        self.make(["olddefconfig"])?;
-        let path = self.trees.output.join(".config");
-        let text = fs::read_to_string(&path).map_err(BuildError::io("read", &path))?;
-        let unmet = self.wanted.unmet(&Symbols::of_config(&text), &self.trees.source);
+        let config = self.site.configure()?;
+        let unmet = self.wanted.unmet(&config, &self.site.trees.source);
         if unmet.is_empty() { Ok(()) } else { Err(BuildError::Config { unmet }) }
     }
-
-    fn compile(&mut self, what: &str, counter: &str, otherwise: usize) -> Result<(), BuildError> {
-        self.step(Step::Compile, what);
-        let counter = self.folder.join(counter);
-        let commands = self.trees.compile(&self.run, about(&counter, otherwise), &mut self.log)?;
-        // Only for the next build's progress: not worth an error.
-        let _ = fs::write(counter, commands.to_string());
-        Ok(())
-    }
-
-    /// What is loaded into memory of the kernel in an output tree: without line tables, which change when a comment
-    /// moves a line, and without the build id, which is a hash of them too. (Lines that BUG() and pr_debug() remember
-    /// are code here: a comment that moves one passes for a change.)
-    fn code(&self, output: &Path) -> Result<Vec<u8>, BuildError> {
-        let stripped = self.folder.join("work/stripped");
-        let sections = ["--strip-all", "-R", ".comment", "-R", ".notes", "-R", ".note*"];
-        let job = Job::new("objcopy").args(sections).arg(output.join("vmlinux")).arg(&stripped);
-        job.run(self.run.cancel).map_err(BuildError::job("comparing kernels"))?;
-        fs::read(&stripped).map_err(BuildError::io("read", &stripped))
-    }
-}
-
-/// Whether a file of the kernel's source has a say in what the configuration becomes: Kconfig files, and the scripts that
-/// they ask about the compiler.
-fn configures(file: &Path) -> bool {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("Kconfig") || name == "Makefile" || file.starts_with("scripts")
 }
 
 /// Removes a file, or a folder with all that is in it, if it is there.
-fn remove(path: &Path) -> Result<(), BuildError> {
+pub(crate) fn remove(path: &Path) -> Result<(), BuildError> {
     let removed = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

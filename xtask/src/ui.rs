@@ -1,12 +1,13 @@
 //! Progress on the terminal, or in plain lines where there is none. All of it goes to stderr: stdout is for results.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use harness::progress::{Event, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use kernels::BuildEvent;
+use kernels::{BuildEvent, Unmet};
 
 /// Shows what a run tells.
 pub struct Ui {
@@ -25,6 +26,8 @@ struct State {
     finished: usize,
     count: usize,
     running: Vec<String>,
+    /// Symbols of which it was said that a kernel does without them, and whether it knows them.
+    dropped: BTreeSet<(String, bool)>,
 }
 
 /// Without a terminal, a build that goes on says so this often.
@@ -63,6 +66,7 @@ impl Ui {
                 state.told = Some(Instant::now());
                 self.say(&format!("{variant}: {} {what}", step.verb()));
             }
+            BuildEvent::Dropped { unmet } => self.dropped(state, variant, &unmet),
             BuildEvent::Built { took } => {
                 self.clear(&mut state.build);
                 self.say(&format!("{variant}: built in {:.0} s", took.as_secs_f64()));
@@ -80,6 +84,18 @@ impl Ui {
                     self.say(&format!("{variant}: {done} of about {about} objects, {:.0} s", elapsed.as_secs_f64()));
                 }
             }
+        }
+    }
+
+    /// What a kernel's configuration does without, unless that was said of another kernel already.
+    fn dropped(&self, state: &mut State, variant: &str, unmet: &[Unmet]) {
+        let said: Vec<_> = unmet.iter().filter(|one| state.dropped.insert((one.symbol.clone(), one.known))).collect();
+        let unknown: Vec<_> = said.iter().filter(|one| !one.known).map(|one| one.symbol.as_str()).collect();
+        if !unknown.is_empty() {
+            self.say(&format!("{variant}: does not know, and does without: {}", unknown.join(", ")));
+        }
+        for one in said.iter().filter(|one| one.known) {
+            self.say(&format!("{variant}: does without {}: {}", one.symbol, one.reason));
         }
     }
 

@@ -5,7 +5,10 @@ mod read;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use crate::near::Unknown;
+use crate::tree::{Commit, Tree};
 use crate::{Bug, Profile, profile};
 
 /// The name of the manifest in its folder.
@@ -24,6 +27,30 @@ pub struct Manifest {
     pub profiles: Vec<Profile>,
     /// The profile that these kernels have, if any ([`Manifest::under`]).
     pub profile: Option<Profile>,
+    /// How a user's own kernel is configured, if the manifest says so.
+    pub own: Option<OwnConfig>,
+}
+
+/// How a user's own kernel is configured, whatever its version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnConfig {
+    /// Configuration fragments, absolute, in the order in which they apply.
+    pub config: Vec<PathBuf>,
+    /// What of it the kernel must have.
+    pub needs: Vec<Need>,
+}
+
+/// Symbols that cells cannot do without.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Need {
+    /// The symbols, without `CONFIG_`.
+    pub symbols: Vec<String>,
+    /// What for.
+    pub why: String,
+    /// Whether a kernel that does not know the symbols has the code all the same.
+    #[serde(default)]
+    pub implied: bool,
 }
 
 /// An unchanged kernel.
@@ -35,6 +62,8 @@ pub struct Base {
     pub source: Source,
     /// Configuration fragments, absolute, in the order in which they apply.
     pub config: Vec<PathBuf>,
+    /// Fragments that a user asked for, absolute, on top of all others.
+    pub asked: Vec<PathBuf>,
     /// Ids of the bugs it has, and with it each of its variants that does not fix them.
     pub bugs: Vec<String>,
 }
@@ -46,6 +75,17 @@ pub enum Source {
     Package(String),
     /// A tarball or a tree, absolute.
     Path(PathBuf),
+    /// A revision of a user's tree. Such a base is configured as [`Manifest::own`] says.
+    Git(Box<Revision>),
+}
+
+/// A revision of a user's tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision {
+    /// The tree.
+    pub tree: Tree,
+    /// The commit.
+    pub commit: Commit,
 }
 
 /// A kernel under test: a base with patches.
@@ -134,6 +174,17 @@ impl Manifest {
         self.bases.iter_mut().for_each(|base| base.config.extend_from_slice(&profile.config));
         self.variants.iter_mut().for_each(|variant| variant.name = profile::name_under(&variant.name, name));
         Ok(Manifest { profile: Some(profile), ..self })
+    }
+
+    /// Adds a revision of a user's tree as a base of this name, with fragments of the user's own, and the base as it is as a
+    /// variant of the same name. Nothing is known of it. To be called before [`Manifest::under`].
+    pub fn add_revision(&mut self, name: &str, revision: Revision, asked: &[PathBuf]) {
+        let config = self.own.as_ref().map(|own| own.config.clone()).unwrap_or_default();
+        let about =
+            format!("{} of {}: {}", revision.commit.describe, revision.tree.path().display(), revision.commit.subject);
+        let source = Source::Git(Box::new(revision));
+        self.bases.push(Base { name: name.to_owned(), source, config, asked: asked.to_vec(), bugs: Vec::new() });
+        self.variants.push(Variant::unknown(name, &about, name, Vec::new()));
     }
 
     /// A variant by name.

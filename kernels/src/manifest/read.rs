@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Base, Manifest, ManifestError, Source, Variant};
+use super::{Base, Manifest, ManifestError, Need, OwnConfig, Source, Variant};
 use crate::near::{Unknown, near};
 use crate::{Bug, KnownReport, Profile};
 
@@ -40,6 +40,15 @@ struct RawManifest {
     bug: Vec<Spanned<Bug>>,
     #[serde(default)]
     profile: Vec<RawProfile>,
+    own: Option<RawOwn>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOwn {
+    config: Vec<Spanned<PathBuf>>,
+    #[serde(default)]
+    needs: Vec<Need>,
 }
 
 #[derive(Deserialize)]
@@ -109,7 +118,11 @@ pub(super) fn manifest(text: &str, folder: &Path) -> Result<Manifest, Wrong> {
             variants.push(variant);
         }
     }
-    Ok(Manifest { bases, variants, bugs, profiles, profile: None })
+    let own = raw.own.map(|own| {
+        let config = files("a config fragment", &own.config, folder)?;
+        Ok(OwnConfig { config, needs: own.needs })
+    });
+    Ok(Manifest { bases, variants, bugs, profiles, profile: None, own: own.transpose()? })
 }
 
 fn unique<'a>(kind: &str, names: impl IntoIterator<Item = &'a Spanned<String>>) -> Result<(), Wrong> {
@@ -155,7 +168,7 @@ fn base(raw: Spanned<RawBase>, bugs: &[&str], folder: &Path) -> Result<Base, Wro
     let config = files("a config fragment", &raw.config, folder)?;
     known_bugs(&raw.bugs, bugs)?;
     let bugs = raw.bugs.into_iter().map(Spanned::into_inner).collect();
-    Ok(Base { name: raw.name.into_inner(), source, config, bugs })
+    Ok(Base { name: raw.name.into_inner(), source, config, asked: Vec::new(), bugs })
 }
 
 fn profile(raw: RawProfile, folder: &Path) -> Result<Profile, Wrong> {

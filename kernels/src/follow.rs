@@ -1,0 +1,330 @@
+//! Building revisions of a user's tree: one source tree and one output tree follow the revisions, and make builds what
+//! changed from one to the next.
+//!
+//! The source is our worktree of the tree. git gives files that it changes new times, and leaves the others alone, so
+//! kbuild sees what to build again. What a build that was killed has left half done has a time after that of a mark that
+//! was set when it began, and goes before the next one begins: make would take it for finished.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::cache::{Cache, KeyMaker, Lock};
+use crate::compile::{Run, Trees};
+use crate::config::Symbols;
+use crate::manifest::{Need, Revision};
+use crate::site::{Site, configures};
+use crate::tree::Worktree;
+use crate::workshop::remove;
+use crate::{BuildError, BuildEvent, Step, Unmet, patch, requirements, space};
+
+/// The shelf of the cache on which output trees stand that follow revisions.
+const SHELF: &str = "outputs";
+
+/// Commands that a whole build took on 6.12, for the first build's progress.
+const COMMANDS: usize = 1900;
+
+/// What is asked of a kernel's configuration.
+pub(crate) struct Wanted<'a> {
+    pub symbols: &'a Symbols,
+    /// What a user asked for, of these: it must be as asked.
+    pub asked: &'a Symbols,
+    /// What cells need, of these.
+    pub needs: &'a [Need],
+}
+
+/// The trees in which revisions of a user's tree are built. Held under locks: there is one build in them at a time.
+pub(crate) struct Follower<'a> {
+    folder: PathBuf,
+    worktree: Worktree,
+    site: Site<'a>,
+    _lock: Lock,
+}
+
+/// What the output tree was configured for.
+#[derive(Serialize, Deserialize)]
+struct Configured {
+    /// A hash of what the configuration was made from.
+    from: String,
+    /// A hash of the configuration that was made.
+    config: String,
+    dropped: Vec<String>,
+}
+
+impl<'a> Follower<'a> {
+    /// Enters the trees for a repository, a configuration and a compiler, waiting until nobody else is in them.
+    pub(crate) fn enter(
+        cache: &Cache,
+        revision: &Revision,
+        symbols: &Symbols,
+        compiler: &str,
+        run: Run<'a>,
+    ) -> Result<Follower<'a>, BuildError> {
+        let Revision { tree, commit } = revision;
+        let waiting = || run.observer.event(BuildEvent::Waiting { what: "another build of the same tree".to_owned() });
+        let worktree = tree.worktree(cache, "build", commit, waiting, run.cancel)?;
+        let through = requirements::on_path("ccache").then_some("ccache gcc");
+        let source = worktree.path().as_os_str();
+        let key = KeyMaker::new().with("source", source.as_encoded_bytes()).with("symbols", symbols.to_string());
+        let key = key.with("compiler", compiler).with("through", through.unwrap_or_default()).finish();
+        let lock = cache.lock(&format!("{SHELF}-{}", key.as_str()), waiting)?;
+        let folder = cache.root().join(SHELF).join(key.as_str());
+        fs::create_dir_all(&folder).map_err(BuildError::io("create", &folder))?;
+        // When it was last used decides how long it stays.
+        let _ = File::open(&folder).and_then(|folder| folder.set_modified(SystemTime::now()));
+        let trees = Trees { compiler: through, ..Trees::new(worktree.path().to_owned(), folder.join("output")) };
+        let is_new = !worktree.path().join("Makefile").exists();
+        space::check(cache.root(), space::FOR_BUILD + if is_new { space::FOR_SOURCE } else { 0 })?;
+        Ok(Follower { folder, worktree, site: Site::new(trees, run)?, _lock: lock })
+    }
+
+    /// Builds a revision with patches on top, and returns what its configuration does without.
+    pub(crate) fn build(
+        &mut self,
+        name: &str,
+        revision: &Revision,
+        patches: &[PathBuf],
+        wanted: &Wanted,
+    ) -> Result<Vec<String>, BuildError> {
+        let mark = Mark::set(&self.folder, &self.site.trees.output)?;
+        let built = self.steps(name, revision, patches, wanted);
+        // A make that came to its end, good or bad, leaves nothing half done, unless the disk is full.
+        if built.as_ref().err().is_none_or(|error| error.is_of_the_kernel() && !error.is_disk_full()) {
+            mark.take_away()?;
+        }
+        built
+    }
+
+    /// Where it is all done.
+    pub(crate) fn site(&self) -> &Site<'a> {
+        &self.site
+    }
+
+    /// Where a scratch file may be.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.folder.join("scratch")
+    }
+
+    fn steps(
+        &mut self,
+        name: &str,
+        revision: &Revision,
+        patches: &[PathBuf],
+        wanted: &Wanted,
+    ) -> Result<Vec<String>, BuildError> {
+        self.site.step(Step::Prepare, &revision.commit.describe);
+        self.worktree.checkout(&revision.commit, self.site.run.cancel)?;
+        let output = &self.site.trees.output;
+        fs::create_dir_all(output).map_err(BuildError::io("create", output))?;
+        let mut patched = Vec::new();
+        if !patches.is_empty() {
+            self.site.step(Step::Patch, name);
+            patched = patch::apply(self.worktree.path(), patches, self.site.run.cancel)?;
+        }
+        let dropped = self.configure(name, revision, &patched, wanted)?;
+        self.site.compile(name, &self.folder.join("commands"), COMMANDS)?;
+        Ok(dropped)
+    }
+
+    /// Makes the configuration, unless the output tree has it: what it is made from seldom changes. One that comes out as
+    /// it was before keeps its time, so that nothing is built again for it.
+    fn configure(
+        &mut self,
+        name: &str,
+        revision: &Revision,
+        patched: &[PathBuf],
+        wanted: &Wanted,
+    ) -> Result<Vec<String>, BuildError> {
+        let (note, config, before) = (self.folder.join("configured"), self.site.config(), self.folder.join("config"));
+        let from = self.made_from(revision, patched)?;
+        let known = fs::read(&note).ok().and_then(|text| serde_json::from_slice::<Configured>(&text).ok());
+        let is_there = |known: &Configured| known.from == from && sum(&config).is_some_and(|sum| sum == known.config);
+        if let Some(known) = known.filter(is_there) {
+            return Ok(known.dropped);
+        }
+        self.site.step(Step::Configure, name);
+        remove(&note)?;
+        if config.exists() {
+            fs::rename(&config, &before).map_err(BuildError::io("put by", &config))?;
+        }
+        self.site.want(wanted.symbols)?;
+        let unmet = wanted.symbols.unmet(&self.site.configure()?, self.worktree.path());
+        let dropped = wanted.sort(unmet, self.worktree.path())?;
+        if !dropped.is_empty() {
+            self.site.run.observer.event(BuildEvent::Dropped { unmet: dropped.clone() });
+        }
+        if sum(&before).is_some() && sum(&before) == sum(&config) {
+            fs::rename(&before, &config).map_err(BuildError::io("put back", &config))?;
+        }
+        let dropped: Vec<_> = dropped.iter().map(Unmet::to_string).collect();
+        let configured = Configured { from, config: sum(&config).unwrap_or_default(), dropped };
+        let text = serde_json::to_vec(&configured).unwrap_or_default();
+        fs::write(&note, text).map_err(BuildError::io("write", &note))?;
+        Ok(configured.dropped)
+    }
+
+    /// A hash of the files that have a say in the configuration.
+    fn made_from(&self, revision: &Revision, patched: &[PathBuf]) -> Result<String, BuildError> {
+        let listing = self.worktree.git(["ls-tree", "-r", &revision.commit.id], self.site.run.cancel);
+        let listing = listing.map_err(BuildError::job(format!("listing {}", revision.commit.describe)))?;
+        let mut sum = Sha256::new();
+        for line in listing.lines() {
+            if line.split_once('\t').is_some_and(|(_, file)| configures(Path::new(file))) {
+                sum.update(line);
+            }
+        }
+        for file in patched.iter().filter(|file| configures(file)) {
+            sum.update(file.as_os_str().as_encoded_bytes());
+            sum.update(fs::read(self.worktree.path().join(file)).unwrap_or_default());
+        }
+        Ok(crate::source::hex(sum.finalize().as_slice()))
+    }
+}
+
+impl Wanted<'_> {
+    /// What of the unmet can be done without.
+    ///
+    /// # Errors
+    /// [`BuildError::Needs`], with what cannot.
+    fn sort(&self, unmet: Vec<Unmet>, source: &Path) -> Result<Vec<Unmet>, BuildError> {
+        let mut dropped = Vec::new();
+        let mut missing = Vec::new();
+        for one in unmet {
+            match self.must(&one) {
+                Some(why) => missing.push((one, why)),
+                None => dropped.push(one),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(dropped);
+        }
+        let makefile = fs::read_to_string(source.join("Makefile")).unwrap_or_default();
+        Err(BuildError::Needs { version: format!("Linux {}", version(&makefile)), missing })
+    }
+
+    /// Why a symbol must be as wanted, if it must.
+    fn must(&self, unmet: &Unmet) -> Option<String> {
+        if self.asked.name(&unmet.symbol) {
+            return Some("a fragment of yours asks for it".to_owned());
+        }
+        let need = self.needs.iter().find(|need| need.symbols.contains(&unmet.symbol))?;
+        (unmet.known || !need.implied).then(|| need.why.clone())
+    }
+}
+
+/// The version that a kernel's Makefile begins with.
+fn version(makefile: &str) -> String {
+    let value = |name: &str| {
+        let line = makefile.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix('='));
+        line.unwrap_or_default().trim()
+    };
+    format!("{}.{}.{}{}", value("VERSION"), value("PATCHLEVEL"), value("SUBLEVEL"), value("EXTRAVERSION"))
+}
+
+/// The hash of a file, if it is there.
+fn sum(file: &Path) -> Option<String> {
+    Some(crate::source::hex(Sha256::digest(fs::read(file).ok()?).as_slice()))
+}
+
+/// Says that a build is under way in an output tree, or was when it was killed.
+struct Mark(PathBuf);
+
+impl Mark {
+    /// Sets the mark, after clearing up what the build that left one has written.
+    fn set(folder: &Path, output: &Path) -> Result<Mark, BuildError> {
+        let path = folder.join("building");
+        if let Ok(left) = fs::metadata(&path) {
+            remove_since(output, (left.ctime(), left.ctime_nsec()))?;
+            remove(&path)?;
+        }
+        fs::write(&path, "").map_err(BuildError::io("write", &path))?;
+        Ok(Mark(path))
+    }
+
+    fn take_away(self) -> Result<(), BuildError> {
+        remove(&self.0)
+    }
+}
+
+/// Removes all files that were changed at a time or after it.
+fn remove_since(folder: &Path, time: (i64, i64)) -> Result<(), BuildError> {
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.map_err(BuildError::io("read", folder))?.path();
+        let stat = fs::symlink_metadata(&path).map_err(BuildError::io("look at", &path))?;
+        if stat.is_dir() {
+            remove_since(&path, time)?;
+        } else if (stat.ctime(), stat.ctime_nsec()) >= time {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unmet(symbol: &str, known: bool) -> Unmet {
+        let reason = if known { "it depends on X" } else { "this kernel has no such symbol" };
+        Unmet { symbol: symbol.to_owned(), wanted: "y".into(), found: "n".into(), reason: reason.into(), known }
+    }
+
+    #[test]
+    fn what_cells_and_users_need_is_not_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let makefile = "# SPDX\nVERSION = 5\nPATCHLEVEL = 4\nSUBLEVEL = 0\nEXTRAVERSION = -rc8\nNAME = x\n";
+        fs::write(folder.path().join("Makefile"), makefile).unwrap();
+        let need =
+            |symbol: &str, implied| Need { symbols: vec![symbol.to_owned()], why: format!("for {symbol}"), implied };
+        let needs = [need("IGB", false), need("VFIO_GROUP", true)];
+        let asked = Symbols::of_config("CONFIG_MINE=y\n");
+        let wanted = Wanted { symbols: &Symbols::default(), asked: &asked, needs: &needs };
+        let sort = |unmet| wanted.sort(unmet, folder.path()).map(|dropped| dropped.len());
+        assert_eq!(sort(vec![unmet("NICE", true), unmet("NEW", false), unmet("VFIO_GROUP", false)]).unwrap(), 3);
+        let error =
+            sort(vec![unmet("IGB", false), unmet("VFIO_GROUP", true), unmet("MINE", false), unmet("NEW", false)]);
+        insta::assert_snapshot!(error.unwrap_err(), @r"
+        Linux 5.4.0-rc8 cannot be configured as cells need it:
+          CONFIG_IGB=y was asked for and is n: this kernel has no such symbol
+            (for IGB)
+          CONFIG_VFIO_GROUP=y was asked for and is n: it depends on X
+            (for VFIO_GROUP)
+          CONFIG_MINE=y was asked for and is n: this kernel has no such symbol
+            (a fragment of yours asks for it)
+        ");
+    }
+
+    #[test]
+    fn what_a_killed_build_wrote_goes_and_the_rest_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("output");
+        fs::create_dir_all(output.join("drivers")).unwrap();
+        let write = |name: &str| fs::write(output.join(name), name).unwrap();
+        write("drivers/old.o");
+        write("kept");
+        let tick = || {
+            let now = fs::metadata(folder.path()).unwrap().ctime_nsec();
+            while {
+                fs::write(folder.path().join("tick"), "").unwrap();
+                fs::metadata(folder.path().join("tick")).unwrap().ctime_nsec() == now
+            } {}
+        };
+        tick();
+        let left = Mark::set(folder.path(), &output).unwrap();
+        write("drivers/new.o");
+        write("kept.cmd");
+        // As cp -p and the like do.
+        File::open(output.join("kept.cmd")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        drop(left);
+        Mark::set(folder.path(), &output).unwrap().take_away().unwrap();
+        assert!(output.join("drivers/old.o").exists() && output.join("kept").exists());
+        assert!(!output.join("drivers/new.o").exists() && !output.join("kept.cmd").exists());
+        write("fine");
+        Mark::set(folder.path(), &output).unwrap();
+        assert!(output.join("fine").exists());
+    }
+}

@@ -1,0 +1,297 @@
+//! Builds of a user's revisions, one after the other, of something that has a kernel's make targets.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use kernels::cache::Cache;
+use kernels::tree::Tree;
+use kernels::{BuildError, BuildEvent, Builder, CancelToken, KernelImage, Manifest, Revision, Step, Variant};
+use tempfile::TempDir;
+
+/// Two objects, of which one depends on the configuration. It knows the symbols in `known`.
+const MAKEFILE: &str = "\
+VERSION = 6
+PATCHLEVEL = 12
+SUBLEVEL = 0
+tinyconfig:
+\t@echo CONFIG_TINY=y > $(O)/.config
+olddefconfig:
+\t@grep -f known $(O)/.config > $(O)/.config.new; mv $(O)/.config.new $(O)/.config
+vmlinux: $(O)/vmlinux
+\t@mkdir -p $(O)/include/config
+\t@nm $(O)/vmlinux > $(O)/System.map
+\t@echo 6.12.0 > $(O)/include/config/kernel.release
+$(O)/vmlinux: $(O)/show.o $(O)/other.o
+\t@echo '  LD      vmlinux'
+\t@ld -r -o $@ $^
+$(O)/show.o: show.c
+\t@echo '  CC      show.o'
+\t@gcc -c show.c -o $@
+$(O)/other.o: other.c $(O)/.config
+\t@echo '  CC      other.o'
+\t@test ! -e stuck || { echo half > $@; sleep 1000; }
+\t@gcc -c other.c -o $@
+";
+
+const MANIFEST: &str = r#"
+[[base]]
+name = "tiny"
+path = "linux"
+config = ["a.config"]
+[[variant]]
+name = "stock"
+about = ""
+base = "tiny"
+[own]
+config = ["a.config"]
+needs = [{ symbols = ["A"], why = "for the cells" }]
+[[profile]]
+name = "more"
+about = "more"
+config = ["b.config"]
+slower = 1
+"#;
+
+struct Bench(TempDir);
+
+/// What a build did.
+struct Built {
+    image: Result<KernelImage, BuildError>,
+    steps: Vec<Step>,
+    objects: usize,
+    dropped: Vec<String>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let bench = Bench(tempfile::tempdir().unwrap());
+        for (name, content) in [
+            ("kernels.toml", MANIFEST),
+            ("a.config", "CONFIG_A=y\n"),
+            ("b.config", "CONFIG_B=y\n"),
+            ("linux/Kbuild", ""),
+            ("linux/Makefile", MAKEFILE),
+            ("linux/scripts/kconfig/conf.c", ""),
+            ("linux/known", "_A=\n_TINY=\n"),
+            ("linux/other.c", "int other(void) { return 0; }\n"),
+        ] {
+            bench.write(name, content);
+        }
+        bench.write("linux/show.c", &show(0));
+        bench.git("init -q -b master; git config user.name x; git config user.email x@example.org");
+        bench.commit("zero");
+        bench.write("linux/show.c", &show(1));
+        bench.commit("one");
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn git(&self, script: &str) {
+        let mut shell = std::process::Command::new("sh");
+        let status = shell.arg("-ec").arg(format!("git {script}")).current_dir(self.path("linux")).status();
+        assert!(status.unwrap().success(), "{script}");
+    }
+
+    fn commit(&self, tag: &str) {
+        self.git(&format!("add .; git commit -qm {tag}; git tag -f -m {tag} {tag}"));
+    }
+
+    fn manifest(&self, rev: &str, asked: &[PathBuf]) -> Manifest {
+        let cancel = CancelToken::new();
+        let mut manifest = Manifest::load(self.0.path()).unwrap();
+        let tree = Tree::open(&self.path("linux"), &cancel).unwrap();
+        let commit = tree.commit(rev, &cancel).unwrap();
+        manifest.add_revision(rev, Revision { tree, commit }, asked);
+        manifest
+    }
+
+    fn build_of(&self, manifest: Manifest, variant: &str, cancel: &CancelToken) -> Built {
+        let seen = Mutex::new((Vec::new(), 0, Vec::new()));
+        let observer = |event| {
+            let (steps, objects, dropped) = &mut *seen.lock().unwrap();
+            match event {
+                BuildEvent::Step { step, .. } => steps.push(step),
+                BuildEvent::Objects { done, .. } => *objects = done,
+                BuildEvent::Dropped { unmet } => dropped.extend(unmet.into_iter().map(|one| one.symbol)),
+                _ => {}
+            }
+            if self.path("linux/stuck").exists() && *objects == 2 {
+                cancel.cancel();
+            }
+        };
+        let builder = Builder::new(manifest, Cache::at(self.path("cache")));
+        let image = builder.build(variant, &observer, cancel);
+        let (steps, objects, dropped) = seen.into_inner().unwrap();
+        Built { image, steps, objects, dropped }
+    }
+
+    fn build(&self, rev: &str) -> Built {
+        self.build_of(self.manifest(rev, &[]), rev, &CancelToken::new())
+    }
+
+    fn error(&self, built: Built) -> String {
+        built.image.unwrap_err().to_string().replace(&self.0.path().display().to_string(), "~")
+    }
+}
+
+fn show(number: u8) -> String {
+    format!("int show(void)\n{{\n\treturn {number};\n}}\n")
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap()
+}
+
+#[test]
+fn a_step_costs_what_changed() {
+    use Step::{Collect, Compile, Configure, Prepare};
+    let bench = Bench::new();
+    let zero = bench.build("zero");
+    assert_eq!((zero.steps, zero.objects), (vec![Prepare, Configure, Compile, Collect], 3));
+    let one = bench.build("one");
+    assert_eq!((one.steps, one.objects), (vec![Prepare, Compile, Collect], 2));
+    let (zero, one) = (zero.image.unwrap(), one.image.unwrap());
+    assert_ne!(bytes(&zero.boot), bytes(&one.boot));
+    assert!(one.source.contains("linux one (") && one.source.ends_with(')'), "{}", one.source);
+    let again = bench.build("one");
+    assert!(again.steps.is_empty() && again.image.unwrap() == one);
+
+    // The same as from trees that were laid out for it.
+    fs::remove_dir_all(bench.path("cache/outputs")).unwrap();
+    fs::remove_dir_all(bench.path("cache/images")).unwrap();
+    let alone = bench.build("one");
+    assert_eq!(alone.objects, 3);
+    assert_eq!(bytes(&alone.image.unwrap().boot), bytes(&one.boot));
+}
+
+#[test]
+fn what_has_the_same_files_is_the_same_kernel() {
+    let bench = Bench::new();
+    let one = bench.build("one").image.unwrap();
+    bench.git("commit -q --allow-empty -m words; git tag words");
+    let words = bench.build("words");
+    assert!(words.steps.is_empty());
+    let words = words.image.unwrap();
+    assert_eq!((&words.key, words.source == one.source), (&one.key, false));
+    bench.git("checkout -q zero; echo dirt > show.c");
+    assert_eq!(bench.build("zero").objects, 2, "the user's files have no say");
+}
+
+#[test]
+fn what_a_version_does_not_know_is_left_out_but_not_what_cells_need() {
+    let bench = Bench::new();
+    bench.write("a.config", "CONFIG_A=y\nCONFIG_NEW=y\n");
+    let built = bench.build("one");
+    assert_eq!(built.dropped, ["NEW"]);
+    built.image.unwrap();
+    bench.write("mine.config", "CONFIG_MINE=y\n");
+    let asked = bench.manifest("one", &[bench.path("mine.config")]);
+    insta::assert_snapshot!(bench.error(bench.build_of(asked, "one", &CancelToken::new())), @r"
+    Linux 6.12.0 cannot be configured as cells need it:
+      CONFIG_MINE=y was asked for and is n: this kernel has no such symbol
+        (a fragment of yours asks for it)
+    ");
+    bench.write("linux/known", "_TINY=\n");
+    bench.write("linux/Makefile", &MAKEFILE.replace("SUBLEVEL = 0", "SUBLEVEL = 7"));
+    bench.commit("poor");
+    insta::assert_snapshot!(bench.error(bench.build("poor")), @r"
+    Linux 6.12.7 cannot be configured as cells need it:
+      CONFIG_A=y was asked for and is n: this kernel has no such symbol
+        (for the cells)
+    ");
+    assert!(bench.build("poor").image.unwrap_err().is_of_the_kernel());
+    bench.build("zero").image.unwrap();
+}
+
+#[test]
+fn each_configuration_has_an_output_tree() {
+    let bench = Bench::new();
+    bench.write("linux/known", "_A=\n_B=\n_TINY=\n");
+    bench.commit("two");
+    bench.build("two").image.unwrap();
+    let under = |rev: &str| bench.manifest(rev, &[]).under("more").unwrap();
+    let debug = bench.build_of(under("two"), "two+more", &CancelToken::new());
+    assert_eq!(
+        (debug.objects, fs::read_to_string(debug.image.unwrap().config).unwrap()),
+        (3, "CONFIG_TINY=y\nCONFIG_A=y\nCONFIG_B=y\n".into())
+    );
+    // By turns: each follows in a tree of its own.
+    bench.write("linux/show.c", &show(3));
+    bench.commit("three");
+    assert_eq!(bench.build("three").objects, 2);
+    assert_eq!(bench.build_of(under("three"), "three+more", &CancelToken::new()).objects, 2);
+}
+
+#[test]
+fn a_configuration_that_comes_out_the_same_is_no_reason_to_build() {
+    let bench = Bench::new();
+    bench.build("one").image.unwrap();
+    bench.write("linux/Kconfig", "# words\n");
+    bench.write("linux/show.c", &show(2));
+    bench.commit("two");
+    let two = bench.build("two");
+    assert!(two.steps.contains(&Step::Configure));
+    assert_eq!(two.objects, 2, "the other object depends on the configuration");
+}
+
+#[test]
+fn a_failed_or_killed_build_harms_none_after_it() {
+    let bench = Bench::new();
+    bench.build("zero").image.unwrap();
+    bench.write("linux/show.c", "int show(void) { return nothing; }\n");
+    bench.commit("broken");
+    assert!(bench.error(bench.build("broken")).starts_with("does not compile: show.c:1: 'nothing' undeclared"));
+    bench.write("linux/show.c", &show(5));
+    bench.write("linux/other.c", "int other(void) { return 5; }\n");
+    bench.commit("five");
+    bench.write("linux/stuck", "");
+    bench.commit("stuck");
+    let killed = bench.build("stuck");
+    assert!(matches!(killed.image, Err(BuildError::Cancelled)), "{:?}", killed.image);
+    fs::remove_file(bench.path("linux/stuck")).unwrap();
+    let five = bench.build("five").image.unwrap();
+    let alone = Bench::new();
+    alone.write("linux/show.c", &show(5));
+    alone.write("linux/other.c", "int other(void) { return 5; }\n");
+    alone.commit("five");
+    assert_eq!(bytes(&five.boot), bytes(&alone.build("five").image.unwrap().boot));
+}
+
+#[test]
+fn patches_go_on_top_of_a_revision_and_away_again() {
+    let bench = Bench::new();
+    let patch = |from: u8, to: u8| {
+        let text = format!(
+            "--- a/show.c\n+++ b/show.c\n@@ -1,4 +1,4 @@\n int show(void)\n {{\n-\treturn {from};\n+\treturn {to};\n }}\n"
+        );
+        bench.write("my.patch", &text);
+        let mut manifest = bench.manifest("one", &[]);
+        manifest.variants.push(Variant::unknown("mine", "", "one", vec![bench.path("my.patch")]));
+        bench.build_of(manifest, "mine", &CancelToken::new())
+    };
+    let mine = patch(1, 2);
+    assert!(mine.steps.contains(&Step::Patch));
+    let one = bench.build("one");
+    assert!(one.steps.is_empty(), "it was built first, to compare");
+    assert_ne!(bytes(&mine.image.unwrap().boot), bytes(&one.image.unwrap().boot));
+    insta::assert_snapshot!(bench.error(patch(7, 8)), @"~/my.patch does not apply: hunk 1 of 1 (`@@ -1,4 +1,4 @@`) does not fit show.c");
+    bench.write("linux/other.c", "int other(void) { return 9; }\n");
+    bench.commit("nine");
+    let nine = bench.build("nine").image.unwrap();
+    let show = |image: &KernelImage| {
+        let dump =
+            std::process::Command::new("objdump").args(["-d", "--disassemble=show"]).arg(&image.vmlinux).output();
+        String::from_utf8_lossy(&dump.unwrap().stdout).contains("$0x1,%eax")
+    };
+    assert!(show(&nine), "the patch is still there");
+}
