@@ -81,7 +81,7 @@ impl Guest {
                 looks.clear();
                 continue;
             }
-            looks.push(self.asleep().await?);
+            looks.push(self.asleep().await?.0);
             let stuck = stuck_in(&looks);
             if !stuck.is_empty() {
                 return Ok(Ending::Stuck(stuck));
@@ -100,30 +100,37 @@ impl Guest {
         Ok(false)
     }
 
-    /// The tasks that are stuck, whatever they belong to. Finding none is quick.
+    /// The tasks that are stuck, whatever they belong to. Finding none is quick. As long as some task naps, whoever waits
+    /// may be waiting for that one.
     ///
     /// # Errors
     /// The agent's.
     pub async fn stuck(&self) -> Result<Vec<Stuck>, Error> {
         let began = Instant::now();
-        let mut looks = vec![self.asleep().await?];
-        let mut pause = POLL;
+        let (mut since, mut looks, mut pause) = (began, Vec::new(), POLL);
         loop {
+            let (asleep, napping) = self.asleep().await?;
+            looks.push(asleep);
             let suspects = unmoved(&looks);
-            let enough = looks.len() >= LOOKS && began.elapsed() > self.seconds(LOOK * (LOOKS - 1) as f64);
+            let enough = looks.len() >= LOOKS && since.elapsed() > self.seconds(LOOK * (LOOKS - 1) as f64);
             if suspects.is_empty() || enough {
                 return Ok(suspects);
             }
+            if napping && began.elapsed() < self.seconds(GIVE_UP) {
+                (since, looks) = (Instant::now(), Vec::new());
+            }
             sleep(pause).await;
             pause = self.seconds(LOOK).min(pause * 2);
-            looks.push(self.asleep().await?);
         }
     }
 
-    async fn asleep(&self) -> Result<Vec<TaskState>, Error> {
+    /// The tasks that sleep uninterruptibly until someone wakes them, and whether others do so for a time.
+    async fn asleep(&self) -> Result<(Vec<TaskState>, bool), Error> {
         let mut asleep = self.agent().tasks(&[], self.prompt()).await?;
-        asleep.retain(|task| task.state == 'D' && !is_napping(task));
-        Ok(asleep)
+        asleep.retain(|task| task.state == 'D');
+        let napping = asleep.iter().any(is_napping);
+        asleep.retain(|task| !is_napping(task));
+        Ok((asleep, napping))
     }
 
     /// Waits until an operation's process waits in one of these functions, or the operation is over. Neither need come:
