@@ -67,13 +67,22 @@ pub const BOOT: f64 = 20.0;
 /// How long QEMU may take to quit, and a guest to say where its stuck tasks are, on a machine with KVM, in seconds.
 const QUIT: f64 = 5.0;
 
-/// Runs a scenario on a guest that `start` brings up, be it by booting or otherwise. `console` is where it prints;
-/// reports that are `known` are held against nobody.
+/// By what a cell is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// Of all deadlines.
+    pub scale: Scale,
+    /// Reports of the kernel that are held against nobody.
+    pub known: &'a [KnownReport],
+    /// Whether a card that the scenario removed is put back when it is over.
+    pub put_back: bool,
+}
+
+/// Runs a scenario on a guest that `start` brings up, be it by booting or otherwise. `console` is where it prints.
 pub async fn run(
     scenario: &Scenario,
     trigger: Option<Trigger>,
-    scale: Scale,
-    known: &[KnownReport],
+    rules: Rules<'_>,
     console: &Path,
     start: impl Future<Output = Result<Vm, BootError>>,
 ) -> Finding {
@@ -85,7 +94,7 @@ pub async fn run(
         Ok(vm) => vm,
         Err(error) => {
             let log = log(console);
-            let splats = classify::classify_knowing(&log, known);
+            let splats = classify::classify_knowing(&log, rules.known);
             let (verdict, retry) = boot_failed(&error, &splats, &log);
             return Finding { splats, phases, retry, ..Finding::of(verdict) };
         }
@@ -94,16 +103,16 @@ pub async fn run(
     phases.steps = vm.steps();
 
     let began = Instant::now();
-    let (ran, notes, proofs, vm) = run_in(scenario, trigger, vm, scale).await;
+    let (ran, notes, proofs, vm) = run_in(scenario, trigger, vm, rules).await;
     phases.scenario = began.elapsed().as_secs_f64();
 
     let began = Instant::now();
     let mut notes = notes;
-    let ended = vm.kill(scale.seconds(QUIT)).await.err();
+    let ended = vm.kill(rules.scale.seconds(QUIT)).await.err();
     if let Some(how) = &ended {
         notes.insert("qemu-end".to_owned(), how.as_str().into());
     }
-    let splats = classify::classify_knowing(&log(console), known);
+    let splats = classify::classify_knowing(&log(console), rules.known);
     if let Some(splat) = splats.iter().find(|splat| splat.kind == SplatKind::Lockdep && splat.known.is_some()) {
         notes.insert("lockdep-off-after".to_owned(), splat.to_string().into());
     }
@@ -121,10 +130,10 @@ async fn run_in(
     scenario: &Scenario,
     trigger: Option<Trigger>,
     vm: Vm,
-    scale: Scale,
+    rules: Rules<'_>,
 ) -> (Ran, Map<String, Value>, Vec<String>, Vm) {
-    let guest = match Hardware::find(&vm, scale).await {
-        Ok(hardware) => Guest::new(vm, hardware, scale, trigger),
+    let guest = match Hardware::find(&vm, rules.scale).await {
+        Ok(hardware) => Guest::new(vm, hardware, rules.scale, trigger),
         Err(error) => return (Err(error), Map::new(), Vec::new(), vm),
     };
     let mut ran = (scenario.run)(&guest).await;
@@ -140,7 +149,7 @@ async fn run_in(
         }
     }
     if matches!(ran, Ok(Verdict::Pass)) {
-        ran = after(&guest).await;
+        ran = after(&guest, rules.put_back).await;
     }
     if !matches!(ran, Ok(Verdict::Pass)) {
         gather(&guest).await;
@@ -149,10 +158,10 @@ async fn run_in(
 }
 
 /// A scenario that a kernel survived must leave it in order.
-async fn after(guest: &Guest) -> Ran {
+async fn after(guest: &Guest, put_back: bool) -> Ran {
     match guest.aftermath().await? {
-        Verdict::Pass => {}
-        failed => return Ok(failed),
+        Verdict::Pass if put_back => {}
+        verdict => return Ok(verdict),
     }
     Ok(match guest.put_back().await? {
         Back::There(_) | Back::Nothing => Verdict::Pass,

@@ -19,7 +19,7 @@ use crate::evidence::{
 };
 use crate::host::{self, Check};
 use crate::images::Image;
-use crate::judge::{self, Finding};
+use crate::judge::{self, Finding, Rules};
 use crate::lab::{self, Lab, LabError, Parts};
 use crate::order::Times;
 use crate::progress::{Event, Progress};
@@ -47,6 +47,8 @@ pub struct Request {
     pub accel: Choice,
     /// Start cells from snapshots of booted guests.
     pub snapshots: bool,
+    /// End cells at their verdict: do not put a removed card back.
+    pub quick: bool,
     /// Where runs leave their folders.
     pub out: PathBuf,
     /// The command line, for the record.
@@ -81,6 +83,8 @@ pub struct Runner {
     snapshots: Option<Snapshots>,
     /// From the last run in the same place.
     times: Times,
+    /// Cells end at their verdict.
+    quick: bool,
 }
 
 impl Runner {
@@ -118,7 +122,7 @@ impl Runner {
         let times = Times::of(&request.out.join(LATEST));
         let run = RunDir::create(&request.out, info)?;
         let snapshots = request.snapshots.then(|| Snapshots::new(lab.cache().clone(), qemu.clone()));
-        Ok(Runner { times, ..Runner::new(parts, scenarios, run, qemu, snapshots) })
+        Ok(Runner { times, quick: request.quick, ..Runner::new(parts, scenarios, run, qemu, snapshots) })
     }
 
     /// Runs cells made of these parts, with these scenarios, into this folder. `qemu` is what QEMU says of its version;
@@ -130,7 +134,7 @@ impl Runner {
         qemu: String,
         snapshots: Option<Snapshots>,
     ) -> Runner {
-        Runner { parts, scenarios, run, qemu, snapshots, times: Times::default() }
+        Runner { parts, scenarios, run, qemu, snapshots, times: Times::default(), quick: false }
     }
 
     /// The folder of the run.
@@ -251,13 +255,14 @@ impl Runner {
         let profile = self.parts.profile.as_ref();
         let scale = Scale::of(machine.accel).slower(profile.map_or(1, |profile| profile.slower));
         let known = profile.map_or(&[][..], |profile| &profile.known);
+        let rules = Rules { scale, known, put_back: !self.quick };
         let mut retries = Vec::new();
         loop {
             let recorders =
                 Recorders { console: dir.console(), qmp: recorder(dir.qmp()?), agent: recorder(dir.agent()?) };
             let (within, console) = (scale.seconds(judge::BOOT), dir.console());
             let start = self.guest(machine.clone(), recorders, within);
-            let running = judge::run(scenario, cell.id.trigger, scale, known, &console, start);
+            let running = judge::run(scenario, cell.id.trigger, rules, &console, start);
             let finding = match &echo {
                 None => running.await,
                 Some(echo) => crate::tail::while_following(&dir.console(), echo.clone(), running).await,

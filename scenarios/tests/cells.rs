@@ -98,6 +98,7 @@ fn prepare(shared: &Shared) -> Result<Runner> {
         cells: shared.cells.clone(),
         jobs: None,
         snapshots: true,
+        quick: false,
         fail_fast: false,
         accel: Choice::Auto,
         out: out(),

@@ -72,6 +72,9 @@ pub struct How {
     /// Boot every guest, instead of starting from the snapshot of one that has booted
     #[arg(long)]
     no_snapshots: bool,
+    /// End cells at their verdict: do not put a removed card back to see whether it works again, which takes a second or two
+    #[arg(long)]
+    quick: bool,
 }
 
 impl How {
@@ -81,6 +84,7 @@ impl How {
             cells,
             jobs: None,
             snapshots: !self.no_snapshots,
+            quick: self.quick,
             fail_fast: false,
             accel: self.accel.into(),
             out: self.out.unwrap_or_else(|| workspace().join("target/runs")),

@@ -1,6 +1,6 @@
 //! What becomes of a cell whose QEMU fails.
 
-use harness::judge::{self, Finding};
+use harness::judge::{self, Finding, Rules};
 use harness::scale::Scale;
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
@@ -93,7 +93,7 @@ async fn judge(bed: &Bed, scenario: &Scenario, scale: Scale) -> Finding {
     let recorders = bed.recorders();
     let console = recorders.console.clone();
     let boot = Vm::boot(bed.machine(), recorders, scale.seconds(judge::BOOT));
-    judge::run(scenario, None, scale, &[], &console, boot).await
+    judge::run(scenario, None, Rules { scale, known: &[], put_back: true }, &console, boot).await
 }
 
 /// QEMU ends by itself, but the scenario has its answer: the verdict stays, with a note.

@@ -277,6 +277,7 @@ fn request(lab: &Lab, count: u16, jobs: Option<u16>, which: Which, accel: Accel)
         cells,
         jobs: jobs.map(usize::from),
         snapshots: true,
+        quick: false,
         fail_fast: false,
         accel: accel.into(),
         out: workspace().join("target/runs"),
