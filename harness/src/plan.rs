@@ -151,6 +151,7 @@ mod tests {
             config: Vec::new(),
             asked: Vec::new(),
             bugs: globs(&["bug", "other"]),
+            immune: Vec::new(),
         };
         let fails = vec![Fails { kind: FailureKind::Deadlock, function: "f".to_owned() }];
         Manifest {

@@ -66,6 +66,8 @@ pub struct Base {
     pub asked: Vec<PathBuf>,
     /// Ids of the bugs it has, and with it each of its variants that does not fix them.
     pub bugs: Vec<String>,
+    /// Ids of the bugs that no patch brings to it: something else here keeps them from showing.
+    pub immune: Vec<String>,
 }
 
 /// Where a kernel's source comes from.
@@ -183,7 +185,14 @@ impl Manifest {
         let about =
             format!("{} of {}: {}", revision.commit.describe, revision.tree.path().display(), revision.commit.subject);
         let source = Source::Git(Box::new(revision));
-        self.bases.push(Base { name: name.to_owned(), source, config, asked: asked.to_vec(), bugs: Vec::new() });
+        self.bases.push(Base {
+            name: name.to_owned(),
+            source,
+            config,
+            asked: asked.to_vec(),
+            bugs: Vec::new(),
+            immune: Vec::new(),
+        });
         self.variants.push(Variant::unknown(name, &about, name, Vec::new()));
     }
 

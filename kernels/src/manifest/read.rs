@@ -60,6 +60,8 @@ struct RawBase {
     config: Vec<Spanned<PathBuf>>,
     #[serde(default)]
     bugs: Vec<Spanned<String>>,
+    #[serde(default)]
+    immune: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -167,8 +169,19 @@ fn base(raw: Spanned<RawBase>, bugs: &[&str], folder: &Path) -> Result<Base, Wro
     };
     let config = files("a config fragment", &raw.config, folder)?;
     known_bugs(&raw.bugs, bugs)?;
-    let bugs = raw.bugs.into_iter().map(Spanned::into_inner).collect();
-    Ok(Base { name: raw.name.into_inner(), source, config, asked: Vec::new(), bugs })
+    known_bugs(&raw.immune, bugs)?;
+    if let Some(bug) = raw.immune.iter().find(|bug| raw.bugs.iter().any(|has| has.get_ref() == bug.get_ref())) {
+        return Err(Wrong::new(bug.span(), format!("the base has the bug `{}`", bug.get_ref())));
+    }
+    let ids = |bugs: Vec<Spanned<String>>| bugs.into_iter().map(Spanned::into_inner).collect();
+    Ok(Base {
+        name: raw.name.into_inner(),
+        source,
+        config,
+        asked: Vec::new(),
+        bugs: ids(raw.bugs),
+        immune: ids(raw.immune),
+    })
 }
 
 fn profile(raw: RawProfile, folder: &Path) -> Result<Profile, Wrong> {
@@ -254,7 +267,7 @@ fn effective(
         return Err(Wrong::new(bug.span(), message));
     }
     let left = base.bugs.iter().filter(|bug| !fixed.iter().any(|fixed| fixed.get_ref() == *bug));
-    let added = added.iter().map(Spanned::get_ref);
+    let added = added.iter().map(Spanned::get_ref).filter(|bug| !base.immune.contains(bug));
     let bugs = left.chain(added.clone()).cloned().collect();
     Ok((bugs, fixed.iter().map(Spanned::get_ref).chain(added).cloned().collect()))
 }

@@ -142,6 +142,24 @@ fn a_variant_may_be_there_for_several_bases() {
 }
 
 #[test]
+fn a_base_may_be_immune_to_what_a_patch_brings_to_others() {
+    let (_folder, manifest) = on_two_bases(GOOD);
+    assert_eq!(manifest.unwrap().variant("fixed-6.1").unwrap().concerns, ["hangs", "splats"]);
+    let older = |immune: &str| {
+        let (folder, _) = on_two_bases(GOOD);
+        let path = folder.path().join("kernels.toml");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + &format!("immune = [\"{immune}\"]\n")).unwrap();
+        Manifest::load(folder.path()).map_err(|error| error.to_string())
+    };
+    let manifest = older("splats").unwrap();
+    let bugs = |name: &str| manifest.variant(name).unwrap().bugs.clone();
+    assert_eq!((bugs("fixed"), bugs("fixed-6.1")), (vec!["lies".to_owned(), "splats".to_owned()], Vec::new()));
+    assert_eq!(manifest.variant("fixed-6.1").unwrap().concerns, ["hangs"]);
+    assert!(older("hangs").unwrap_err().ends_with("the base has the bug `hangs`"));
+    assert!(older("splat").unwrap_err().ends_with("there is no bug `splat`; did you mean `splats`?"));
+}
+
+#[test]
 fn the_names_that_several_bases_give_are_unique_too() {
     let (_folder, manifest) = on_two_bases(&GOOD.replace("\"fixed\"", "\"stock-6.1\""));
     assert!(manifest.unwrap_err().to_string().ends_with("a second variant `stock-6.1`: names are unique"));
@@ -176,7 +194,7 @@ fn a_bug_fails_in_one_way_or_in_one_of_several() {
 fn unknown_keys_are_refused() {
     insta::assert_snapshot!(error("about = \"as", "abuot = \"as"), @"kernels.toml:10:1: unknown key `abuot`, expected one of `name`, `about`, `base`, `bases`, `patches`, `fixes`, `bugs`; did you mean `about`?");
     insta::assert_snapshot!(error("[[base]]", "[[bases]]"), @"kernels.toml:2:3: unknown key `bases`, expected one of `base`, `variant`, `bug`, `profile`, `own`; did you mean `base`?");
-    insta::assert_snapshot!(error("package =", "url = \"x\"\npackage ="), @"kernels.toml:4:1: unknown key `url`, expected one of `name`, `package`, `path`, `config`, `bugs`");
+    insta::assert_snapshot!(error("package =", "url = \"x\"\npackage ="), @"kernels.toml:4:1: unknown key `url`, expected one of `name`, `package`, `path`, `config`, `bugs`, `immune`");
 }
 
 #[test]
