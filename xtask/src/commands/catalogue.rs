@@ -18,13 +18,15 @@ use crate::out;
 #[command(after_help = "\
 Examples:
   cargo xtask catalogue --from target/runs/latest
+  cargo xtask catalogue --from target/runs/20260102-*
   cargo xtask catalogue --check
 
 Exit codes: 0 written or up to date, 1 out of date (--check), 2 trouble.")]
 pub struct Args {
-    /// The folder of a run: what it measured takes the place of what the page says
-    #[arg(long, value_name = "RUN")]
-    from: Option<PathBuf>,
+    /// The folder of a run: what it measured takes the place of what the page says. Of several runs, what they measured
+    /// together
+    #[arg(long, value_name = "RUN", num_args = 1..)]
+    from: Vec<PathBuf>,
     /// Write nothing, and say whether the page is up to date
     #[arg(long)]
     check: bool,
@@ -40,8 +42,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
         read => read.with_context(|| format!("cannot read {}", path.display()))?,
     };
     let mut measured = measured_in(&before);
-    if let Some(run) = &args.from {
-        measured.extend(measured_of(&read_run(run)?, &manifest.bugs, &scenarios, PROPOSALS));
+    if let Some((first, others)) = args.from.split_first() {
+        let mut run = read_run(first)?;
+        for other in others {
+            run.cells.extend(read_run(other)?.cells);
+        }
+        measured.extend(measured_of(&run, &manifest.bugs, &scenarios, PROPOSALS));
     }
     let now = page(&manifest, &scenarios, PROPOSALS, &measured);
     if args.check {
