@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use guest_images::{ImageError, Initramfs};
 use kernels::cache::{Cache, CacheError};
-use kernels::{BuildEvent, Builder, CancelToken, KernelImage, Manifest, ManifestError, Profile, Unknown};
+use kernels::series::{Fit, SeriesPatch};
+use kernels::{
+    BuildError, BuildEvent, Builder, CancelToken, KernelImage, Manifest, ManifestError, Observer, Profile, Unknown,
+};
 
 use crate::accel::{self, Choice, Decision};
 use crate::host::Qemu;
@@ -43,6 +46,9 @@ pub enum LabError {
     /// Not one kernel could be built, through no fault of the kernels.
     #[error("no kernel could be built, so there is nothing to run:\n{}", .0.join("\n"))]
     NoKernel(Vec<String>),
+    /// The source of a kernel could not be had, or not be read.
+    #[error("{0}")]
+    Source(String),
     /// The thread that builds died.
     #[error("the build ended without a result: {0}")]
     Thread(String),
@@ -101,6 +107,27 @@ impl Lab {
         self.builder.find(variant)
     }
 
+    /// Tries patches, written to `files`, on the base of a variant, whose source is fetched if it is not there.
+    ///
+    /// # Errors
+    /// [`LabError`]; that a patch does not apply is none.
+    pub async fn fit(
+        &self,
+        variant: &str,
+        patches: &[SeriesPatch],
+        files: &[PathBuf],
+        progress: Arc<dyn Progress>,
+    ) -> Result<Fit, LabError> {
+        let (builder, cancel, variant) = (self.builder.clone(), self.cancel.child(), variant.to_owned());
+        let (patches, files) = (patches.to_vec(), files.to_vec());
+        let trying = move || {
+            let tell = |event: BuildEvent| progress.event(Event::Build { variant: &variant, event });
+            builder.fit(&variant, &patches, &files, &tell, &cancel)
+        };
+        let fit = tokio::task::spawn_blocking(trying).await.map_err(|error| LabError::Thread(error.to_string()))?;
+        fit.map_err(|error| LabError::Source(chain(&error)))
+    }
+
     /// Builds what is not built yet, and decides on the accelerator. Returns when the guest image and one kernel are there;
     /// the others come as they are built. A kernel that does not build is not an error: its cells will say so.
     ///
@@ -157,13 +184,32 @@ impl Lab {
 
 fn image(builder: &Builder, variant: &str, cancel: &CancelToken, progress: &dyn Progress) -> Image {
     let tell = |event: BuildEvent| progress.event(Event::Build { variant, event });
-    builder.build(variant, &tell, cancel).map_err(|error| {
+    let built = match builder.build(variant, &tell, cancel) {
+        Err(error) if error.is_without_effect() => as_its_base(builder, variant, &tell, cancel).unwrap_or(Err(error)),
+        built => built,
+    };
+    built.map_err(|error| {
         let why = chain(&error);
         if !cancel.is_cancelled() {
             progress.event(Event::BuildFailed { variant, why: &why });
         }
         if error.is_of_the_kernel() { Verdict::BuildFailed(why) } else { Verdict::Infra(why) }
     })
+}
+
+/// The kernel of a variant of which nothing is known, and whose patches change nothing: a patch of a series may do so. Of
+/// one of ours that is a mistake.
+fn as_its_base(
+    builder: &Builder,
+    variant: &str,
+    observer: &dyn Observer,
+    cancel: &CancelToken,
+) -> Option<Result<KernelImage, BuildError>> {
+    let manifest = builder.manifest();
+    let own = manifest.variant(variant).ok().filter(|variant| !variant.known)?;
+    let plain = manifest.variants.iter().find(|other| other.base == own.base && other.is_plain())?;
+    let built = builder.build(&plain.name, observer, cancel);
+    Some(built.map(|image| KernelImage { variant: variant.to_owned(), ..image }))
 }
 
 /// Why none of these kernels is there, if nothing is known about any of them.

@@ -24,6 +24,7 @@ pub mod report;
 pub mod scale;
 pub mod scenario;
 mod schedule;
+pub mod series;
 pub mod snapshots;
 pub mod stack;
 pub mod stuck;

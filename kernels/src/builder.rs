@@ -12,6 +12,8 @@ use crate::config::Symbols;
 use crate::follow::{Follower, Wanted};
 use crate::image::{self, KernelImage, Note};
 use crate::job::Job;
+use crate::series::SeriesPatch;
+use crate::series::fit::{self, Fit, Origin};
 use crate::site::Site;
 use crate::source::{self, Identity, Kept};
 use crate::workshop::Workshop;
@@ -75,6 +77,29 @@ impl Builder {
         packages.sort();
         packages.dedup();
         packages
+    }
+
+    /// Tries patches, written to `files`, one after the other on the base of a variant, whose source is fetched if it is
+    /// not there.
+    ///
+    /// # Errors
+    /// [`BuildError`] of the host: a patch that does not apply is none.
+    pub fn fit(
+        &self,
+        variant: &str,
+        patches: &[SeriesPatch],
+        files: &[PathBuf],
+        observer: &dyn Observer,
+        cancel: &CancelToken,
+    ) -> Result<Fit, BuildError> {
+        let base = self.manifest.base(&self.manifest.variant(variant)?.base)?;
+        match base.source.kept() {
+            Ok(kept) => {
+                let source = source::get(&self.cache, kept, observer, cancel)?;
+                fit::fit(Origin::Tree(&source.tree), patches, files, cancel)
+            }
+            Err(revision) => fit::fit(Origin::Revision(revision), patches, files, cancel),
+        }
     }
 
     /// The image of a variant if it is in the cache. Takes milliseconds and needs no network.

@@ -143,6 +143,14 @@ impl BuildError {
         )
     }
 
+    /// Whether the patches are at fault for changing nothing of what is built.
+    pub fn is_without_effect(&self) -> bool {
+        matches!(
+            self,
+            BuildError::NoEffect { .. } | BuildError::Patch(PatchError::Circle { .. } | PatchError::Empty { .. })
+        )
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BuildError {
         let path = path.to_owned();
         move |source| BuildError::Io { action, path, source }

@@ -32,6 +32,8 @@ enum Command {
     RunMatrix(commands::run_matrix::Args),
     /// Run one scenario on one kernel, with the guest's console on the terminal.
     Run(commands::run::Args),
+    /// Try a posted series: what each patch fixes, leaves broken, and breaks.
+    Series(commands::series::Args),
     /// Show kernels, scenarios, bugs and cells.
     List(commands::list::Args),
     /// Write docs/catalogue.md: all bugs, and what was last measured of each.
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::RunMatrix(args) => commands::run_matrix::run(args),
         Command::Run(args) => commands::run::run(args),
+        Command::Series(args) => commands::series::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Catalogue(args) => commands::catalogue::run(args),
         Command::Doctor(args) => commands::doctor::run(args),

@@ -81,7 +81,7 @@ mod tests {
             retries: Vec::new(),
             observations: json!({ "phases": phases }),
         };
-        RunCell { record, evidence: None, finished }
+        RunCell { record, evidence: None, finished, kernel: None }
     }
 
     fn figures(cells: Vec<RunCell>, wall: Option<f64>, boot: Option<f64>) -> Vec<(String, f64)> {

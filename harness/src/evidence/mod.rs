@@ -10,6 +10,7 @@
 //!                          qmp.jsonl     the QMP channel, line by line
 //!                          agent.jsonl   the agent's channel
 //!                          verdict.json  written last, and whole
+//! OUT/20260514-101500/series.json        of a series: its patches, which are in the folder patches/
 //! ```
 //!
 //! A cell counts when its verdict is there, and a cell without one did not complete. Reports are drawn from these files
@@ -20,12 +21,14 @@ mod file;
 mod jsonl;
 mod read;
 mod run_dir;
+mod series;
 
 pub use cell_dir::{CellDir, CellRecord, CellStart, KernelNote};
 pub use file::{EvidenceError, write_whole};
 pub use jsonl::JsonlWriter;
 pub use read::{Run, RunCell, read_run};
 pub use run_dir::{LATEST, RunDir, RunInfo, ScenarioNote, VariantNote};
+pub use series::{Applies, PATCHES, SeriesNote, SeriesStep};
 
 #[cfg(test)]
 pub(crate) mod tests;

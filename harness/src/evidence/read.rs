@@ -30,6 +30,8 @@ pub struct RunCell {
     pub evidence: Option<PathBuf>,
     /// It has a verdict.
     pub finished: bool,
+    /// The key of its kernel; none if there was none.
+    pub kernel: Option<String>,
 }
 
 /// Reads a run. A cell without a verdict, and one that was planned and not begun, did not complete:
@@ -52,6 +54,7 @@ pub fn read_run(path: &Path) -> Result<Run, EvidenceError> {
         record: incomplete(planned.id.clone(), planned.expected.clone(), "did not begin: the run ended before"),
         evidence: None,
         finished: false,
+        kernel: None,
     }));
     let place = |id: &CellId| info.planned.iter().position(|planned| planned.id == *id).unwrap_or(usize::MAX);
     cells.sort_by_cached_key(|cell| (place(&cell.record.cell), cell.record.cell.clone()));
@@ -67,9 +70,10 @@ fn read_cell(folder: &Path) -> Result<Option<RunCell>, EvidenceError> {
     let Some(start) = file::read_json::<CellStart>(&folder.join(START))? else { return Ok(None) };
     let verdict = file::read_json(&folder.join(VERDICT))?;
     let finished = verdict.is_some();
+    let kernel = start.kernel.map(|kernel| kernel.key);
     let record = verdict
         .unwrap_or_else(|| incomplete(start.cell, start.expected, "did not complete: it was ended before its verdict"));
-    Ok(Some(RunCell { record, evidence: Some(folder.to_owned()), finished }))
+    Ok(Some(RunCell { record, evidence: Some(folder.to_owned()), finished, kernel }))
 }
 
 fn incomplete(cell: CellId, expected: Expected, why: &str) -> CellRecord {

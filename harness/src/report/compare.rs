@@ -66,7 +66,7 @@ mod tests {
     fn run(cells: &[(&str, Verdict)]) -> Run {
         let cell = |(variant, verdict): &(&str, Verdict)| {
             let start = start(id("family::scenario", None, variant, 1), Expected::Pass);
-            RunCell { record: record(&start, verdict.clone(), 1.0), evidence: None, finished: true }
+            RunCell { record: record(&start, verdict.clone(), 1.0), evidence: None, finished: true, kernel: None }
         };
         Run { path: PathBuf::new(), info: RunInfo::default(), cells: cells.iter().map(cell).collect() }
     }

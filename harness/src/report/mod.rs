@@ -4,6 +4,7 @@ mod catalogue;
 mod compare;
 mod junit;
 mod results;
+mod series;
 mod table;
 mod terminal;
 mod words;
@@ -15,6 +16,7 @@ use crate::verdict::Verdict;
 
 pub use catalogue::{Comparison, Measured, measured_in, measured_of, page};
 pub use compare::{Disagreement, disagreements};
+pub use series::{Bisectable, Change, SERIES_FILES, SeriesReport};
 pub use terminal::Terminal;
 
 /// The report of a run.

@@ -22,7 +22,8 @@ pub fn outcome(verdict: &Verdict) -> &'static str {
     }
 }
 
-fn kind(kind: FailureKind) -> &'static str {
+/// One word for a kind of failure.
+pub fn kind(kind: FailureKind) -> &'static str {
     match kind {
         FailureKind::Deadlock => "DEADLOCK",
         FailureKind::Blocked => "BLOCKED",

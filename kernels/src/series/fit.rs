@@ -9,7 +9,7 @@ use similar::{ChangeTag, TextDiff};
 
 use super::{Hunk, SeriesPatch};
 use crate::job::Job;
-use crate::{BuildError, CancelToken, PatchError, patch};
+use crate::{BuildError, CancelToken, PatchError, Revision, patch};
 
 /// How far a series goes on a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,21 +29,34 @@ pub struct Misfit {
     pub lines: Vec<String>,
 }
 
-/// Tries patches, written to `files`, one after the other on the files that they touch of a tree. The tree is only read.
+/// What patches are tried on.
+#[derive(Clone, Copy)]
+pub(crate) enum Origin<'a> {
+    /// A source tree.
+    Tree(&'a Path),
+    /// A revision of a user's tree.
+    Revision(&'a Revision),
+}
+
+/// Tries patches, written to `files`, one after the other on copies of the files that they touch.
 ///
 /// # Errors
 /// [`BuildError`] of the host: a patch that does not apply is none.
-pub fn fit(tree: &Path, patches: &[SeriesPatch], files: &[PathBuf], cancel: &CancelToken) -> Result<Fit, BuildError> {
+pub(crate) fn fit(
+    origin: Origin<'_>,
+    patches: &[SeriesPatch],
+    files: &[PathBuf],
+    cancel: &CancelToken,
+) -> Result<Fit, BuildError> {
     let scratch = tempfile::tempdir().map_err(BuildError::io("make a folder in", &std::env::temp_dir()))?;
     let trial = scratch.path().join("tree");
     fs::create_dir(&trial).map_err(BuildError::io("create", &trial))?;
-    let mut copied = BTreeSet::new();
+    let touched: BTreeSet<&str> = patches.iter().flat_map(|one| one.diff.paths()).collect();
+    match origin {
+        Origin::Tree(tree) => touched.iter().try_for_each(|path| copy(tree, &trial, path))?,
+        Origin::Revision(Revision { tree, commit }) => tree.export(commit, &touched, &trial, cancel)?,
+    }
     for (applied, (one, file)) in patches.iter().zip(files).enumerate() {
-        for path in one.diff.paths() {
-            if copied.insert(path) {
-                copy(tree, &trial, path)?;
-            }
-        }
         match patch::apply(&trial, std::slice::from_ref(file), cancel) {
             // A change of a file's mode alone is one.
             Ok(_) | Err(BuildError::Patch(PatchError::Empty { .. })) => {}

@@ -7,7 +7,7 @@
 mod assemble;
 mod diff;
 mod error;
-mod fit;
+pub(crate) mod fit;
 mod mail;
 mod mbox;
 mod reach;
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub use diff::{Diff, FileDiff, Hunk};
 pub use error::SeriesError;
-pub use fit::{Fit, Misfit, fit};
+pub use fit::{Fit, Misfit};
 
 /// A series of patches.
 #[derive(Clone, Debug, PartialEq, Eq)]

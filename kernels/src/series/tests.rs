@@ -292,7 +292,7 @@ fn tried(patches: &[(&str, &str)]) -> Fit {
         .collect();
     let series = read(&mails).unwrap();
     let files = series.write(&folder.path().join("patches")).unwrap();
-    let fit = fit(&tree, &series.patches, &files, &CancelToken::new()).unwrap();
+    let fit = fit::fit(fit::Origin::Tree(&tree), &series.patches, &files, &CancelToken::new()).unwrap();
     assert_eq!(fs::read_to_string(tree.join("drivers/pci/iov.c")).unwrap(), content, "the tree is only read");
     fit
 }

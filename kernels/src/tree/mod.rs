@@ -7,6 +7,7 @@
 mod git;
 mod worktree;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::worktree::Worktree;
 pub(crate) use self::worktree::{SHELF, forget};
+use crate::job::Job;
 use crate::{BuildError, CancelToken, JobError, near};
 
 /// What is wrong with a user's tree, or with what was asked of it.
@@ -177,6 +179,31 @@ impl Tree {
     pub fn changed(&self, from: &str, to: &str, cancel: &CancelToken) -> Result<Vec<PathBuf>, BuildError> {
         let diff = self.git(["diff", "--name-only", "--no-renames", from, to]).output(cancel);
         Ok(diff.map_err(BuildError::job("comparing revisions"))?.lines().map(PathBuf::from).collect())
+    }
+
+    /// Writes files of a commit into a folder. Those that it does not have are left out.
+    ///
+    /// # Errors
+    /// Those of running git and tar.
+    pub(crate) fn export(
+        &self,
+        commit: &Commit,
+        paths: &BTreeSet<&str>,
+        to: &Path,
+        cancel: &CancelToken,
+    ) -> Result<(), BuildError> {
+        let reading = || BuildError::job(format!("reading files of {}", commit.describe));
+        let list = self.git(["ls-tree", "-r", "--full-tree", "--name-only", &commit.id, "--"]).args(paths);
+        let found = list.output(cancel).map_err(reading())?;
+        let found: Vec<&str> = found.lines().filter(|line| paths.contains(line)).collect();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let archive = to.with_extension("tar");
+        let pack = self.git(["archive", "--format=tar", "-o"]).arg(&archive).arg(&commit.id).arg("--").args(found);
+        pack.run(cancel).map_err(reading())?;
+        let unpack = Job::new("tar").args(["--extract", "--no-same-owner", "--file"]).arg(&archive).arg("--directory");
+        unpack.arg(to).run(cancel).map_err(reading())
     }
 
     fn unknown(&self, rev: &str, cancel: &CancelToken) -> BuildError {

@@ -7,5 +7,6 @@ pub mod gc;
 pub mod list;
 pub mod run;
 pub mod run_matrix;
+pub mod series;
 pub mod setup;
 pub mod test;

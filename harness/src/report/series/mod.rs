@@ -1,0 +1,226 @@
+//! What each patch of a series does, drawn from the evidence of a run: for people, for programs, for a reply to a list.
+
+mod answer;
+mod table;
+mod text;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{Report, Terminal};
+use crate::evidence::{Applies, EvidenceError, SeriesNote, SeriesStep, write_whole};
+use crate::verdict::Verdict;
+
+use answer::Row;
+pub use answer::{Change, State};
+
+/// The report of a run of a series.
+#[derive(Clone, Debug)]
+pub struct SeriesReport {
+    report: Report,
+    note: SeriesNote,
+    rows: Vec<Row>,
+}
+
+/// Whether one can bisect through a series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bisectable {
+    /// No step is worse than the one before.
+    Yes,
+    /// These are, and how.
+    No(Vec<String>),
+    /// Nothing is worse as far as it is known; of these steps it is not.
+    Unknown(Vec<String>),
+}
+
+/// Names of the files that [`SeriesReport::write_files`] writes.
+pub const SERIES_FILES: [&str; 2] = ["series-results.json", "summary.txt"];
+
+impl SeriesReport {
+    /// The report of the run in a folder.
+    ///
+    /// # Errors
+    /// If the folder is not that of a run of a series.
+    pub fn of(run: &Path) -> Result<SeriesReport, EvidenceError> {
+        let (report, note) = (Report::of(run)?, SeriesNote::read(run)?);
+        let rows = answer::rows(&report.run, &note);
+        Ok(SeriesReport { report, note, rows })
+    }
+
+    /// The report of its cells alone.
+    pub fn cells(&self) -> &Report {
+        &self.report
+    }
+
+    /// The table for people: kernels across, cells down that do not pass everywhere, and what changes.
+    pub fn table(&self, terminal: Terminal) -> String {
+        table::render(self, terminal)
+    }
+
+    /// What one pastes into a reply: plain text of at most 72 columns.
+    pub fn summary(&self) -> String {
+        text::render(self)
+    }
+
+    /// The answers for programs.
+    pub fn results(&self) -> Value {
+        let row = |row: &Row, step: usize| {
+            json!({
+                "scenario": row.scenario,
+                "topology": row.topology,
+                "trigger": row.trigger,
+                "before": row.before(step).words(),
+                "after": row.states[step].words(),
+                "change": row.change(step),
+            })
+        };
+        let tried: Vec<_> = self.note.tried().map(|(number, _)| number).collect();
+        let steps = self.note.steps.iter().zip(1..).map(|(step, number)| {
+            let index = tried.iter().position(|tried| *tried == number).map(|index| index + 1);
+            let cells = self.rows.iter().filter_map(|one| Some(row(one, index?)));
+            json!({"number": number, "patch": step, "cells": cells.collect::<Vec<_>>()})
+        });
+        let (bisectable, why) = match self.bisectable() {
+            Bisectable::Yes => (Some(true), Vec::new()),
+            Bisectable::No(why) => (Some(false), why),
+            Bisectable::Unknown(why) => (None, why),
+        };
+        json!({
+            "schema": 1,
+            "series": self.note,
+            "steps": steps.collect::<Vec<_>>(),
+            "bisectable": bisectable,
+            "bisectable_why": why,
+            "in_all": self.rows.iter().map(|row| json!({
+                "scenario": row.scenario,
+                "topology": row.topology,
+                "trigger": row.trigger,
+                "change": row.in_all(),
+            })).collect::<Vec<_>>(),
+            "exit_code": self.exit_code(),
+        })
+    }
+
+    /// Writes `series-results.json` and `summary.txt` beside the evidence, and what [`Report::write_files`] writes.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write_files(&self) -> Result<[PathBuf; 2], EvidenceError> {
+        self.report.write_files()?;
+        let paths = SERIES_FILES.map(|name| self.report.run.path.join(name));
+        write_whole(&paths[0], format!("{:#}\n", self.results()).as_bytes())?;
+        write_whole(&paths[1], self.summary().as_bytes())?;
+        Ok(paths)
+    }
+
+    /// Whether one can bisect through it.
+    pub fn bisectable(&self) -> Bisectable {
+        let (mut worse, mut unknown) = (Vec::new(), Vec::new());
+        for (index, (number, _)) in self.note.tried().enumerate() {
+            let step = index + 1;
+            let of = self.numbered(number);
+            if let Some(word) = self.not_there(step) {
+                worse.push(format!("{of} {word}"));
+                continue;
+            }
+            let names = |change| self.names(|row| row.change(step) == change);
+            if let Some(names) = names(Change::Regressed) {
+                worse.push(format!("{of} breaks {names}"));
+            }
+            if let Some(names) = names(Change::NoAnswer) {
+                unknown.push(format!("{of}, {names}"));
+            }
+        }
+        for (index, step) in self.note.steps.iter().enumerate() {
+            if matches!(step.applies, Applies::No { .. }) {
+                worse.push(format!("{} does not apply", self.numbered(index + 1)));
+            }
+        }
+        match (worse.is_empty(), unknown.is_empty()) {
+            (false, _) => Bisectable::No(worse),
+            (true, false) => Bisectable::Unknown(unknown),
+            (true, true) => Bisectable::Yes,
+        }
+    }
+
+    /// The exit status: 0 if one can bisect through the series and nothing is broken with all of it, 1 if not, 2 if too
+    /// little is known to say so.
+    pub fn exit_code(&self) -> u8 {
+        let ends = |change| self.rows.iter().any(|row| row.in_all() == change);
+        let bisectable = self.bisectable();
+        if matches!(bisectable, Bisectable::No(_))
+            || [Change::Regressed, Change::StillBroken, Change::Flaky].into_iter().any(ends)
+        {
+            return 1;
+        }
+        let known = self.rows.iter().any(|row| row.in_all() != Change::NoAnswer);
+        if known && !ends(Change::NoAnswer) && bisectable == Bisectable::Yes { 0 } else { 2 }
+    }
+
+    /// `does not build` or `does not boot`, if that is what became of the kernel with patch `step` of those tried.
+    fn not_there(&self, step: usize) -> Option<&'static str> {
+        self.rows.iter().find_map(|row| match &row.states[step] {
+            State::Unknown(Verdict::BuildFailed(_)) => Some("does not build"),
+            State::Unknown(Verdict::BootFailed(_)) => Some("does not boot"),
+            _ => None,
+        })
+    }
+
+    /// Whether the kernel with patch `step` of those tried is the very one as with the patch before it.
+    fn is_without_effect(&self, step: usize) -> bool {
+        let variants: Vec<_> = std::iter::once(self.note.base.as_str())
+            .chain(self.note.tried().map(|(_, step)| step.variant.as_str()))
+            .collect();
+        let key = |at: usize| {
+            let mut cells = self.report.run.cells.iter().filter(|cell| cell.record.cell.variant == variants[at]);
+            cells.find_map(|cell| cell.kernel.as_deref())
+        };
+        key(step).is_some() && key(step) == key(step - 1)
+    }
+
+    /// How one speaks of a patch: `1/2`.
+    fn numbered(&self, number: usize) -> String {
+        format!("{number}/{}", self.note.steps.len())
+    }
+
+    /// The scenarios of some rows, each with its triggers; none if there is no such row.
+    fn names(&self, wanted: impl Fn(&Row) -> bool) -> Option<String> {
+        let groups = self.groups(wanted);
+        let names: Vec<_> = groups.into_iter().map(|(name, triggers)| format!("{name}{triggers}")).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+
+    /// Scenarios with the triggers of those of their rows that are wanted, in brackets; without those if it is all.
+    fn groups(&self, wanted: impl Fn(&Row) -> bool) -> Vec<(String, String)> {
+        let several = self.rows.iter().any(|row| row.topology != self.rows[0].topology);
+        let name = |row: &Row| match several {
+            true => format!("{} on {}", row.scenario, row.topology),
+            false => row.scenario.clone(),
+        };
+        let mut groups: Vec<(String, Vec<&'static str>)> = Vec::new();
+        for row in self.rows.iter().filter(|row| wanted(row)) {
+            match groups.iter_mut().find(|(of, _)| *of == name(row)) {
+                Some((_, triggers)) => triggers.push(row.trigger),
+                None => groups.push((name(row), vec![row.trigger])),
+            }
+        }
+        let all = |of: &String| self.rows.iter().filter(|row| name(row) == *of).count();
+        let shown = |(of, triggers): (String, Vec<&str>)| {
+            let triggers = match triggers.len() {
+                count if count == all(&of) => String::new(),
+                _ => format!(" ({})", triggers.join(", ")),
+            };
+            (of, triggers)
+        };
+        groups.into_iter().map(shown).collect()
+    }
+
+    /// The patches that were tried, in order: their number, and their step among those tried, from 1.
+    fn steps(&self) -> impl Iterator<Item = (usize, usize, &SeriesStep)> {
+        self.note.tried().enumerate().map(|(index, (number, step))| (index + 1, number, step))
+    }
+}
+
+#[cfg(test)]
+mod tests;

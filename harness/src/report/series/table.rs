@@ -1,0 +1,63 @@
+//! The table of a series for people.
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+use super::answer::{Change, Row, State};
+use super::{SeriesReport, Terminal};
+use crate::report::words;
+
+pub fn render(series: &SeriesReport, terminal: Terminal) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    if let Some(width) = terminal.width {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
+    let steps: Vec<_> = series.steps().map(|(step, number, _)| (step, series.numbered(number))).collect();
+    let numbers = steps.iter().map(|(_, number)| number.clone());
+    table
+        .set_header(["scenario".to_owned(), "trigger".to_owned(), series.note.base.clone()].into_iter().chain(numbers));
+    let tells = |row: &&Row| row.states.iter().any(|state| !matches!(state, State::Pass | State::Skipped));
+    let mut before = None;
+    for row in series.rows.iter().filter(tells) {
+        let same = before.replace(&row.scenario) == Some(&row.scenario);
+        let name = if same { String::new() } else { row.scenario.replace("::", "::\n  ") };
+        let trigger = if row.trigger == "none" { "" } else { row.trigger };
+        let changes = steps.iter().map(|&(step, _)| changed(row, step));
+        let fixed = [name, trigger.to_owned(), shown(&row.states[0])];
+        table.add_row(fixed.into_iter().chain(changes));
+    }
+    let others = series.rows.iter().filter(|row| !tells(row)).count();
+    let mut text = if others < series.rows.len() { format!("{table}\n") } else { String::new() };
+    match others {
+        0 => {}
+        _ if others == series.rows.len() => text += "All cells pass on all kernels.\n",
+        1 => text += "1 more cell passes on all kernels.\n",
+        _ => text += &format!("{others} more cells pass on all kernels.\n"),
+    }
+    text
+}
+
+fn changed(row: &Row, step: usize) -> String {
+    let state = shown(&row.states[step]);
+    match row.change(step) {
+        Change::Unchanged | Change::NoAnswer | Change::Flaky => state,
+        Change::StillBroken
+            if row.before(step).failure().map(|f| (f.kind, &f.function))
+                == row.states[step].failure().map(|f| (f.kind, &f.function)) =>
+        {
+            state
+        }
+        Change::StillBroken => format!("{state}\n(fails otherwise)"),
+        change => format!("{state}\n({})", change.words()),
+    }
+}
+
+fn shown(state: &State) -> String {
+    match state {
+        State::Pass => "pass".to_owned(),
+        State::Fail(failure) => words::kind(failure.kind).to_owned(),
+        State::Flaky { failure, failed, of } => format!("{failed}/{of} {}", words::kind(failure.kind)),
+        State::Skipped => "skipped".to_owned(),
+        State::Unknown(verdict) => words::outcome(verdict).to_owned(),
+    }
+}

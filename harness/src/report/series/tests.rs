@@ -1,0 +1,204 @@
+use kernels::FailureKind;
+use serde_json::json;
+
+use super::*;
+use crate::cell::{CellId, PlannedCell};
+use crate::evidence::tests::{id, record, start};
+use crate::evidence::{RunDir, RunInfo};
+use crate::trigger::Trigger;
+use crate::verdict::Expected;
+
+const OWNER: &str = "numvfs_read::owner_rescans_on_removal";
+const UEVENT: &str = "numvfs_events::pf_uevent";
+
+fn deadlock() -> Verdict {
+    let summary = "owner iov-own (pid 53) in D state in sriov_numvfs_show while irq/25-pciehp (pid 39) waits in vfio for \
+                   this owner: neither can go on";
+    Verdict::fail(FailureKind::Deadlock, "sriov_numvfs_show", summary.to_owned())
+}
+
+fn stale() -> Verdict {
+    let summary = "3 of 3 event-driven reads were stale: read 0 on the event of PF, expected 2";
+    Verdict::fail(FailureKind::StaleRead, "sriov_numvfs", summary.to_owned())
+}
+
+fn step(number: usize, subject: &str, applies: Applies) -> SeriesStep {
+    SeriesStep {
+        variant: format!("patch-{number}"),
+        subject: subject.to_owned(),
+        author: "A U Thor <a@example.org>".to_owned(),
+        message_id: Some(format!("{number}@example.org")),
+        applies,
+    }
+}
+
+fn note(applies: [Applies; 2]) -> SeriesNote {
+    let [one, two] = applies;
+    SeriesNote {
+        subject: "PCI/IOV: Let readers of sriov_numvfs go".to_owned(),
+        version: 2,
+        base: "base".to_owned(),
+        base_about: "Linux 6.12.117 (linux-source-6.12 6.12.117-1)".to_owned(),
+        steps: vec![
+            step(1, "PCI/IOV: Read num_VFs without a lock in sriov_numvfs_show()", one),
+            step(2, "PCI/IOV: Set num_VFs before the uevent in sriov_enable()", two),
+        ],
+        notes: vec!["left out: version 1, which version 2 replaces".to_owned()],
+        options: Vec::new(),
+    }
+}
+
+/// What a cell of these saw.
+fn observed(verdict: &Verdict) -> serde_json::Value {
+    let task = |comm: &str, state: &str, tid: u32, stack: &[&str]| json!({"comm": comm, "state": state, "pid": tid, "tid": tid, "stack": stack});
+    let reader = task(
+        "iov-own",
+        "D",
+        53,
+        &["sriov_numvfs_show", "dev_attr_show", "sysfs_kf_seq_show", "kernfs_seq_show", "seq_read_iter"],
+    );
+    let remover = task("irq/25-pciehp", "S", 39, &["vfio_unregister_group_dev", "vfio_pci_remove"]);
+    match verdict {
+        Verdict::Fail(failure) if failure.kind == FailureKind::Deadlock => {
+            json!({"removers": [remover], "stuck": [reader], "tasks-in-d-state": [reader]})
+        }
+        _ => json!({"tasks-in-d-state": []}),
+    }
+}
+
+/// A run of a series with these cells, as the harness writes it. The folder lives as long as the guard.
+fn run(note: &SeriesNote, cells: &[(CellId, Verdict)]) -> (tempfile::TempDir, SeriesReport) {
+    let out = tempfile::tempdir().unwrap();
+    let planned =
+        cells.iter().map(|(id, _)| PlannedCell { id: id.clone(), expected: Expected::None }).collect::<Vec<_>>();
+    let info = RunInfo {
+        harness: "0.1.0".to_owned(),
+        qemu: "QEMU emulator version 10.0.2 (Debian 1:10.0.2)".to_owned(),
+        accel: "tcg".to_owned(),
+        planned,
+        ..RunInfo::default()
+    };
+    let folder = RunDir::create(out.path(), info).unwrap();
+    note.write(folder.path()).unwrap();
+    for (id, verdict) in cells {
+        let start = start(id.clone(), Expected::None);
+        let mut record = record(&start, verdict.clone(), 1.0);
+        record.observations = observed(verdict);
+        folder.cell(&start).unwrap().finish(&record).unwrap();
+    }
+    let report = SeriesReport::of(folder.path()).unwrap();
+    (out, report)
+}
+
+/// A row of cells: on the base, then with each patch.
+fn row(scenario: &str, trigger: Option<Trigger>, verdicts: &[Verdict]) -> Vec<(CellId, Verdict)> {
+    let variants = ["base", "patch-1", "patch-2"];
+    variants
+        .iter()
+        .zip(verdicts)
+        .map(|(variant, verdict)| (id(scenario, trigger, variant, 1), verdict.clone()))
+        .collect()
+}
+
+fn the_series_of_the_list() -> Vec<(CellId, Verdict)> {
+    let triggers = [Trigger::DeviceDel, Trigger::Yank];
+    let owner = triggers.map(|trigger| row(OWNER, Some(trigger), &[deadlock(), Verdict::Pass, Verdict::Pass]));
+    let uevent = row(UEVENT, None, &[Verdict::Pass, stale(), Verdict::Pass]);
+    let other = row("autoprobe::lie", None, &[Verdict::Pass, Verdict::Pass, Verdict::Pass]);
+    [owner.concat(), uevent, other].concat()
+}
+
+fn fits_a_mail(summary: &str) {
+    for line in summary.lines() {
+        assert!(line.chars().count() <= 72, "{line}");
+        assert!(!line.ends_with(' '), "{line:?}");
+    }
+}
+
+#[test]
+fn a_series_that_breaks_in_the_middle() {
+    let (_out, report) = run(&note([Applies::Yes, Applies::Yes]), &the_series_of_the_list());
+    fits_a_mail(&report.summary());
+    insta::assert_snapshot!("middle-table", report.table(Terminal::default()));
+    insta::assert_snapshot!("middle-summary", report.summary());
+    insta::assert_snapshot!("middle-results", format!("{:#}", report.results()));
+    assert_eq!(report.exit_code(), 1, "one cannot bisect through it");
+    let [results, summary] = report.write_files().unwrap();
+    assert_eq!(std::fs::read_to_string(summary).unwrap(), report.summary());
+    let read: Value = serde_json::from_str(&std::fs::read_to_string(results).unwrap()).unwrap();
+    assert_eq!(read, report.results());
+}
+
+#[test]
+fn a_patch_that_does_not_apply() {
+    let lines = ["the patch wants (-), and from line 5 on the tree has (+):", " \tline five;", "-\tsix;", "+\t6;"];
+    let no = Applies::No {
+        why: "hunk 1 of 1 (`@@ -681,8 +681,8 @@ static int sriov_enable()`) does not fit drivers/pci/iov.c".to_owned(),
+        lines: lines.map(str::to_owned).to_vec(),
+    };
+    let cells: Vec<_> = row(OWNER, Some(Trigger::Yank), &[deadlock(), Verdict::Pass]);
+    let (_out, report) = run(&note([Applies::Yes, no]), &cells);
+    fits_a_mail(&report.summary());
+    insta::assert_snapshot!("misfit-summary", report.summary());
+    assert_eq!(report.exit_code(), 1);
+}
+
+#[test]
+fn trouble_of_all_kinds() {
+    let broken = Verdict::BuildFailed("drivers/pci/iov.c:401:2: error: 'nothing' undeclared".to_owned());
+    let infra = || Verdict::Infra("QEMU ended: Aborted <core dumped>".to_owned());
+    let mut cells = row(OWNER, Some(Trigger::Yank), &[deadlock(), broken.clone(), deadlock()]);
+    cells.extend(row(UEVENT, None, &[Verdict::Pass, broken.clone(), infra()]));
+    cells.extend(row("slot::power", None, &[stale(), broken.clone(), deadlock()]));
+    for (variant, verdicts) in
+        [("base", [stale(), stale()]), ("patch-1", [broken.clone(), broken]), ("patch-2", [Verdict::Pass, stale()])]
+    {
+        let repeats = verdicts.into_iter().zip(1..);
+        cells.extend(repeats.map(|(verdict, repeat)| (id("reset::flr", None, variant, repeat), verdict)));
+    }
+    let (_out, report) = run(&note([Applies::Yes, Applies::Yes]), &cells);
+    fits_a_mail(&report.summary());
+    insta::assert_snapshot!("trouble-table", report.table(Terminal::default()));
+    insta::assert_snapshot!("trouble-summary", report.summary());
+}
+
+#[test]
+fn changes() {
+    let (fails, passes) = (|verdict| State::Fail(answer::failure(&verdict).unwrap().clone()), || State::Pass);
+    let flaky = || State::Flaky { failure: answer::failure(&stale()).unwrap().clone(), failed: 1, of: 2 };
+    let unknown = || State::Unknown(Verdict::Infra(String::new()));
+    for (before, after, change) in [
+        (passes(), passes(), Change::Unchanged),
+        (fails(stale()), passes(), Change::Fixed),
+        (passes(), fails(stale()), Change::Regressed),
+        (fails(stale()), fails(stale()), Change::StillBroken),
+        (fails(deadlock()), fails(stale()), Change::StillBroken),
+        (fails(stale()), fails(deadlock()), Change::Regressed),
+        (fails(stale()), flaky(), Change::Flaky),
+        (flaky(), passes(), Change::Flaky),
+        (passes(), flaky(), Change::Flaky),
+        (unknown(), passes(), Change::NoAnswer),
+        (fails(stale()), unknown(), Change::NoAnswer),
+        (State::Skipped, State::Skipped, Change::Unchanged),
+    ] {
+        assert_eq!(Change::between(&before, &after), change, "{before:?} {after:?}");
+    }
+}
+
+#[test]
+fn exit_codes() {
+    let infra = || Verdict::Infra(String::new());
+    for (verdicts, code) in [
+        ([Verdict::Pass, Verdict::Pass, Verdict::Pass], 0),
+        ([deadlock(), deadlock(), Verdict::Pass], 0),
+        ([deadlock(), deadlock(), deadlock()], 1),
+        ([Verdict::Pass, stale(), Verdict::Pass], 1),
+        ([Verdict::Pass, Verdict::Pass, stale()], 1),
+        ([Verdict::Pass, Verdict::BuildFailed(String::new()), Verdict::Pass], 1),
+        ([Verdict::Pass, Verdict::Pass, infra()], 2),
+        ([infra(), infra(), infra()], 2),
+    ] {
+        let (_out, report) = run(&note([Applies::Yes, Applies::Yes]), &row(UEVENT, None, &verdicts));
+        assert_eq!(report.exit_code(), code, "{verdicts:?}");
+    }
+}

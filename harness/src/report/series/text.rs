@@ -1,0 +1,288 @@
+//! The summary of a series: plain text that a mail can carry.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::answer::{Change, Row, State};
+use super::{Bisectable, SeriesReport};
+use crate::evidence::{Applies, RunCell, SeriesStep};
+use crate::verdict::Verdict;
+
+/// What a line of a mail may have at most.
+const WIDTH: usize = 72;
+/// How many failures are shown with their evidence.
+const SHOWN: usize = 6;
+/// How many frames of a stack.
+const FRAMES: usize = 4;
+/// How many lines of what a tree has in place of what a patch wants.
+const LINES: usize = 24;
+
+pub fn render(series: &SeriesReport) -> String {
+    let mut text = String::new();
+    head(series, &mut text);
+    for (index, step) in series.note.steps.iter().enumerate() {
+        patch(series, index + 1, step, &mut text);
+    }
+    end(series, &mut text);
+    evidence(series, &mut text);
+    for note in &series.note.notes {
+        wrap(&mut text, "Note: ", "  ", note);
+    }
+    text
+}
+
+fn head(series: &SeriesReport, text: &mut String) {
+    let (note, info) = (&series.note, &series.report.run.info);
+    let version = if note.version > 1 { format!(" v{}", note.version) } else { String::new() };
+    let number = if note.steps.len() > 1 { format!(" 0/{}", note.steps.len()) } else { String::new() };
+    wrap(text, "", "  ", &format!("[PATCH{version}{number}] {}", note.subject));
+    text.push('\n');
+    let repeats = series.report.run.cells.iter().map(|cell| cell.record.cell.repeat).max().unwrap_or(1);
+    let scenarios = series.groups(|_| true).len();
+    let often = if repeats > 1 { format!(", {repeats} times each") } else { String::new() };
+    let qemu = info.qemu.trim_start_matches("QEMU emulator version ").split(' ').next().unwrap_or_default();
+    let tested = format!(
+        "Tested with iov-regress {} on {}, in QEMU {qemu} under {}: {} of {} on each of {}{often}.",
+        info.harness,
+        note.base_about,
+        info.accel.to_uppercase(),
+        count(series.rows.len(), "cell"),
+        count(scenarios, "scenario"),
+        count(series.note.tried().count() + 1, "kernel"),
+    );
+    wrap(text, "", "", &tested);
+    text.push('\n');
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn patch(series: &SeriesReport, number: usize, step: &SeriesStep, text: &mut String) {
+    wrap(text, &format!("{} ", series.numbered(number)), "    ", &step.subject);
+    match &step.applies {
+        Applies::NotTried => wrap(text, "  ", "  ", "not tried: a patch before it does not apply"),
+        Applies::No { why, lines } => {
+            wrap(text, "  DOES NOT APPLY: ", "    ", why);
+            lines.iter().take(LINES).for_each(|line| cut(text, line));
+        }
+        Applies::Yes => {
+            let tried = series.steps().find(|(_, of, _)| *of == number).map(|(tried, _, _)| tried);
+            if let Some(tried) = tried {
+                changes(series, tried, text);
+            }
+        }
+    }
+    text.push('\n');
+}
+
+/// A line of code, which is not to be wrapped.
+fn cut(text: &mut String, line: &str) {
+    let line = line.replace('\t', "        ");
+    let shown: String = line.chars().take(WIDTH - 4).collect();
+    let _ = writeln!(text, "    {}", shown.trim_end());
+}
+
+/// What a patch fixes, breaks, and leaves as it is.
+fn changes(series: &SeriesReport, step: usize, text: &mut String) {
+    if let Some((what, why)) = not_there(series, step) {
+        wrap(text, &format!("  {what}: "), "    ", &why);
+        return;
+    }
+    if series.is_without_effect(step) {
+        wrap(text, "  ", "    ", "changes nothing in the kernel that is built: comments, or code that is left out");
+    }
+    let order =
+        [Change::Fixed, Change::Regressed, Change::StillBroken, Change::Flaky, Change::NoAnswer, Change::Unchanged];
+    for change in order {
+        let is = |row: &Row| row.change(step) == change;
+        let found = series.rows.iter().filter(|row| is(row)).count();
+        match change {
+            _ if found == 0 => {}
+            Change::Unchanged => wrap(text, "  unchanged: ", "    ", &count(found, "cell")),
+            Change::Fixed => list(series, step, change, is, |row| ended(row.before(step)), text),
+            _ => list(series, step, change, is, |row| ended(&row.states[step]), text),
+        }
+    }
+}
+
+/// `DOES NOT BUILD` or the like, and why, if that is what became of a kernel.
+fn not_there(series: &SeriesReport, step: usize) -> Option<(&'static str, String)> {
+    series.rows.iter().find_map(|row| match &row.states[step] {
+        State::Unknown(Verdict::BuildFailed(why)) => Some(("DOES NOT BUILD", why.clone())),
+        State::Unknown(Verdict::BootFailed(why)) => Some(("DOES NOT BOOT", why.clone())),
+        _ => None,
+    })
+}
+
+/// How it is, or was, in a few words.
+fn ended(state: &State) -> String {
+    match state {
+        State::Unknown(verdict) => verdict.reason().unwrap_or_default().to_owned(),
+        other => other.words(),
+    }
+}
+
+/// The rows of one change, those that end the same way together.
+fn list(
+    series: &SeriesReport,
+    step: usize,
+    change: Change,
+    is: impl Fn(&Row) -> bool,
+    ended: impl Fn(&Row) -> String,
+    text: &mut String,
+) {
+    let mut ways: Vec<String> = Vec::new();
+    for row in series.rows.iter().filter(|row| is(row)) {
+        let way = ended(row);
+        if !ways.contains(&way) {
+            ways.push(way);
+        }
+    }
+    for way in ways {
+        wrap(text, &format!("  {}: ", change.words()), "    ", &way);
+        for (name, triggers) in series.groups(|row| is(row) && ended(row) == way) {
+            let others =
+                series.rows.iter().find(|row| row.scenario == name && is(row)).map(|row| before(row, step, change));
+            wrap(text, "    ", "      ", &format!("{name}{triggers}{}", others.unwrap_or_default()));
+        }
+    }
+}
+
+/// How a cell that fails now failed before, if otherwise.
+fn before(row: &Row, step: usize, change: Change) -> String {
+    let before = row.before(step);
+    match change {
+        Change::StillBroken | Change::Regressed
+            if before.failure().is_some() && before.words() != row.states[step].words() =>
+        {
+            format!(" (before: {})", before.words())
+        }
+        _ => String::new(),
+    }
+}
+
+fn end(series: &SeriesReport, text: &mut String) {
+    match series.bisectable() {
+        Bisectable::Yes => wrap(text, "Bisectable: ", "  ", "yes, no step is worse than the one before."),
+        Bisectable::No(why) => wrap(text, "Bisectable: NO. ", "  ", &format!("{}.", why.join("; "))),
+        Bisectable::Unknown(why) => {
+            let why = format!("nothing is worse, but not all is known ({}).", why.join("; "));
+            wrap(text, "Bisectable: ", "  ", &why);
+        }
+    }
+    let last = series.steps().last().map(|(_, number, _)| number);
+    let Some(last) = last else {
+        wrap(text, "Result: ", "  ", "no patch could be tried.");
+        text.push('\n');
+        return;
+    };
+    let counts =
+        [Change::Fixed, Change::StillBroken, Change::Regressed, Change::Unchanged, Change::Flaky, Change::NoAnswer]
+            .map(|change| (change, series.rows.iter().filter(|row| row.in_all() == change).count()));
+    let told =
+        counts.iter().filter(|(change, count)| *count > 0 || !matches!(change, Change::Flaky | Change::NoAnswer));
+    let told: Vec<_> = told.map(|(change, count)| format!("{count} {}", change.words().to_lowercase())).collect();
+    let with = match last == series.note.steps.len() {
+        true => "with all patches".to_owned(),
+        false => format!("with patches up to {}", series.numbered(last)),
+    };
+    wrap(text, "Result: ", "  ", &format!("{with}, compared to the base: {}.", told.join(", ")));
+    text.push('\n');
+}
+
+/// For each way of failing that changed, the key lines of one cell; of others as long as there is room.
+fn evidence(series: &SeriesReport, text: &mut String) {
+    let mut examples: Vec<(usize, &Row)> = Vec::new();
+    let mut add = |at: usize, row| {
+        let known = |(other, of): &(usize, &Row)| *other == at && way(of, at) == way(row, at);
+        if way(row, at).is_some() && !examples.iter().any(known) {
+            examples.push((at, row));
+        }
+    };
+    for (step, _, _) in series.steps() {
+        series.rows.iter().filter(|row| row.change(step) == Change::Fixed).for_each(|row| add(failing(row, step), row));
+        series.rows.iter().filter(|row| row.change(step) == Change::Regressed).for_each(|row| add(step, row));
+    }
+    let last = series.steps().count();
+    series.rows.iter().filter(|row| row.in_all() == Change::StillBroken).for_each(|row| add(last, row));
+    if examples.is_empty() {
+        return;
+    }
+    text.push_str("Evidence:\n\n");
+    for (at, row) in examples.iter().take(SHOWN) {
+        example(series, *at, row, text);
+    }
+    if examples.len() > SHOWN {
+        wrap(text, "", "", &format!("({} more ways of failing are in the evidence.)", examples.len() - SHOWN));
+        text.push('\n');
+    }
+}
+
+/// The last kernel before a step on which a cell failed.
+fn failing(row: &Row, step: usize) -> usize {
+    (0..step).rev().find(|&at| row.states[at].failure().is_some()).unwrap_or(0)
+}
+
+fn way(row: &Row, at: usize) -> Option<String> {
+    row.states[at].failure().map(ToString::to_string)
+}
+
+fn example(series: &SeriesReport, at: usize, row: &Row, text: &mut String) {
+    let (name, variant) = match at {
+        0 => ("base".to_owned(), series.note.base.as_str()),
+        _ => match series.steps().nth(at - 1) {
+            Some((_, number, step)) => (series.numbered(number), step.variant.as_str()),
+            None => return,
+        },
+    };
+    let failed = |cell: &&RunCell| matches!(cell.record.verdict, Verdict::Fail(_));
+    let Some(cell) = row.cells(&series.report.run, variant).find(failed) else { return };
+    let Verdict::Fail(failure) = &cell.record.verdict else { return };
+    let trigger = if row.trigger == "none" { String::new() } else { format!(", {}", row.trigger) };
+    wrap(text, "", "  ", &format!("{name}, {}{trigger}: {failure}", row.scenario));
+    wrap(text, "  ", "  ", &failure.summary);
+    for stack in stacks(&cell.record.observations) {
+        wrap(text, "  ", "    ", &stack);
+    }
+    for splat in cell.record.splats.iter().filter(|splat| splat.known.is_none()).take(1) {
+        let frames: Vec<_> = splat.frames.iter().take(FRAMES).map(String::as_str).collect();
+        wrap(text, "  ", "    ", &format!("{}: {}", splat.title, frames.join(" < ")));
+    }
+    text.push('\n');
+}
+
+/// The tasks that a scenario found, those that are stuck first, with the innermost frames of their stacks.
+fn stacks(observations: &Value) -> Vec<String> {
+    let lists =
+        || observations.as_object().into_iter().flatten().filter_map(|(name, list)| Some((name, list.as_array()?)));
+    let of = |wanted: &'static str| lists().filter(move |(name, _)| name.as_str() == wanted);
+    let others = lists().filter(|(name, _)| !["stuck", "tasks-in-d-state"].contains(&name.as_str()));
+    let tasks = of("stuck").chain(others).chain(of("tasks-in-d-state")).flat_map(|(_, tasks)| tasks);
+    let mut seen = Vec::new();
+    let mut shown = Vec::new();
+    for task in tasks {
+        let (Some(comm), Some(stack)) = (task["comm"].as_str(), task["stack"].as_array()) else { continue };
+        if seen.contains(&&task["tid"]) || stack.is_empty() {
+            continue;
+        }
+        seen.push(&task["tid"]);
+        let frames: Vec<_> = stack.iter().filter_map(Value::as_str).take(FRAMES).collect();
+        shown.push(format!("{comm} ({}): {}", task["state"].as_str().unwrap_or("?"), frames.join(" < ")));
+    }
+    shown.truncate(3);
+    shown
+}
+
+/// Adds a paragraph: its first line begins with `first`, the others with `rest`.
+fn wrap(text: &mut String, first: &str, rest: &str, words: &str) {
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    let options = textwrap::Options::new(WIDTH)
+        .initial_indent(first)
+        .subsequent_indent(rest)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation);
+    for line in textwrap::wrap(&words, options) {
+        let _ = writeln!(text, "{line}");
+    }
+}
