@@ -41,6 +41,7 @@ impl CellId {
     pub fn command(&self) -> Vec<String> {
         let (kernel, profile) = kernels::split_profile(&self.variant);
         let mut words = vec!["cargo", "xtask", "run", &self.scenario, "--kernel", kernel];
+        words.extend(["--topology", &self.topology]);
         words.extend(profile.iter().flat_map(|profile| ["--profile", profile]));
         words.extend(self.trigger.iter().flat_map(|trigger| ["--trigger", trigger.name()]));
         words.into_iter().map(str::to_owned).collect()
@@ -111,11 +112,13 @@ mod tests {
 
     #[test]
     fn the_command_repeats_it() {
-        let command = "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock --trigger yank";
+        let command =
+            "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock --topology igb --trigger yank";
         assert_eq!(cell().command().join(" "), command);
-        let command = "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock";
+        let command = "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock --topology igb";
         assert_eq!(CellId { trigger: None, ..cell() }.command().join(" "), command);
-        let command = "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock --profile debug";
+        let command =
+            "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock --topology igb --profile debug";
         let under = CellId { trigger: None, variant: "stock+debug".to_owned(), ..cell() };
         assert_eq!(under.command().join(" "), command);
         assert_eq!(under.folder(), "numvfs_read.owner_rescans_on_removal.igb.none.stock+debug");

@@ -15,6 +15,7 @@ pub mod host;
 pub mod images;
 pub mod judge;
 pub mod lab;
+mod limits;
 pub mod matrix;
 mod order;
 pub mod plan;

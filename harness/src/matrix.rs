@@ -21,6 +21,7 @@ use crate::host::{self, Check};
 use crate::images::Image;
 use crate::judge::{self, Finding, Rules};
 use crate::lab::{self, Lab, LabError, Parts};
+use crate::limits::Limits;
 use crate::order::Times;
 use crate::progress::{Event, Progress};
 use crate::scale::Scale;
@@ -49,6 +50,8 @@ pub struct Request {
     pub snapshots: bool,
     /// End cells at their verdict: do not put a removed card back.
     pub quick: bool,
+    /// Run what the version of QEMU is known not to survive.
+    pub despite_qemu: bool,
     /// Where runs leave their folders.
     pub out: PathBuf,
     /// The command line, for the record.
@@ -85,6 +88,8 @@ pub struct Runner {
     times: Times,
     /// Cells end at their verdict.
     quick: bool,
+    /// What cannot be run.
+    limits: Limits,
 }
 
 impl Runner {
@@ -105,6 +110,7 @@ impl Runner {
         let names: Vec<_> = variants.iter().map(|variant| variant.name.clone()).collect();
         let parts = lab.prepare(&names, request.accel, &qemu, progress).await?;
         let scenarios: Vec<_> = scenarios.iter().filter(|scenario| used(scenario.name)).cloned().collect();
+        let limits = Limits::of(&qemu, request.despite_qemu);
         let qemu = qemu.first_line().to_owned();
         let info = RunInfo {
             command: request.command.clone(),
@@ -122,7 +128,8 @@ impl Runner {
         let times = Times::of(&request.out.join(LATEST));
         let run = RunDir::create(&request.out, info)?;
         let snapshots = request.snapshots.then(|| Snapshots::new(lab.cache().clone(), qemu.clone()));
-        Ok(Runner { times, quick: request.quick, ..Runner::new(parts, scenarios, run, qemu, snapshots) })
+        let quick = request.quick;
+        Ok(Runner { times, limits, quick, ..Runner::new(parts, scenarios, run, qemu, snapshots) })
     }
 
     /// Runs cells made of these parts, with these scenarios, into this folder. `qemu` is what QEMU says of its version;
@@ -134,7 +141,8 @@ impl Runner {
         qemu: String,
         snapshots: Option<Snapshots>,
     ) -> Runner {
-        Runner { parts, scenarios, run, qemu, snapshots, times: Times::default(), quick: false }
+        let (times, limits, quick) = Default::default();
+        Runner { parts, scenarios, run, qemu, snapshots, times, limits, quick }
     }
 
     /// The folder of the run.
@@ -221,8 +229,13 @@ impl Runner {
         let image = image.as_ref().map_err(Verdict::clone)?;
         let Parts { initramfs, decision, qemu, profile, .. } = &self.parts;
         let (kernel, initrd) = (image.boot.clone(), initramfs.path.clone());
-        machine(qemu.clone(), cell, &self.scenarios, decision.accel, profile.as_ref(), kernel, initrd)
-            .ok_or_else(|| Verdict::Infra(format!("{} is not a cell of this harness", cell.id)))
+        let found = machine(qemu.clone(), cell, &self.scenarios, decision.accel, profile.as_ref(), kernel, initrd);
+        let (scenario, machine) =
+            found.ok_or_else(|| Verdict::Infra(format!("{} is not a cell of this harness", cell.id)))?;
+        match self.limits.forbid(&machine.topology, cell.id.trigger, &image.config) {
+            Some(why) => Err(Verdict::Skip(why)),
+            None => Ok((scenario, machine)),
+        }
     }
 
     fn start(&self, cell: &PlannedCell, image: &Image, machine: Option<&Machine>) -> CellStart {

@@ -18,7 +18,9 @@ pub struct Selection {
     pub scenarios: Vec<String>,
     /// Triggers; `none` for scenarios without any.
     pub triggers: Vec<String>,
-    /// Every kernel with every scenario, where no kernels are named.
+    /// Topologies. An empty list means each scenario's own.
+    pub topologies: Vec<String>,
+    /// Every kernel with every scenario, where no kernels are named, on every topology, where none are named.
     pub all: bool,
 }
 
@@ -32,7 +34,9 @@ pub enum PlanError {
     #[error(transparent)]
     Unknown(#[from] Unknown),
     /// Each glob matches something, but all of them together nothing.
-    #[error("no cell has such a scenario, trigger and kernel together; `cargo xtask list` shows the cells")]
+    #[error(
+        "no cell has such a scenario, topology, trigger and kernel together; `cargo xtask list cells --all` shows them"
+    )]
     Nothing,
 }
 
@@ -58,14 +62,17 @@ pub fn plan(
     let names = Globs::new("scenario", &selection.scenarios, scenarios.iter().map(|scenario| scenario.name))?;
     let known = Trigger::ALL.iter().map(|trigger| trigger.name()).chain(["none"]);
     let triggers = Globs::new("trigger", &selection.triggers, known)?;
+    let known: Vec<_> = scenarios.iter().flat_map(Scenario::topologies).collect();
+    let topologies = Globs::new("topology", &selection.topologies, known.iter().copied())?;
+    let further = selection.all || !selection.topologies.is_empty();
     let profile = manifest.profile.as_ref().map(|profile| profile.name.as_str());
     let every = selection.all || !selection.kernels.is_empty();
     let mut cells = Vec::new();
     for scenario in scenarios.iter().filter(|scenario| names.select(scenario.name)) {
-        for trigger in scenario.each_trigger() {
-            if !triggers.select(Trigger::name_of(trigger)) {
-                continue;
-            }
+        let wanted = |name: &&str| topologies.select(name) && (further || *name == scenario.topology);
+        let topologies: Vec<_> = scenario.topologies().filter(wanted).collect();
+        let triggers = scenario.each_trigger().into_iter().filter(|t| triggers.select(Trigger::name_of(*t)));
+        for (trigger, topology) in triggers.flat_map(|trigger| topologies.iter().map(move |t| (trigger, t))) {
             let wanted = |variant: &&Variant| {
                 kernels.select(split_profile(&variant.name).0) && (every || tells(manifest, variant, scenario))
             };
@@ -80,7 +87,7 @@ pub fn plan(
                 cells.extend((1..=repeats).map(|repeat| PlannedCell {
                     id: CellId {
                         scenario: scenario.name.to_owned(),
-                        topology: scenario.topology.to_owned(),
+                        topology: (*topology).to_owned(),
                         trigger,
                         variant: variant.name.clone(),
                         repeat,
@@ -182,6 +189,7 @@ mod tests {
             about: "",
             detects: &["bug"],
             topology: "igb",
+            also: &["other"],
             triggers,
             append: &[],
             run: |_| Box::pin(async { Ok(crate::verdict::Verdict::Pass) }),
@@ -223,8 +231,9 @@ mod tests {
     #[test]
     fn everything_if_asked_for_and_every_scenario_on_kernels_that_are_named() {
         let all = planned(Selection { all: true, ..Selection::default() }, 1).unwrap();
-        assert_eq!(all.len(), 3 * 4);
+        assert_eq!(all.len(), 2 * 3 * 4);
         assert!(all.contains(&"events::uevent::igb::none::aside fail".to_owned()), "{all:?}");
+        assert!(all.contains(&"events::uevent::other::none::aside fail".to_owned()), "{all:?}");
         let named = planned(Selection { kernels: globs(&["aside", "*-old"]), ..Selection::default() }, 1).unwrap();
         assert_eq!(named.len(), 3 * 2);
     }
@@ -264,7 +273,7 @@ mod tests {
             kernels: globs(&["sto*"]),
             scenarios: globs(&["own*"]),
             triggers: globs(&["device-del", "none"]),
-            all: false,
+            ..Selection::default()
         };
         assert_eq!(
             planned(selection, 2).unwrap(),
@@ -277,6 +286,24 @@ mod tests {
         );
         let whole = Selection { scenarios: globs(&["events::*"]), ..Selection::default() };
         assert_eq!(planned(whole, 1).unwrap().len(), 2, "stock and fixed");
+    }
+
+    #[test]
+    fn further_topologies_run_if_asked_for() {
+        let on = |topologies| Selection {
+            scenarios: globs(&["uevent"]),
+            topologies: globs(topologies),
+            ..Selection::default()
+        };
+        let names = |topologies| planned(on(topologies), 1).unwrap();
+        assert_eq!(
+            names(&["oth*"]),
+            ["events::uevent::other::none::stock fail", "events::uevent::other::none::fixed pass"]
+        );
+        assert_eq!(names(&["*"]).len(), 4);
+        assert_eq!(names(&[]), names(&["igb"]));
+        let wrong = planned(on(&["nvem"]), 1).unwrap_err();
+        assert!(wrong.starts_with("there is no topology `nvem`"), "{wrong}");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Scenario {
     pub detects: &'static [&'static str],
     /// Name of the topology that it needs.
     pub topology: &'static str,
+    /// Names of further topologies on which it runs if it is asked to.
+    pub also: &'static [&'static str],
     /// The triggers that it runs with; none if it removes nothing.
     pub triggers: &'static [Trigger],
     /// Words that it adds to the kernel's command line.
@@ -34,6 +36,11 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// All its topologies, its own first.
+    pub fn topologies(&self) -> impl Iterator<Item = &'static str> + '_ {
+        std::iter::once(self.topology).chain(self.also.iter().copied())
+    }
+
     /// Its triggers; the absence of any counts as one.
     pub fn each_trigger(&self) -> Vec<Option<Trigger>> {
         match self.triggers {

@@ -12,6 +12,7 @@ pub const ALL: &[Scenario] = &[Scenario {
     about: "With sriov_drivers_autoprobe off, VFs are enabled; none of them may show a driver.",
     detects: &["vf-autoprobe-bind-lie"],
     topology: "igb",
+    also: &[],
     triggers: &[],
     append: &[],
     run: |guest| Box::pin(vfs_without_driver(guest)),

@@ -18,6 +18,7 @@ pub const ALL: &[Scenario] = &[Scenario {
             the read must return and the removal complete.",
     detects: &["driver-override-show-vfio-remove"],
     topology: "igb",
+    also: &[],
     triggers: &Trigger::ALL,
     append: &[],
     run: |guest| Box::pin(owner_reads_driver_override(guest)),

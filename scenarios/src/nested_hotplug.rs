@@ -18,6 +18,7 @@ const BASE: Scenario = Scenario {
     about: "",
     detects: &["nested-pciehp-subtree"],
     topology: "switch",
+    also: &[],
     triggers: &[],
     append: &[],
     run: |guest| Box::pin(button_below_removed_port(guest)),

@@ -13,6 +13,7 @@ const BASE: Scenario = Scenario {
     about: "",
     detects: &[],
     topology: "igb",
+    also: &[],
     triggers: &[],
     append: &[],
     run: |guest| Box::pin(counts(guest)),

@@ -23,6 +23,7 @@ const BASE: Scenario = Scenario {
     about: "",
     detects: &[],
     topology: "igb",
+    also: &[],
     triggers: &[],
     append: &["preempt=full"],
     run: |guest| Box::pin(pf_uevent(guest)),
@@ -34,6 +35,7 @@ pub const ALL: &[Scenario] = &[
         name: "numvfs_events::pf_uevent",
         about: "A reader woken by the PF's change uevent must read the new sriov_numvfs.",
         detects: &["numvfs-stale-pf-uevent"],
+        also: &["nvme"],
         run: |guest| Box::pin(pf_uevent(guest)),
         ..BASE
     },
@@ -55,6 +57,7 @@ pub const ALL: &[Scenario] = &[
         name: "numvfs_events::pf_uevent_on_disable",
         about: "The PF must send a change uevent when VFs are disabled, and a reader woken by it read 0.",
         detects: &["numvfs-no-uevent-on-disable"],
+        also: &["nvme"],
         run: |guest| Box::pin(pf_uevent_on_disable(guest)),
         ..BASE
     },
@@ -62,12 +65,13 @@ pub const ALL: &[Scenario] = &[
         name: "numvfs_events::vf_uevent_on_disable",
         about: "A reader woken by the remove uevent of a VF that is being disabled must read 0.",
         detects: &["numvfs-stale-on-disable"],
+        also: &["nvme"],
         run: |guest| Box::pin(vf_uevent_on_disable(guest)),
         ..BASE
     },
 ];
 
-/// VFs to enable, a round each; igb has seven.
+/// VFs to enable, a round each; igb has seven, QEMU's NVMe controller four.
 const ROUNDS: [usize; 3] = [2, 4, 3];
 
 /// `IF_OPER_UP` (RFC 2863, `include/uapi/linux/if.h`).

@@ -22,6 +22,7 @@ const BASE: Scenario = Scenario {
     about: "",
     detects: &[],
     topology: "two-slots",
+    also: &[],
     triggers: &[],
     append: &[],
     run: |guest| Box::pin(store_during_removal(guest)),

@@ -17,6 +17,7 @@ const BASE: Scenario = Scenario {
     about: "",
     detects: &[],
     topology: "igb",
+    also: &[],
     triggers: &[],
     append: &[],
     run: |guest| Box::pin(numvfs(guest)),

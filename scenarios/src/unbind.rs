@@ -15,6 +15,7 @@ pub const ALL: &[Scenario] = &[Scenario {
             both must end, and each VF be removed once.",
     detects: &["pf-unbind-vs-slot-unplug-double-del"],
     topology: "igb",
+    also: &[],
     triggers: &[Trigger::DeviceDel, Trigger::Yank],
     append: &[],
     run: |guest| Box::pin(unplug_during_unbind(guest)),

@@ -19,6 +19,7 @@ const BASE: Scenario = Scenario {
     about: "",
     detects: &[],
     topology: "igb",
+    also: &[],
     triggers: &Trigger::ALL,
     append: &[],
     run: |guest| Box::pin(owner_lets_go(guest)),

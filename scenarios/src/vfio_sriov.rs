@@ -16,6 +16,7 @@ pub const ALL: &[Scenario] = &[Scenario {
     about: "A PF under vfio-pci is opened and closed, and then has VFs enabled and disabled; vfio-pci must get them.",
     detects: &["vfio-memlock-across-enable-sriov"],
     topology: "igb",
+    also: &[],
     triggers: &[],
     append: &[],
     run: |guest| Box::pin(enable_under_vfio(guest)),

@@ -99,6 +99,7 @@ fn prepare(shared: &Shared) -> Result<Runner> {
         jobs: None,
         snapshots: true,
         quick: false,
+        despite_qemu: false,
         fail_fast: false,
         accel: Choice::Auto,
         out: out(),

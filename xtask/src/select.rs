@@ -24,14 +24,18 @@ pub struct Which {
     /// [default: all]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     pub triggers: Vec<String>,
-    /// Run every kernel, of every base, with every scenario
+    /// Topologies, by glob: `cargo xtask list scenarios` tells which [default: each scenario's own]
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    pub topologies: Vec<String>,
+    /// Run every kernel, of every base, with every scenario, on every topology
     #[arg(long)]
     pub all: bool,
 }
 
 impl From<Which> for Selection {
     fn from(which: Which) -> Selection {
-        Selection { kernels: which.kernels, scenarios: which.scenarios, triggers: which.triggers, all: which.all }
+        let Which { kernels, scenarios, triggers, topologies, all } = which;
+        Selection { kernels, scenarios, triggers, topologies, all }
     }
 }
 
@@ -75,6 +79,9 @@ pub struct How {
     /// End cells at their verdict: do not put a removed card back to see whether it works again, which takes a second or two
     #[arg(long)]
     quick: bool,
+    /// Run cells, too, that are skipped because this version of QEMU is known not to survive them
+    #[arg(long)]
+    despite_qemu: bool,
 }
 
 impl How {
@@ -85,6 +92,7 @@ impl How {
             jobs: None,
             snapshots: !self.no_snapshots,
             quick: self.quick,
+            despite_qemu: self.despite_qemu,
             fail_fast: false,
             accel: self.accel.into(),
             out: self.out.unwrap_or_else(|| workspace().join("target/runs")),

@@ -54,7 +54,8 @@ fn a_cell_comes_back_as_it_was_written() {
     );
     assert_eq!(fs::metadata(folder.join("repro.sh")).unwrap().permissions().mode() & 0o777, 0o755);
     assert!(
-        read(folder.join("repro.sh")).contains("exec cargo xtask run numvfs_read::owner --kernel stock --trigger yank")
+        read(folder.join("repro.sh"))
+            .contains("exec cargo xtask run numvfs_read::owner --kernel stock --topology igb --trigger yank")
     );
     let written = record(&start, Verdict::Pass, 1.5);
     cell.finish(&written).unwrap();

@@ -44,14 +44,16 @@ pub enum AerError {
 }
 
 impl Guest {
-    /// Puts a card of one function into an empty slot, without waiting for the guest to notice.
+    /// Puts a card of one function into an empty slot, without waiting for the guest to notice: another of what the topology
+    /// has in that slot, or an igb.
     ///
     /// # Errors
     /// QMP's; [`Error::Unprepared`] if the topology has no such slot.
     pub async fn plug(&self, slot: &Slot, id: &str) -> Result<Plugged, Error> {
         let port = port(&self.vm().machine().topology.ports, &slot.id);
         let port = port.ok_or_else(|| Error::Unprepared(format!("there is no port {}", slot.id)))?;
-        let function = Function { id: id.to_owned(), model: Model::Igb };
+        let model = port.models().first().copied().unwrap_or(Model::Igb);
+        let function = Function { id: id.to_owned(), model };
         let properties = devices::properties(port, 0, &function);
         let arguments = properties.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
         let messages = self.agent().messages().position();

@@ -29,6 +29,8 @@ pub struct Qemu {
     pub version: Version,
     /// All that it prints of its version.
     pub banner: String,
+    /// All that it prints of its devices.
+    pub devices: String,
 }
 
 /// A version of QEMU, as far as it matters.
@@ -103,7 +105,12 @@ impl Qemu {
         if !devices.is_empty() {
             return Err(QemuError::Devices { binary, version, devices });
         }
-        Ok(Qemu { binary, version, banner })
+        Ok(Qemu { binary, version, banner, devices: help })
+    }
+
+    /// Whether it has a device.
+    pub fn offers(&self, device: &str) -> bool {
+        offers(&self.devices, device)
     }
 
     /// What it says of its version: with the distribution's own.

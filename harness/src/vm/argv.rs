@@ -112,8 +112,9 @@ pub const COMMAND_LINE: &[&str] = &[
 impl Machine {
     /// The kernel's whole command line.
     pub fn command_line(&self) -> String {
+        let iommu = devices::iommu_words(self.topology.iommu);
         let own = self.append.iter().map(String::as_str);
-        COMMAND_LINE.iter().copied().chain(own).collect::<Vec<_>>().join(" ")
+        COMMAND_LINE.iter().chain(iommu).copied().chain(own).collect::<Vec<_>>().join(" ")
     }
 
     /// QEMU's arguments, without the program.
@@ -133,7 +134,8 @@ impl Machine {
             "-serial",
             "chardev:console",
         ]);
-        add(&["-device", "intel-iommu,intremap=on"]);
+        argv.extend(devices::iommu_arguments(self.topology.iommu));
+        let mut add = |words: &[&str]| argv.extend(words.iter().map(|&word| word.to_owned()));
         add(&["-device", "virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3"]);
         add(&["-chardev", &format!("socket,id=agent,path={}", text(&channels.agent))]);
         add(&["-device", &format!("virtserialport,chardev=agent,name={}", guest_protocol::PORT_NAME)]);

@@ -1,6 +1,6 @@
 //! The devices of a topology as QEMU is told of them: on its command line, and later over QMP.
 
-use super::topology::{Function, Holds, Model, Port, Topology};
+use super::topology::{Function, Holds, Iommu, Model, Port, Topology};
 
 /// QEMU's arguments for all devices of a topology.
 pub fn arguments(topology: &Topology) -> Vec<String> {
@@ -14,9 +14,14 @@ fn port_arguments(port: &Port, driver: &str, bus: &str) -> Vec<String> {
     match holds {
         Holds::Functions(functions) => {
             // An empty slot has a cable too, for the card that is plugged in later.
-            let cables = (0..functions.len().max(1)).map(|number| cable_argument(port, number));
+            let takes_cable = |number: &usize| functions.get(*number).is_none_or(|f| f.model == Model::Igb);
+            let cables = (0..functions.len().max(1)).filter(takes_cable).map(|number| cable_argument(port, number));
             arguments.extend(cables.flat_map(|cable| ["-netdev".to_owned(), cable]));
             for (number, function) in functions.iter().enumerate() {
+                if function.model == Model::Nvme {
+                    // Its VFs are controllers of the same subsystem.
+                    arguments.extend(device_argument(&format!("nvme-subsys,id={}", subsystem(function))));
+                }
                 arguments.extend(device_argument(&function_argument(port, number, function)));
             }
         }
@@ -27,6 +32,25 @@ fn port_arguments(port: &Port, driver: &str, bus: &str) -> Vec<String> {
         }
     }
     arguments
+}
+
+/// QEMU's arguments for an IOMMU. It must come before the devices whose addresses it translates.
+pub fn iommu_arguments(iommu: Iommu) -> Vec<String> {
+    device_argument(match iommu {
+        Iommu::Intel => "intel-iommu,intremap=on",
+        Iommu::Amd => "amd-iommu,intremap=on",
+        Iommu::Virtio => "virtio-iommu-pci,bus=pcie.0,addr=0x4",
+    })
+}
+
+/// What a guest's kernel is told because of its IOMMU.
+pub fn iommu_words(iommu: Iommu) -> &'static [&'static str] {
+    match iommu {
+        Iommu::Intel | Iommu::Amd => &[],
+        // vfio refuses devices whose interrupts nobody remaps (`drivers/vfio/vfio_iommu_type1.c`,
+        // `vfio_iommu_type1_attach_group()`).
+        Iommu::Virtio => &["vfio_iommu_type1.allow_unsafe_interrupts=1"],
+    }
 }
 
 fn device_argument(device: &str) -> Vec<String> {
@@ -52,19 +76,42 @@ fn function_argument(port: &Port, number: usize, function: &Function) -> String 
 pub fn driver(model: Model) -> &'static str {
     match model {
         Model::Igb => "igb",
+        Model::Nvme => "nvme",
     }
 }
 
 /// What else QEMU is told of a function in a port's slot, beyond driver, id and bus.
 pub fn properties(port: &Port, number: usize, function: &Function) -> Vec<(&'static str, String)> {
-    let Model::Igb = function.model;
-    let mut properties = vec![("addr", format!("0.{number}")), ("netdev", cable(port, number))];
+    let mut properties = vec![("addr", format!("0.{number}"))];
+    properties.extend(match function.model {
+        Model::Igb => vec![("netdev", cable(port, number))],
+        Model::Nvme => nvme_properties(function),
+    });
     let siblings = matches!(&port.holds, Holds::Functions(functions) if functions.len() > 1);
     if number == 0 && siblings {
         // With ARI, which igb has, a guest finds function 1 by this alone (PCI Express 5.0, section 7.8.7).
         properties.extend([("multifunction", "on".to_owned()), ("x-pcie-ari-nextfn-1", "on".to_owned())]);
     }
     properties
+}
+
+fn subsystem(function: &Function) -> String {
+    format!("{}-subsys", function.id)
+}
+
+/// A PF with four VFs, and queues and interrupts that could be given to them: QEMU wants so many that each VF can have two
+/// of the former and one of the latter (`hw/nvme/ctrl.c`, `nvme_check_params()`).
+fn nvme_properties(function: &Function) -> Vec<(&'static str, String)> {
+    let value = |value: &str| value.to_owned();
+    vec![
+        ("serial", function.id.clone()),
+        ("subsys", subsystem(function)),
+        ("sriov_max_vfs", value("4")),
+        ("sriov_vq_flexible", value("10")),
+        ("sriov_vi_flexible", value("5")),
+        ("max_ioqpairs", value("26")),
+        ("msix_qsize", value("27")),
+    ]
 }
 
 #[cfg(test)]

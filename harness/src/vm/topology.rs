@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 pub struct Topology {
     /// Its name in cells and reports.
     pub name: String,
+    /// What translates its devices' addresses and interrupts.
+    pub iommu: Iommu,
     /// Root ports: hot-pluggable slots on the root bus.
     pub ports: Vec<Port>,
 }
@@ -49,12 +51,27 @@ pub struct Function {
     pub model: Model,
 }
 
-/// Emulated devices.
+/// Emulated IOMMUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Iommu {
+    /// Intel's VT-d, with interrupt remapping (QEMU `hw/i386/intel_iommu.c`).
+    Intel,
+    /// AMD's, with interrupt remapping (QEMU `hw/i386/amd_iommu.c`).
+    Amd,
+    /// virtio-iommu. It remaps no interrupts (QEMU `hw/virtio/virtio-iommu.c`, since 8.0 on q35 without options of its
+    /// own).
+    Virtio,
+}
+
+/// Emulated devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Model {
     /// Intel 82576: a network card with SR-IOV, 7 VFs (QEMU `hw/net/igb.c`, since 8.0).
     Igb,
+    /// NVMe controller with SR-IOV, 4 VFs (QEMU `hw/nvme/ctrl.c`). VFs are offline until somebody gives them queues.
+    Nvme,
 }
 
 /// Device number of the first root port: beyond what q35 and our own devices use.
@@ -73,6 +90,9 @@ impl Topology {
             Topology::new("empty-slot", vec![igbs(&[])]),
             Topology::new("switch", vec![igbs(&["pf0"]), switch("up0", vec![igbs(&["pf1"])])]),
             Topology::new("two-port-switch", vec![switch("up0", vec![igbs(&["pf0"]), igbs(&[])])]),
+            Topology { iommu: Iommu::Amd, ..Topology::new("igb+amd-iommu", vec![igbs(&["pf0"])]) },
+            Topology { iommu: Iommu::Virtio, ..Topology::new("igb+virtio-iommu", vec![igbs(&["pf0"])]) },
+            Topology::new("nvme", vec![functions(Model::Nvme, &["pf0"])]),
         ]
     }
 
@@ -86,16 +106,35 @@ impl Topology {
         Topology::all().into_iter().find(|topology| topology.name == name)
     }
 
-    /// Root ports `rp0`, `rp1`, ... that hold these.
+    /// The models of all its functions.
+    pub fn models(&self) -> Vec<Model> {
+        self.ports.iter().flat_map(Port::models).collect()
+    }
+
+    /// Root ports `rp0`, `rp1`, ... that hold these, behind Intel's IOMMU.
     fn new(name: &str, slots: Vec<Holds>) -> Topology {
         let port =
             |(number, holds)| Port { id: format!("rp{number}"), device: FIRST_PORT + number, slot: 1 + number, holds };
-        Topology { name: name.to_owned(), ports: (0..).zip(slots).map(port).collect() }
+        Topology { name: name.to_owned(), iommu: Iommu::Intel, ports: (0..).zip(slots).map(port).collect() }
+    }
+}
+
+impl Port {
+    /// The models of all functions in it and behind it.
+    pub fn models(&self) -> Vec<Model> {
+        match &self.holds {
+            Holds::Functions(functions) => functions.iter().map(|function| function.model).collect(),
+            Holds::Switch { ports, .. } => ports.iter().flat_map(Port::models).collect(),
+        }
     }
 }
 
 fn igbs(ids: &[&str]) -> Holds {
-    Holds::Functions(ids.iter().map(|&id| Function { id: id.to_owned(), model: Model::Igb }).collect())
+    functions(Model::Igb, ids)
+}
+
+fn functions(model: Model, ids: &[&str]) -> Holds {
+    Holds::Functions(ids.iter().map(|&id| Function { id: id.to_owned(), model }).collect())
 }
 
 /// A switch whose downstream ports `ID-dp0`, `ID-dp1`, ... hold these.

@@ -54,6 +54,7 @@ fn scenario() -> Scenario {
         about: "Reads a file and asks the monitor.",
         detects: &[],
         topology: "igb",
+        also: &[],
         triggers: &[],
         append: &[],
         run: |guest| Box::pin(ask(guest)),

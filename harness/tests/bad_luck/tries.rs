@@ -121,7 +121,8 @@ fn two_cells(bed: &Bed, images: Images) -> Result<(Runner, Request), Failed> {
     let run = RunDir::create(&out, RunInfo { planned: cells.clone(), ..RunInfo::default() })?;
     let runner = Runner::new(parts(bed, images), vec![scenario()], run, "a fake".to_owned(), None);
     let (jobs, accel, command) = Default::default();
-    Ok((runner, Request { cells, jobs, fail_fast: false, accel, snapshots: false, quick: false, out, command }))
+    let (fail_fast, snapshots, quick, despite_qemu) = Default::default();
+    Ok((runner, Request { cells, jobs, fail_fast, accel, snapshots, quick, despite_qemu, out, command }))
 }
 
 fn verdicts(runner: &Runner, expected: [&str; 2]) -> Result<(), Failed> {

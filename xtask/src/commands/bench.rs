@@ -174,7 +174,7 @@ async fn starter(
         kernels: vec![which.kernel.clone()],
         scenarios: vec![which.scenario.clone()],
         triggers: vec![which.trigger.clone()],
-        all: false,
+        ..Selection::default()
     };
     let scenarios = scenarios::all();
     let cells = plan(lab.manifest(), &scenarios, &selection, 1)?;
@@ -278,6 +278,7 @@ fn request(lab: &Lab, count: u16, jobs: Option<u16>, which: Which, accel: Accel)
         jobs: jobs.map(usize::from),
         snapshots: true,
         quick: false,
+        despite_qemu: false,
         fail_fast: false,
         accel: accel.into(),
         out: workspace().join("target/runs"),

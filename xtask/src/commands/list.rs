@@ -93,11 +93,17 @@ fn kernels(manifest: &Manifest) -> Vec<Shown> {
 }
 
 fn scenario(scenario: &Scenario) -> Shown {
-    let Scenario { name, about, detects, topology, .. } = scenario;
+    let Scenario { name, about, detects, topology, also, .. } = scenario;
     let triggers: Vec<_> = scenario.each_trigger().into_iter().map(Trigger::name_of).collect();
-    let text =
-        format!("  {name}\n      {about}\n      detects: {}; triggers: {}", detects.join(", "), triggers.join(", "));
-    (text, json!({"name": name, "about": about, "detects": detects, "topology": topology, "triggers": triggers}))
+    let further: String = also.iter().map(|name| format!(", {name} (if asked for)")).collect();
+    let text = format!(
+        "  {name}\n      {about}\n      detects: {}; triggers: {}; topologies: {topology}{further}",
+        detects.join(", "),
+        triggers.join(", ")
+    );
+    let json = json!({"name": name, "about": about, "detects": detects, "topology": topology, "also": also,
+                      "triggers": triggers});
+    (text, json)
 }
 
 fn bug(bug: &Bug) -> Shown {

@@ -32,6 +32,9 @@ pub struct Args {
     /// The trigger, for scenarios that remove a device: device-del, device-del-acpi, yank, sysfs-remove
     #[arg(short, long)]
     trigger: Option<String>,
+    /// The topology [default: the scenario's own]
+    #[arg(long, value_name = "NAME")]
+    topology: Option<String>,
     #[command(flatten)]
     how: How,
     /// Leave the guest's console off the terminal
@@ -47,6 +50,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         kernels: vec![args.kernel],
         scenarios: vec![args.scenario.clone()],
         triggers: args.trigger.into_iter().collect(),
+        topologies: args.topology.into_iter().collect(),
         all: false,
     };
     let cells = plan(lab.manifest(), &scenarios, &selection, 1)?;
