@@ -63,7 +63,7 @@ impl Removal {
             Trigger::Yank => yank::yank(vm.qmp(), &pf.slot.port.bdf).await?,
             Trigger::SysfsRemove => {
                 let path = pf.attribute("remove");
-                let command = Command::Write { path, data: "1".to_owned(), sched: Sched::default() };
+                let command = Command::Write { path, data: "1".to_owned(), at: 0, sched: Sched::default() };
                 write = Some(vm.agent().start(command).await?);
             }
         }

@@ -141,10 +141,13 @@ fn attributes_are_read_and_written() {
     let read = host.access(Command::Read { path: path.clone() });
     assert_eq!(read.value.as_deref(), Ok("before"));
     assert!(read.started > 0 && read.finished >= read.started);
-    let write = Command::Write { path: path.clone(), data: "AFTER".to_owned(), sched: Sched::default() };
-    assert_eq!(host.access(write).value.as_deref(), Ok(""));
+    let write =
+        |data: &str, at| Command::Write { path: path.clone(), data: data.to_owned(), at, sched: Sched::default() };
+    assert_eq!(host.access(write("AFTER", 0)).value.as_deref(), Ok(""));
     // Neither truncated nor given a newline: sysfs would see exactly these bytes.
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "AFTERe\n");
+    assert_eq!(host.access(write("\0s", 4)).value.as_deref(), Ok(""));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "AFTE\0s\n");
 }
 
 #[test]
@@ -236,7 +239,7 @@ fn what_cannot_be_done_here_says_why() {
     let failure = host.failure(Command::Own { devices: vec![device], steps: vec![] });
     assert!(failure.message.contains("/sys/bus/pci/devices/ffff:ff:1f.7/iommu_group"), "{}", failure.message);
     let sched = Sched { cpu: Some(100_000), policy: Default::default() };
-    let failure = host.failure(Command::Write { path: "/dev/null".to_owned(), data: String::new(), sched });
+    let failure = host.failure(Command::Write { path: "/dev/null".to_owned(), data: String::new(), at: 0, sched });
     assert!(failure.message.starts_with("pin to CPU 100000: "), "{}", failure.message);
 }
 

@@ -34,6 +34,9 @@ pub enum Command {
         path: String,
         /// The bytes to write; no newline is added.
         data: String,
+        /// Offset in the file, for those that have one, such as a function's `config`.
+        #[serde(default, skip_serializing_if = "is_start")]
+        at: u64,
         /// How the writing process is scheduled.
         #[serde(default)]
         sched: Sched,
@@ -133,6 +136,10 @@ pub enum Command {
     /// End the machine at once, without stopping or waiting for anything. It restarts, as far as it can tell; QEMU's
     /// `-no-reboot` makes an end of that. There is no answer.
     PowerOff,
+}
+
+fn is_start(at: &u64) -> bool {
+    *at == 0
 }
 
 /// Which attributes to try, and for how long.

@@ -46,7 +46,8 @@ fn requests() -> Vec<Request> {
     let commands = vec![
         Command::Hello,
         Command::Read { path: path() },
-        Command::Write { path: path(), data: "4\n".to_owned(), sched },
+        Command::Write { path: path(), data: "4\n".to_owned(), at: 0, sched },
+        Command::Write { path: path(), data: "\0\0".to_owned(), at: 0x168, sched: Sched::default() },
         Command::List { path: path() },
         Command::ReadLink { path: path() },
         Command::Bind { bdf: bdf(), driver: "vfio-pci".to_owned() },
@@ -174,7 +175,7 @@ fn what_the_guest_says() {
 #[test]
 fn what_is_left_out_has_its_default() {
     let line = r#"{"id": 1, "command": {"write": {"path": "/p", "data": "0"}}}"#;
-    let command = Command::Write { path: "/p".to_owned(), data: "0".to_owned(), sched: Sched::default() };
+    let command = Command::Write { path: "/p".to_owned(), data: "0".to_owned(), at: 0, sched: Sched::default() };
     assert_eq!(decode::<Request>(line).unwrap(), Request { id: OpId(1), command });
 }
 
@@ -205,11 +206,8 @@ mod any {
 
     fn command() -> impl Strategy<Value = Command> {
         prop_oneof![
-            (any::<String>(), any::<String>(), sched()).prop_map(|(path, data, sched)| Command::Write {
-                path,
-                data,
-                sched
-            }),
+            (any::<String>(), any::<String>(), any::<u64>(), sched())
+                .prop_map(|(path, data, at, sched)| Command::Write { path, data, at, sched }),
             (any::<u64>(), any::<i32>()).prop_map(|(target, signal)| Command::Kill { target: OpId(target), signal }),
             prop::collection::vec(any::<String>(), 0..4).prop_map(|in_functions| Command::Tasks { in_functions }),
             any::<char>().prop_map(|key| Command::Sysrq { key }),

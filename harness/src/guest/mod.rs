@@ -135,7 +135,23 @@ impl Guest {
     /// # Errors
     /// The agent's.
     pub async fn write(&self, path: String, data: impl ToString, sched: Sched) -> Result<Operation, Error> {
-        Ok(self.agent().start(Command::Write { path, data: data.to_string(), sched }).await?)
+        Ok(self.agent().start(Command::Write { path, data: data.to_string(), at: 0, sched }).await?)
+    }
+
+    /// Starts to write into the configuration space of a device, from a process of its own. Where the kernel has locked
+    /// that space, it waits (`drivers/pci/access.c`, `pci_wait_cfg()`).
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn write_config(
+        &self,
+        device: impl AsRef<Device>,
+        at: u64,
+        data: &str,
+        sched: Sched,
+    ) -> Result<Operation, Error> {
+        let path = device.as_ref().attribute("config");
+        Ok(self.agent().start(Command::Write { path, data: data.to_owned(), at, sched }).await?)
     }
 
     /// Starts an event-driven reader; returns when no event can be missed any more.

@@ -138,7 +138,7 @@ async fn all_told(agent: &Agent, within: Duration) -> Result<(), SnapshotError> 
     // At syslog's level "informational". Without the newline the record stays open for more, and is shown to nobody.
     let data = format!("<6>{MARK}\n");
     let from = agent.messages().position();
-    let write = Command::Write { path: "/dev/kmsg".to_owned(), data, sched: Sched::default() };
+    let write = Command::Write { path: "/dev/kmsg".to_owned(), data, at: 0, sched: Sched::default() };
     agent.call(write, within).await?;
     let is_mark = |message: &Message| match message {
         Message::Kmsg { text, .. } => (text == MARK).then_some(()),

@@ -1,7 +1,7 @@
 //! Reading and writing attributes, and looking around.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use guest_protocol::{Access, Sched};
 
@@ -25,10 +25,17 @@ pub fn read_into(path: &str, buffer: &mut [u8]) -> Access {
     .map_value(|length| String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned())
 }
 
-/// Writes an attribute with one `write(2)`, scheduled as asked.
-pub fn write(path: &str, data: &str, sched: Sched) -> Result<Access, AgentError> {
+/// Writes an attribute with one `write(2)` at an offset, scheduled as asked.
+pub fn write(path: &str, data: &str, at: u64, sched: Sched) -> Result<Access, AgentError> {
     sched::apply(sched)?;
-    let written = access(path, || File::options().write(true).open(path)?.write(data.as_bytes()));
+    let written = access(path, || {
+        let mut file = File::options().write(true).open(path)?;
+        // Not every file has offsets.
+        if at > 0 {
+            file.seek(SeekFrom::Start(at))?;
+        }
+        file.write(data.as_bytes())
+    });
     if let Ok(length) = written.value
         && length != data.len()
     {

@@ -15,7 +15,7 @@ pub fn cycle(writes: &[AttributeWrite], rounds: Option<u32>, controls: &Controls
             if doing("look for the host's word", || controls.is_told())? {
                 return Ok(Reply::Cycled { rounds: done, refused });
             }
-            let access = attribute::write(&write.path, &write.data, Sched::default())?;
+            let access = attribute::write(&write.path, &write.data, 0, Sched::default())?;
             refused += u32::from(access.value.is_err());
         }
         done += 1;

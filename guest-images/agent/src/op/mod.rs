@@ -49,7 +49,7 @@ fn serve() -> Result<(), AgentError> {
 fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, AgentError> {
     match job.command {
         Command::Read { path } => Ok(Reply::Access(attribute::read(&path))),
-        Command::Write { path, data, sched } => attribute::write(&path, &data, sched).map(Reply::Access),
+        Command::Write { path, data, at, sched } => attribute::write(&path, &data, at, sched).map(Reply::Access),
         Command::List { path } => attribute::list(&path).map(Reply::Names),
         Command::ReadLink { path } => attribute::read_link(&path).map(Reply::Target),
         Command::Bind { bdf, driver } => bind::bind(&bdf, &driver).map(|()| Reply::Nothing),

@@ -35,7 +35,7 @@ fn take(step: &Step, open: &mut Devices, report: &Report, controls: &mut Control
         }
         Step::Write(write) => {
             report.progress(Progress::Writing { path: write.path.clone() })?;
-            report.progress(Progress::Written(attribute::write(&write.path, &write.data, Sched::default())?))
+            report.progress(Progress::Written(attribute::write(&write.path, &write.data, 0, Sched::default())?))
         }
         // The duration is the scenario's wish, not a wait for an event.
         Step::Wait { ms } => {

@@ -94,7 +94,7 @@ fn attempt(path: &Arc<str>, back: bool, sender: &Sender<Word>) {
     let value = told(false, &mut || Ok(attribute::read_into(path, &mut [0; PAGE])));
     // What sysfs shows for no value at all is not a value (`%s` of a null pointer).
     if let Some(value) = value.filter(|value| back && value != "(null)") {
-        told(true, &mut || attribute::write(path, &value, Sched::default()));
+        told(true, &mut || attribute::write(path, &value, 0, Sched::default()));
     }
 }
 
