@@ -26,17 +26,20 @@ pub struct Removal {
 /// What the guest's log says if a device goes one way, and what if it goes another.
 struct Path {
     /// A kernel message that this path alone prints.
-    proof: Option<&'static str>,
+    proof: Option<Words>,
     /// Messages of the other paths.
-    others: &'static [&'static str],
+    others: &'static [Words],
 }
 
-/// `drivers/pci/hotplug/pciehp_ctrl.c`, `pciehp_handle_button_press()`.
-const BUTTON: &str = "Button press: will power off in 5 sec";
+/// What kernels say of the same thing, each in its own words.
+type Words = &'static [&'static str];
+
+/// `drivers/pci/hotplug/pciehp_ctrl.c`, `pciehp_handle_button_press()`, of 6.12 and of 6.1.
+const BUTTON: Words = &["Button press: will power off in 5 sec", "Powering off due to button press"];
 /// `drivers/pci/hotplug/pciehp_ctrl.c`, `pciehp_handle_presence_or_link_change()`.
-const PRESENCE: &str = "Card not present";
+const PRESENCE: Words = &["Card not present"];
 /// `drivers/pci/hotplug/acpiphp_glue.c`, `hotplug_event()`; at debug level.
-const EJECT: &str = "Eject request in";
+const EJECT: Words = &["Eject request in"];
 
 fn path(trigger: Trigger) -> Path {
     match trigger {
@@ -116,18 +119,21 @@ impl Removal {
     pub async fn proof(&self, vm: &Vm, within: Duration) -> Result<String, Error> {
         let path = path(self.trigger);
         let slot = format!("Slot({})", self.pf.slot.number);
-        let text = |message: &Message, needle: &str| match message {
+        let text = |message: &Message, words: Words| match message {
             // pciehp names the slot; acpiphp does not.
-            Message::Kmsg { text, .. } if text.contains(needle) && (needle == EJECT || text.contains(&slot)) => {
+            Message::Kmsg { text, .. }
+                if words.iter().any(|one| text.contains(one)) && (words == EJECT || text.contains(&slot)) =>
+            {
                 Some(text.clone())
             }
             _ => None,
         };
         let log = vm.agent().messages();
         let proof = match path.proof {
-            Some(needle) => {
-                let awaited = format!("the kernel message \"{needle}\", which proves {}", self.trigger);
-                log.wait(self.messages, within, &awaited, |message| text(message, needle)).await
+            Some(words) => {
+                let said = words.join("\" or \"");
+                let awaited = format!("the kernel message \"{said}\", which proves {}", self.trigger);
+                log.wait(self.messages, within, &awaited, |message| text(message, words)).await
             }
             None => self.sysfs_proof(vm, within).await,
         };
