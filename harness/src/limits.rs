@@ -1,5 +1,5 @@
 //! What cannot be run here: topologies whose devices this kernel has no driver for, or this QEMU does not have, and removals
-//! that this version of QEMU is known not to survive. Such cells are skipped, and say why.
+//! that this version of QEMU is known not to bring about. Such cells are skipped, and say why.
 
 use std::fs;
 use std::path::Path;
@@ -28,28 +28,44 @@ fn needs_of_iommu(iommu: Iommu) -> Needs {
 
 fn needs_of_model(model: Model) -> Needs {
     match model {
-        Model::Igb => Needs::default(),
+        Model::Igb | Model::IgbMulticast => Needs::default(),
         Model::Nvme => Needs { symbols: &["BLK_DEV_NVME"], devices: &["nvme", "nvme-subsys"] },
     }
 }
 
-/// A way in which some versions of QEMU end when a device is removed, whatever the kernel does.
+/// Removals that some versions of QEMU do not bring about, whatever the kernel does.
 struct Fault {
-    /// The versions that were seen to do so. Others are tried.
+    /// The versions that were seen to fail. Others are tried.
     versions: &'static [Version],
-    model: Model,
+    of: Part,
     triggers: &'static [Trigger],
-    /// What QEMU says at its end.
-    says: &'static str,
+    /// What happens.
+    what: &'static str,
+}
+
+/// The part of a topology that does it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Model(Model),
+    Iommu(Iommu),
 }
 
 /// `--despite-qemu` runs these cells all the same, to find out whether another version does it too.
-const FAULTS: &[Fault] = &[Fault {
-    versions: &[Version { major: 10, minor: 0 }],
-    model: Model::Nvme,
-    triggers: &[Trigger::DeviceDel, Trigger::DeviceDelAcpi, Trigger::Yank],
-    says: "nvme_subsys_unreserve_cntlids: Assertion `subsys->ctrls[cntlid] == SUBSYS_SLOT_RSVD' failed",
-}];
+const FAULTS: &[Fault] = &[
+    Fault {
+        versions: &[Version { major: 10, minor: 0 }],
+        of: Part::Model(Model::Nvme),
+        triggers: &[Trigger::DeviceDel, Trigger::DeviceDelAcpi, Trigger::Yank],
+        what: "it aborts when the controller leaves its slot: nvme_subsys_unreserve_cntlids: Assertion \
+               `subsys->ctrls[cntlid] == SUBSYS_SLOT_RSVD' failed",
+    },
+    Fault {
+        versions: &[Version { major: 10, minor: 0 }],
+        of: Part::Iommu(Iommu::Amd),
+        triggers: &[Trigger::DeviceDelAcpi],
+        what: "ACPI's interrupt does not get through amd-iommu, so the guest never hears that it should eject the card",
+    },
+];
 
 /// What is known of the QEMU of a run. Without that, nothing is forbidden but by the kernel.
 #[derive(Clone, Debug, Default)]
@@ -82,17 +98,21 @@ impl Limits {
                 lack(format!("QEMU {}", qemu.version), missing.collect())
             })
             .or_else(|| lack("the kernel".to_owned(), missing_symbols(&symbols, config)))
-            .or_else(|| self.fault(&models, trigger))
+            .or_else(|| self.fault(topology, trigger))
     }
 
-    fn fault(&self, models: &[Model], trigger: Option<Trigger>) -> Option<String> {
+    fn fault(&self, topology: &Topology, trigger: Option<Trigger>) -> Option<String> {
         let version = self.qemu.as_ref().filter(|_| !self.despite_qemu)?.version;
         let trigger = trigger?;
         let is = |fault: &&Fault| {
-            fault.versions.contains(&version) && models.contains(&fault.model) && fault.triggers.contains(&trigger)
+            let has = match fault.of {
+                Part::Model(model) => topology.models().contains(&model),
+                Part::Iommu(iommu) => topology.iommu == iommu,
+            };
+            has && fault.versions.contains(&version) && fault.triggers.contains(&trigger)
         };
         let fault = FAULTS.iter().find(is)?;
-        Some(format!("QEMU {version} does not survive it ({}); --despite-qemu runs it all the same", fault.says))
+        Some(format!("QEMU {version} cannot do this: {}; --despite-qemu tries it all the same", fault.what))
     }
 }
 
@@ -151,11 +171,14 @@ mod tests {
     fn a_fault_belongs_to_versions_and_triggers() {
         let yank = Some(Trigger::Yank);
         let said = forbidden(&limits(&NVME, 0, false), "nvme", yank, ALL);
-        assert!(said.contains("QEMU 10.0 does not survive it") && said.contains("--despite-qemu"), "{said}");
+        assert!(said.contains("QEMU 10.0 cannot do this") && said.contains("--despite-qemu"), "{said}");
         assert_eq!(forbidden(&limits(&NVME, 0, true), "nvme", yank, ALL), "nothing");
         assert_eq!(forbidden(&limits(&NVME, 1, false), "nvme", yank, ALL), "nothing");
         for trigger in [None, Some(Trigger::SysfsRemove)] {
             assert_eq!(forbidden(&limits(&NVME, 0, false), "nvme", trigger, ALL), "nothing");
         }
+        let amd = |trigger| forbidden(&limits(&["amd-iommu"], 0, false), "igb+amd-iommu", Some(trigger), ALL);
+        assert!(amd(Trigger::DeviceDelAcpi).contains("never hears"));
+        assert_eq!(amd(Trigger::Yank), "nothing");
     }
 }

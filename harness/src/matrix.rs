@@ -50,7 +50,7 @@ pub struct Request {
     pub snapshots: bool,
     /// End cells at their verdict: do not put a removed card back.
     pub quick: bool,
-    /// Run what the version of QEMU is known not to survive.
+    /// Run cells in which the version of QEMU is known to fail.
     pub despite_qemu: bool,
     /// Where runs leave their folders.
     pub out: PathBuf,

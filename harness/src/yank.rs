@@ -1,6 +1,7 @@
-//! Surprise removal, from the host, over QMP alone.
+//! What is done to a slot from the host, over QMP alone, that QEMU has no command for: surprise removal, and a second press
+//! of an attention button.
 //!
-//! While the guest stands still, the monitor plays the guest's part in a slot power-off: it writes the root port's Slot
+//! Surprise removal: while the guest stands still, the monitor plays the guest's part in a slot power-off: it writes the root port's Slot
 //! Control register through the configuration mechanism's I/O ports, and QEMU (`hw/pci/pcie.c`,
 //! `pcie_cap_slot_write_config()`) unplugs what is in the slot at once. Then it puts the power back on, so that the guest
 //! wakes up to a powered slot whose card has gone: with the power off, pciehp says "Already disabled" and removes nothing.
@@ -21,6 +22,8 @@ const PCI_EXPRESS: u8 = 0x10;
 const SLOT_CONTROL: u8 = 0x18;
 /// Power Controller Control off, Power Indicator off (`PCI_EXP_SLTCTL_PWR_OFF`, `PCI_EXP_SLTCTL_PWR_IND_OFF`).
 const POWER_OFF: u16 = 0x0700;
+/// Power Indicator Control (`PCI_EXP_SLTCTL_PIC`).
+const INDICATOR: u16 = 0x0300;
 /// Power Indicator on, with the controller's bit clear (`PCI_EXP_SLTCTL_PWR_IND_ON`).
 const POWER_ON: u16 = 0x0100;
 /// A capability list longer than this is a loop.
@@ -39,6 +42,24 @@ pub async fn yank(qmp: &Qmp, port: &Bdf) -> Result<(), QmpError> {
     config.write16(slot_control, value & !POWER_OFF | POWER_ON).await?;
     qmp.execute(qmp::cont {}).await?;
     Ok(())
+}
+
+/// Presses the attention button of the slot of the port at this address while its power indicator blinks, by asking for the
+/// device with this `id`, another than the one for which it was pressed before. QEMU refuses that as long as the indicator
+/// blinks (`hw/pci/pcie.c`, `pcie_cap_slot_unplug_request_cb()`): it shines while the guest stands still.
+///
+/// # Errors
+/// As for [`yank`].
+pub async fn press_while_blinking(qmp: &Qmp, port: &Bdf, id: &str) -> Result<(), QmpError> {
+    qmp.execute(qmp::stop {}).await?;
+    let config = Config { qmp, port };
+    let slot_control = config.capability(PCI_EXPRESS).await? + SLOT_CONTROL;
+    let value = config.read16(slot_control).await?;
+    config.write16(slot_control, value & !INDICATOR | POWER_ON).await?;
+    let pressed = qmp.execute(qmp::device_del { id: id.to_owned() }).await;
+    config.write16(slot_control, value).await?;
+    qmp.execute(qmp::cont {}).await?;
+    pressed.map(drop)
 }
 
 /// The configuration space of a port.

@@ -1,7 +1,7 @@
 //! What happens to slots: cards go in, errors are reported.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest_protocol::Message;
 use qapi::qmp;
@@ -42,6 +42,9 @@ pub enum AerError {
     /// Data link protocol error: fatal, recovery resets the link.
     DataLinkProtocol,
 }
+
+/// Time between two tries of what QEMU refuses for a while.
+const LOOK: Duration = Duration::from_millis(200);
 
 impl Guest {
     /// Puts a card of one function into an empty slot, without waiting for the guest to notice: another of what the topology
@@ -109,6 +112,30 @@ impl Guest {
         Ok(Pressed { id: id.to_owned(), events })
     }
 
+    /// Presses the attention button of a slot whose indicator blinks since it was pressed for another function.
+    ///
+    /// # Errors
+    /// QMP's.
+    pub async fn press_button_again(&self, slot: &Slot, id: &str) -> Result<(), Error> {
+        Ok(yank::press_while_blinking(self.vm().qmp(), &slot.port.bdf, id).await?)
+    }
+
+    /// Presses the attention button for a device for which it was pressed before, and which stayed. QEMU refuses that for
+    /// the five seconds in which the guest may still let go of it, and there is no event at their end (`system/qdev-monitor.c`,
+    /// `qdev_unplug()`).
+    ///
+    /// # Errors
+    /// QMP's, also if it still refuses after a while.
+    pub async fn press_button_when_taken(&self, id: &str) -> Result<Pressed, Error> {
+        let began = Instant::now();
+        loop {
+            match self.press_button(id).await {
+                Err(_) if began.elapsed() < self.prompt() => self.vm().starved().pause(LOOK).await,
+                pressed => return pressed,
+            }
+        }
+    }
+
     /// Waits until the guest has let go of the card: QEMU takes it out then.
     ///
     /// # Errors
@@ -130,11 +157,20 @@ impl Guest {
     /// # Errors
     /// [`crate::vm::event_log::WaitError`].
     pub async fn says(&self, from: usize, text: &str, within: Duration) -> Result<String, Error> {
+        self.says_one_of(from, &[text], within).await
+    }
+
+    /// The same of one of several things, as kernels put them differently.
+    ///
+    /// # Errors
+    /// [`crate::vm::event_log::WaitError`].
+    pub async fn says_one_of(&self, from: usize, texts: &[&str], within: Duration) -> Result<String, Error> {
         let said = |message: &Message| match message {
-            Message::Kmsg { text: said, .. } if said.contains(text) => Some(said.clone()),
+            Message::Kmsg { text, .. } if texts.iter().any(|one| text.contains(one)) => Some(text.clone()),
             _ => None,
         };
-        Ok(self.agent().messages().wait(from, within, &format!("the kernel message \"{text}\""), said).await?)
+        let awaited = format!("the kernel message \"{}\"", texts.join("\" or \""));
+        Ok(self.agent().messages().wait(from, within, &awaited, said).await?)
     }
 
     /// All that the kernel has said so far with this text in it, from a position on.

@@ -14,7 +14,7 @@ fn port_arguments(port: &Port, driver: &str, bus: &str) -> Vec<String> {
     match holds {
         Holds::Functions(functions) => {
             // An empty slot has a cable too, for the card that is plugged in later.
-            let takes_cable = |number: &usize| functions.get(*number).is_none_or(|f| f.model == Model::Igb);
+            let takes_cable = |number: &usize| functions.get(*number).is_none_or(|f| f.model != Model::Nvme);
             let cables = (0..functions.len().max(1)).filter(takes_cable).map(|number| cable_argument(port, number));
             arguments.extend(cables.flat_map(|cable| ["-netdev".to_owned(), cable]));
             for (number, function) in functions.iter().enumerate() {
@@ -75,7 +75,7 @@ fn function_argument(port: &Port, number: usize, function: &Function) -> String 
 /// QEMU's name of a model.
 pub fn driver(model: Model) -> &'static str {
     match model {
-        Model::Igb => "igb",
+        Model::Igb | Model::IgbMulticast => "igb",
         Model::Nvme => "nvme",
     }
 }
@@ -85,6 +85,7 @@ pub fn properties(port: &Port, number: usize, function: &Function) -> Vec<(&'sta
     let mut properties = vec![("addr", format!("0.{number}"))];
     properties.extend(match function.model {
         Model::Igb => vec![("netdev", cable(port, number))],
+        Model::IgbMulticast => vec![("netdev", cable(port, number)), ("mac", MULTICAST.to_owned())],
         Model::Nvme => nvme_properties(function),
     });
     let siblings = matches!(&port.holds, Holds::Functions(functions) if functions.len() > 1);
@@ -94,6 +95,9 @@ pub fn properties(port: &Port, number: usize, function: &Function) -> Vec<(&'sta
     }
     properties
 }
+
+/// The lowest bit of the first byte says multicast (IEEE 802-2014, section 8.2.2).
+const MULTICAST: &str = "01:00:00:00:00:01";
 
 fn subsystem(function: &Function) -> String {
     format!("{}-subsys", function.id)

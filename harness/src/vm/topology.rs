@@ -70,6 +70,9 @@ pub enum Iommu {
 pub enum Model {
     /// Intel 82576: a network card with SR-IOV, 7 VFs (QEMU `hw/net/igb.c`, since 8.0).
     Igb,
+    /// The same with a multicast address for its own, which its driver does not accept: it gives up in the middle of its
+    /// probe (`drivers/net/ethernet/intel/igb/igb_main.c`, `igb_probe()`).
+    IgbMulticast,
     /// NVMe controller with SR-IOV, 4 VFs (QEMU `hw/nvme/ctrl.c`). VFs are offline until somebody gives them queues.
     Nvme,
 }
@@ -90,6 +93,7 @@ impl Topology {
             Topology::new("empty-slot", vec![igbs(&[])]),
             Topology::new("switch", vec![igbs(&["pf0"]), switch("up0", vec![igbs(&["pf1"])])]),
             Topology::new("two-port-switch", vec![switch("up0", vec![igbs(&["pf0"]), igbs(&[])])]),
+            Topology::new("igb-multicast", vec![functions(Model::IgbMulticast, &["pf0"])]),
             Topology { iommu: Iommu::Amd, ..Topology::new("igb+amd-iommu", vec![igbs(&["pf0"])]) },
             Topology { iommu: Iommu::Virtio, ..Topology::new("igb+virtio-iommu", vec![igbs(&["pf0"])]) },
             Topology::new("nvme", vec![functions(Model::Nvme, &["pf0"])]),
