@@ -7,6 +7,8 @@ use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
+use crate::numvfs_rounds::{READER, WRITER};
+
 /// What every scenario of this family has in common.
 const BASE: Scenario = Scenario {
     name: "",
@@ -40,6 +42,24 @@ pub const ALL: &[Scenario] = &[
         about: "igb without MSI-X refuses VFs, more than once and without traces; vfio-pci then makes them.",
         append: &["pci=nomsi"],
         run: |guest| Box::pin(refused_by_driver(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "numvfs_contract::failed_probe",
+        about: "igb says how many VFs it can have and gives up in the middle of its probe; what it said must go with it, \
+                and the next driver have all VFs of the hardware.",
+        detects: &["totalvfs-of-failed-probe"],
+        topology: "igb-multicast",
+        run: |guest| Box::pin(failed_probe(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "numvfs_contract::vfs_do_not_answer",
+        about: "The VFs that were enabled do not answer when they are looked for; the write must fail and leave 0, and the \
+                next one succeed.",
+        detects: &["numvfs-early-not-undone"],
+        append: &["preempt=full"],
+        run: |guest| Box::pin(vfs_do_not_answer(guest)),
         ..BASE
     },
 ];
@@ -102,6 +122,71 @@ async fn refused_by_driver(guest: &Guest) -> Result<Verdict, Error> {
     }
     guest.bind(pf, "vfio-pci").await?;
     obey(guest, pf, &[accepts("2"), refuses("3", "EBUSY", "2"), accepts("0")]).await
+}
+
+/// VFs of QEMU's igb (`hw/net/igb.c`, `IGB_MAX_VF_FUNCTIONS`). The driver wants 7 of them.
+const HARDWARE: &str = "8";
+
+async fn failed_probe(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let from = guest.agent().messages().position();
+    let bound = guest.write_now("/sys/bus/pci/drivers/igb/bind".to_owned(), pf.device.bdf).await?;
+    guest.note("bind", bound.shown());
+    guest.says(from, "Invalid MAC Address", guest.prompt()).await?;
+    let total = guest.read_now(pf.attribute("sriov_totalvfs")).await?;
+    if total.value.as_deref() != Ok(HARDWARE) {
+        let summary = format!(
+            "sriov_totalvfs reads as {} after a probe that failed, and the hardware has {HARDWARE} VFs",
+            total.shown()
+        );
+        return Ok(Verdict::fail(FailureKind::WrongState, "sriov_totalvfs", summary));
+    }
+    guest.bind(pf, "vfio-pci").await?;
+    obey(guest, pf, &[accepts(HARDWARE), accepts("0")]).await
+}
+
+/// How often to aim at the window.
+const ATTEMPTS: usize = 5;
+
+/// SR-IOV Control of QEMU's igb (`hw/net/igb_common.h`, `IGB_CAP_SRIOV_OFFSET`; PCI Express 5.0, section 9.3.3.3).
+const SRIOV_CONTROL: u64 = 0x160 + 8;
+
+/// No VF Enable, no VF MSE: hardware without VFs.
+const NO_VFS: &str = "\0\0";
+
+/// What reads a VF that is not there: all ones (`drivers/pci/probe.c`, `pci_setup_device()`).
+const NO_VF: &str = "unknown header type 7f";
+
+/// The kernel gives VFs 100 ms before it looks for them, and keeps config accesses waiting for as long
+/// (`drivers/pci/iov.c`, `sriov_enable()`). The one that waits here is of a real-time task on the writer's CPU: it is made
+/// as soon as it may be, and the VFs have gone before the kernel looks for the first.
+async fn vfs_do_not_answer(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    for attempt in 1..=ATTEMPTS {
+        guest.note("attempts", attempt);
+        let from = guest.agent().messages().position();
+        let store = guest.write(pf.numvfs(), 2, WRITER).await?;
+        guest.waits_in(&store, &["pci_enable_sriov"], guest.prompt()).await?;
+        let config = guest.write_config(pf, SRIOV_CONTROL, NO_VFS, READER).await?;
+        let written = store.accessed(guest.prompt()).await?;
+        config.accessed(guest.prompt()).await?;
+        guest.note("written", written.shown());
+        if guest.said(from, NO_VF).is_empty() {
+            guest.set(pf.numvfs(), 0).await?;
+            continue;
+        }
+        if written.value.is_ok() {
+            let summary = "VFs that do not answer are enabled, says the kernel".to_owned();
+            return Ok(Verdict::fail(FailureKind::WrongState, "sriov_numvfs", summary));
+        }
+        let left = guest.read_now(pf.numvfs()).await?;
+        if left.value.as_deref() != Ok("0") {
+            let summary = format!("sriov_numvfs reads as {} after no VF could be enabled", left.shown());
+            return Ok(Verdict::fail(FailureKind::WrongState, "sriov_numvfs", summary));
+        }
+        return obey(guest, pf, &[accepts("0"), accepts("2"), accepts("0")]).await;
+    }
+    Err(Error::Unprepared(format!("in {ATTEMPTS} attempts the VFs were never gone in time")))
 }
 
 /// Writes and reads, and after each write looks whether the whole machine is in agreement.

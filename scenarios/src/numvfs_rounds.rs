@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 /// Reader and writer share this CPU.
 const CPU: u32 = 0;
 
-const READER: Sched = Sched { cpu: Some(CPU), policy: Policy::Fifo(50) };
-const WRITER: Sched = Sched { cpu: Some(CPU), policy: Policy::Other };
+/// Runs as soon as it can on that CPU, whatever the writer is about.
+pub const READER: Sched = Sched { cpu: Some(CPU), policy: Policy::Fifo(50) };
+/// The writer.
+pub const WRITER: Sched = Sched { cpu: Some(CPU), policy: Policy::Other };
 
 /// One event that a reader saw, and what it read on it.
 struct Seen {

@@ -76,6 +76,17 @@ pub const ALL: &[Scenario] = &[
         append: &[],
         run: |guest| Box::pin(card_exchanged(guest)),
     },
+    Scenario {
+        name: "slot::button_pressed_twice",
+        about: "The button of a slot is pressed again within the five seconds: the card must stay. Pressed a third time, it \
+                must go.",
+        detects: &["pciehp-cancel-forgets-state"],
+        topology: "two-functions",
+        also: &[],
+        triggers: &[],
+        append: &[],
+        run: |guest| Box::pin(button_pressed_twice(guest)),
+    },
 ];
 
 /// How often to aim at the window.
@@ -176,6 +187,58 @@ async fn card_exchanged(guest: &Guest) -> Result<Verdict, Error> {
         Verdict::Pass => comes_up(guest, &pf.slot, "pf2").await,
         failed => Ok(failed),
     }
+}
+
+/// What pciehp says of the first press of the button of a slot that has power (`drivers/pci/hotplug/pciehp_ctrl.c`,
+/// `pciehp_handle_button_press()`), in 6.12 and in 6.1.
+const WILL_GO: [&str; 2] = ["Button press: will power off", "Powering off due to button press"];
+/// Of the second.
+const WILL_STAY: [&str; 2] = ["Button press: canceling request to power off", "Action canceled due to button press"];
+/// Of one that it does not expect.
+const IGNORED: [&str; 2] = ["Button press: ignoring invalid state", "Ignoring invalid state"];
+
+/// QEMU takes one press for each function: the second press of the slot's button is for the second function.
+async fn button_pressed_twice(guest: &Guest) -> Result<Verdict, Error> {
+    let slot = &guest.pf_named("pf0")?.slot;
+    let from = guest.agent().messages().position();
+    guest.press_button("pf0").await?;
+    answer(guest, from).await?;
+    let from = guest.agent().messages().position();
+    guest.press_button_again(slot, "pf1").await?;
+    let second = answer(guest, from).await?;
+    if !is_one_of(&second, &WILL_STAY) {
+        return Ok(not_taken("second", &second));
+    }
+
+    let from = guest.agent().messages().position();
+    let pressed = guest.press_button_when_taken("pf0").await?;
+    let third = answer(guest, from).await?;
+    if !is_one_of(&third, &WILL_GO) {
+        return Ok(not_taken("third", &third));
+    }
+    let state = State::of(guest, slot).await?;
+    if state.adapter != "1" || state.power != "1" || state.devices.len() < 2 {
+        return Ok(state.wrong());
+    }
+    match guest.ending_with(&[], async |within| guest.unplugged(&pressed, within).await).await? {
+        Ending::Done => empties(guest, slot).await,
+        Ending::Stuck(stuck) => Ok(guest.deadlock(&stuck, &[])),
+    }
+}
+
+/// What pciehp says of a press of the button.
+async fn answer(guest: &Guest, from: usize) -> Result<String, Error> {
+    let answers = [WILL_GO, WILL_STAY, IGNORED].concat();
+    guest.says_one_of(from, &answers, guest.prompt()).await
+}
+
+fn is_one_of(said: &str, texts: &[&str]) -> bool {
+    texts.iter().any(|text| said.contains(text))
+}
+
+fn not_taken(which: &str, answer: &str) -> Verdict {
+    let summary = format!("pciehp answered the {which} press of the button with {answer:?}");
+    Verdict::fail(FailureKind::WrongState, "pciehp_handle_button_press", summary)
 }
 
 /// Puts a card into a slot. It must get its driver, and all removals be complete.

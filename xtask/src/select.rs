@@ -79,7 +79,7 @@ pub struct How {
     /// End cells at their verdict: do not put a removed card back to see whether it works again, which takes a second or two
     #[arg(long)]
     quick: bool,
-    /// Run cells, too, that are skipped because this version of QEMU is known not to survive them
+    /// Run cells, too, that are skipped because this version of QEMU is known to fail in them
     #[arg(long)]
     despite_qemu: bool,
 }
