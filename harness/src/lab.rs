@@ -107,7 +107,8 @@ impl Lab {
         self.builder.find(variant)
     }
 
-    /// Tries patches, written to `files`, on the base of a variant, whose source is fetched if it is not there.
+    /// Tries patches, written to `files`, on the base of a variant, whose source is fetched if it is not there; with
+    /// `merge`, merges those that do not fit ([`Builder::fit`]).
     ///
     /// # Errors
     /// [`LabError`]; that a patch does not apply is none.
@@ -116,13 +117,14 @@ impl Lab {
         variant: &str,
         patches: &[SeriesPatch],
         files: &[PathBuf],
+        merge: bool,
         progress: Arc<dyn Progress>,
     ) -> Result<Fit, LabError> {
         let (builder, cancel, variant) = (self.builder.clone(), self.cancel.child(), variant.to_owned());
         let (patches, files) = (patches.to_vec(), files.to_vec());
         let trying = move || {
             let tell = |event: BuildEvent| progress.event(Event::Build { variant: &variant, event });
-            builder.fit(&variant, &patches, &files, &tell, &cancel)
+            builder.fit(&variant, &patches, &files, merge, &tell, &cancel)
         };
         let fit = tokio::task::spawn_blocking(trying).await.map_err(|error| LabError::Thread(error.to_string()))?;
         fit.map_err(|error| LabError::Source(chain(&error)))

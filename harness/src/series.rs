@@ -34,7 +34,8 @@ pub fn kernels(manifest: Manifest, base: &str, about: &str, series: &Series, fil
 }
 
 /// Looks how far a series applies on its base, whose source is fetched if need be. The lab has the kernels of
-/// [`kernels()`], with the patches in `files`.
+/// [`kernels()`], with the patches in `files`; with `merge`, one that does not fit is merged, if the base is a revision
+/// of a tree that has what it was made on.
 ///
 /// # Errors
 /// [`LabError`]; that a patch does not apply is none.
@@ -42,11 +43,14 @@ pub async fn look(
     lab: &Lab,
     series: &Series,
     files: &[PathBuf],
+    merge: bool,
     progress: Arc<dyn Progress>,
 ) -> Result<SeriesNote, LabError> {
     let [base, variants @ ..] = lab.manifest().variants.as_slice() else { return Ok(SeriesNote::default()) };
-    let found = lab.fit(&base.name, &series.patches, files, progress).await?;
+    let found = lab.fit(&base.name, &series.patches, files, merge, progress).await?;
     let misfit = found.misfit.map_or(Applies::Yes, Applies::from);
+    let merged =
+        found.merged.iter().map(|number| format!("patch {number} does not fit as it is: it was merged (--3way)"));
     let applies = |index: usize| match index.cmp(&found.applied) {
         std::cmp::Ordering::Less => Applies::Yes,
         std::cmp::Ordering::Equal => misfit.clone(),
@@ -65,7 +69,7 @@ pub async fn look(
         base: base.name.clone(),
         base_about: base.about.clone(),
         steps: series.patches.iter().zip(variants).enumerate().map(step).collect(),
-        notes: series.notes.clone(),
+        notes: series.notes.iter().cloned().chain(merged).collect(),
         options: Vec::new(),
     })
 }

@@ -80,7 +80,8 @@ impl Builder {
     }
 
     /// Tries patches, written to `files`, one after the other on the base of a variant, whose source is fetched if it is
-    /// not there.
+    /// not there. With `merge`, one that does not fit a revision of a user's tree is merged into it by the files that it
+    /// was made on, and its file says afterwards what that came to.
     ///
     /// # Errors
     /// [`BuildError`] of the host: a patch that does not apply is none.
@@ -89,6 +90,7 @@ impl Builder {
         variant: &str,
         patches: &[SeriesPatch],
         files: &[PathBuf],
+        merge: bool,
         observer: &dyn Observer,
         cancel: &CancelToken,
     ) -> Result<Fit, BuildError> {
@@ -96,9 +98,9 @@ impl Builder {
         match base.source.kept() {
             Ok(kept) => {
                 let source = source::get(&self.cache, kept, observer, cancel)?;
-                fit::fit(Origin::Tree(&source.tree), patches, files, cancel)
+                fit::fit(Origin::Tree(&source.tree), patches, files, merge, cancel)
             }
-            Err(revision) => fit::fit(Origin::Revision(revision), patches, files, cancel),
+            Err(revision) => fit::fit(Origin::Revision(revision), patches, files, merge, cancel),
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use similar::{ChangeTag, TextDiff};
 
 use super::{Hunk, SeriesPatch};
-use crate::job::Job;
+use crate::job::{Job, JobError};
 use crate::{BuildError, CancelToken, PatchError, Revision, patch};
 
 /// How far a series goes on a tree.
@@ -16,6 +16,8 @@ use crate::{BuildError, CancelToken, PatchError, Revision, patch};
 pub struct Fit {
     /// How many of its patches apply, from the first on.
     pub applied: usize,
+    /// The numbers, from 1, of those among them that had to be merged.
+    pub merged: Vec<usize>,
     /// Why the next one does not, if there is one.
     pub misfit: Option<Misfit>,
 }
@@ -38,7 +40,8 @@ pub(crate) enum Origin<'a> {
     Revision(&'a Revision),
 }
 
-/// Tries patches, written to `files`, one after the other on copies of the files that they touch.
+/// Tries patches, written to `files`, one after the other on copies of the files that they touch. With `merge`, one that
+/// does not fit a revision is merged into it, and its file says afterwards what that came to.
 ///
 /// # Errors
 /// [`BuildError`] of the host: a patch that does not apply is none.
@@ -46,28 +49,84 @@ pub(crate) fn fit(
     origin: Origin<'_>,
     patches: &[SeriesPatch],
     files: &[PathBuf],
+    merge: bool,
     cancel: &CancelToken,
 ) -> Result<Fit, BuildError> {
     let scratch = tempfile::tempdir().map_err(BuildError::io("make a folder in", &std::env::temp_dir()))?;
     let trial = scratch.path().join("tree");
     fs::create_dir(&trial).map_err(BuildError::io("create", &trial))?;
     let touched: BTreeSet<&str> = patches.iter().flat_map(|one| one.diff.paths()).collect();
-    match origin {
-        Origin::Tree(tree) => touched.iter().try_for_each(|path| copy(tree, &trial, path))?,
-        Origin::Revision(Revision { tree, commit }) => tree.export(commit, &touched, &trial, cancel)?,
-    }
+    let objects = match origin {
+        Origin::Tree(tree) => {
+            touched.iter().try_for_each(|path| copy(tree, &trial, path))?;
+            None
+        }
+        Origin::Revision(Revision { tree, commit }) => {
+            tree.export(commit, &touched, &trial, cancel)?;
+            merge.then(|| tree.objects())
+        }
+    };
+    let mut merged = Vec::new();
     for (applied, (one, file)) in patches.iter().zip(files).enumerate() {
         match patch::apply(&trial, std::slice::from_ref(file), cancel) {
             // A change of a file's mode alone is one.
             Ok(_) | Err(BuildError::Patch(PatchError::Empty { .. })) => {}
             Err(BuildError::Patch(error)) => {
+                let merging =
+                    objects.as_deref().map(|objects| Merge { scratch: scratch.path(), trial: &trial, objects });
+                if let Some(merging) = merging
+                    && merging.merge(file, cancel)?
+                {
+                    merged.push(applied + 1);
+                    continue;
+                }
                 let misfit = Some(explain(&trial, one, file, &error, cancel));
-                return Ok(Fit { applied, misfit });
+                return Ok(Fit { applied, merged, misfit });
             }
             Err(other) => return Err(other),
         }
     }
-    Ok(Fit { applied: patches.len(), misfit: None })
+    Ok(Fit { applied: patches.len(), merged, misfit: None })
+}
+
+/// A repository to throw away, in which a patch is merged: with the objects of the user's, which is only read, and an
+/// index of its own.
+struct Merge<'a> {
+    scratch: &'a Path,
+    trial: &'a Path,
+    objects: &'a Path,
+}
+
+impl Merge<'_> {
+    fn git<const N: usize>(&self, arguments: [&str; N]) -> Job {
+        let job = Job::new("git").args(["-c", "core.hooksPath=/dev/null"]).args(arguments).within(self.trial);
+        job.env("GIT_DIR", self.scratch.join("git"))
+            .env("GIT_WORK_TREE", self.trial)
+            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.objects)
+    }
+
+    /// Merges a patch by the files that it says it was made on, if they are known. If it worked out, the patch is
+    /// what it changes here from then on; if not, all is as before.
+    fn merge(&self, patch: &Path, cancel: &CancelToken) -> Result<bool, BuildError> {
+        let failed = || BuildError::job("merging a patch");
+        let last = |output: String| output.lines().last().unwrap_or_default().to_owned();
+        self.git(["init", "-q"]).run(cancel).map_err(failed())?;
+        self.git(["add", "-A", "-f", "."]).run(cancel).map_err(failed())?;
+        let before = last(self.git(["write-tree"]).output(cancel).map_err(failed())?);
+        let apply = self.git(["apply", "--3way", "--whitespace=nowarn"]).arg(patch);
+        match apply.run(cancel) {
+            Ok(()) => {}
+            Err(JobError::Failed { .. }) => {
+                self.git(["read-tree", "--reset", "-u", &before]).run(cancel).map_err(failed())?;
+                return Ok(false);
+            }
+            Err(other) => return Err(failed()(other)),
+        }
+        let after = last(self.git(["write-tree"]).output(cancel).map_err(failed())?);
+        let output = format!("--output={}", patch.display());
+        self.git(["diff-tree", "-p", "--full-index", &output, &before, &after]).run(cancel).map_err(failed())?;
+        Ok(before != after)
+    }
 }
 
 fn copy(tree: &Path, trial: &Path, path: &str) -> Result<(), BuildError> {

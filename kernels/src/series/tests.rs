@@ -6,7 +6,9 @@ use data_encoding::BASE64_MIME;
 use proptest::prelude::*;
 
 use super::*;
-use crate::CancelToken;
+use crate::job::Job;
+use crate::tree::Tree;
+use crate::{CancelToken, Revision};
 
 /// How a mail's text is put into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,7 +294,7 @@ fn tried(patches: &[(&str, &str)]) -> Fit {
         .collect();
     let series = read(&mails).unwrap();
     let files = series.write(&folder.path().join("patches")).unwrap();
-    let fit = fit::fit(fit::Origin::Tree(&tree), &series.patches, &files, &CancelToken::new()).unwrap();
+    let fit = fit::fit(fit::Origin::Tree(&tree), &series.patches, &files, false, &CancelToken::new()).unwrap();
     assert_eq!(fs::read_to_string(tree.join("drivers/pci/iov.c")).unwrap(), content, "the tree is only read");
     fit
 }
@@ -301,7 +303,7 @@ fn tried(patches: &[(&str, &str)]) -> Fit {
 fn a_series_is_tried_patch_by_patch() {
     let one = ("@@ -1,3 +1,3 @@", " line 1;\n-line 2;\n+two;\n line 3;\n");
     let two = ("@@ -1,3 +1,3 @@", " line 1;\n-two;\n+2;\n line 3;\n");
-    assert_eq!(tried(&[one, two]), Fit { applied: 2, misfit: None });
+    assert_eq!(tried(&[one, two]), Fit { applied: 2, merged: Vec::new(), misfit: None });
     let again = tried(&[one, one]);
     assert_eq!((again.applied, again.misfit.unwrap().why.as_str()), (1, "the tree has this change already"));
 }
@@ -322,4 +324,59 @@ fn what_the_tree_has_in_place_of_what_a_hunk_wants_is_shown() {
      line 7;
      line 8;
     ");
+}
+
+/// git in a folder, by somebody.
+fn git(folder: &Path, arguments: &[&str]) -> String {
+    let who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"];
+    let job = Job::new("git").args(who).args(arguments).within(folder);
+    job.output(&CancelToken::new()).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_patch_that_was_made_on_another_revision_is_merged_if_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = folder.path().join("tree");
+    fs::create_dir_all(tree.join("scripts/kconfig")).unwrap();
+    fs::create_dir_all(tree.join("drivers/pci")).unwrap();
+    let content = |first: &str, sixth: &str| {
+        let lines = (1..=10).map(|n| match n {
+            5 => format!("{first};\n"),
+            6 => format!("{sixth};\n"),
+            n => format!("line {n};\n"),
+        });
+        lines.collect::<String>()
+    };
+    let file = tree.join("drivers/pci/iov.c");
+    fs::write(tree.join("Kbuild"), "").unwrap();
+    fs::write(tree.join("scripts/kconfig/conf.c"), "").unwrap();
+    git(&tree, &["init", "-q"]);
+    let commit = |text: &str| {
+        fs::write(&file, text).unwrap();
+        git(&tree, &["add", "-A"]);
+        git(&tree, &["commit", "-q", "-m", "words"]);
+    };
+    commit(&content("line 5", "line 6"));
+    // Made before the tree got the same line, and another one above it.
+    commit(&content("line 5", "six"));
+    let diff = git(&tree, &["diff", "HEAD~1", "HEAD"]) + "\n";
+    git(&tree, &["checkout", "-q", "HEAD~1"]);
+    commit(&content("line 5", "line 6").replace("line 3;", "three;\nand more;"));
+    let series = read(&[plain("[PATCH 1/1] PCI: six", "1", &diff)]).unwrap();
+    let cancel = CancelToken::new();
+    let opened = Tree::open(&tree, &cancel).unwrap();
+    let revision = Revision { commit: opened.commit("HEAD", &cancel).unwrap(), tree: opened };
+    let tried = |merge| {
+        let files = series.write(&folder.path().join("patches")).unwrap();
+        let fit = fit::fit(fit::Origin::Revision(&revision), &series.patches, &files, merge, &cancel).unwrap();
+        (fit, fs::read_to_string(&files[0]).unwrap())
+    };
+    let status = git(&tree, &["status", "--porcelain"]);
+    let (fit, _) = tried(false);
+    assert_eq!(fit.applied, 0);
+    assert!(fit.misfit.unwrap().why.contains("does not fit drivers/pci/iov.c"));
+    let (fit, merged) = tried(true);
+    assert_eq!(fit, Fit { applied: 1, merged: vec![1], misfit: None });
+    assert!(merged.contains("-line 6;\n+six;\n") && merged.contains(" and more;\n"), "{merged}");
+    assert_eq!(git(&tree, &["status", "--porcelain"]), status);
 }

@@ -181,6 +181,11 @@ impl Tree {
         Ok(diff.map_err(BuildError::job("comparing revisions"))?.lines().map(PathBuf::from).collect())
     }
 
+    /// Where its objects are.
+    pub(crate) fn objects(&self) -> PathBuf {
+        self.common.join("objects")
+    }
+
     /// Writes files of a commit into a folder. Those that it does not have are left out.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ Examples:
   b4 am -o- MESSAGE-ID | cargo xtask series -
   cargo xtask series v2.mbox --scenarios 'numvfs_*' --triggers yank
   cargo xtask series patches/ --base 6.1
-  cargo xtask series v2.mbox --tree ~/linux --repeat 3
+  cargo xtask series v2.mbox --tree ~/linux --3way --repeat 3
 
 Building a series runs its makefiles on this machine, as building a kernel does: read it first.
 
@@ -54,6 +54,9 @@ pub struct Args {
     /// A git tree of Linux to take the base from. The checkout is left alone
     #[arg(long, value_name = "PATH")]
     tree: Option<PathBuf>,
+    /// Merge a patch that does not fit, by the files of the tree that it was made on
+    #[arg(long = "3way", requires = "tree")]
+    three_way: bool,
     /// Take diffs in replies too, after the patches of the series
     #[arg(long)]
     inline: bool,
@@ -96,7 +99,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let ui = Arc::new(Ui::new(args.verbose));
     let folder = OnceCell::new();
     until_interrupted(&lab, &folder, async {
-        let mut note = series::look(&lab, &series, &files, ui.clone()).await?;
+        let mut note = series::look(&lab, &series, &files, args.three_way, ui.clone()).await?;
         introduce(&note, &ui);
         if note.tried().next().is_none() {
             bail!("no patch applies, so there is nothing to run; {}", elsewhere(&args, &series));
@@ -109,7 +112,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         let runner = Runner::prepare(&lab, &scenarios::all(), &request, ui.clone()).await?;
         let _ = folder.set(runner.folder().to_owned());
-        series.write(&runner.folder().join(PATCHES)).context("cannot write the patches beside the evidence")?;
+        keep(&files, &runner.folder().join(PATCHES)).context("cannot write the patches beside the evidence")?;
         note.base_about = describe(&lab, &note);
         note.write(runner.folder())?;
         runner.run(&request, &*ui).await?;
@@ -129,6 +132,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
         })?;
         Ok(ExitCode::from(report.exit_code()))
     })
+}
+
+/// Copies the patches to the evidence, as they were applied.
+fn keep(files: &[PathBuf], folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let copy = |file: &PathBuf| std::fs::copy(file, folder.join(file.file_name().unwrap_or_default())).map(drop);
+    files.iter().try_for_each(copy)
 }
 
 fn read(args: &Args) -> Result<Series> {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::answer::{Change, Row, State};
 use super::{Bisectable, SeriesReport};
+use crate::classify::{Severity, Splat};
 use crate::evidence::{Applies, RunCell, SeriesStep};
 use crate::verdict::Verdict;
 
@@ -246,7 +247,9 @@ fn example(series: &SeriesReport, at: usize, row: &Row, text: &mut String) {
     for stack in stacks(&cell.record.observations) {
         wrap(text, "  ", "    ", &stack);
     }
-    for splat in cell.record.splats.iter().filter(|splat| splat.known.is_none()).take(1) {
+    // What witnesses a task that is stuck says no more than its stack above.
+    let of_the_kernel = |splat: &&Splat| splat.known.is_none() && splat.kind.severity() == Severity::Fatal;
+    for splat in cell.record.splats.iter().filter(of_the_kernel).take(1) {
         let frames: Vec<_> = splat.frames.iter().take(FRAMES).map(String::as_str).collect();
         wrap(text, "  ", "    ", &format!("{}: {}", splat.title, frames.join(" < ")));
     }

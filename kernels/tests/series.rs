@@ -1,0 +1,46 @@
+//! A series as a list archive has it, read back into the patches that it was made of.
+
+use std::fs;
+use std::path::Path;
+
+use kernels::Manifest;
+use kernels::series::Series;
+
+/// Two patches of this project, one as base64 and one as quoted-printable, not in order, with a cover letter and a reply.
+const MBOX: &str = "tests/series/numvfs-v2.mbox";
+
+#[test]
+fn an_mbox_holds_the_patches_of_a_variant_byte_for_byte() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let series = Series::read(&here.join(MBOX), false).unwrap();
+    assert_eq!((series.version, series.subject.as_str()), (2, "PCI/IOV: Let readers of sriov_numvfs go"));
+    assert_eq!(series.notes, [""; 0], "the reply quotes a diff and has none of its own");
+    assert!(series.within_reach().is_ok());
+    let manifest = Manifest::load(here).unwrap();
+    let ours = &manifest.variant("v2-series").unwrap().patches;
+    assert_eq!(series.patches.len(), ours.len());
+    for (posted, ours) in series.patches.iter().zip(ours) {
+        let ours = fs::read_to_string(ours).unwrap();
+        let (_, ours) = ours.split_once("\n---\n").unwrap();
+        assert_eq!(String::from_utf8_lossy(&posted.diff.text), ours, "{}", posted.subject);
+        assert!(fs::read_to_string(here.join(MBOX)).unwrap().contains(posted.message_id.as_deref().unwrap()));
+    }
+}
+
+#[test]
+fn what_is_written_is_what_was_read() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let series = Series::read(&here.join(MBOX), false).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = series.write(folder.path()).unwrap();
+    let names: Vec<_> = files.iter().map(|file| file.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    assert_eq!(
+        names,
+        [
+            "0001-PCI-IOV-Read-num_VFs-without-a-lock-in-sriov_numvfs_.patch",
+            "0002-PCI-IOV-Set-num_VFs-before-the-uevent-in-sriov_enabl.patch"
+        ]
+    );
+    let again = Series::read(folder.path(), false).unwrap();
+    assert_eq!(again.patches, series.patches);
+}

@@ -1,0 +1,60 @@
+//! `cargo xtask series` with what is no series: a clear error each, and nothing done.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn change(file: &str) -> String {
+    format!("words\n---\ndiff --git a/{file} b/{file}\n--- a/{file}\n+++ b/{file}\n@@ -1 +1 @@\n-a\n+b\n")
+}
+
+fn mail(subject: &str, kind: &str, text: &str) -> String {
+    format!("From a@z Thu Jan  1 00:00:00 1970\nSubject: {subject}\nContent-Type: {kind}\n\n{text}\n")
+}
+
+/// What the command says of an mbox on its stdin, and its exit code. It has an empty cache, which stays so.
+fn series(mbox: &str, arguments: &[&str]) -> (String, Option<i32>) {
+    let folder = tempfile::tempdir().unwrap();
+    let (cache, out) = (folder.path().join("cache"), folder.path().join("out"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(["series", "-", "--out"]).arg(&out).args(arguments).env("IOV_REGRESS_CACHE", &cache);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // A command that does not get to reading its stdin closes it.
+    let _ = child.stdin.take().unwrap().write_all(mbox.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let is_empty = |path: &Path| fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
+    assert!(is_empty(&cache) && is_empty(&out), "something was built or run");
+    (String::from_utf8_lossy(&output.stderr).into_owned(), output.status.code())
+}
+
+#[test]
+fn what_is_no_series_is_told_and_nothing_is_done() {
+    let plain = "text/plain";
+    let outside = mail("[PATCH] PCI: a", plain, &change("../../etc/passwd"));
+    let of_two = mail("[PATCH v3 2/2] PCI: b", plain, &change("drivers/pci/iov.c"));
+    for (mbox, said) in [
+        (String::new(), "stdin holds nothing"),
+        (mail("Hello", plain, "words"), "no patch in 1 mail"),
+        (mail("[PATCH] drm: a", plain, &change("drivers/gpu/drm/a.c")), "--force runs them all the same"),
+        (mail("[PATCH] PCI: a", "text/html", "<pre>--- a/f</pre>"), "is HTML only"),
+        (outside, "is refused: it reaches for `../../etc/passwd`"),
+        (of_two, "there is no patch 1 of 2"),
+    ] {
+        let (told, code) = series(&mbox, &[]);
+        assert!(told.starts_with("error: ") && told.contains(said), "{mbox}\n{told}");
+        assert_eq!(code, Some(2), "{told}");
+    }
+}
+
+#[test]
+fn a_base_that_is_not_known_is_told_with_the_way_to_name_one() {
+    let mbox = mail("[PATCH] PCI: a", "text/plain", &change("drivers/pci/iov.c"));
+    let (told, code) = series(&mbox, &["--base", "v6.13"]);
+    assert!(told.contains("--tree PATH --base v6.13"), "{told}");
+    assert_eq!(code, Some(2));
+    let (told, code) = series(&mbox, &["--tree", "/nonexistent"]);
+    assert!(told.contains("/nonexistent"), "{told}");
+    assert_eq!(code, Some(2));
+}
