@@ -107,17 +107,12 @@ impl Guest {
     /// The agent's.
     pub async fn stuck(&self) -> Result<Vec<Stuck>, Error> {
         let began = Instant::now();
-        let (mut since, mut looks, mut pause) = (began, Vec::new(), POLL);
+        let mut watch = Watch::new(self.seconds(LOOK * (LOOKS - 1) as f64), self.seconds(GIVE_UP));
+        let mut pause = POLL;
         loop {
             let (asleep, napping) = self.asleep().await?;
-            looks.push(asleep);
-            let suspects = unmoved(&looks);
-            let enough = looks.len() >= LOOKS && since.elapsed() > self.seconds(LOOK * (LOOKS - 1) as f64);
-            if suspects.is_empty() || enough {
-                return Ok(suspects);
-            }
-            if napping && began.elapsed() < self.seconds(GIVE_UP) {
-                (since, looks) = (Instant::now(), Vec::new());
+            if let Some(stuck) = watch.look(began.elapsed(), asleep, napping) {
+                return Ok(stuck);
             }
             sleep(pause).await;
             pause = self.seconds(LOOK).min(pause * 2);
@@ -286,6 +281,39 @@ fn describe(task: &TaskState) -> String {
     format!("{} (pid {}) in {function}", task.comm, task.pid)
 }
 
+/// Looks at the tasks that sleep, until they tell who is stuck. Times are counted from the first look.
+struct Watch {
+    /// How far the first and the last look must be apart.
+    enough: Duration,
+    /// How long others may nap before that is no excuse any more.
+    patience: Duration,
+    since: Duration,
+    looks: Vec<Vec<TaskState>>,
+}
+
+impl Watch {
+    fn new(enough: Duration, patience: Duration) -> Watch {
+        Watch { enough, patience, since: Duration::ZERO, looks: Vec::new() }
+    }
+
+    /// Takes the next look. None if it takes more looks to tell: whoever waits may be waiting for one who naps.
+    fn look(&mut self, at: Duration, asleep: Vec<TaskState>, napping: bool) -> Option<Vec<Stuck>> {
+        if self.looks.is_empty() {
+            self.since = at;
+        }
+        self.looks.push(asleep);
+        let suspects = unmoved(&self.looks);
+        if suspects.is_empty() {
+            return Some(suspects);
+        }
+        if napping && at < self.patience {
+            self.looks.clear();
+            return None;
+        }
+        (self.looks.len() >= LOOKS && at - self.since > self.enough).then_some(suspects)
+    }
+}
+
 /// The tasks that are stuck, once there are looks enough to tell.
 fn stuck_in(looks: &[Vec<TaskState>]) -> Vec<Stuck> {
     looks.len().checked_sub(LOOKS).map_or_else(Vec::new, |from| unmoved(&looks[from..]))
@@ -333,6 +361,25 @@ mod tests {
         let asleep = task(1, &["__mutex_lock", "a"]);
         assert!(!is_busy(&asleep) && is_busy(&task(1, &["msleep", "igb_down"])));
         assert!(is_busy(&TaskState { state: 'R', ..asleep.clone() }) && !is_busy(&TaskState { state: 'S', ..asleep }));
+    }
+
+    #[test]
+    fn whoever_may_be_waiting_for_one_who_naps_is_not_stuck() {
+        let seconds = Duration::from_secs;
+        let asleep = || vec![task(1, &["__mutex_lock", "a"])];
+        let mut watch = Watch::new(seconds(4), seconds(100));
+        for at in [0, 3, 6, 9] {
+            assert!(watch.look(seconds(at), asleep(), true).is_none(), "at {at}");
+        }
+        // From then on nobody naps, and it takes as long as ever.
+        assert!(watch.look(seconds(12), asleep(), false).is_none());
+        assert!(watch.look(seconds(15), asleep(), false).is_none());
+        assert_eq!(watch.look(seconds(18), asleep(), false).map(|stuck| stuck.len()), Some(1));
+        // Who gets on was not stuck; and there is an end to patience.
+        assert_eq!(watch.look(seconds(19), Vec::new(), true).map(|stuck| stuck.len()), Some(0));
+        let mut watch = Watch::new(seconds(4), seconds(5));
+        let looks = [0, 3, 6, 9, 12].map(|at| watch.look(seconds(at), asleep(), true).map(|stuck| stuck.len()));
+        assert_eq!(looks, [None, None, None, None, Some(1)]);
     }
 
     #[test]
