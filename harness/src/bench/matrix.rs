@@ -37,11 +37,16 @@ pub fn measure(run: &Run, wall: Option<f64>, cold_boot: Option<f64>, measurement
     {
         measurement.add("the same, of cells from snapshots", restored, Unit::Seconds);
     }
-    let own = median(booted.iter().map(|(_, phases)| phases.steps.total()));
-    if let Some(boot) = cold_boot.or(own) {
+    if let Some(boot) = cold_boot.or_else(|| median_boot(run)) {
         measurement.add("cold boot, median", boot, Unit::Seconds);
         measurement.add("outside the scenario / cold boot", overhead / boot, Unit::Ratio);
     }
+}
+
+/// What a boot took in a run, until the agent's hello: the median of its cells that booted, in seconds.
+pub fn median_boot(run: &Run) -> Option<f64> {
+    let phases = run.cells.iter().filter_map(phases);
+    median(phases.filter(|phases| phases.steps.agent.is_some()).map(|phases| phases.steps.total()))
 }
 
 /// Where a finished cell's time went. None for one that ran no scenario, and for one of a harness before there were

@@ -64,6 +64,9 @@ enum What {
         /// Boot this many guests afterwards, to compare with; with none, boots in the run itself are taken
         #[arg(long, default_value_t = 3)]
         boots: u16,
+        /// Compare with the boots of this run: of the same cells at the same load, as `run-matrix --verify-snapshots` leaves
+        #[arg(long, value_name = "DIR", conflicts_with_all = ["run", "boots"])]
+        booted: Option<PathBuf>,
         #[command(flatten)]
         machine: OnMachine,
     },
@@ -133,10 +136,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 let starter = starter(&lab, &machine, args.accel, &ui, &mut measurement).await?;
                 starts::measure(&starter, count.into(), &mut measurement).await.map(|()| Vec::new())?
             }
-            What::Matrix { folder, run, boots, machine } => {
+            What::Matrix { folder, run, boots, booted, machine } => {
                 let wall = if run { Some(time_matrix(args.accel)?) } else { None };
                 let folder = folder.unwrap_or_else(|| workspace().join("target/runs").join(LATEST));
-                let cold = cold_boot(&lab, &machine, boots, args.accel, &ui, &mut measurement).await?;
+                let cold = match booted {
+                    Some(booted) => matrix::median_boot(&read_run(&booted)?),
+                    None => cold_boot(&lab, &machine, boots, args.accel, &ui, &mut measurement).await?,
+                };
                 matrix::measure(&read_run(&folder)?, wall, cold, &mut measurement);
                 Vec::new()
             }
