@@ -167,12 +167,25 @@ impl Expected {
             (_, Verdict::Skip(_)) => true,
             _ if self.missed_by(verdict) => true,
             (Expected::Pass | Expected::None, Verdict::Pass) => true,
-            (Expected::Fail(signatures), Verdict::Fail(failure)) => signatures
-                .iter()
-                .filter(|s| without_lockdep || !s.without_lockdep)
-                .any(|s| s.kind == failure.kind && failure.function.as_deref() == Some(s.function.as_str())),
+            (Expected::Fail(_), Verdict::Fail(failure)) => {
+                self.showing(failure).any(|signature| without_lockdep || !signature.without_lockdep)
+            }
             _ => false,
         }
+    }
+
+    /// The bugs that show in this failure, of those that are expected.
+    pub fn shown_by<'a>(&'a self, failure: &'a Failure) -> impl Iterator<Item = &'a str> {
+        self.showing(failure).map(|signature| signature.bug.as_str())
+    }
+
+    fn showing<'a>(&'a self, failure: &'a Failure) -> impl Iterator<Item = &'a Signature> {
+        let signatures = match self {
+            Expected::Fail(signatures) => signatures.as_slice(),
+            Expected::Pass | Expected::None => &[],
+        };
+        let shows = |s: &&Signature| s.kind == failure.kind && failure.function.as_deref() == Some(s.function.as_str());
+        signatures.iter().filter(shows)
     }
 }
 
