@@ -87,6 +87,11 @@ impl Lab {
         Lab { builder: Arc::new(Builder::new(manifest, cache.clone())), cache, cancel: CancelToken::new() }
     }
 
+    /// The same cache, with other kernels. What cancels builds here cancels them there.
+    pub fn with(&self, manifest: Manifest) -> Lab {
+        Lab { cancel: self.cancel.clone(), ..Lab::of(manifest, self.cache.clone()) }
+    }
+
     /// The kernels that are known.
     pub fn manifest(&self) -> &Manifest {
         self.builder.manifest()
@@ -227,7 +232,7 @@ fn no_fault_of_theirs(verdicts: &[Verdict]) -> Option<Vec<String>> {
 }
 
 /// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

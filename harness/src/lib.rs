@@ -4,6 +4,7 @@ pub mod accel;
 pub mod aftermath;
 mod agreement;
 pub mod bench;
+pub mod bisect;
 pub mod cell;
 pub mod classify;
 pub mod coverage;

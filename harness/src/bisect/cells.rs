@@ -1,0 +1,115 @@
+//! Judging commits of a user's tree: the kernel is built, and one cell is run on it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kernels::cache::KeyMaker;
+use kernels::tree::Tree;
+use kernels::{CancelToken, Unknown};
+
+use super::git::Revision;
+use super::memory::Memory;
+use super::ruling::Observed;
+use crate::cell::{CellId, PlannedCell};
+use crate::lab::{Lab, LabError, chain};
+use crate::matrix::{Request, Runner};
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::scenario::Scenario;
+use crate::trigger::Trigger;
+use crate::verdict::{Expected, Verdict};
+
+/// A cell that judges commits, and how it is run.
+pub struct Cells {
+    /// The project's kernels, under no profile, and the cache.
+    pub lab: Lab,
+    /// The user's tree.
+    pub tree: Tree,
+    /// Fragments of the user's own.
+    pub config: Vec<PathBuf>,
+    /// The profile of the kernels, if any.
+    pub profile: Option<String>,
+    /// What is done to them.
+    pub scenario: Scenario,
+    /// On what hardware.
+    pub topology: String,
+    /// How the device goes.
+    pub trigger: Option<Trigger>,
+    /// How cells are run: its own cells are not.
+    pub how: Request,
+    /// Is told.
+    pub progress: Arc<dyn Progress>,
+}
+
+impl Cells {
+    /// The memory of what these cells said: of this scenario, trigger and configuration.
+    ///
+    /// # Errors
+    /// A fragment that cannot be read, or a profile that there is not.
+    pub fn memory(&self) -> Result<Memory, LabError> {
+        let manifest = self.lab.manifest();
+        let profile = match &self.profile {
+            None => None,
+            Some(name) => {
+                let known = || manifest.profiles.iter().map(|profile| profile.name.as_str());
+                let found = manifest.profiles.iter().find(|profile| profile.name == *name);
+                Some(found.ok_or_else(|| Unknown::new("profile", name, known()))?)
+            }
+        };
+        let own = manifest.own.iter().flat_map(|own| &own.config);
+        let fragments = own.chain(profile.iter().flat_map(|profile| &profile.config)).chain(&self.config);
+        let mut config = KeyMaker::new();
+        for fragment in fragments {
+            let text = std::fs::read(fragment).map_err(|source| kernels::cache::CacheError::Io {
+                action: "read",
+                path: fragment.clone(),
+                source,
+            })?;
+            config = config.with("fragment", text);
+        }
+        let asked = vec![
+            ("scenario", self.scenario.name.to_owned()),
+            ("topology", self.topology.clone()),
+            ("trigger", Trigger::name_of(self.trigger).to_owned()),
+            ("config", config.finish().as_str().to_owned()),
+            ("profile", self.profile.clone().unwrap_or_default()),
+            ("quick", self.how.quick.to_string()),
+        ];
+        Ok(Memory::new(self.lab.cache().clone(), asked))
+    }
+
+    /// Builds a commit and runs the cell on it. What goes wrong on the way says nothing about the commit.
+    pub async fn run(&self, revision: &Revision) -> Observed {
+        self.try_run(revision)
+            .await
+            .unwrap_or_else(|why| Observed { verdict: Verdict::Infra(chain(&*why)), evidence: None })
+    }
+
+    async fn try_run(&self, revision: &Revision) -> Result<Observed, Box<dyn std::error::Error + Send + Sync>> {
+        let (tree, id) = (self.tree.clone(), revision.id.clone());
+        let look = move || tree.commit(&id, &CancelToken::new());
+        let commit = tokio::task::spawn_blocking(look).await??;
+        let mut manifest = self.lab.manifest().clone();
+        manifest.add_revision(&revision.short, kernels::Revision { tree: self.tree.clone(), commit }, &self.config);
+        let manifest = match &self.profile {
+            Some(profile) => manifest.under(profile)?,
+            None => manifest,
+        };
+        let variant = manifest.variants.last().map(|variant| variant.name.clone()).unwrap_or_default();
+        let id = CellId {
+            scenario: self.scenario.name.to_owned(),
+            topology: self.topology.clone(),
+            trigger: self.trigger,
+            variant,
+            repeat: 1,
+        };
+        let cell = PlannedCell { id, expected: Expected::None };
+        let request = Request { cells: vec![cell.clone()], ..self.how.clone() };
+        let lab = self.lab.with(manifest);
+        let scenarios = std::slice::from_ref(&self.scenario);
+        let runner = Runner::prepare(&lab, scenarios, &request, self.progress.clone()).await?;
+        let record = runner.cell(&cell, &*self.progress, None).await?;
+        Report::of(runner.folder())?.write_files()?;
+        Ok(Observed { verdict: record.verdict, evidence: Some(runner.folder().join(cell.id.folder())) })
+    }
+}

@@ -1,0 +1,198 @@
+//! git at work on a user's repository, of which it changes nothing but what `git worktree` notes of a worktree of ours.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+
+/// How long git may take. Walking all of the kernel's history takes seconds; a partial clone may fetch meanwhile.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// What tells git of another repository than the one it is started in (`git rev-parse --local-env-vars`). `git bisect run`
+/// and hooks set some of it.
+const OF_ANOTHER: [&str; 8] = [
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_PREFIX",
+    "GIT_NAMESPACE",
+    "GIT_GRAFT_FILE",
+];
+
+/// git did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// It could not be started.
+    #[error("cannot run git: install it")]
+    Start(#[source] std::io::Error),
+    /// There is no place for what is made on the way.
+    #[error("cannot copy the index to a temporary folder")]
+    Scratch(#[source] std::io::Error),
+    /// It did not end.
+    #[error("`git {command}` did not end within {} s", DEADLINE.as_secs())]
+    Deadline {
+        /// The command.
+        command: String,
+    },
+    /// It failed.
+    #[error("`git {command}` failed in {} ({status}): {said}", folder.display())]
+    Failed {
+        /// The command.
+        command: String,
+        /// Where.
+        folder: PathBuf,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it said, and where there is more to it, what to do.
+        said: String,
+    },
+    /// There is no such revision.
+    #[error("there is no revision `{name}` in {}{hint}", folder.display())]
+    Revision {
+        /// As it was given.
+        name: String,
+        /// The repository.
+        folder: PathBuf,
+        /// What may help.
+        hint: &'static str,
+    },
+}
+
+/// What git printed, and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub stdout: String,
+    /// What it said about it.
+    pub stderr: String,
+    command: String,
+    folder: PathBuf,
+}
+
+impl Ran {
+    /// What it printed, if it succeeded.
+    pub fn ok(self) -> Result<String, GitError> {
+        if self.status.success() { Ok(self.stdout) } else { Err(self.failed()) }
+    }
+
+    /// The error that it is.
+    pub fn failed(self) -> GitError {
+        let said = [self.stderr.trim(), self.stdout.trim()].into_iter().find(|said| !said.is_empty());
+        let said = said.unwrap_or("without a word").to_owned();
+        GitError::Failed { command: self.command, folder: self.folder, status: self.status, said }
+    }
+}
+
+/// A commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Its full id.
+    pub id: String,
+    /// The id of its tree: of its content, and of nothing else.
+    pub tree: String,
+    /// Enough of its id to be told from others.
+    pub short: String,
+    /// The first line of its message.
+    pub subject: String,
+    /// Who wrote it.
+    pub author: String,
+    /// When it was committed, as ISO 8601 has it.
+    pub date: String,
+}
+
+impl std::fmt::Display for Revision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.short, self.subject)
+    }
+}
+
+/// Runs git in a folder. Its words stay English, and hooks of the user's stay out of it.
+pub async fn git<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -> Result<Ran, GitError> {
+    git_with(folder, &[], arguments).await
+}
+
+/// The same, with these variables in its environment.
+pub async fn git_with<S: AsRef<OsStr>>(
+    folder: &Path,
+    environment: &[(&str, &OsStr)],
+    arguments: impl IntoIterator<Item = S>,
+) -> Result<Ran, GitError> {
+    let mut command = Command::new("git");
+    command.args(["-c", "core.hooksPath=/dev/null", "-c", "color.ui=false", "-c", "log.showSignature=false"]);
+    command.arg("-C").arg(folder).args(arguments);
+    for name in OF_ANOTHER {
+        command.env_remove(name);
+    }
+    command.envs(environment.iter().copied());
+    command.env("LC_ALL", "C").env("GIT_OPTIONAL_LOCKS", "0").stdin(Stdio::null()).kill_on_drop(true);
+    let words = command.as_std().get_args().skip(8).map(|word| word.to_string_lossy().into_owned());
+    let said = words.collect::<Vec<_>>().join(" ");
+    let ended = tokio::time::timeout(DEADLINE, command.output()).await;
+    let output = ended.map_err(|_| GitError::Deadline { command: said.clone() })?.map_err(GitError::Start)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Ran {
+        status: output.status,
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+        command: said,
+        folder: folder.to_owned(),
+    })
+}
+
+/// The commit that a name stands for.
+pub async fn revision(folder: &Path, name: &str) -> Result<Revision, GitError> {
+    let commit = format!("{name}^{{commit}}");
+    let parsed = git(folder, ["rev-parse", "--verify", "--quiet", "--end-of-options", &commit]).await?;
+    if parsed.status.code() == Some(1) {
+        let shallow = is_shallow(folder).await?;
+        let hint =
+            if shallow { ": this clone is shallow, and `git fetch --unshallow` fetches what is older" } else { "" };
+        return Err(GitError::Revision { name: name.to_owned(), folder: folder.to_owned(), hint });
+    }
+    let id = parsed.ok()?.trim().to_owned();
+    const FORMAT: &str = "--format=%H%n%T%n%h%n%an <%ae>%n%cs%n%s";
+    let shown = git(folder, ["log", "-1", "--no-decorate", "--abbrev=12", FORMAT, &id]).await?.ok()?;
+    let mut lines = shown.lines().map(str::to_owned);
+    let mut line = || lines.next().unwrap_or_default();
+    let (id, tree, short, author, date, subject) = (line(), line(), line(), line(), line(), line());
+    Ok(Revision { id, tree, short, subject, author, date })
+}
+
+/// The ids of the commits that a name or a range (`A..B`) stands for.
+pub async fn ids(folder: &Path, names: &str) -> Result<Vec<String>, GitError> {
+    if !names.contains("..") {
+        return Ok(vec![revision(folder, names).await?.id]);
+    }
+    let listed = git(folder, ["rev-list", "--end-of-options", names]).await?.ok()?;
+    Ok(listed.lines().map(str::to_owned).collect())
+}
+
+/// Whether older history than this repository has exists elsewhere.
+pub async fn is_shallow(folder: &Path) -> Result<bool, GitError> {
+    Ok(git(folder, ["rev-parse", "--is-shallow-repository"]).await?.ok()?.trim() == "true")
+}
+
+/// Whether one commit is in the history of another.
+pub async fn is_ancestor(folder: &Path, older: &Revision, newer: &Revision) -> Result<bool, GitError> {
+    yes_or_no(git(folder, ["merge-base", "--is-ancestor", &older.id, &newer.id]).await?)
+}
+
+/// Whether two commits have any history in common.
+pub async fn are_related(folder: &Path, one: &Revision, other: &Revision) -> Result<bool, GitError> {
+    yes_or_no(git(folder, ["merge-base", &one.id, &other.id]).await?)
+}
+
+fn yes_or_no(ran: Ran) -> Result<bool, GitError> {
+    match ran.status.code() {
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        _ => Err(ran.failed()),
+    }
+}

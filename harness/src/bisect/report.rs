@@ -1,0 +1,214 @@
+//! The answer as plain text that fits into a mail, drawn from the answer and the evidence of what was run.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::ruling::{Mark, Observed};
+use super::{Answer, Found, Judged, Revision};
+use crate::evidence::{RunCell, read_run};
+use crate::verdict::Verdict;
+
+/// What a line of a mail may have at most.
+const WIDTH: usize = 72;
+/// How many tasks are shown, and how many frames of each.
+const TASKS: usize = 3;
+const FRAMES: usize = 5;
+
+/// What was asked, in words of the command line.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The scenario and, if it has one, its trigger: `numvfs_read::owner_rescans_on_removal, yank`.
+    pub cell: String,
+    /// The command that repeats the cell on a commit, up to the commit's id.
+    pub repeat: String,
+}
+
+/// The answer: the commit, what was looked for, what was judged, the evidence and git's log.
+pub fn render(answer: &Answer, asked: &Asked) -> String {
+    let mut text = String::new();
+    let kind = if answer.reverse { "fixed" } else { "bad" };
+    match &answer.found {
+        Found::First(revision) => {
+            line(&mut text, "", &format!("{} is the first {kind} commit", revision.id));
+            text.push('\n');
+            commit(&mut text, revision);
+        }
+        Found::OneOf(revisions) => {
+            let words = format!("The first {kind} commit is one of these; those between could not be judged:");
+            line(&mut text, "", &words);
+            text.push('\n');
+            revisions.iter().for_each(|revision| line(&mut text, "  ", &revision.to_string()));
+        }
+    }
+    text.push('\n');
+    line(&mut text, "", &format!("Looked for: {} in {}", answer.wanted, asked.cell));
+    text.push('\n');
+    for judged in &answer.judged {
+        let flaky = if judged.ruling.flaky { " (flaky)" } else { "" };
+        let mark = word(judged.ruling.mark);
+        line(&mut text, "", &format!("{mark:4} {}: {}{flaky}", judged.revision, judged.ruling.why));
+    }
+    if let Some((judged, observed)) = shown(answer) {
+        text.push('\n');
+        evidence(&mut text, judged, observed);
+        line(&mut text, "", "To see it again:");
+        let _ = writeln!(text, "  {} {}", asked.repeat, judged.revision.short);
+    }
+    text.push_str("\ngit bisect log:\n");
+    for words in answer.log.lines() {
+        let _ = writeln!(text, "  {words}");
+    }
+    text
+}
+
+fn word(mark: Mark) -> &'static str {
+    match mark {
+        Mark::Good => "good",
+        Mark::Bad => "bad",
+        Mark::Skip => "skip",
+    }
+}
+
+fn commit(text: &mut String, revision: &Revision) {
+    line(text, "  ", &revision.subject);
+    line(text, "  ", &format!("{}, {}", revision.author, revision.date));
+    // As Documentation/process/submitting-patches.rst has it; not to be wrapped.
+    let _ = writeln!(text, "  ({} (\"{}\"))", revision.short, revision.subject);
+}
+
+/// The failure that says the most: that of the commit that was found, or else of the nearest one that was judged last.
+fn shown(answer: &Answer) -> Option<(&Judged, &Observed)> {
+    let failure = |judged: &Judged| judged.ruling.mark == Mark::Bad;
+    let found = match &answer.found {
+        Found::First(revision) => answer.judged(&revision.id).filter(|judged| failure(judged)),
+        Found::OneOf(_) => None,
+    };
+    let judged = found.or_else(|| answer.judged.iter().rev().find(|judged| failure(judged)))?;
+    let like = |observed: &&Observed| match &observed.verdict {
+        Verdict::Fail(failure) => answer.wanted.is(failure),
+        _ => false,
+    };
+    Some((judged, judged.observed.iter().find(like)?))
+}
+
+fn evidence(text: &mut String, judged: &Judged, observed: &Observed) {
+    line(text, "", &format!("What {} does:", judged.revision.short));
+    line(text, "  ", observed.verdict.reason().unwrap_or_default());
+    let Some(folder) = &observed.evidence else { return };
+    match cell(folder) {
+        Some(cell) => {
+            for (what, task) in tasks(&cell.record.observations).into_iter().take(TASKS) {
+                let of = |name: &str| task[name].as_str().unwrap_or_default();
+                line(text, "  ", &format!("{what}: {} (pid {}), state {}", of("comm"), task["pid"], of("state")));
+                let stack = task["stack"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                stack.take(FRAMES).for_each(|frame| line(text, "    ", frame));
+            }
+            let _ = writeln!(text, "Evidence:\n  {}", folder.display());
+        }
+        None => line(text, "", &format!("(its evidence, {}, is gone: --restart judges again)", folder.display())),
+    }
+}
+
+/// A cell by its folder.
+fn cell(folder: &Path) -> Option<RunCell> {
+    let run = read_run(folder.parent()?).ok()?;
+    run.cells.into_iter().find(|cell| cell.evidence.as_deref() == Some(folder))
+}
+
+/// The tasks that a scenario noted, each once, with what they were noted as: the stuck ones first.
+fn tasks(observations: &Value) -> Vec<(&str, &Value)> {
+    let mut found: Vec<(&str, &Value)> = Vec::new();
+    let mut notes: Vec<_> = observations.as_object().into_iter().flatten().collect();
+    notes.sort_by_key(|(what, _)| (*what != "stuck", *what == "tasks-in-d-state"));
+    for (what, note) in notes {
+        let tasks = note.as_array().into_iter().flatten().filter(|task| task["stack"].is_array());
+        for task in tasks {
+            if !found.iter().any(|(_, known)| known["tid"] == task["tid"]) {
+                found.push((what, task));
+            }
+        }
+    }
+    found
+}
+
+/// A line, wrapped. What goes on is indented deeper.
+fn line(text: &mut String, indent: &str, words: &str) {
+    let deeper = format!("{indent}    ");
+    let options = textwrap::Options::new(WIDTH).initial_indent(indent).subsequent_indent(&deeper).break_words(false);
+    // Names of tasks have hyphens.
+    let options = options.word_splitter(textwrap::WordSplitter::NoHyphenation);
+    for line in textwrap::wrap(words, options) {
+        let _ = writeln!(text, "{line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kernels::FailureKind;
+
+    use super::*;
+    use crate::bisect::ruling::{Ruling, Wanted, ruling};
+
+    fn revision(number: usize, subject: &str) -> Revision {
+        let digit = number.to_string();
+        Revision {
+            id: digit.repeat(40),
+            tree: String::new(),
+            short: digit.repeat(12),
+            subject: subject.to_owned(),
+            author: "A Developer <dev@example.org>".to_owned(),
+            date: "2024-02-09".to_owned(),
+        }
+    }
+
+    fn judged(number: usize, subject: &str, verdict: Verdict) -> Judged {
+        let observed = vec![Observed { verdict, evidence: Some("/nonexistent/run/cell".into()) }];
+        let wanted = Wanted::Like { kind: FailureKind::Deadlock, function: Some("sriov_numvfs_show".to_owned()) };
+        let ruling: Ruling = ruling(&observed, 1, &wanted).unwrap();
+        Judged { revision: revision(number, subject), ruling, observed, remembered: false }
+    }
+
+    fn answer(found: Found, reverse: bool) -> Answer {
+        let summary = "owner iov-own (pid 53) in D state in sriov_numvfs_show while irq/25-pciehp (pid 39) waits in vfio \
+                       for this owner: neither can go on";
+        let deadlock = Verdict::fail(FailureKind::Deadlock, "sriov_numvfs_show", summary.to_owned());
+        let broken = Verdict::BuildFailed("drivers/pci/iov.c:3: error: expected ';'".to_owned());
+        Answer {
+            found,
+            wanted: Wanted::Like { kind: FailureKind::Deadlock, function: Some("sriov_numvfs_show".to_owned()) },
+            judged: vec![
+                judged(9, "The newest", deadlock.clone()),
+                judged(1, "The oldest", Verdict::Pass),
+                judged(4, "PCI: Forget a semicolon", broken),
+                judged(5, "PCI/IOV: Serialize sysfs sriov_numvfs reads vs writes", deadlock),
+            ],
+            log: "git bisect start 'b' 'a'\n# first bad commit: [5]\n".to_owned(),
+            reverse,
+        }
+    }
+
+    fn asked() -> Asked {
+        let repeat = "cargo xtask run owner_rescans_on_removal --trigger yank --tree linux --rev".to_owned();
+        Asked { cell: "numvfs_read::owner_rescans_on_removal, yank".to_owned(), repeat }
+    }
+
+    #[test]
+    fn the_answer_fits_into_a_mail() {
+        let found = Found::First(revision(5, "PCI/IOV: Serialize sysfs sriov_numvfs reads vs writes"));
+        insta::assert_snapshot!(render(&answer(found, false), &asked()));
+        let found = Found::OneOf(vec![revision(4, "PCI: Forget a semicolon"), revision(5, "PCI/IOV: Serialize")]);
+        insta::assert_snapshot!(render(&answer(found, true), &asked()));
+    }
+
+    #[test]
+    fn each_task_is_shown_once_and_the_stuck_one_first() {
+        let task = |tid: u32| serde_json::json!({"comm": "a", "pid": tid, "tid": tid, "state": "D", "stack": ["f"]});
+        let notes = serde_json::json!({
+            "phases": {"boot": 1.0}, "removers": [task(2)], "stuck": [task(1)], "tasks-in-d-state": [task(1), task(3)],
+        });
+        let names: Vec<_> = tasks(&notes).into_iter().map(|(what, task)| format!("{what} {}", task["tid"])).collect();
+        assert_eq!(names, ["stuck 1", "removers 2", "tasks-in-d-state 3"]);
+    }
+}

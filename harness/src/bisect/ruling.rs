@@ -1,0 +1,235 @@
+//! From what was seen of a commit to what git is told of it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use kernels::FailureKind;
+use serde::{Deserialize, Serialize};
+
+use crate::verdict::{Failure, Verdict};
+
+/// One run of the scenario on a commit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    /// What came of it.
+    pub verdict: Verdict,
+    /// The folder of the cell; none if there was none, as the kernel did not build.
+    pub evidence: Option<PathBuf>,
+}
+
+/// What git is told of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mark {
+    /// It passes.
+    Good,
+    /// It fails in the way that is looked for.
+    Bad,
+    /// It cannot be judged.
+    Skip,
+}
+
+impl Mark {
+    /// The exit code that `git bisect run` takes it from.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Mark::Good => 0,
+            Mark::Bad => 1,
+            Mark::Skip => 125,
+        }
+    }
+}
+
+/// Which failure is looked for. Another one on the way is another bug: it says nothing about this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Wanted {
+    /// Any.
+    Any,
+    /// The one of this kind, at this function or attribute.
+    Like {
+        /// In what way.
+        kind: FailureKind,
+        /// Where; anywhere, if that is not said.
+        function: Option<String>,
+    },
+}
+
+impl Wanted {
+    /// A failure like this one.
+    pub fn like(failure: &Failure) -> Wanted {
+        Wanted::Like { kind: failure.kind, function: failure.function.clone() }
+    }
+
+    /// Whether a failure is one that is looked for.
+    pub fn is(&self, failure: &Failure) -> bool {
+        match self {
+            Wanted::Any => true,
+            Wanted::Like { kind, function } => {
+                *kind == failure.kind && (function.is_none() || *function == failure.function)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wanted::Any => f.write_str("any failure"),
+            Wanted::Like { kind, function: Some(function) } => write!(f, "{kind} at {function}"),
+            Wanted::Like { kind, function: None } => write!(f, "{kind}"),
+        }
+    }
+}
+
+/// What git is told of a commit, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ruling {
+    /// What it is.
+    pub mark: Mark,
+    /// Why, in a few words.
+    pub why: String,
+    /// Its runs did not agree.
+    pub flaky: bool,
+}
+
+/// What follows from the runs so far, if `runs` of them are enough; none if another one is needed. More than half must
+/// agree. What was seen in more runs than are asked for counts as well. A kernel that does not build does not in any run.
+pub fn ruling(observed: &[Observed], runs: usize, wanted: &Wanted) -> Option<Ruling> {
+    if let Some(why) = observed.iter().find_map(unbuilt) {
+        return Some(Ruling { mark: Mark::Skip, why: format!("does not build: {}", first_line(why)), flaky: false });
+    }
+    let all = observed.len().max(runs);
+    let of = |mark| observed.iter().filter(move |one| self::mark(&one.verdict, wanted) == mark);
+    let count = |mark| of(mark).count();
+    let flaky = [Mark::Good, Mark::Bad, Mark::Skip].into_iter().filter(|&mark| count(mark) > 0).count() > 1;
+    for mark in [Mark::Bad, Mark::Good, Mark::Skip] {
+        if count(mark) > all / 2 {
+            let mut why = of(mark).next().map(|one| words(&one.verdict, wanted)).unwrap_or_default();
+            if observed.len() > 1 {
+                why += &format!(", {} of {} runs", count(mark), observed.len());
+            }
+            return Some(Ruling { mark, why, flaky });
+        }
+    }
+    if observed.len() < all {
+        return None;
+    }
+    let why = format!(
+        "no majority: {} of {all} runs passed, {} failed as looked for, {} ended otherwise; try more --runs",
+        count(Mark::Good),
+        count(Mark::Bad),
+        count(Mark::Skip)
+    );
+    Some(Ruling { mark: Mark::Skip, why, flaky })
+}
+
+/// The failure that was seen most often, and of those the first.
+pub fn usual_failure(observed: &[Observed]) -> Option<&Failure> {
+    let failures = || {
+        observed.iter().filter_map(|one| match &one.verdict {
+            Verdict::Fail(failure) => Some(failure),
+            _ => None,
+        })
+    };
+    let often = |failure: &Failure| failures().filter(|other| Wanted::like(failure).is(other)).count();
+    // Of equals `max_by_key` takes the last.
+    failures().rev().max_by_key(|failure| often(failure))
+}
+
+fn mark(verdict: &Verdict, wanted: &Wanted) -> Mark {
+    match verdict {
+        Verdict::Pass => Mark::Good,
+        Verdict::Fail(failure) if wanted.is(failure) => Mark::Bad,
+        _ => Mark::Skip,
+    }
+}
+
+fn words(verdict: &Verdict, wanted: &Wanted) -> String {
+    match verdict {
+        Verdict::Pass => "passes".to_owned(),
+        Verdict::Fail(failure) if wanted.is(failure) => failure.to_string(),
+        Verdict::Fail(failure) => format!("fails in another way, {failure}"),
+        Verdict::BootFailed(why) => format!("does not boot: {}", first_line(why)),
+        Verdict::Skip(why) => format!("cannot be run: {}", first_line(why)),
+        Verdict::BuildFailed(why) | Verdict::Infra(why) => first_line(why).to_owned(),
+    }
+}
+
+fn unbuilt(observed: &Observed) -> Option<&str> {
+    match &observed.verdict {
+        Verdict::BuildFailed(why) => Some(why),
+        _ => None,
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(letters: &str) -> Vec<Observed> {
+        let verdict = |letter| match letter {
+            'p' => Verdict::Pass,
+            'd' => Verdict::fail(FailureKind::Deadlock, "show", String::new()),
+            's' => Verdict::fail(FailureKind::KernelSplat, "oops", String::new()),
+            'n' => Verdict::BuildFailed("error: x\nmore".to_owned()),
+            'b' => Verdict::BootFailed("silent".to_owned()),
+            other => panic!("{other}"),
+        };
+        letters.chars().map(|letter| Observed { verdict: verdict(letter), evidence: None }).collect()
+    }
+
+    fn deadlock() -> Wanted {
+        Wanted::Like { kind: FailureKind::Deadlock, function: Some("show".to_owned()) }
+    }
+
+    #[test]
+    fn more_than_half_of_the_runs_decide_and_no_more_are_made_than_it_takes() {
+        let mark = |letters, runs| ruling(&seen(letters), runs, &deadlock()).map(|ruling| (ruling.mark, ruling.flaky));
+        for (letters, runs, expected) in [
+            ("", 1, None),
+            ("p", 1, Some((Mark::Good, false))),
+            ("d", 1, Some((Mark::Bad, false))),
+            ("d", 3, None),
+            ("dp", 3, None),
+            ("dd", 3, Some((Mark::Bad, false))),
+            ("dpd", 3, Some((Mark::Bad, true))),
+            ("dpp", 3, Some((Mark::Good, true))),
+            ("dp", 2, Some((Mark::Skip, true))),
+            // Three ways, none with a majority.
+            ("dps", 3, Some((Mark::Skip, true))),
+            // Another failure is no sign of this one, nor of its absence.
+            ("s", 1, Some((Mark::Skip, false))),
+            ("sd", 3, None),
+            ("b", 1, Some((Mark::Skip, false))),
+            ("n", 5, Some((Mark::Skip, false))),
+            // What earlier bisections saw counts as well.
+            ("dpp", 1, Some((Mark::Good, true))),
+        ] {
+            assert_eq!(mark(letters, runs), expected, "{letters} of {runs}");
+        }
+        assert_eq!(ruling(&seen("s"), 1, &Wanted::Any).unwrap().mark, Mark::Bad);
+    }
+
+    #[test]
+    fn the_reason_is_told_in_a_line() {
+        let why = |letters, runs| ruling(&seen(letters), runs, &deadlock()).unwrap().why;
+        insta::assert_snapshot!(why("d", 1), @"deadlock at show");
+        insta::assert_snapshot!(why("dpd", 3), @"deadlock at show, 2 of 3 runs");
+        insta::assert_snapshot!(why("s", 1), @"fails in another way, kernel-splat at oops");
+        insta::assert_snapshot!(why("n", 1), @"does not build: error: x");
+        insta::assert_snapshot!(why("b", 1), @"does not boot: silent");
+        insta::assert_snapshot!(why("dp", 2), @"no majority: 1 of 2 runs passed, 1 failed as looked for, 0 ended otherwise; try more --runs");
+    }
+
+    #[test]
+    fn the_usual_failure_is_the_one_seen_most_often() {
+        let usual = |letters| usual_failure(&seen(letters)).map(ToString::to_string);
+        assert_eq!(usual("sdd").as_deref(), Some("deadlock at show"));
+        assert_eq!(usual("sd").as_deref(), Some("kernel-splat at oops"));
+        assert_eq!(usual("pb"), None);
+    }
+}
