@@ -2,6 +2,7 @@
 
 mod commands;
 mod interrupt;
+mod judging;
 mod machine;
 mod out;
 mod select;
@@ -34,6 +35,10 @@ enum Command {
     Run(commands::run::Args),
     /// Try a posted series: what each patch fixes, leaves broken, and breaks.
     Series(commands::series::Args),
+    /// Find the commit of a kernel tree that broke a scenario, or the one that fixed it.
+    Bisect(commands::bisect::Args),
+    /// Judge the commit that is checked out in a kernel tree, for `git bisect run`.
+    BisectStep(commands::bisect_step::Args),
     /// Show kernels, scenarios, bugs and cells.
     List(commands::list::Args),
     /// Write docs/catalogue.md: all bugs, and what was last measured of each.
@@ -54,10 +59,24 @@ enum Command {
 const TROUBLE: u8 = 2;
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    // Whatever goes wrong in a step of a bisection must not pass for a bad commit, which any code below 125 does.
+    let is_step = std::env::args().nth(1).is_some_and(|name| name == commands::bisect_step::NAME);
+    let trouble = if is_step { commands::bisect_step::STOP } else { TROUBLE };
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if is_step && error.use_stderr() => {
+            // Nothing can be done about a terminal that went away.
+            let _ = error.print();
+            return ExitCode::from(trouble);
+        }
+        Err(error) => error.exit(),
+    };
+    let result = match cli.command {
         Command::RunMatrix(args) => commands::run_matrix::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Series(args) => commands::series::run(args),
+        Command::Bisect(args) => commands::bisect::run(args),
+        Command::BisectStep(args) => commands::bisect_step::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Catalogue(args) => commands::catalogue::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
@@ -68,6 +87,6 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::from(TROUBLE)
+        ExitCode::from(trouble)
     })
 }

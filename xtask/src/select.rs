@@ -85,6 +85,11 @@ pub struct How {
 }
 
 impl How {
+    /// Whether it says where runs leave their folders.
+    pub fn has_place(&self) -> bool {
+        self.out.is_some()
+    }
+
     /// These cells, run this way: all of them, as many at a time as the host bears.
     pub fn request(self, cells: Vec<PlannedCell>) -> Request {
         Request {

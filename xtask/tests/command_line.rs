@@ -55,6 +55,45 @@ fn a_place_that_cannot_be_written_is_told_once_with_what_to_do() {
 }
 
 #[test]
+fn what_goes_wrong_in_a_step_of_a_bisection_is_never_a_bad_commit() {
+    let cache = tempfile::tempdir().unwrap();
+    let nowhere = cache.path().to_str().unwrap();
+    for arguments in [
+        &["bisect-step", "--no-such-option"][..],
+        &["bisect-step", "no-such-scenario"],
+        &["bisect-step", "owner_rescans_on_removal"],
+        &["bisect-step", "pf_uevent", "--failure", "hang"],
+        &["bisect-step", "pf_uevent", "--tree", nowhere],
+        // The tree of this project, if it is in git at all: no Linux.
+        &["bisect-step", "pf_uevent"],
+    ] {
+        let output = xtask(cache.path(), arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(128), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn a_bisection_that_cannot_be_is_told_before_anything_is_built() {
+    let cache = tempfile::tempdir().unwrap();
+    let own = tempfile::tempdir().unwrap();
+    for words in [&["init", "--quiet"][..], &["commit", "--quiet", "--allow-empty", "-m", "nothing"]] {
+        let mut git = Command::new("git");
+        git.args(["-c", "user.name=n", "-c", "user.email=n@example.org"]).args(words).current_dir(own.path());
+        assert!(git.status().unwrap().success());
+    }
+    let (nowhere, own) = (cache.path().to_str().unwrap(), own.path().to_str().unwrap());
+    for (tree, good, said_of_it) in
+        [(nowhere, "HEAD", "not a git tree"), (own, "no-such-revision", "no-such-revision"), (own, "HEAD", "no Linux")]
+    {
+        let question = ["bisect", "--tree", tree, "--good", good, "--bad", "HEAD", "--scenario", "pf_uevent"];
+        let said = trouble(xtask(cache.path(), &question).output().unwrap());
+        assert!(said.contains(said_of_it), "{said}");
+    }
+    assert!(!cache.path().join("trees").exists() && !cache.path().join("bisect").exists());
+}
+
+#[test]
 fn the_catalogue_of_bugs_is_up_to_date() {
     let cache = tempfile::tempdir().unwrap();
     let check = xtask(cache.path(), &["catalogue", "--check"]).output().unwrap();

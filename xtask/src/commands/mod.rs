@@ -1,6 +1,8 @@
 //! One file per subcommand.
 
 pub mod bench;
+pub mod bisect;
+pub mod bisect_step;
 pub mod catalogue;
 pub mod doctor;
 pub mod gc;

@@ -1,0 +1,110 @@
+//! `cargo xtask bisect-step`: one commit, for those who run `git bisect run` themselves.
+
+use std::cell::OnceCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use harness::bisect::{self, BisectError, Mark, Revision, Wanted};
+use kernels::FailureKind;
+
+use crate::interrupt::until_interrupted;
+use crate::judging::{Judging, told};
+use crate::out;
+use crate::ui::Ui;
+
+/// The name of this command: what goes wrong in it must not be taken for a bad commit.
+pub const NAME: &str = "bisect-step";
+
+/// The exit code that stops `git bisect run`, at 128 and above (git-bisect(1)): what happened says nothing about the commit.
+pub const STOP: u8 = 128;
+
+/// What judges the commit.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example, in a kernel tree, after `git bisect start BAD GOOD`:
+  git bisect run ~/iov-regress/target/debug/xtask bisect-step owner_rescans_on_removal --trigger yank
+
+Judges the commit that is checked out, together with changes to tracked files that are not committed; files that git does
+not track are left out. It is built in a worktree of ours, not in the checkout.
+Exit codes: 0 good, 1 bad, 125 cannot be judged (does not build or boot, or fails in another way than --failure says), 128
+and above: stop, as something else went wrong. Run the program itself, built with `cargo build -p xtask`: if cargo fails, its
+own exit code says \"bad\".")]
+pub struct Args {
+    /// The scenario that judges: `family::scenario`, or `scenario` alone
+    scenario: String,
+    /// A folder of the git tree whose checkout is judged
+    #[arg(long, value_name = "PATH", default_value = ".")]
+    tree: PathBuf,
+    /// The failure that is looked for, KIND or KIND@FUNCTION, e.g. deadlock@sriov_numvfs_show [default: any]
+    #[arg(long, value_name = "FAILURE", value_parser = failure, conflicts_with = "any_failure")]
+    failure: Option<Wanted>,
+    /// Exchange the exit codes of good and bad: to look for a fix with `git bisect start --term-old=broken --term-new=fixed`
+    #[arg(long)]
+    reverse: bool,
+    #[command(flatten)]
+    judging: Judging,
+}
+
+/// Judges, and says so with the exit code. Nothing that goes wrong has the exit code of a bad commit.
+pub fn run(args: Args) -> Result<ExitCode> {
+    catch_unwind(AssertUnwindSafe(|| judge(args))).unwrap_or_else(|_| Ok(ExitCode::from(STOP)))
+}
+
+fn judge(args: Args) -> Result<ExitCode> {
+    let ui = Arc::new(Ui::new(false));
+    let (cells, _) = args.judging.cells(&args.tree, &args.scenario, ui.clone())?;
+    let memory = if args.judging.restart { cells.memory()?.afresh() } else { cells.memory()? };
+    let wanted = args.failure.unwrap_or(Wanted::Any);
+    let folder = OnceCell::new();
+    until_interrupted(&cells.lab, &folder, async {
+        let (revision, changed) = bisect::checked_out(&args.tree).await?;
+        if changed {
+            ui.say("the checkout has changes that are not committed: they are judged with it");
+        }
+        let judge = async |revision: &Revision| cells.run(revision).await;
+        let judged = match bisect::step(&revision, args.judging.runs.into(), &wanted, &memory, judge).await {
+            Err(BisectError::Trouble { why, .. }) => {
+                bail!("nothing is known of {revision}, as there was trouble with something else: {why}")
+            }
+            judged => judged?,
+        };
+        let mut lines = vec![told(&judged)];
+        let seen = judged.observed.iter().rev();
+        lines.extend(seen.filter_map(|seen| Some(format!("evidence: {}", seen.evidence.as_ref()?.display()))).next());
+        out::print(&lines.join("\n"))?;
+        let mark = match (judged.ruling.mark, args.reverse) {
+            (Mark::Good, true) => Mark::Bad,
+            (Mark::Bad, true) => Mark::Good,
+            (mark, _) => mark,
+        };
+        Ok(ExitCode::from(mark.exit_code()))
+    })
+}
+
+/// `deadlock@sriov_numvfs_show`, or `deadlock`.
+fn failure(text: &str) -> Result<Wanted> {
+    let (kind, function) = match text.split_once('@') {
+        Some((kind, function)) => (kind, Some(function.to_owned())),
+        None => (text, None),
+    };
+    let kind: FailureKind = serde_json::from_value(kind.into()).with_context(|| {
+        format!("`{kind}` is no kind of failure: deadlock, blocked, stale-read, lost-event, kernel-splat, wrong-state")
+    })?;
+    Ok(Wanted::Like { kind, function })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_named_by_kind_and_place() {
+        let at = |text| failure(text).unwrap().to_string();
+        assert_eq!(at("deadlock@sriov_numvfs_show"), "deadlock at sriov_numvfs_show");
+        assert_eq!(at("kernel-splat"), "kernel-splat");
+        assert!(failure("hang").unwrap_err().to_string().contains("no kind of failure: deadlock"));
+    }
+}
