@@ -7,14 +7,32 @@ use cpio::newc::{Builder, ModeFileType, trailer};
 /// Folders that the agent mounts something on.
 const FOLDERS: [&str; 4] = ["dev", "proc", "sys", "tmp"];
 
+/// Where the agent looks for modules.
+const MODULES: &str = "modules";
+
 /// An archive with a program as `/init`. It depends on the program's bytes and on nothing else.
 pub fn of(program: &[u8]) -> io::Result<Vec<u8>> {
-    let mut archive = Vec::with_capacity(program.len() + (4 << 10));
-    let entries = FOLDERS.iter().map(|name| (*name, ModeFileType::Directory, 0o755, [].as_slice()));
+    let folders = FOLDERS.iter().map(|name| (*name, ModeFileType::Directory, 0o755, [].as_slice()));
     // The kernel opens /dev/console for PID 1 before anything is mounted (`console_on_rootfs()` in `init/main.c`).
     let console = ("dev/console", ModeFileType::Char, 0o600, [].as_slice());
-    let init = ("init", ModeFileType::Regular, 0o755, program);
-    for (number, (name, kind, mode, content)) in (1..).zip(entries.chain([console, init])) {
+    pack(folders.chain([console, ("init", ModeFileType::Regular, 0o755, program)]))
+}
+
+/// An archive with modules in the agent's folder for them, under these names. The kernel unpacks one archive after the
+/// other, so it goes behind that of the agent.
+pub fn of_modules(modules: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
+    let names: Vec<_> = modules.iter().map(|(name, _)| format!("{MODULES}/{name}")).collect();
+    let files =
+        names.iter().zip(modules).map(|(name, (_, bytes))| (name.as_str(), ModeFileType::Regular, 0o644, &bytes[..]));
+    pack([(MODULES, ModeFileType::Directory, 0o755, [].as_slice())].into_iter().chain(files))
+}
+
+/// Name, kind, mode and content.
+type Entry<'a> = (&'a str, ModeFileType, u32, &'a [u8]);
+
+fn pack<'a>(entries: impl Iterator<Item = Entry<'a>>) -> io::Result<Vec<u8>> {
+    let mut archive = Vec::new();
+    for (number, (name, kind, mode, content)) in (1..).zip(entries) {
         // Entries with the same inode number are hard links of each other.
         let builder = Builder::new(name).ino(number).nlink(1).mode(mode);
         let builder = match kind {
@@ -39,11 +57,11 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn what_the_kernel_finds() {
-        let bytes = of(b"program").unwrap();
+    type Found = (String, String, (u32, u32), String);
+
+    fn entries(bytes: &[u8]) -> Vec<Found> {
         let mut found = Vec::new();
-        let mut rest = bytes.as_slice();
+        let mut rest = bytes;
         loop {
             let mut reader = Reader::new(rest).unwrap();
             if reader.entry().is_trailer() {
@@ -56,6 +74,28 @@ mod tests {
             found.push((name, format!("{:o}", entry.mode()), rdev, content));
             rest = reader.finish().unwrap();
         }
+        found
+    }
+
+    #[test]
+    fn modules_follow_in_an_archive_of_their_own() {
+        let bytes = of_modules(&[("00-a.ko".to_owned(), b"abc".to_vec()), ("01-b.ko".to_owned(), Vec::new())]).unwrap();
+        let found: Vec<_> = entries(&bytes).into_iter().map(|(name, mode, _, content)| (name, mode, content)).collect();
+        let entry = |name: &str, mode: &str, content: &str| (name.to_owned(), mode.to_owned(), content.to_owned());
+        assert_eq!(
+            found,
+            [
+                entry("modules", "40755", ""),
+                entry("modules/00-a.ko", "100644", "abc"),
+                entry("modules/01-b.ko", "100644", ""),
+            ]
+        );
+        assert_eq!(of(b"program").unwrap().len() % 4, 0, "what follows has to begin at a multiple of four");
+    }
+
+    #[test]
+    fn what_the_kernel_finds() {
+        let found = entries(&of(b"program").unwrap());
         let entry =
             |name: &str, mode: &str, rdev, content: &str| (name.to_owned(), mode.to_owned(), rdev, content.to_owned());
         assert_eq!(

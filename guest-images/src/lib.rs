@@ -114,3 +114,32 @@ pub fn build(cache: &Cache, cancel: &CancelToken, progress: impl FnMut(&str) + S
     )?;
     Ok(Initramfs { path: entry.join("initramfs.cpio"), key: key.as_str().to_owned() })
 }
+
+/// An initramfs with modules that the agent is to load, in the order in which they are given; it has to be that of their
+/// names.
+///
+/// # Errors
+/// Those of the file system and of the cache.
+pub fn with_modules(cache: &Cache, initramfs: &Initramfs, modules: &[PathBuf]) -> Result<Initramfs, ImageError> {
+    let mut key = KeyMaker::new().with("initramfs", &initramfs.key);
+    let mut files = Vec::new();
+    for path in modules {
+        let bytes = fs::read(path).map_err(ImageError::io("read", path))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        key = key.with(&name, &bytes);
+        files.push((name, bytes));
+    }
+    let key = key.finish();
+    let entry = cache.entry(
+        SHELF,
+        &key,
+        || {},
+        |folder| {
+            let path = folder.join("initramfs.cpio");
+            let mut bytes = fs::read(&initramfs.path).map_err(ImageError::io("read", &initramfs.path))?;
+            bytes.extend(archive::of_modules(&files).map_err(ImageError::io("pack", &path))?);
+            fs::write(&path, bytes).map_err(ImageError::io("write", &path))
+        },
+    )?;
+    Ok(Initramfs { path: entry.join("initramfs.cpio"), key: key.as_str().to_owned() })
+}

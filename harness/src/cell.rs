@@ -37,10 +37,15 @@ impl CellId {
         parts.join(".") + &self.repeat_suffix()
     }
 
-    /// The command that runs this cell alone, in a checkout of this project.
-    pub fn command(&self) -> Vec<String> {
+    /// The command that runs this cell alone, in a checkout of this project. A kernel of the user's own is named by
+    /// options of its own (`--tree`, ...) in place of its name.
+    pub fn command(&self, own: &[String]) -> Vec<String> {
         let (kernel, profile) = kernels::split_profile(&self.variant);
-        let mut words = vec!["cargo", "xtask", "run", &self.scenario, "--kernel", kernel];
+        let mut words = vec!["cargo", "xtask", "run", &self.scenario];
+        match own {
+            [] => words.extend(["--kernel", kernel]),
+            own => words.extend(own.iter().map(String::as_str)),
+        }
         words.extend(["--topology", &self.topology]);
         words.extend(profile.iter().flat_map(|profile| ["--profile", profile]));
         words.extend(self.trigger.iter().flat_map(|trigger| ["--trigger", trigger.name()]));
@@ -114,13 +119,17 @@ mod tests {
     fn the_command_repeats_it() {
         let command =
             "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock --topology igb --trigger yank";
-        assert_eq!(cell().command().join(" "), command);
+        assert_eq!(cell().command(&[]).join(" "), command);
         let command = "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock --topology igb";
-        assert_eq!(CellId { trigger: None, ..cell() }.command().join(" "), command);
+        assert_eq!(CellId { trigger: None, ..cell() }.command(&[]).join(" "), command);
         let command =
             "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock --topology igb --profile debug";
         let under = CellId { trigger: None, variant: "stock+debug".to_owned(), ..cell() };
-        assert_eq!(under.command().join(" "), command);
+        assert_eq!(under.command(&[]).join(" "), command);
+        let own = ["--tree", "/src/linux"].map(str::to_owned);
+        let command =
+            "cargo xtask run numvfs_read::owner_rescans_on_removal --tree /src/linux --topology igb --trigger yank";
+        assert_eq!(cell().command(&own).join(" "), command);
         assert_eq!(under.folder(), "numvfs_read.owner_rescans_on_removal.igb.none.stock+debug");
     }
 

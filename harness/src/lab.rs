@@ -58,8 +58,10 @@ pub enum LabError {
 pub struct Parts {
     /// The kernels, as they come.
     pub images: Images,
-    /// The initramfs.
+    /// The initramfs, without modules.
     pub initramfs: Initramfs,
+    /// Where it is made with modules.
+    pub cache: Cache,
     /// The accelerator.
     pub decision: Decision,
     /// The QEMU that runs them.
@@ -154,6 +156,7 @@ impl Lab {
         let images = self.build(variants.to_vec(), progress.clone());
         let decision = match images.first().await {
             Ok(image) => {
+                let initramfs = initramfs_for(&self.cache, &initramfs, &image)?;
                 let trying = || progress.event(Event::TryingKvm);
                 accel::decide(choice, &self.cache, qemu, &image.boot, &initramfs.path, trying).await?
             }
@@ -164,7 +167,8 @@ impl Lab {
         };
         progress.event(Event::Accelerator(&decision));
         let profile = self.manifest().profile.clone();
-        Ok(Parts { images, initramfs, decision, qemu: qemu.binary.clone(), profile })
+        let cache = self.cache.clone();
+        Ok(Parts { images, initramfs, cache, decision, qemu: qemu.binary.clone(), profile })
     }
 
     /// Begins to build kernels, one after the other, on a thread of its own. Those that are built already come first.
@@ -186,6 +190,17 @@ impl Lab {
             });
         }
         images
+    }
+}
+
+/// The initramfs for a kernel: with its modules, if it has any.
+///
+/// # Errors
+/// Those of the file system and of the cache.
+pub fn initramfs_for(cache: &Cache, initramfs: &Initramfs, image: &KernelImage) -> Result<Initramfs, ImageError> {
+    match image.modules.as_slice() {
+        [] => Ok(initramfs.clone()),
+        modules => guest_images::with_modules(cache, initramfs, modules),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::scale::Scale;
 use crate::scenario::Scenario;
 use crate::schedule::{Budget, Schedule, Weight};
 use crate::snapshots::Snapshots;
-use crate::verdict::Verdict;
+use crate::verdict::{Expected, Verdict};
 use crate::vm::argv::{Accel, Channels, Machine};
 use crate::vm::process;
 use crate::vm::topology::Topology;
@@ -90,6 +90,8 @@ pub struct Runner {
     quick: bool,
     /// What cannot be run.
     limits: Limits,
+    /// The options that name kernels of the user's own on a command line, by variant.
+    own: BTreeMap<String, Vec<String>>,
 }
 
 impl Runner {
@@ -108,6 +110,8 @@ impl Runner {
         let used = |name: &str| request.cells.iter().any(|cell| cell.id.variant == name || cell.id.scenario == name);
         let variants: Vec<_> = lab.manifest().variants.iter().filter(|variant| used(&variant.name)).collect();
         let names: Vec<_> = variants.iter().map(|variant| variant.name.clone()).collect();
+        let own = |name: &String| (name.clone(), lab.manifest().own_options(name));
+        let own = names.iter().map(own).collect();
         let parts = lab.prepare(&names, request.accel, &qemu, progress).await?;
         let scenarios: Vec<_> = scenarios.iter().filter(|scenario| used(scenario.name)).cloned().collect();
         let limits = Limits::of(&qemu, request.despite_qemu);
@@ -129,7 +133,7 @@ impl Runner {
         let run = RunDir::create(&request.out, info)?;
         let snapshots = request.snapshots.then(|| Snapshots::new(lab.cache().clone(), qemu.clone()));
         let quick = request.quick;
-        Ok(Runner { times, limits, quick, ..Runner::new(parts, scenarios, run, qemu, snapshots) })
+        Ok(Runner { times, limits, quick, own, ..Runner::new(parts, scenarios, run, qemu, snapshots) })
     }
 
     /// Runs cells made of these parts, with these scenarios, into this folder. `qemu` is what QEMU says of its version;
@@ -141,8 +145,8 @@ impl Runner {
         qemu: String,
         snapshots: Option<Snapshots>,
     ) -> Runner {
-        let (times, limits, quick) = Default::default();
-        Runner { parts, scenarios, run, qemu, snapshots, times, limits, quick }
+        let (times, limits, quick, own) = Default::default();
+        Runner { parts, scenarios, run, qemu, snapshots, times, limits, quick, own }
     }
 
     /// The folder of the run.
@@ -218,7 +222,7 @@ impl Runner {
         progress.event(Event::CellFinished {
             cell: &name,
             verdict: &record.verdict,
-            as_expected: record.is_as_expected(),
+            as_expected: record.is_as_expected() || record.expected == Expected::None,
             took: Duration::from_secs_f64(record.seconds),
         });
         Ok(record)
@@ -227,8 +231,10 @@ impl Runner {
     /// The scenario of a cell and its machine, or the verdict if there cannot be one.
     fn machine(&self, cell: &PlannedCell, image: &Image) -> Result<(&Scenario, Machine), Verdict> {
         let image = image.as_ref().map_err(Verdict::clone)?;
-        let Parts { initramfs, decision, qemu, profile, .. } = &self.parts;
-        let (kernel, initrd) = (image.boot.clone(), initramfs.path.clone());
+        let Parts { initramfs, cache, decision, qemu, profile, .. } = &self.parts;
+        let initramfs =
+            lab::initramfs_for(cache, initramfs, image).map_err(|error| Verdict::Infra(error.to_string()))?;
+        let (kernel, initrd) = (image.boot.clone(), initramfs.path);
         let found = machine(qemu.clone(), cell, &self.scenarios, decision.accel, profile.as_ref(), kernel, initrd);
         let (scenario, machine) =
             found.ok_or_else(|| Verdict::Infra(format!("{} is not a cell of this harness", cell.id)))?;
@@ -247,6 +253,7 @@ impl Runner {
                 .as_ref()
                 .ok()
                 .map(|image| KernelNote { key: image.key.clone(), release: image.release.clone() }),
+            own: self.own.get(&cell.id.variant).cloned().unwrap_or_default(),
             accel: self.parts.decision.accel.name().to_owned(),
             versions: BTreeMap::from([
                 ("qemu".to_owned(), self.qemu.clone()),

@@ -1,7 +1,7 @@
 //! Which cells a run has: scenarios, on variants, with triggers, as often as asked for.
 
 use globset::{Glob, GlobMatcher};
-use kernels::{Manifest, Unknown, Variant, split_profile};
+use kernels::{Bug, Chance, Manifest, Unknown, Variant, split_profile};
 
 use crate::cell::{CellId, PlannedCell};
 use crate::scenario::Scenario;
@@ -50,6 +50,9 @@ pub const CANDIDATE: &str = "candidate";
 /// would only say once more what their base says. Cells that can only show a bug by chance are left out too: a miss says
 /// nothing, and a hit leaves memory in a state in which anything may happen.
 ///
+/// A kernel of the user's own runs with every scenario, too, but for those (unless they are named) that could only show
+/// it to have what every kernel has by design, or show something by chance.
+///
 /// # Errors
 /// [`PlanError`]; an unknown name comes with the nearest known one.
 pub fn plan(
@@ -74,7 +77,9 @@ pub fn plan(
         let triggers = scenario.each_trigger().into_iter().filter(|t| triggers.select(Trigger::name_of(*t)));
         for (trigger, topology) in triggers.flat_map(|trigger| topologies.iter().map(move |t| (trigger, t))) {
             let wanted = |variant: &&Variant| {
-                kernels.select(split_profile(&variant.name).0) && (every || tells(manifest, variant, scenario))
+                kernels.select(split_profile(&variant.name).0)
+                    && (every || tells(manifest, variant, scenario))
+                    && (variant.known || selection.all || !selection.scenarios.is_empty() || judges(manifest, scenario))
             };
             for variant in manifest.variants.iter().filter(wanted) {
                 let expected = match variant.known {
@@ -105,6 +110,13 @@ fn tells(manifest: &Manifest, variant: &Variant, scenario: &Scenario) -> bool {
     let concerned = || variant.concerns.iter().any(|bug| scenario.detects.contains(&bug.as_str()));
     manifest.bases.first().is_some_and(|first| first.name == variant.base)
         && (variant.is_plain() || split_profile(&variant.name).0 == CANDIDATE || concerned())
+}
+
+/// Whether a scenario can tell a good kernel from a bad one.
+fn judges(manifest: &Manifest, scenario: &Scenario) -> bool {
+    let tells_nothing = |bug: &Bug| bug.by_design || bug.chance == Chance::Random;
+    let detected = scenario.detects.iter().filter_map(|id| manifest.bug(id).ok());
+    scenario.detects.is_empty() || !detected.into_iter().all(tells_nothing)
 }
 
 /// Globs over names, and over what comes after the last `::` in them.
@@ -138,7 +150,7 @@ impl Globs {
 
 #[cfg(test)]
 mod tests {
-    use kernels::{Base, Bug, Chance, Fails, FailureKind, Profile, Source};
+    use kernels::{Base, Fails, FailureKind, Profile, Source};
 
     use super::*;
 
@@ -176,6 +188,7 @@ mod tests {
                 fails,
                 under: Default::default(),
                 chance: Chance::Certain,
+                by_design: false,
             }],
             profiles: Vec::new(),
             profile: None,
@@ -214,6 +227,24 @@ mod tests {
         let selection = Selection { kernels: globs(&["mine"]), ..Selection::default() };
         let cells = plan(&manifest, &[scenario("events::uevent", &[])], &selection, 1).unwrap();
         assert_eq!(cells.iter().map(|cell| &cell.expected).collect::<Vec<_>>(), [&Expected::None]);
+    }
+
+    #[test]
+    fn a_kernel_of_the_users_own_runs_with_what_can_tell_something_of_it() {
+        let planned = |change: fn(&mut Bug), named: &[&str], all| {
+            let mut manifest = manifest();
+            manifest.variants.push(Variant::unknown("mine", "", "new", Vec::new()));
+            change(&mut manifest.bugs[0]);
+            let selection =
+                Selection { kernels: globs(&["mine"]), scenarios: globs(named), all, ..Selection::default() };
+            plan(&manifest, &[scenario("events::uevent", &[])], &selection, 1).is_ok()
+        };
+        let by_design = |bug: &mut Bug| bug.by_design = true;
+        assert!(planned(|_| {}, &[], false));
+        assert!(!planned(|bug| bug.chance = Chance::Random, &[], false));
+        assert!(!planned(by_design, &[], false));
+        assert!(planned(by_design, &["uevent"], false));
+        assert!(planned(by_design, &[], true));
     }
 
     #[test]

@@ -244,6 +244,7 @@ mod tests {
             fails: vec![way("remover"), way("reader")],
             under: BTreeMap::new(),
             chance: Chance::Window,
+            by_design: false,
         };
         let expected = Expected::of(&["b".to_owned()], &["b"], &[bug], None);
         assert!(expected.met_by(&deadlock_at("remover")) && expected.met_by(&deadlock_at("reader")));
@@ -283,6 +284,7 @@ mod tests {
             fails: fails.to_vec(),
             under: BTreeMap::from([("debug".to_owned(), vec![way(FailureKind::KernelSplat, "lock")])]),
             chance: Chance::Certain,
+            by_design: false,
         };
         let splat = Verdict::fail(FailureKind::KernelSplat, "lock", String::new());
         let expected = |fails: &[Fails], profile| Expected::of(&["b".to_owned()], &["b"], &[bug(fails)], profile);

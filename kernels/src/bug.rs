@@ -29,6 +29,14 @@ pub struct Bug {
     /// How surely a scenario that detects it makes it show.
     #[serde(default)]
     pub chance: Chance,
+    /// Whether every kernel has it, and is meant to: a hazard that users have to know, and nothing to hold against one.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub by_design: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// How surely a scenario makes a bug show itself.

@@ -13,11 +13,13 @@ use crate::follow::{Follower, Wanted};
 use crate::image::{self, KernelImage, Note};
 use crate::job::Job;
 use crate::series::SeriesPatch;
-use crate::series::fit::{self, Fit, Origin};
+use crate::series::fit::{self, Fit};
 use crate::site::Site;
-use crate::source::{self, Identity, Kept};
+use crate::source::{self, Identity, Kept, Origin};
 use crate::workshop::Workshop;
-use crate::{Base, BuildError, BuildEvent, CancelToken, Manifest, Observer, Revision, Step, Variant, space};
+use crate::{
+    Base, BuildError, BuildEvent, CancelToken, Manifest, Observer, ReadyKernel, Revision, Step, Variant, space,
+};
 
 /// Changes whenever this crate builds something else from the same ingredients.
 const RECIPE: &str = "1";
@@ -67,13 +69,13 @@ impl Builder {
     /// The Debian packages with the sources of these bases that are not in the cache yet: those that building on them
     /// would download.
     pub fn packages_to_download<'a>(&self, bases: impl IntoIterator<Item = &'a Base>) -> Vec<String> {
-        let kept = bases.into_iter().filter_map(|base| base.source.kept().ok());
-        let mut packages: Vec<_> = kept
-            .filter_map(|source| match source {
-                Kept::Package(package) if source::find(&self.cache, source).is_none() => Some(package.to_owned()),
-                Kept::Package(_) | Kept::Path(_) => None,
-            })
-            .collect();
+        let package = |base: &Base| match base.source.origin() {
+            Origin::Kept(kept @ Kept::Package(package)) if source::find(&self.cache, kept).is_none() => {
+                Some(package.to_owned())
+            }
+            _ => None,
+        };
+        let mut packages: Vec<_> = bases.into_iter().filter_map(package).collect();
         packages.sort();
         packages.dedup();
         packages
@@ -95,12 +97,13 @@ impl Builder {
         cancel: &CancelToken,
     ) -> Result<Fit, BuildError> {
         let base = self.manifest.base(&self.manifest.variant(variant)?.base)?;
-        match base.source.kept() {
-            Ok(kept) => {
+        match base.source.origin() {
+            Origin::Kept(kept) => {
                 let source = source::get(&self.cache, kept, observer, cancel)?;
-                fit::fit(Origin::Tree(&source.tree), patches, files, merge, cancel)
+                fit::fit(fit::Origin::Tree(&source.tree), patches, files, merge, cancel)
             }
-            Err(revision) => fit::fit(Origin::Revision(revision), patches, files, merge, cancel),
+            Origin::Git(revision) => fit::fit(fit::Origin::Revision(revision), patches, files, merge, cancel),
+            Origin::Ready(ready) => Err(ready.unpatchable()),
         }
     }
 
@@ -108,9 +111,10 @@ impl Builder {
     pub fn find(&self, variant: &str) -> Option<KernelImage> {
         let variant = self.manifest.variant(variant).ok()?;
         let base = self.manifest.base(&variant.base).ok()?;
-        let identity = match base.source.kept() {
-            Ok(kept) => source::find(&self.cache, kept)?.identity,
-            Err(revision) => Identity::of_revision(revision),
+        let identity = match base.source.origin() {
+            Origin::Kept(kept) => source::find(&self.cache, kept)?.identity,
+            Origin::Git(revision) => Identity::of_revision(revision),
+            Origin::Ready(ready) => Identity::of_ready(ready).ok()?,
         };
         let recipe = self.recipe(variant, base, &identity).ok()?;
         let entry = self.cache.find(image::SHELF, &recipe.key)?;
@@ -130,9 +134,10 @@ impl Builder {
     ) -> Result<KernelImage, BuildError> {
         let variant = self.manifest.variant(variant)?;
         let base = self.manifest.base(&variant.base)?;
-        let kept = match base.source.kept() {
-            Ok(kept) => kept,
-            Err(revision) => return self.build_revision(variant, base, revision, observer, cancel),
+        let kept = match base.source.origin() {
+            Origin::Kept(kept) => kept,
+            Origin::Git(revision) => return self.build_revision(variant, base, revision, observer, cancel),
+            Origin::Ready(ready) => return self.take(variant, base, ready, observer, cancel),
         };
         let source = source::get(&self.cache, kept, observer, cancel)?;
         let recipe = self.recipe(variant, base, &source.identity)?;
@@ -193,6 +198,32 @@ impl Builder {
                 .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))?;
             observer.event(BuildEvent::Built { took: began.elapsed() });
             Ok::<(), BuildError>(())
+        })?;
+        recipe.image(&entry, &identity)
+    }
+
+    /// The image of a kernel that is built already.
+    fn take(
+        &self,
+        variant: &Variant,
+        base: &Base,
+        ready: &ReadyKernel,
+        observer: &dyn Observer,
+        cancel: &CancelToken,
+    ) -> Result<KernelImage, BuildError> {
+        if !variant.is_plain() {
+            return Err(ready.unpatchable());
+        }
+        let identity = Identity::of_ready(ready)?;
+        let recipe = self.recipe(variant, base, &identity)?;
+        let waiting = || observer.event(BuildEvent::Waiting { what: format!("{} to be unpacked", variant.name) });
+        let entry = self.cache.entry(image::SHELF, &recipe.key, waiting, |aside| {
+            observer.event(BuildEvent::Step { step: Step::Unpack, what: variant.name.clone() });
+            let release = ready
+                .unpack(aside, &aside.join(image::BOOT), cancel)
+                .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))?;
+            let (patches, compiler, dropped) = (Vec::new(), "unknown".to_owned(), Vec::new());
+            Note { release, source: identity.clone(), patches, compiler, dropped }.write(aside)
         })?;
         recipe.image(&entry, &identity)
     }

@@ -25,9 +25,11 @@ pub struct KernelImage {
     /// What the base is, exactly: package and version, or path and commit.
     pub source: String,
     /// What QEMU boots: an ELF file with nothing to decompress, entered at its PVH note
-    /// (`arch/x86/platform/pvh/` in the kernel, `hw/i386/x86-common.c` in QEMU).
+    /// (`arch/x86/platform/pvh/` in the kernel, `hw/i386/x86-common.c` in QEMU); or the bzImage that a user gave.
     pub boot: PathBuf,
-    /// ELF, with symbols and line tables.
+    /// Modules that it needs, in the order in which they are to be loaded. None of a kernel that was built here.
+    pub modules: Vec<PathBuf>,
+    /// ELF, with symbols and line tables; not there for a kernel that was built elsewhere, as the following.
     pub vmlinux: PathBuf,
     /// Addresses of symbols.
     pub system_map: PathBuf,
@@ -68,6 +70,7 @@ impl KernelImage {
             release: read.release,
             source: read.source.words(),
             boot: entry.join(BOOT),
+            modules: modules(entry),
             vmlinux: entry.join("vmlinux"),
             system_map: entry.join("System.map"),
             config: entry.join("config"),
@@ -83,7 +86,22 @@ pub(crate) fn collect(output: &Path, log: &Path, entry: &Path, note: &Note) -> R
         fs::copy(&from, entry.join(to)).map_err(BuildError::io("keep", &from))?;
     }
     fs::copy(log, entry.join("build.log")).map_err(BuildError::io("keep", log))?;
-    let path = entry.join(NOTE);
-    let text = serde_json::to_vec_pretty(note).map_err(|error| BuildError::io("write", &path)(error.into()))?;
-    fs::write(&path, text).map_err(BuildError::io("write", &path))
+    note.write(entry)
+}
+
+impl Note {
+    /// Writes it into an entry.
+    pub(crate) fn write(&self, entry: &Path) -> Result<(), BuildError> {
+        let path = entry.join(NOTE);
+        let text = serde_json::to_vec_pretty(self).map_err(|error| BuildError::io("write", &path)(error.into()))?;
+        fs::write(&path, text).map_err(BuildError::io("write", &path))
+    }
+}
+
+/// The files in the folder of modules of an entry, in the order of their names. Kernels that are built here have none.
+fn modules(entry: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(entry.join("modules")).into_iter().flatten().flatten();
+    let mut files: Vec<_> = files.map(|entry| entry.path()).collect();
+    files.sort();
+    files
 }

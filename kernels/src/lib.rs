@@ -18,6 +18,7 @@ mod manifest;
 mod near;
 mod patch;
 mod profile;
+mod ready;
 mod requirements;
 pub mod series;
 mod site;
@@ -38,4 +39,5 @@ pub use manifest::{Base, MANIFEST, Manifest, ManifestError, Need, OwnConfig, Rev
 pub use near::{Unknown, near};
 pub use patch::PatchError;
 pub use profile::{KnownReport, Profile, split_profile};
+pub use ready::ReadyKernel;
 pub use requirements::{Probe, Requirement, requirements};

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cache::{Cache, Key, KeyMaker};
 use crate::job::Job;
-use crate::{BuildError, BuildEvent, CancelToken, JobError, Observer, Revision, Source, Step, space};
+use crate::{BuildError, BuildEvent, CancelToken, JobError, Observer, ReadyKernel, Revision, Source, Step, space};
 
 /// The shelf of the cache on which sources stand.
 const SHELF: &str = "sources";
@@ -22,13 +22,23 @@ pub(crate) enum Kept<'a> {
     Path(&'a Path),
 }
 
+/// The ways in which there is a kernel.
+pub(crate) enum Origin<'a> {
+    /// Built from a source that is unpacked.
+    Kept(Kept<'a>),
+    /// Built in a tree of the user's.
+    Git(&'a Revision),
+    /// Built already.
+    Ready(&'a ReadyKernel),
+}
+
 impl Source {
-    /// The source as one that is unpacked, or the revision of a tree in which it is built.
-    pub(crate) fn kept(&self) -> Result<Kept<'_>, &Revision> {
+    pub(crate) fn origin(&self) -> Origin<'_> {
         match self {
-            Source::Package(package) => Ok(Kept::Package(package)),
-            Source::Path(path) => Ok(Kept::Path(path)),
-            Source::Git(revision) => Err(revision),
+            Source::Package(package) => Origin::Kept(Kept::Package(package)),
+            Source::Path(path) => Origin::Kept(Kept::Path(path)),
+            Source::Git(revision) => Origin::Git(revision),
+            Source::Ready(ready) => Origin::Ready(ready),
         }
     }
 }
@@ -55,6 +65,12 @@ impl Identity {
             version: Some(format!("{} ({})", commit.describe, commit.id)),
             sha256: format!("git tree {}", commit.tree),
         }
+    }
+
+    /// That of a kernel that is built already.
+    pub(crate) fn of_ready(ready: &ReadyKernel) -> Result<Identity, BuildError> {
+        let (name, sha256) = (ready.path.display().to_string(), format!("ready {}", ready.key()?.as_str()));
+        Ok(Identity { name, version: None, sha256 })
     }
 
     /// In a line.
@@ -221,7 +237,7 @@ fn find_tarball(folder: &Path) -> Result<Option<PathBuf>, BuildError> {
     }
 }
 
-fn only_file(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>, BuildError> {
+pub(crate) fn only_file(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>, BuildError> {
     let entries = fs::read_dir(folder).map_err(BuildError::io("read", folder))?;
     Ok(entries
         .flatten()

@@ -84,7 +84,7 @@ fn run(shared: &Shared, cell: &PlannedCell) -> Result<(), Failed> {
         cell.expected.word(),
         record.verdict.outcome(),
         runner.folder().join(cell.id.folder()).display(),
-        cell.id.command().join(" ")
+        cell.id.command(&[]).join(" ")
     )))
 }
 

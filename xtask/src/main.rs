@@ -5,6 +5,7 @@ mod interrupt;
 mod judging;
 mod machine;
 mod out;
+mod own;
 mod select;
 mod ui;
 

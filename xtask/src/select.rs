@@ -13,7 +13,8 @@ use crate::machine::workspace;
 /// Which cells.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Which {
-    /// Kernels, by glob; may be given several times. Each runs with every scenario [default: each scenario runs on the
+    /// Kernels, by glob; may be given several times. Each runs with every scenario [default: those of your own, if
+    /// you give any with --tree; else each scenario runs on the
     /// first base as it is, on `candidate`, and on the kernels whose patches fix or add a bug that it detects]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     pub kernels: Vec<String>,

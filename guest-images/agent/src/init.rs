@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::wait::waitpid;
 
 use crate::error::{self, AgentError};
-use crate::{SELF, clock};
+use crate::{SELF, clock, modules};
 
 /// What is mounted where, and whether the agent is of any use without it.
 const MOUNTS: [(&str, &str, bool); 5] = [
@@ -43,6 +43,7 @@ fn set_up_and_reap() -> Result<std::convert::Infallible, AgentError> {
     if let Err(error) = fs::write("/proc/sys/kernel/sysrq", "1") {
         eprintln!("iov-agent: sysrq stays as the kernel has it: {error}");
     }
+    modules::load_all()?;
     let server =
         Command::new(SELF).arg("serve").spawn().map_err(|source| AgentError::io("start the server", source))?;
     loop {

@@ -15,6 +15,7 @@ mod error;
 mod job;
 mod kmsg;
 mod link;
+mod modules;
 mod netlink;
 mod port;
 mod procfs;

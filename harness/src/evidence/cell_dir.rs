@@ -24,6 +24,9 @@ pub struct CellStart {
     pub argv: Vec<String>,
     /// The kernel; none if there is none, as it did not build.
     pub kernel: Option<KernelNote>,
+    /// The options that name the kernel on a command line, if it is one of the user's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<String>,
     /// `kvm` or `tcg`.
     pub accel: String,
     /// Versions of what takes part (`qemu`, `harness`, ...), by name.
@@ -107,7 +110,7 @@ impl CellDir {
         file::write_json(&aside.path().join(START), start)?;
         let argv = shell_words::join(&start.argv).replace(" -", " \\\n    -");
         file::write(&aside.path().join("argv.txt"), format!("{argv}\n").as_bytes(), 0o644)?;
-        file::write(&aside.path().join("repro.sh"), repro(&start.cell).as_bytes(), 0o755)?;
+        file::write(&aside.path().join("repro.sh"), repro(start).as_bytes(), 0o755)?;
         let path = run.join(start.cell.folder());
         fs::rename(aside.path(), &path).map_err(EvidenceError::io("move into place", &path))?;
         // The folder has its final name now; the guard must not look for the old one.
@@ -171,7 +174,8 @@ impl CellDir {
 }
 
 /// A script that runs a cell alone.
-fn repro(cell: &CellId) -> String {
-    let command = shell_words::join(cell.command());
+fn repro(start: &CellStart) -> String {
+    let cell = &start.cell;
+    let command = shell_words::join(cell.command(&start.own));
     format!("#!/bin/sh\n# Runs {cell} alone. To be started in a checkout of iov-regress.\nexec {command} \"$@\"\n")
 }

@@ -19,6 +19,7 @@ pub(crate) fn start(cell: CellId, expected: Expected) -> CellStart {
         expected,
         argv: ["qemu-system-x86_64", "-append", "console=ttyS0 panic=-1", "-no-reboot"].map(str::to_owned).to_vec(),
         kernel: Some(KernelNote { key: "0123".to_owned(), release: "6.12.117".to_owned() }),
+        own: Vec::new(),
         accel: "tcg".to_owned(),
         versions: [("qemu".to_owned(), "10.0.2".to_owned())].into(),
     }

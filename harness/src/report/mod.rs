@@ -12,7 +12,7 @@ mod words;
 use std::path::{Path, PathBuf};
 
 use crate::evidence::{EvidenceError, Run, RunCell, read_run, write_whole};
-use crate::verdict::Verdict;
+use crate::verdict::{Expected, Verdict};
 
 pub use catalogue::{Comparison, Measured, measured_in, measured_of, page};
 pub use compare::{Disagreement, disagreements};
@@ -36,6 +36,10 @@ pub struct Counts {
     pub missed: usize,
     /// Those that did not although they say something about their kernel, or whose kernel did not build or boot.
     pub unexpected: usize,
+    /// Those among the ones as expected of which nothing was: cells of a user's own kernels that passed.
+    pub own_passed: usize,
+    /// The same among those that were not: cells of a user's own kernels that failed.
+    pub own_failed: usize,
     /// Those that say nothing about their kernel through the fault of the harness or the test bed.
     pub infra: usize,
 }
@@ -92,8 +96,13 @@ impl Report {
             counts.missed += usize::from(cell.record.is_missed());
             match cell.record.verdict {
                 Verdict::Infra(_) => counts.infra += 1,
-                _ if cell.record.is_as_expected() => counts.as_expected += 1,
-                _ => counts.unexpected += 1,
+                _ => {
+                    let (as_expected, own) = (cell.record.is_as_expected(), cell.record.expected == Expected::None);
+                    counts.as_expected += usize::from(as_expected);
+                    counts.unexpected += usize::from(!as_expected);
+                    counts.own_passed += usize::from(as_expected && own);
+                    counts.own_failed += usize::from(!as_expected && own);
+                }
             }
         }
         counts

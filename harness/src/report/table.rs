@@ -87,7 +87,7 @@ fn grid(report: &Report, rows: &[Row<'_>], variants: &[&str], terminal: Terminal
 /// What the repeats of one cell came to: `pass`, `10/10 DEADLOCK`, or a line for each of several results.
 fn results(cells: &[&RunCell]) -> String {
     let word = |cell: &RunCell| {
-        let mark = if cell.record.is_as_expected() { "" } else { MARK };
+        let mark = if is_unexpected(cell) { MARK } else { "" };
         format!("{}{mark}", words::shown(&cell.record))
     };
     if let [cell] = cells {
@@ -98,6 +98,16 @@ fn results(cells: &[&RunCell]) -> String {
         format!("{count}/{} {result}", cells.len())
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether another result was expected. Of a kernel of the user's own nothing is.
+fn is_unexpected(cell: &RunCell) -> bool {
+    !cell.record.is_as_expected() && !is_own(cell)
+}
+
+/// Whether nothing was expected of a cell: its kernel is one of the user's own.
+fn is_own(cell: &RunCell) -> bool {
+    cell.record.expected == Expected::None
 }
 
 /// What the words of this table mean, which failures they stand for, and what the kernels are.
@@ -118,10 +128,11 @@ fn legend(report: &Report, variants: &[&str], text: &mut String) {
         };
         let _ = writeln!(text, "{word}: {}{places}", words::meaning(word));
     }
-    if report.unexpected().next().is_some() {
-        let _ = writeln!(text, "!: not as expected, see below; all other results are as expected");
-    } else if cells.iter().any(|cell| cell.record.expected != Expected::None) {
-        let _ = writeln!(text, "All results are as expected: a kernel that has a bug must show it.");
+    let own = if cells.iter().any(is_own) { " of the kernels that are known" } else { "" };
+    if cells.iter().any(is_unexpected) {
+        let _ = writeln!(text, "!: not as expected, see below; all other results{own} are as expected");
+    } else if !cells.iter().all(is_own) {
+        let _ = writeln!(text, "All results{own} are as expected: a kernel that has a bug must show it.");
     }
     text.push('\n');
     let width = variants.iter().map(|name| name.len()).max().unwrap_or(0);
@@ -161,7 +172,8 @@ fn unexpected(report: &Report, text: &mut String) {
     let (begun, not_begun): (Vec<_>, Vec<_>) = report.unexpected().partition(|cell| cell.evidence.is_some());
     for cell in begun {
         let evidence = cell.evidence.as_ref().map(|path| format!(" [{}]", path.display())).unwrap_or_default();
-        let _ = writeln!(text, "! {}: {}{evidence}", cell.record.cell, words::explanation(&cell.record));
+        let mark = if is_own(cell) { "-" } else { "!" };
+        let _ = writeln!(text, "{mark} {}: {}{evidence}", cell.record.cell, words::explanation(&cell.record));
     }
     if !not_begun.is_empty() {
         let _ = writeln!(text, "! cells that were not begun, as the run ended before: {}", not_begun.len());
@@ -182,17 +194,23 @@ fn retried(report: &Report, text: &mut String) {
 
 fn summary(report: &Report, text: &mut String) {
     let counts = report.counts();
-    let _ = write!(text, "{} cells: {} as expected", counts.cells, counts.as_expected);
-    if counts.missed > 0 {
-        let _ = write!(text, " ({} of them missed)", counts.missed);
+    let mut parts = Vec::new();
+    let own = counts.own_passed + counts.own_failed;
+    if own > 0 {
+        parts.push(format!("{} passed", counts.own_passed));
+        parts.extend((counts.own_failed > 0).then(|| format!("{} FAILED", counts.own_failed)));
     }
-    if counts.unexpected > 0 {
-        let _ = write!(text, ", {} UNEXPECTED", counts.unexpected);
+    if own < counts.as_expected + counts.unexpected || own == 0 {
+        let missed = match counts.missed {
+            0 => String::new(),
+            missed => format!(" ({missed} of them missed)"),
+        };
+        parts.push(format!("{} as expected{missed}", counts.as_expected - counts.own_passed));
+        let unexpected = counts.unexpected - counts.own_failed;
+        parts.extend((unexpected > 0).then(|| format!("{unexpected} UNEXPECTED")));
     }
-    if counts.infra > 0 {
-        let _ = write!(text, ", {} without a result", counts.infra);
-    }
-    let _ = writeln!(text, "; evidence in {}", report.run.path.display());
+    parts.extend((counts.infra > 0).then(|| format!("{} without a result", counts.infra)));
+    let _ = writeln!(text, "{} cells: {}; evidence in {}", counts.cells, parts.join(", "), report.run.path.display());
 }
 
 /// Colours the results: the words say the same without.

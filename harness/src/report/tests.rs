@@ -78,6 +78,7 @@ fn info(planned: Vec<PlannedCell>) -> RunInfo {
             fails: vec![Fails { kind: FailureKind::Deadlock, function: "sriov_numvfs_show".to_owned() }],
             under: Default::default(),
             chance: Chance::Certain,
+            by_design: false,
         }],
         planned,
     }
@@ -114,6 +115,29 @@ fn good() -> Vec<Cell> {
         (id(UEVENT, None, "stock", 1), Expected::Pass, Verdict::Pass),
         (id(UEVENT, None, "revert-only", 1), must_be_stale(), stale()),
     ]
+}
+
+/// A kernel of the user's own, beside one that is known.
+fn own() -> Vec<Cell> {
+    let yank = Some(Trigger::Yank);
+    vec![
+        (id(OWNER, yank, "stock", 1), must_deadlock(), deadlock()),
+        (id(OWNER, yank, "mine", 1), Expected::None, deadlock()),
+        (id(UEVENT, None, "stock", 1), Expected::Pass, Verdict::Pass),
+        (id(UEVENT, None, "mine", 1), Expected::None, Verdict::Pass),
+    ]
+}
+
+#[test]
+fn of_the_users_own_kernel_is_said_what_passed_and_what_failed() {
+    let table = |cells: &[Cell]| {
+        let (_out, report) = run(cells, &[]);
+        assert_eq!(report.exit_code(), 1);
+        report.table(Terminal::default()).replace(&report.run().path.display().to_string(), "RUN")
+    };
+    insta::assert_snapshot!("own-table", table(&own()));
+    let alone: Vec<_> = own().into_iter().filter(|(_, expected, _)| *expected == Expected::None).collect();
+    insta::assert_snapshot!("own-alone-table", table(&alone));
 }
 
 fn bad() -> Vec<Cell> {

@@ -135,6 +135,7 @@ fn parts(bed: &Bed, images: Images) -> Parts {
     Parts {
         images,
         initramfs: Initramfs { path: file(), key: "0".to_owned() },
+        cache: kernels::cache::Cache::at(file()),
         decision: Decision::now(Accel::Tcg, "no guest is run"),
         qemu: bed.program(),
         profile: None,
@@ -154,6 +155,7 @@ fn image() -> KernelImage {
         release: "6.12.0-fake".to_owned(),
         source: "none".to_owned(),
         boot: file(),
+        modules: Vec::new(),
         vmlinux: file(),
         system_map: file(),
         config: file(),

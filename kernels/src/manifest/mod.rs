@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::near::Unknown;
 use crate::tree::{Commit, Tree};
-use crate::{Bug, Profile, profile};
+use crate::{Bug, Profile, ReadyKernel, profile};
 
 /// The name of the manifest in its folder.
 pub const MANIFEST: &str = "kernels.toml";
@@ -79,6 +79,8 @@ pub enum Source {
     Path(PathBuf),
     /// A revision of a user's tree. Such a base is configured as [`Manifest::own`] says.
     Git(Box<Revision>),
+    /// It needs none: the kernel is built already. Patches and configuration have no say in it.
+    Ready(ReadyKernel),
 }
 
 /// A revision of a user's tree.
@@ -194,6 +196,36 @@ impl Manifest {
             immune: Vec::new(),
         });
         self.variants.push(Variant::unknown(name, &about, name, Vec::new()));
+    }
+
+    /// Adds a kernel that is built already, under this name. Nothing is known of it.
+    pub fn add_ready(&mut self, name: &str, ready: ReadyKernel) {
+        let about = format!("{}, as it is", ready.path.display());
+        let source = Source::Ready(ready);
+        let (config, asked) = (Vec::new(), Vec::new());
+        self.bases.push(Base { name: name.to_owned(), source, config, asked, bugs: Vec::new(), immune: Vec::new() });
+        self.variants.push(Variant::unknown(name, &about, name, Vec::new()));
+    }
+
+    /// The options that name a variant on a command line, if it is a kernel of a user's own as it is; else none.
+    pub fn own_options(&self, variant: &str) -> Vec<String> {
+        let plain = self.variant(variant).ok().filter(|variant| variant.is_plain());
+        let Some(base) = plain.and_then(|variant| self.base(&variant.base).ok()) else { return Vec::new() };
+        let option = |name: &str, value: &Path| [name.to_owned(), value.display().to_string()];
+        let mut words = Vec::new();
+        match &base.source {
+            Source::Git(revision) => {
+                words.extend(option("--tree", revision.tree.path()));
+                words.extend(option("--rev", Path::new(&revision.commit.id)));
+                words.extend(base.asked.iter().flat_map(|file| option("--config", file)));
+            }
+            Source::Ready(ready) => {
+                words.extend(option("--kernel-image", &ready.path));
+                words.extend(ready.modules.iter().flat_map(|modules| option("--modules", modules)));
+            }
+            Source::Package(_) | Source::Path(_) => {}
+        }
+        words
     }
 
     /// A variant by name.

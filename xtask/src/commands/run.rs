@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use harness::evidence::CellRecord;
-use harness::lab::Lab;
 use harness::matrix::Runner;
 use harness::plan::{Selection, plan};
 use harness::report::Report;
+use harness::verdict::Expected;
 use harness::vm::transcript::Recorder;
 
 use crate::interrupt::until_interrupted;
 use crate::out;
+use crate::own::Own;
 use crate::select::How;
 use crate::ui::Ui;
 
@@ -22,13 +23,17 @@ use crate::ui::Ui;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
-  cargo xtask run owner_rescans_on_removal --kernel stock --trigger yank")]
+  cargo xtask run owner_rescans_on_removal --kernel stock --trigger yank
+  cargo xtask run owner_rescans_on_removal --tree ~/src/linux --rev v6.11 --trigger yank
+  cargo xtask run owner_rescans_on_removal --kernel-image /boot/vmlinuz-$(uname -r) --trigger yank")]
 pub struct Args {
     /// The scenario: `family::scenario`, or `scenario` alone
     scenario: String,
     /// The kernel: any, with any scenario
-    #[arg(short, long, value_name = "VARIANT")]
-    kernel: String,
+    #[arg(short, long, value_name = "VARIANT", required_unless_present_any = ["tree", "kernel_image"])]
+    kernel: Option<String>,
+    #[command(flatten)]
+    own: Own,
     /// The trigger, for scenarios that remove a device: device-del, device-del-acpi, yank, sysfs-remove
     #[arg(short, long)]
     trigger: Option<String>,
@@ -44,10 +49,10 @@ pub struct Args {
 
 /// Runs one cell and tells its verdict.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let lab = Lab::open(args.how.profile.as_deref())?;
+    let (lab, own) = args.own.lab(args.how.profile.as_deref())?;
     let scenarios = scenarios::all();
     let selection = Selection {
-        kernels: vec![args.kernel],
+        kernels: args.kernel.map_or(own, |kernel| vec![kernel]),
         scenarios: vec![args.scenario.clone()],
         triggers: args.trigger.into_iter().collect(),
         topologies: args.topology.into_iter().collect(),
@@ -82,7 +87,11 @@ fn told(record: &CellRecord, evidence: &Path) -> Result<String> {
         vec![serde_json::to_string_pretty(&record.observations)?, format!("verdict:  {}", record.verdict.outcome())];
     lines.extend(record.verdict.reason().map(|reason| format!("because:  {reason}")));
     lines.extend(record.trigger_proof.as_ref().map(|proof| format!("removal:  {proof}")));
-    lines.push(format!("expected: {}", if record.is_as_expected() { "yes" } else { "NO" }));
+    lines.push(match (&record.expected, record.is_as_expected()) {
+        (Expected::None, _) => "expected: nothing is known of this kernel".to_owned(),
+        (_, true) => "expected: yes".to_owned(),
+        (_, false) => "expected: NO".to_owned(),
+    });
     lines.push(format!("evidence: {}", evidence.display()));
     Ok(lines.join("\n"))
 }

@@ -19,6 +19,7 @@ use super::setup;
 use crate::interrupt::until_interrupted;
 use crate::machine::Machine;
 use crate::out;
+use crate::own::Own;
 use crate::select::{Accel, Format, How, Which};
 use crate::ui::Ui;
 
@@ -31,12 +32,16 @@ Examples:
   cargo xtask run-matrix --kernels stock,v2-series --scenarios 'numvfs_events::*'
   cargo xtask run-matrix --scenarios 'owner*' --triggers yank --repeat 10 --fail-fast
   cargo xtask run-matrix --profile debug --kernels stock --scenarios 'numvfs_read::*'
+  cargo xtask run-matrix --tree ~/src/linux --rev v6.11 --rev HEAD --kernels stock
+  cargo xtask run-matrix --kernel-image linux-image-6.1.0-50-amd64_6.1.176-1_amd64.deb
   cargo xtask run-matrix --dry-run
 
 Exit codes: 0 every cell as expected, 1 some not, 2 usage or infrastructure, 130 interrupted.")]
 pub struct Args {
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    own: Own,
     /// Install what is missing first
     #[arg(long)]
     setup: bool,
@@ -67,9 +72,10 @@ pub struct Args {
 
 /// Builds, runs, and prints the table.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let lab = Lab::open(args.how.profile.as_deref())?;
+    let (lab, own) = args.own.lab(args.how.profile.as_deref())?;
     let scenarios = scenarios::all();
-    let selection = Selection::from(args.which.clone());
+    let which = args.which.clone();
+    let selection = Selection::from(Which { kernels: Own::kernels(own, which.kernels), ..which });
     let cells = plan(lab.manifest(), &scenarios, &selection, args.repeat)?;
     let every = plan(lab.manifest(), &scenarios, &Selection { all: true, ..selection }, args.repeat)?.len();
     let request = Request {

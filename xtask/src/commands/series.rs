@@ -174,6 +174,7 @@ fn lab(args: &Args, series: &Series, files: &[PathBuf]) -> Result<Lab> {
         Source::Package(package) => format!("{base} ({package})"),
         Source::Path(path) => format!("{base} ({})", path.display()),
         Source::Git(revision) => format!("{} ({})", revision.commit.describe, revision.commit.subject),
+        Source::Ready(ready) => format!("{base} ({})", ready.path.display()),
     };
     let manifest = series::kernels(manifest, &base, &about, series, files);
     let manifest = match args.how.profile.as_deref() {

@@ -1,0 +1,355 @@
+//! Kernels that are built already: a distribution's own, say. They are taken as they are, and of their modules those that
+//! cells need.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use object::{Object, ObjectSection};
+
+use crate::cache::{Key, KeyMaker};
+use crate::job::Job;
+use crate::{BuildError, CancelToken};
+
+/// A kernel that is built already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyKernel {
+    /// A bzImage, a vmlinux, or a Debian package with one.
+    pub path: PathBuf,
+    /// The folder of its modules (`/lib/modules/RELEASE`), where they are not found beside it.
+    pub modules: Option<PathBuf>,
+}
+
+/// Changes whenever something else is kept of the same kernel.
+const KEPT: &str = "2";
+
+/// Modules that cells need if they are not built in, in the order in which they are loaded, and what for. The port comes
+/// last: the host may ask for anything once the agent has it.
+const NEEDED: [(&str, &str); 6] = [
+    ("vfio_iommu_type1", "devices are owned through vfio"),
+    ("vfio_pci", "devices are owned through vfio"),
+    ("igb", "it drives the card with SR-IOV that QEMU emulates"),
+    ("igbvf", "it drives that card's VFs"),
+    ("virtio_pci", "the agent in the guest talks through a virtio port"),
+    ("virtio_console", "the agent in the guest talks through a virtio port"),
+];
+
+/// What a ready kernel is made of.
+struct Parts {
+    kernel: PathBuf,
+    release: String,
+    modules: Option<PathBuf>,
+}
+
+impl ReadyKernel {
+    /// Its key in the cache. Of files it goes by name, size and time.
+    pub(crate) fn key(&self) -> Result<Key, BuildError> {
+        let mut key = KeyMaker::new().with("kept", KEPT);
+        for path in std::iter::once(&self.path).chain(&self.modules) {
+            let found = fs::metadata(path).map_err(BuildError::io("look at", path))?;
+            let stamp = format!("{} {} {}", found.len(), found.mtime(), found.mtime_nsec());
+            key = key.with("ready", path.as_os_str().as_encoded_bytes()).with("stamp", stamp);
+        }
+        Ok(key.finish())
+    }
+
+    /// Puts the kernel into a folder, as `boot`, its configuration if that is known, and its modules into `modules` there, named in the order in which they
+    /// are to be loaded. Returns its release.
+    pub(crate) fn unpack(&self, folder: &Path, boot: &Path, cancel: &CancelToken) -> Result<String, BuildError> {
+        let content = folder.join("content");
+        let parts = self.parts(&content, cancel)?;
+        fs::copy(&parts.kernel, boot).map_err(BuildError::io("copy", &parts.kernel))?;
+        // Distributions put it beside the kernel.
+        let config = parts.kernel.with_file_name(format!("config-{}", parts.release));
+        if config.is_file() {
+            fs::copy(&config, folder.join("config")).map_err(BuildError::io("copy", &config))?;
+        }
+        let to = folder.join("modules");
+        fs::create_dir(&to).map_err(BuildError::io("create", &to))?;
+        if let Some(modules) = &parts.modules {
+            Modules::in_folder(modules)?.copy_needed(&to, &parts.release, cancel)?;
+        }
+        if content.exists() {
+            fs::remove_dir_all(&content).map_err(BuildError::io("clear", &content))?;
+        }
+        Ok(parts.release)
+    }
+
+    /// What to say of patches for it.
+    pub(crate) fn unpatchable(&self) -> BuildError {
+        self.wrong("it is built already, and cannot be patched: patches need a source")
+    }
+
+    fn parts(&self, content: &Path, cancel: &CancelToken) -> Result<Parts, BuildError> {
+        if self.path.extension().is_some_and(|ending| ending == "deb") {
+            let job = Job::new("dpkg-deb").arg("-x").arg(&self.path).arg(content);
+            job.run(cancel).map_err(BuildError::job(format!("unpacking {}", self.path.display())))?;
+            let kernel = crate::source::only_file(&content.join("boot"), |name| name.starts_with("vmlinuz-"))
+                .ok()
+                .flatten()
+                .ok_or_else(|| {
+                    self.wrong("the package has no /boot/vmlinuz-*: it may be one that only depends on it")
+                })?;
+            let release = self.release(&kernel)?;
+            let folders = ["lib/modules", "usr/lib/modules"].map(|folder| content.join(folder).join(&release));
+            let modules = folders.into_iter().find(|folder| folder.is_dir());
+            return Ok(Parts { kernel, release, modules: self.modules.clone().or(modules) });
+        }
+        let release = self.release(&self.path)?;
+        let installed = Path::new("/lib/modules").join(&release);
+        let modules = self.modules.clone().or_else(|| installed.is_dir().then_some(installed));
+        Ok(Parts { kernel: self.path.clone(), release, modules })
+    }
+
+    /// What `uname -r` says in a kernel, from its file.
+    fn release(&self, kernel: &Path) -> Result<String, BuildError> {
+        let bytes = fs::read(kernel).map_err(BuildError::io("read", kernel))?;
+        release(&bytes).ok_or_else(|| {
+            self.wrong("it is no x86 kernel: a bzImage (/boot/vmlinuz-*), a vmlinux or a Debian package was expected")
+        })
+    }
+
+    fn wrong(&self, problem: &str) -> BuildError {
+        BuildError::Source { path: self.path.clone(), problem: problem.to_owned() }
+    }
+}
+
+/// The release of a bzImage (`Documentation/arch/x86/boot.rst`, `kernel_version`) or of a vmlinux (`linux_banner`).
+fn release(kernel: &[u8]) -> Option<String> {
+    let text = if kernel.get(0x202..0x206)? == b"HdrS" {
+        let offset = u16::from_le_bytes(kernel.get(0x20e..0x210)?.try_into().ok()?);
+        kernel.get(usize::from(offset) + 0x200..)?
+    } else if kernel.starts_with(b"\x7fELF") {
+        const BANNER: &[u8] = b"Linux version ";
+        let start = kernel.windows(BANNER.len()).position(|window| window == BANNER)?;
+        &kernel[start + BANNER.len()..]
+    } else {
+        return None;
+    };
+    let end = text.iter().position(|byte| *byte == 0 || *byte == b' ')?;
+    let release = std::str::from_utf8(&text[..end]).ok()?;
+    // It goes into paths.
+    release.chars().all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c)).then(|| release.to_owned())
+}
+
+/// Modules of a kernel, by name.
+struct Modules {
+    folder: PathBuf,
+    files: BTreeMap<String, PathBuf>,
+    /// What is in the kernel itself.
+    builtin: Vec<String>,
+}
+
+impl Modules {
+    fn in_folder(folder: &Path) -> Result<Modules, BuildError> {
+        let mut files = BTreeMap::new();
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).map_err(BuildError::io("list", &folder))? {
+                let entry = entry.map_err(BuildError::io("list", &folder))?;
+                // Links (`build`, `source`) lead to other things.
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                    Ok(kind) if kind.is_file() => {
+                        files.extend(name(&entry.file_name().to_string_lossy()).map(|name| (name, entry.path())));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let builtin = fs::read_to_string(folder.join("modules.builtin")).unwrap_or_default();
+        let builtin = builtin.lines().filter_map(|line| name(line.rsplit('/').next()?)).collect();
+        Ok(Modules { folder: folder.to_owned(), files, builtin })
+    }
+
+    /// Copies what cells need into a folder, unpacked: what others depend on first.
+    fn copy_needed(&self, to: &Path, release: &str, cancel: &CancelToken) -> Result<(), BuildError> {
+        let mut loaded = Vec::new();
+        for (name, why) in NEEDED {
+            if self.is_builtin(name) {
+                continue;
+            }
+            if !self.files.contains_key(name) {
+                let problem = format!(
+                    "Linux {release} has no {name}, neither as a module here nor in modules.builtin, and cells cannot do \
+                     without: {why}. A package may have it that is not installed (on Ubuntu linux-modules-extra-*)"
+                );
+                return Err(BuildError::Source { path: self.folder.clone(), problem });
+            }
+            self.load(name, to, &mut loaded, cancel)?;
+        }
+        Ok(())
+    }
+
+    fn load(&self, name: &str, to: &Path, loaded: &mut Vec<String>, cancel: &CancelToken) -> Result<(), BuildError> {
+        if loaded.iter().any(|other| other == name) || self.is_builtin(name) {
+            return Ok(());
+        }
+        let Some(file) = self.files.get(name) else {
+            let problem = format!("there is no module {name}, on which others depend");
+            return Err(BuildError::Source { path: self.folder.clone(), problem });
+        };
+        let scratch = to.join(format!(".{name}.ko"));
+        unpack(file, &scratch, cancel)?;
+        let bytes = fs::read(&scratch).map_err(BuildError::io("read", &scratch))?;
+        let needs = depends(&bytes)
+            .ok_or_else(|| BuildError::Source { path: file.clone(), problem: "it is no kernel module".to_owned() })?;
+        // Modules do not depend on each other in circles: depmod refuses them.
+        loaded.push(name.to_owned());
+        needs.iter().try_for_each(|need| self.load(need, to, loaded, cancel))?;
+        let number = fs::read_dir(to).map_err(BuildError::io("list", to))?.flatten();
+        let number = number.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).count();
+        let place = to.join(format!("{number:02}-{name}.ko"));
+        fs::rename(&scratch, &place).map_err(BuildError::io("move into place", &place))
+    }
+
+    fn is_builtin(&self, name: &str) -> bool {
+        self.builtin.iter().any(|builtin| builtin == name)
+    }
+}
+
+/// The name of the module in a file: `vfio-pci.ko.xz` is `vfio_pci`.
+fn name(file: &str) -> Option<String> {
+    let (name, ending) = file.split_once(".ko")?;
+    ["", ".xz", ".zst", ".gz"].contains(&ending).then(|| name.replace('-', "_"))
+}
+
+fn unpack(file: &Path, to: &Path, cancel: &CancelToken) -> Result<(), BuildError> {
+    let ending = file.extension().unwrap_or_default().to_string_lossy().into_owned();
+    let program = match ending.as_str() {
+        "xz" => "xz",
+        "zst" => "zstd",
+        "gz" => "gzip",
+        _ => return fs::copy(file, to).map(drop).map_err(BuildError::io("copy", file)),
+    };
+    let packed = to.with_extension(format!("ko.{ending}"));
+    fs::copy(file, &packed).map_err(BuildError::io("copy", file))?;
+    let job = Job::new(program).args(["-d", "-f", "-q"]).arg(&packed);
+    job.run(cancel).map_err(BuildError::job(format!("unpacking {}", file.display())))?;
+    // zstd leaves the packed file.
+    crate::workshop::remove(&packed)
+}
+
+/// The modules that a module says it depends on.
+fn depends(module: &[u8]) -> Option<Vec<String>> {
+    let file = object::File::parse(module).ok()?;
+    let info = file.section_by_name(".modinfo")?.data().ok()?;
+    let mut fields = info.split(|byte| *byte == 0).filter_map(|field| std::str::from_utf8(field).ok());
+    let depends = fields.find_map(|field| field.strip_prefix("depends="))?;
+    Some(depends.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bzImage, as far as its header goes.
+    fn bzimage(release: &str) -> Vec<u8> {
+        let mut kernel = vec![0; 0x400];
+        kernel[0x202..0x206].copy_from_slice(b"HdrS");
+        kernel[0x20e..0x210].copy_from_slice(&0x100u16.to_le_bytes());
+        let text = format!("{release} (x@example.org) #1 SMP\0");
+        kernel[0x300..0x300 + text.len()].copy_from_slice(text.as_bytes());
+        kernel
+    }
+
+    struct Fake(tempfile::TempDir);
+
+    impl Fake {
+        fn new() -> Fake {
+            let fake = Fake(tempfile::tempdir().unwrap());
+            fs::write(fake.path("vmlinuz"), bzimage("6.1.0-50-amd64")).unwrap();
+            fs::create_dir(fake.path("modules")).unwrap();
+            fs::write(fake.path("modules/modules.builtin"), "kernel/drivers/virtio/virtio_pci.ko\n").unwrap();
+            for (name, depends) in [
+                ("vfio", ""),
+                ("vfio_iommu_type1", "vfio"),
+                ("vfio-pci", "vfio-pci-core,vfio"),
+                ("vfio-pci-core", "vfio"),
+                ("igb", ""),
+                ("igbvf", ""),
+                ("virtio_console", "virtio_pci"),
+            ] {
+                fake.module(name, depends);
+            }
+            fake
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        /// A module, made as the kernel makes them.
+        fn module(&self, name: &str, depends: &str) {
+            let source = self.path("modules/m.c");
+            let text =
+                format!("char i[] __attribute__((section(\".modinfo\"))) = \"license=GPL\\0depends={depends}\";");
+            fs::write(&source, text).unwrap();
+            let object = self.path(&format!("modules/{name}.ko"));
+            let mut gcc = std::process::Command::new("gcc");
+            assert!(gcc.arg("-c").arg(&source).arg("-o").arg(&object).status().unwrap().success());
+        }
+
+        fn unpack(&self) -> Result<(String, Vec<String>), String> {
+            let ready = ReadyKernel { path: self.path("vmlinuz"), modules: Some(self.path("modules")) };
+            let folder = tempfile::tempdir().unwrap();
+            let release = ready
+                .unpack(folder.path(), &folder.path().join("boot"), &CancelToken::new())
+                .map_err(|error| error.to_string().replace(&self.0.path().display().to_string(), "~"))?;
+            let modules = fs::read_dir(folder.path().join("modules")).unwrap();
+            let mut modules: Vec<_> =
+                modules.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+            modules.sort();
+            Ok((release, modules))
+        }
+    }
+
+    #[test]
+    fn modules_come_after_what_they_depend_on() {
+        let fake = Fake::new();
+        let packed = std::process::Command::new("xz").arg(fake.path("modules/igb.ko")).status().unwrap();
+        assert!(packed.success());
+        let (release, modules) = fake.unpack().unwrap();
+        assert_eq!(release, "6.1.0-50-amd64");
+        insta::assert_snapshot!(modules.join("\n"), @r"
+        00-vfio.ko
+        01-vfio_iommu_type1.ko
+        02-vfio_pci_core.ko
+        03-vfio_pci.ko
+        04-igb.ko
+        05-igbvf.ko
+        06-virtio_console.ko
+        ");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let fake = Fake::new();
+        fs::remove_file(fake.path("modules/igbvf.ko")).unwrap();
+        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/modules: Linux 6.1.0-50-amd64 has no igbvf, neither as a module here nor in modules.builtin, and cells cannot do without: it drives that card's VFs. A package may have it that is not installed (on Ubuntu linux-modules-extra-*)");
+        fake.module("igbvf", "lost");
+        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/modules: there is no module lost, on which others depend");
+        fs::write(fake.path("modules/igbvf.ko"), "words").unwrap();
+        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/modules/igbvf.ko: it is no kernel module");
+        fs::write(fake.path("vmlinuz"), "words").unwrap();
+        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/vmlinuz: it is no x86 kernel: a bzImage (/boot/vmlinuz-*), a vmlinux or a Debian package was expected");
+    }
+
+    #[test]
+    fn the_release_is_in_the_file() {
+        assert_eq!(release(&bzimage("6.12.1+deb13-amd64")).unwrap(), "6.12.1+deb13-amd64");
+        assert_eq!(release(&[&b"\x7fELF"[..], &[0; 0x300], b"Linux version 6.9.0 (x"].concat()).unwrap(), "6.9.0");
+        assert_eq!(release(&bzimage("../../etc")), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_file_is_too_strange(bytes: Vec<u8>, offset: u16) {
+            let _ = (release(&bytes), depends(&bytes));
+            let mut kernel = bzimage("6.1");
+            kernel[0x20e..0x210].copy_from_slice(&offset.to_le_bytes());
+            let _ = release(&kernel);
+        }
+    }
+}

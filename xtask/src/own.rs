@@ -1,0 +1,181 @@
+//! Kernels of the user's own, as several subcommands take them.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use harness::lab::Lab;
+use kernels::cache::Cache;
+use kernels::tree::{Commit, Tree};
+use kernels::{CancelToken, Manifest, ReadyKernel, Revision};
+
+/// Kernels that are not of this project.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Your own kernel")]
+pub struct Own {
+    /// A git tree of Linux: kernels are built from its revisions, in a worktree of ours. The checkout is left alone
+    #[arg(long, value_name = "PATH")]
+    pub tree: Option<PathBuf>,
+    /// A revision of the tree: tag, branch, hash; may be given several times [default: HEAD]
+    #[arg(long, value_name = "REV", requires = "tree")]
+    pub rev: Vec<String>,
+    /// A configuration fragment on top of ours; may be given several times, the last has the last word
+    #[arg(long, value_name = "FILE", requires = "tree")]
+    pub config: Vec<PathBuf>,
+    /// A kernel that is built already, as it is: /boot/vmlinuz-*, a vmlinux with a PVH note, or a Debian package
+    /// (linux-image-*.deb); may be given several times
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["debug", "profile"])]
+    pub kernel_image: Vec<PathBuf>,
+    /// The modules of that kernel [default: those in the package, or in /lib/modules]
+    #[arg(long, value_name = "DIR", requires = "kernel_image")]
+    pub modules: Option<PathBuf>,
+    /// Build with lockdep and checks: the same as `--profile debug`
+    #[arg(long, conflicts_with = "profile")]
+    pub debug: bool,
+}
+
+impl Own {
+    /// The profile that is asked for, here or by its name.
+    pub fn profile<'a>(&self, named: Option<&'a str>) -> Option<&'a str> {
+        if self.debug { Some("debug") } else { named }
+    }
+
+    /// The lab with the project's kernels and those of the user's own, under a profile or as they are, and the names of
+    /// the latter.
+    ///
+    /// # Errors
+    /// A path or a revision that is not there, and those of [`Lab::open`].
+    pub fn lab(&self, profile: Option<&str>) -> Result<(Lab, Vec<String>)> {
+        let mut manifest = Manifest::of_project()?;
+        let names = self.add_to(&mut manifest)?;
+        let manifest = match self.profile(profile) {
+            Some(profile) => manifest.under(profile)?,
+            None => manifest,
+        };
+        Ok((Lab::of(manifest, Cache::of_user()?), names))
+    }
+
+    /// Adds the revisions to a manifest, and returns what they are called there.
+    ///
+    /// # Errors
+    /// A path or a revision that is not there.
+    pub fn add_to(&self, manifest: &mut Manifest) -> Result<Vec<String>> {
+        let mut names = self.add_images(manifest)?;
+        let Some(path) = &self.tree else { return Ok(names) };
+        let config = self.config.iter().map(|file| {
+            if !file.is_file() {
+                bail!("there is no file {}: --config takes a fragment of a .config", file.display());
+            }
+            std::path::absolute(file).with_context(|| format!("cannot find {}", file.display()))
+        });
+        let config: Vec<_> = config.collect::<Result<_>>()?;
+        let cancel = CancelToken::new();
+        let tree = Tree::open(path, &cancel)?;
+        let head = ["HEAD".to_owned()];
+        let revs = if self.rev.is_empty() { &head[..] } else { &self.rev };
+        for rev in revs {
+            let commit = tree.commit(rev, &cancel)?;
+            let name = name(rev, &commit);
+            if names.contains(&name) {
+                continue;
+            }
+            let name = free(manifest, name);
+            manifest.add_revision(&name, Revision { tree: tree.clone(), commit }, &config);
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    fn add_images(&self, manifest: &mut Manifest) -> Result<Vec<String>> {
+        if self.modules.is_some() && self.kernel_image.len() > 1 {
+            bail!("--modules is for one kernel, and there are {} of them", self.kernel_image.len());
+        }
+        let modules = self.modules.as_ref().map(|folder| {
+            if !folder.is_dir() {
+                bail!("there is no folder {}: --modules takes a folder such as /lib/modules/6.1.0", folder.display());
+            }
+            std::path::absolute(folder).with_context(|| format!("cannot find {}", folder.display()))
+        });
+        let modules = modules.transpose()?;
+        let mut names = Vec::new();
+        for path in &self.kernel_image {
+            if !path.is_file() {
+                bail!("there is no file {}: --kernel-image takes a kernel, or a package with one", path.display());
+            }
+            let path = std::path::absolute(path).with_context(|| format!("cannot find {}", path.display()))?;
+            let name = free(manifest, image_name(&path.file_name().unwrap_or_default().to_string_lossy()));
+            manifest.add_ready(&name, ReadyKernel { path, modules: modules.clone() });
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    /// The kernels that are run: those of the user's own alone, unless others are named.
+    pub fn kernels(names: Vec<String>, named: Vec<String>) -> Vec<String> {
+        names.into_iter().chain(named).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+}
+
+/// A name that no other kernel has.
+fn free(manifest: &Manifest, name: String) -> String {
+    let taken = |name: &str| manifest.variant(name).is_ok() || manifest.base(name).is_ok();
+    if !taken(&name) {
+        return name;
+    }
+    let numbered = (1..).map(|number| format!("{name}-own{number}"));
+    numbered.into_iter().find(|name| !taken(name)).unwrap_or(name)
+}
+
+/// What a kernel image is called: `vmlinuz-6.1.0-50-amd64` and `linux-image-6.1.0-50-amd64_6.1.176-1_amd64.deb` are
+/// `6.1.0-50-amd64`.
+fn image_name(file: &str) -> String {
+    let name = file.strip_suffix(".deb").map_or(file, |package| package.split('_').next().unwrap_or(package));
+    let name = ["vmlinuz-", "vmlinux-", "bzImage-", "linux-image-unsigned-", "linux-image-"]
+        .iter()
+        .find_map(|start| name.strip_prefix(start))
+        .unwrap_or(name);
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = name.chars().map(plain).collect();
+    let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    if name.is_empty() { "image".to_owned() } else { name.to_owned() }
+}
+
+/// What a revision is called: as the user does, if that will do for the name of a folder and says which commit it is.
+fn name(rev: &str, commit: &Commit) -> String {
+    let fits = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    if fits(rev) && rev != "HEAD" && rev.len() < 40 {
+        return rev.to_owned();
+    }
+    if fits(&commit.describe) { commit.describe.clone() } else { commit.id.chars().take(12).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_keeps_its_name_if_that_says_which_it_is() {
+        let commit = |describe: &str| Commit {
+            id: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+            tree: String::new(),
+            subject: String::new(),
+            describe: describe.to_owned(),
+        };
+        let named = |rev: &str, describe: &str| name(rev, &commit(describe));
+        assert_eq!(named("v6.12", "v6.12"), "v6.12");
+        assert_eq!(named("HEAD", "v6.12-3-g0123456789ab"), "v6.12-3-g0123456789ab");
+        assert_eq!(named("HEAD~3", "0123456789ab"), "0123456789ab");
+        assert_eq!(named("pci/next", "pci/v6.12"), "0123456789ab");
+        assert_eq!(named("0123456789abcdef0123456789abcdef01234567", "v6.12"), "v6.12");
+    }
+
+    #[test]
+    fn an_image_is_called_after_its_release() {
+        assert_eq!(image_name("vmlinuz-6.1.0-50-amd64"), "6.1.0-50-amd64");
+        assert_eq!(image_name("linux-image-6.12.111+deb12-amd64_6.12.111-1~bpo12+1_amd64.deb"), "6.12.111-deb12-amd64");
+        assert_eq!((image_name("bzImage"), image_name("..")), ("bzImage".to_owned(), "image".to_owned()));
+    }
+}
