@@ -193,7 +193,8 @@ async fn interface(guest: &Guest, pf: &Pf) -> Result<String, Error> {
 /// Waits for an event of an interface's link. Where igb takes its interface down only after it has enabled its VFs, as in
 /// 6.1, the event comes when the write is over, and everyone reads the new value then; but it must come.
 async fn link_changed(guest: &Guest, ifname: &str, since: usize) -> Result<(), Error> {
-    let of_it = |message: &Message| matches!(message, Message::Link { link, .. } if link.ifname == ifname).then_some(());
+    let of_it =
+        |message: &Message| matches!(message, Message::Link { link, .. } if link.ifname == ifname).then_some(());
     let messages = guest.agent().messages();
     messages.wait(since, guest.prompt(), &format!("an event of the link of {ifname}"), of_it).await?;
     guest.note("event-of-pf", "not before the end of the write");
