@@ -38,6 +38,9 @@ pub const ALL: &[Scenario] = &[
 /// 100 ms, before it adds them: some 400 ms in all (`drivers/net/ethernet/intel/igb/igb_main.c`, `igb_enable_sriov()`).
 const ENABLING: &str = "VFs allocated";
 
+/// In 6.1 igb says so when the VFs are there. The store is seen here before (`drivers/pci/iov.c`).
+const ADDING: &str = "sriov_enable";
+
 /// pciehp says so when it begins to bring up a card, with `reset_lock` held; it enumerates the card more than 100 ms later
 /// (`drivers/pci/hotplug/pciehp_hpc.c`, `pciehp_check_link_status()`).
 const BRING_UP: &str = "Link Up";
@@ -49,7 +52,10 @@ async fn error_while_vfs_are_added(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     let from = guest.agent().messages().position();
     let store = guest.write(pf.numvfs(), 7, Sched::default()).await?;
-    guest.says(from, ENABLING, guest.prompt()).await?;
+    tokio::select! {
+        said = guest.says(from, ENABLING, guest.prompt()) => drop(said?),
+        place = guest.waits_in(&store, &[ADDING], guest.prompt()) => drop(place?),
+    }
     Ok(match report(guest, &pf.slot, AerError::CompletionTimeout, &[&store]).await? {
         Ending::Done => Verdict::Pass,
         Ending::Stuck(stuck) => guest.deadlock(&stuck, &["pcie_do_recovery"]),

@@ -23,7 +23,12 @@ pub const ALL: &[Scenario] = &[
         name: "sweep::during_removal",
         about: "While the owner of a PF takes its time to release it for a removal, every attribute of the PF, its port \
                 and its slot must answer.",
-        detects: &["vf-total-msix-show-bystander", "numvfs-show-bystander"],
+        detects: &[
+            "vf-total-msix-show-bystander",
+            "numvfs-show-bystander",
+            "uevent-show-bystander",
+            "driver-override-show-bystander",
+        ],
         topology: "igb",
         also: &[],
         triggers: &Trigger::ALL,
@@ -34,7 +39,12 @@ pub const ALL: &[Scenario] = &[
         name: "sweep::during_disable",
         about: "While the owner of a VF takes its time to release it for a write of 0 to sriov_numvfs, every attribute \
                 of the PF, the VFs, their port and their slot must answer.",
-        detects: &["vf-total-msix-show-bystander", "numvfs-show-vf-busy-bystander"],
+        detects: &[
+            "vf-total-msix-show-bystander",
+            "numvfs-show-vf-busy-bystander",
+            "uevent-show-bystander",
+            "driver-override-show-bystander",
+        ],
         topology: "igb",
         also: &[],
         triggers: &[],
@@ -45,7 +55,12 @@ pub const ALL: &[Scenario] = &[
         name: "sweep::during_enable",
         about: "While VFs of one PF are to be enabled, and an owner takes its time to release another PF for a removal, \
                 every attribute of the first PF, its port and its slot must answer.",
-        detects: &["vf-total-msix-show-store-bystander", "numvfs-show-store-bystander"],
+        detects: &[
+            "vf-total-msix-show-store-bystander",
+            "numvfs-show-store-bystander",
+            "uevent-show-bystander",
+            "driver-override-show-bystander",
+        ],
         topology: "two-slots",
         also: &[],
         triggers: &[],
@@ -101,6 +116,9 @@ enum Meaning {
 const KNOWN: &[(&str, &str, Meaning)] = &[
     ("sriov_numvfs", "sriov_numvfs_show", Meaning::Bug),
     ("sriov_vf_total_msix", "sriov_vf_total_msix_show", Meaning::Bug),
+    // In 6.1 (`drivers/base/core.c`, `drivers/pci/pci-sysfs.c`).
+    ("uevent", "uevent_show", Meaning::Bug),
+    ("driver_override", "driver_override_show", Meaning::Bug),
     // A write that takes the device lock (`drivers/base/power/sysfs.c`); only kernels with CONFIG_PM have it.
     ("control", "control_store", Meaning::Design),
 ];
