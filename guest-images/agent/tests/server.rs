@@ -1,5 +1,6 @@
 //! The server with real operations in real processes, on this machine's own kernel: all that needs no guest.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ struct Host {
     writer: UnixStream,
     reader: BufReader<UnixStream>,
     next: u64,
+    /// Of operations that ended while another was waited for. Which of two ends first is anyone's guess.
+    ended: HashMap<OpId, Outcome>,
 }
 
 impl Host {
@@ -29,7 +32,7 @@ impl Host {
         let server = Server::new(outbox, env!("CARGO_BIN_EXE_guest-agent"));
         std::thread::spawn(move || server.serve(guest));
         host.set_read_timeout(Some(DEADLINE)).unwrap();
-        Host { writer: host.try_clone().unwrap(), reader: BufReader::new(host), next: 0 }
+        Host { writer: host.try_clone().unwrap(), reader: BufReader::new(host), next: 0, ended: HashMap::new() }
     }
 
     fn ask(&mut self, command: Command) -> OpId {
@@ -47,9 +50,11 @@ impl Host {
 
     fn done(&mut self, wanted: OpId) -> Outcome {
         loop {
-            match self.hear() {
-                Message::Done { id, outcome, .. } if id == wanted => return outcome,
-                _ => {}
+            if let Some(outcome) = self.ended.remove(&wanted) {
+                return outcome;
+            }
+            if let Message::Done { id, outcome, .. } = self.hear() {
+                self.ended.insert(id, outcome);
             }
         }
     }
