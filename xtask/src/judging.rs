@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use harness::bisect::{Asked, Cells, Judged, Mark};
+use harness::bisect::{Asked, Cells, Judged, Mark, OfCommits};
 use harness::cell::CellId;
 use harness::lab::Lab;
 use harness::plan::{Selection, plan};
@@ -13,6 +13,7 @@ use kernels::CancelToken;
 use kernels::tree::Tree;
 
 use crate::machine::workspace;
+use crate::own::fragments;
 use crate::select::How;
 use crate::ui::Ui;
 
@@ -64,16 +65,11 @@ impl Judging {
         if !self.how.has_place() {
             how.out = workspace().join("target/bisect");
         }
-        let config = self.config.iter().map(|file| {
-            if !file.is_file() {
-                bail!("there is no file {}: --config takes a fragment of a .config", file.display());
-            }
-            std::path::absolute(file).with_context(|| format!("cannot find {}", file.display()))
-        });
-        let config: Vec<_> = config.collect::<Result<_>>()?;
+        let config = fragments(&self.config)?;
         let asked = asked(&id, &tree, profile.as_deref(), &config);
         let CellId { topology, trigger, .. } = id;
-        Ok((Cells { lab, tree, config, profile, scenario, topology, trigger, how, progress: ui }, asked))
+        let progress = Arc::new(OfCommits::new(ui));
+        Ok((Cells { lab, tree, config, profile, scenario, topology, trigger, how, progress }, asked))
     }
 
     /// The one cell that is meant.

@@ -62,13 +62,7 @@ impl Own {
     pub fn add_to(&self, manifest: &mut Manifest) -> Result<Vec<String>> {
         let mut names = self.add_images(manifest)?;
         let Some(path) = &self.tree else { return Ok(names) };
-        let config = self.config.iter().map(|file| {
-            if !file.is_file() {
-                bail!("there is no file {}: --config takes a fragment of a .config", file.display());
-            }
-            std::path::absolute(file).with_context(|| format!("cannot find {}", file.display()))
-        });
-        let config: Vec<_> = config.collect::<Result<_>>()?;
+        let config = fragments(&self.config)?;
         let cancel = CancelToken::new();
         let tree = Tree::open(path, &cancel)?;
         let head = ["HEAD".to_owned()];
@@ -114,6 +108,20 @@ impl Own {
     pub fn kernels(names: Vec<String>, named: Vec<String>) -> Vec<String> {
         names.into_iter().chain(named).collect::<BTreeSet<_>>().into_iter().collect()
     }
+}
+
+/// The fragments of `--config`, absolute.
+///
+/// # Errors
+/// One that is not there.
+pub fn fragments(files: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let absolute = |file: &PathBuf| {
+        if !file.is_file() {
+            bail!("there is no file {}: --config takes a fragment of a .config", file.display());
+        }
+        std::path::absolute(file).with_context(|| format!("cannot find {}", file.display()))
+    };
+    files.iter().map(absolute).collect()
 }
 
 /// A name that no other kernel has.

@@ -206,7 +206,7 @@ fn the_commit_that_breaks_and_the_one_that_fixes_are_found() {
     let (first, last) = (tree.ids[0].clone(), tree.ids[HISTORY.len() - 1].clone());
     let said = tree.bisect(&["--good", &first, "--bad", &tree.ids[BAD]]);
     assert!(said.starts_with(&format!("{} is the first bad commit", tree.ids[BREAKS])), "{said}");
-    assert!(said.contains("deadlock at sriov_numvfs_show") && said.contains("does not build"), "{said}");
+    assert!(said.contains("deadlock at sriov_numvfs_show") && said.contains("does not compile"), "{said}");
     assert!(said.contains("    sriov_numvfs_show\n"), "no stack in {said}");
 
     let said = tree.bisect(&["--bad", &tree.ids[BREAKS], "--good", &last, "--reverse"]);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kernels::cache::KeyMaker;
 use kernels::tree::Tree;
@@ -13,7 +14,7 @@ use super::ruling::Observed;
 use crate::cell::{CellId, PlannedCell};
 use crate::lab::{Lab, LabError, chain};
 use crate::matrix::{Request, Runner};
-use crate::progress::Progress;
+use crate::progress::{Event, Progress};
 use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
@@ -111,5 +112,28 @@ impl Cells {
         let record = runner.cell(&cell, &*self.progress, None).await?;
         Report::of(runner.folder())?.write_files()?;
         Ok(Observed { verdict: record.verdict, evidence: Some(runner.folder().join(cell.id.folder())) })
+    }
+}
+
+/// Tells of builds and trouble, once of the accelerator, and of no cell: what came of it is told of its commit.
+pub struct OfCommits {
+    to: Arc<dyn Progress>,
+    accelerator: AtomicBool,
+}
+
+impl OfCommits {
+    /// To be told on.
+    pub fn new(to: Arc<dyn Progress>) -> OfCommits {
+        OfCommits { to, accelerator: AtomicBool::new(false) }
+    }
+}
+
+impl Progress for OfCommits {
+    fn event(&self, event: Event<'_>) {
+        match event {
+            Event::CellStarted { .. } | Event::CellFinished { .. } => {}
+            Event::Accelerator(_) if self.accelerator.swap(true, Ordering::Relaxed) => {}
+            event => self.to.event(event),
+        }
     }
 }

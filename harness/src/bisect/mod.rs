@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use kernels::cache::CacheError;
 
-pub use cells::Cells;
+pub use cells::{Cells, OfCommits};
 pub use checkout::checked_out;
 pub use ends::EndsError;
 pub use git::{GitError, Revision};

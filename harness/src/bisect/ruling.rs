@@ -96,7 +96,7 @@ pub struct Ruling {
 /// agree. What was seen in more runs than are asked for counts as well. A kernel that does not build does not in any run.
 pub fn ruling(observed: &[Observed], runs: usize, wanted: &Wanted) -> Option<Ruling> {
     if let Some(why) = observed.iter().find_map(unbuilt) {
-        return Some(Ruling { mark: Mark::Skip, why: format!("does not build: {}", first_line(why)), flaky: false });
+        return Some(Ruling { mark: Mark::Skip, why: cannot("does not build", why), flaky: false });
     }
     let all = observed.len().max(runs);
     let of = |mark| observed.iter().filter(move |one| self::mark(&one.verdict, wanted) == mark);
@@ -149,7 +149,7 @@ fn words(verdict: &Verdict, wanted: &Wanted) -> String {
         Verdict::Pass => "passes".to_owned(),
         Verdict::Fail(failure) if wanted.is(failure) => failure.to_string(),
         Verdict::Fail(failure) => format!("fails in another way, {failure}"),
-        Verdict::BootFailed(why) => format!("does not boot: {}", first_line(why)),
+        Verdict::BootFailed(why) => cannot("does not boot", why),
         Verdict::Skip(why) => format!("cannot be run: {}", first_line(why)),
         Verdict::BuildFailed(why) | Verdict::Infra(why) => first_line(why).to_owned(),
     }
@@ -160,6 +160,12 @@ fn unbuilt(observed: &Observed) -> Option<&str> {
         Verdict::BuildFailed(why) => Some(why),
         _ => None,
     }
+}
+
+/// What a kernel cannot, unless the reason says that already: `does not compile: ...`.
+fn cannot(what: &str, why: &str) -> String {
+    let why = first_line(why);
+    if why.starts_with("does not ") { why.to_owned() } else { format!("{what}: {why}") }
 }
 
 fn first_line(text: &str) -> &str {
@@ -221,6 +227,7 @@ mod tests {
         insta::assert_snapshot!(why("dpd", 3), @"deadlock at show, 2 of 3 runs");
         insta::assert_snapshot!(why("s", 1), @"fails in another way, kernel-splat at oops");
         insta::assert_snapshot!(why("n", 1), @"does not build: error: x");
+        assert_eq!(cannot("does not build", "does not compile: x\nlog"), "does not compile: x");
         insta::assert_snapshot!(why("b", 1), @"does not boot: silent");
         insta::assert_snapshot!(why("dp", 2), @"no majority: 1 of 2 runs passed, 1 failed as looked for, 0 ended otherwise; try more --runs");
     }
