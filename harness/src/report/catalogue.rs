@@ -78,6 +78,42 @@ pub fn measured_in(page: &str) -> Measured {
     measured
 }
 
+/// What is known when something has been measured anew: of the kernels that were, and of all others what was known before.
+pub fn updated(before: Measured, now: Measured) -> Measured {
+    let mut known = before;
+    for (key, new) in now {
+        let value = match known.get(&key) {
+            Some(old) if new.contains(COLUMN) => columns(old, &new),
+            Some(old) => kernels_of(old, &new),
+            None => new,
+        };
+        known.insert(key, value);
+    }
+    known
+}
+
+const COLUMN: &str = " | ";
+
+fn columns(old: &str, new: &str) -> String {
+    let pick = |(old, new)| if new == NOTHING { old } else { new };
+    let old = old.split(COLUMN).chain(std::iter::repeat(NOTHING));
+    old.zip(new.split(COLUMN)).map(pick).collect::<Vec<_>>().join(COLUMN)
+}
+
+/// Counts are `KERNEL SHOWN/ALL, ...`.
+fn kernels_of(old: &str, new: &str) -> String {
+    let name = |count: &str| count.split(' ').next().unwrap_or_default().to_owned();
+    let counted: Vec<_> = new.split(", ").map(|count| (name(count), count)).collect();
+    let (mut all, mut taken) = (Vec::new(), Vec::new());
+    for count in old.split(", ") {
+        let again = counted.iter().find(|(kernel, _)| *kernel == name(count));
+        taken.extend(again.map(|(kernel, _)| kernel));
+        all.push(again.map_or(count, |(_, count)| count));
+    }
+    all.extend(counted.iter().filter(|(kernel, _)| !taken.contains(&kernel)).map(|(_, count)| *count));
+    all.join(", ")
+}
+
 /// Name and values of a row of a table; not its head, which has no name.
 fn row(line: &str) -> Option<(&str, &str)> {
     let (name, values) = line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | ")?;
@@ -207,6 +243,22 @@ mod tests {
         let page = page(&manifest, &[], COMPARISON, &measured);
         assert!(page.contains("| 1 | ok | **deadlock** |\n| 2 | not yet | not yet |\n"), "{page}");
         assert_eq!(measured_in(&page), measured);
+    }
+
+    #[test]
+    fn what_was_not_measured_again_stays() {
+        let of = |pairs: &[(&str, &str)]| -> Measured {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let before = of(&[("bug", "a 1/1, b 0/1, c 1/2"), ("row", "ok | **deadlock**"), ("other", "a 1/1")]);
+        let now = of(&[("bug", "b 0/9, d 1/1"), ("row", "**stale** | not yet"), ("new", "a 2/2")]);
+        let known = of(&[
+            ("bug", "a 1/1, b 0/9, c 1/2, d 1/1"),
+            ("row", "**stale** | **deadlock**"),
+            ("other", "a 1/1"),
+            ("new", "a 2/2"),
+        ]);
+        assert_eq!(updated(before, now), known);
     }
 
     #[test]

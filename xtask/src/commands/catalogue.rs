@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use harness::evidence::read_run;
-use harness::report::{measured_in, measured_of, page};
+use harness::report::{measured_in, measured_of, page, updated};
 use kernels::Manifest;
 use scenarios::proposals::PROPOSALS;
 
@@ -23,8 +23,8 @@ Examples:
 
 Exit codes: 0 written or up to date, 1 out of date (--check), 2 trouble.")]
 pub struct Args {
-    /// The folder of a run: what it measured takes the place of what the page says. Of several runs, what they measured
-    /// together
+    /// The folder of a run: what it measured of a kernel takes the place of what the page says of that. Of several runs,
+    /// what they measured together
     #[arg(long, value_name = "RUN", num_args = 1..)]
     from: Vec<PathBuf>,
     /// Write nothing, and say whether the page is up to date
@@ -45,9 +45,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if let Some((first, others)) = args.from.split_first() {
         let mut run = read_run(first)?;
         for other in others {
-            run.cells.extend(read_run(other)?.cells);
+            let other = read_run(other)?;
+            let names: Vec<_> = run.info.variants.iter().map(|kernel| kernel.name.clone()).collect();
+            run.info.variants.extend(other.info.variants.into_iter().filter(|kernel| !names.contains(&kernel.name)));
+            run.cells.extend(other.cells);
         }
-        measured.extend(measured_of(&run, &manifest.bugs, &scenarios, PROPOSALS));
+        measured = updated(measured, measured_of(&run, &manifest.bugs, &scenarios, PROPOSALS));
     }
     let now = page(&manifest, &scenarios, PROPOSALS, &measured);
     if args.check {
