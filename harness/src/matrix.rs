@@ -28,7 +28,7 @@ use crate::scale::Scale;
 use crate::scenario::Scenario;
 use crate::schedule::{Budget, Schedule, Weight};
 use crate::snapshots::Snapshots;
-use crate::verdict::{Expected, Verdict};
+use crate::verdict::Verdict;
 use crate::vm::argv::{Accel, Channels, Machine};
 use crate::vm::process;
 use crate::vm::topology::Topology;
@@ -222,7 +222,7 @@ impl Runner {
         progress.event(Event::CellFinished {
             cell: &name,
             verdict: &record.verdict,
-            as_expected: record.is_as_expected() || record.expected == Expected::None,
+            unexpected: record.is_unexpected(),
             took: Duration::from_secs_f64(record.seconds),
         });
         Ok(record)

@@ -60,8 +60,8 @@ pub enum Event<'a> {
         cell: &'a str,
         /// Its verdict.
         verdict: &'a Verdict,
-        /// Whether that is what was expected.
-        as_expected: bool,
+        /// Whether something else was expected. Of kernels that the manifest does not know nothing is.
+        unexpected: bool,
         /// How long it took.
         took: Duration,
     },

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use harness::progress::{Event, Progress};
+use harness::verdict::Verdict;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use kernels::{BuildEvent, Unmet};
 
@@ -147,14 +148,35 @@ impl Progress for Ui {
                 }
             }
             Event::CellRetried { cell, why } => self.say(&format!("        {cell}: trying again: {why}")),
-            Event::CellFinished { cell, verdict, as_expected, took } => {
-                let mark = if as_expected { "" } else { "  UNEXPECTED" };
-                let what = match verdict {
-                    harness::verdict::Verdict::Fail(failure) => failure.to_string(),
-                    other => other.outcome().to_owned(),
-                };
-                self.finished(state, cell, format!("{cell}: {what} ({:.1} s){mark}", took.as_secs_f64()));
+            Event::CellFinished { cell, verdict, unexpected, took } => {
+                self.finished(state, cell, finished_line(cell, verdict, unexpected, took));
             }
         }
+    }
+}
+
+/// How a cell ended, in a line.
+fn finished_line(cell: &str, verdict: &Verdict, unexpected: bool, took: Duration) -> String {
+    let mark = if unexpected { "  UNEXPECTED" } else { "" };
+    let what = match verdict {
+        Verdict::Fail(failure) => failure.to_string(),
+        other => other.outcome().to_owned(),
+    };
+    format!("{cell}: {what} ({:.1} s){mark}", took.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use kernels::FailureKind;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_is_marked_only_if_something_else_was_expected() {
+        let failed = Verdict::fail(FailureKind::Deadlock, "f", String::new());
+        let line =
+            |unexpected| finished_line("a::b::igb::yank::mine", &failed, unexpected, Duration::from_millis(1500));
+        assert_eq!(line(false), "a::b::igb::yank::mine: deadlock at f (1.5 s)");
+        assert_eq!(line(true), "a::b::igb::yank::mine: deadlock at f (1.5 s)  UNEXPECTED");
     }
 }

@@ -168,7 +168,7 @@ mod tests {
         let watch = Watch::new(&Silence, 4);
         for _ in 0..4 {
             let (verdict, took) = (&Verdict::Pass, Duration::ZERO);
-            watch.event(Event::CellFinished { cell: "c", verdict, as_expected: true, took });
+            watch.event(Event::CellFinished { cell: "c", verdict, unexpected: false, took });
         }
         let early = watch.early_kib.lock().unwrap().unwrap();
         assert!(early > 0);

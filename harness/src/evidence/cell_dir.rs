@@ -76,6 +76,11 @@ impl CellRecord {
         }
     }
 
+    /// Whether the cell ended otherwise than the manifest lets one expect. Where nothing was expected, none does.
+    pub fn is_unexpected(&self) -> bool {
+        self.expected != Expected::None && !self.is_as_expected()
+    }
+
     /// The known report of lockdep after which it was off for the rest of the boot, if there was one.
     pub fn lockdep_off(&self) -> Option<&Splat> {
         self.splats.iter().find(|splat| splat.kind == SplatKind::Lockdep && splat.known.is_some())

@@ -69,6 +69,17 @@ fn a_cell_comes_back_as_it_was_written() {
 }
 
 #[test]
+fn nothing_is_unexpected_of_a_kernel_of_which_nothing_is_known() {
+    let ended = |expected: Expected| {
+        let failed = Verdict::fail(kernels::FailureKind::Deadlock, "f", String::new());
+        record(&start(id("a::b", None, "mine", 1), expected), failed, 1.5)
+    };
+    assert!(ended(Expected::Pass).is_unexpected());
+    assert!(!ended(Expected::None).is_unexpected());
+    assert!(!ended(Expected::None).is_as_expected(), "it fails the run all the same");
+}
+
+#[test]
 fn transcripts_have_a_line_per_message() {
     let out = tempfile::tempdir().unwrap();
     let run = RunDir::create(out.path(), RunInfo::default()).unwrap();
