@@ -37,8 +37,8 @@ impl CellId {
         parts.join(".") + &self.repeat_suffix()
     }
 
-    /// The command that runs this cell alone, in a checkout of this project. A kernel of the user's own is named by
-    /// options of its own (`--tree`, ...) in place of its name.
+    /// The command that runs this cell alone, in a checkout of this project. A kernel of the user's own, or of a
+    /// series, is named by options of its own (`--tree`, `--series`, ...) in place of its name.
     pub fn command(&self, own: &[String]) -> Vec<String> {
         let (kernel, profile) = kernels::split_profile(&self.variant);
         let mut words = vec!["cargo", "xtask", "run", &self.scenario];

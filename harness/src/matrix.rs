@@ -90,7 +90,7 @@ pub struct Runner {
     quick: bool,
     /// What cannot be run.
     limits: Limits,
-    /// The options that name kernels of the user's own on a command line, by variant.
+    /// The options that name kernels of the user's own, or of a series, on a command line, by variant.
     own: BTreeMap<String, Vec<String>>,
 }
 
@@ -147,6 +147,17 @@ impl Runner {
     ) -> Runner {
         let (times, limits, quick, own) = Default::default();
         Runner { parts, scenarios, run, qemu, snapshots, times, limits, quick, own }
+    }
+
+    /// The kernels are those of a series, which options of `run` stand for: the scripts that repeat cells use these, and the
+    /// name of the kernel.
+    pub fn of_series(self, options: &[String]) -> Runner {
+        let named = |variant: String| {
+            let kernel = kernels::split_profile(&variant).0.to_owned();
+            let words = options.iter().cloned().chain(["--kernel".to_owned(), kernel]).collect();
+            (variant, words)
+        };
+        Runner { own: self.own.into_keys().map(named).collect(), ..self }
     }
 
     /// The folder of the run.

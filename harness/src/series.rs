@@ -1,7 +1,7 @@
 //! A posted series as kernels: the base, and each patch with all before it; which cells they run, and what is known of
 //! the series before they do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kernels::series::{Series, SeriesPatch};
@@ -23,14 +23,28 @@ fn with_patches(number: usize) -> String {
 }
 
 /// A manifest of nothing but the kernels of a series: `base`, `patch-1`, `patch-2`, ..., on a base of the manifest. Of
-/// none of them it is known which bugs they have.
-pub fn kernels(manifest: Manifest, base: &str, about: &str, series: &Series, files: &[PathBuf]) -> Manifest {
+/// none of them it is known which bugs they have. Each patch comes with its title.
+pub fn kernels(manifest: Manifest, base: &str, about: &str, patches: &[(String, PathBuf)]) -> Manifest {
     let plain = Variant::unknown(BASE, about, base, Vec::new());
-    let with = |(index, patch): (usize, &SeriesPatch)| {
-        Variant::unknown(&with_patches(index + 1), &patch.subject, base, files[..=index].to_vec())
+    let with = |(index, (title, _)): (usize, &(String, PathBuf))| {
+        let files = patches[..=index].iter().map(|(_, file)| file.clone()).collect();
+        Variant::unknown(&with_patches(index + 1), title, base, files)
     };
-    let variants = std::iter::once(plain).chain(series.patches.iter().enumerate().map(with)).collect();
+    let variants = std::iter::once(plain).chain(patches.iter().enumerate().map(with)).collect();
     Manifest { variants, ..manifest }
+}
+
+/// The options of `run` that stand for the kernels of a lab made of [`kernels()`], with the patches in a folder: followed
+/// by the name of one of them.
+pub fn options(lab: &Lab, patches: &Path) -> Vec<String> {
+    let manifest = lab.manifest();
+    let Some(plain) = manifest.variants.first() else { return Vec::new() };
+    let mut words = manifest.own_options(&plain.name);
+    if words.is_empty() {
+        words.extend(["--base".to_owned(), plain.base.clone()]);
+    }
+    words.extend(["--series".to_owned(), patches.display().to_string()]);
+    words
 }
 
 /// Looks how far a series applies on its base, whose source is fetched if need be. The lab has the kernels of
@@ -90,4 +104,90 @@ pub fn cells(
     let cells = plan(manifest, scenarios, &selection, repeats)?;
     let is_there = |name: &str| name == note.base || note.tried().any(|(_, step)| step.variant == name);
     Ok(cells.into_iter().filter(|cell| is_there(&cell.id.variant)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use kernels::cache::Cache;
+    use kernels::{Bug, Chance, Fails, FailureKind};
+
+    use super::*;
+    use crate::evidence::Applies;
+    use crate::verdict::Verdict;
+
+    fn manifest() -> Manifest {
+        let mut manifest = Manifest::of_project().unwrap();
+        let bug = |id: &str, chance, by_design| Bug {
+            id: id.to_owned(),
+            title: String::new(),
+            references: Vec::new(),
+            fails: vec![Fails { kind: FailureKind::Deadlock, function: "f".to_owned() }],
+            under: Default::default(),
+            chance,
+            by_design,
+        };
+        manifest.bugs = vec![
+            bug("sure", Chance::Certain, false),
+            bug("now-and-then", Chance::Random, false),
+            bug("meant", Chance::Certain, true),
+        ];
+        let patches =
+            [1, 2].map(|number| (format!("title {number}"), format!("/run/patches/000{number}.patch").into()));
+        kernels(manifest, "6.12", "the base", &patches)
+    }
+
+    fn note() -> SeriesNote {
+        let step = |number, applies| SeriesStep {
+            variant: with_patches(number),
+            subject: String::new(),
+            author: String::new(),
+            message_id: None,
+            applies,
+        };
+        SeriesNote {
+            base: BASE.to_owned(),
+            steps: vec![step(1, Applies::Yes), step(2, Applies::NotTried)],
+            ..SeriesNote::default()
+        }
+    }
+
+    fn scenario(name: &'static str, detects: &'static [&'static str]) -> Scenario {
+        Scenario {
+            name,
+            about: "",
+            detects,
+            topology: "igb",
+            also: &[],
+            triggers: &[],
+            append: &[],
+            run: |_| Box::pin(async { Ok(Verdict::Pass) }),
+        }
+    }
+
+    #[test]
+    fn a_series_runs_with_what_can_tell_something_of_it() {
+        let scenarios = [
+            scenario("a::sure", &["sure"]),
+            scenario("a::chance", &["now-and-then"]),
+            scenario("a::design", &["meant"]),
+            scenario("a::either", &["meant", "sure"]),
+        ];
+        let names = |selection: &Selection| {
+            let cells = cells(&manifest(), &note(), &scenarios, selection, 1).unwrap();
+            cells.into_iter().map(|cell| format!("{} {}", cell.id.scenario, cell.id.variant)).collect::<Vec<_>>()
+        };
+        let default = ["a::sure base", "a::sure patch-1", "a::either base", "a::either patch-1"];
+        assert_eq!(names(&Selection::default()), default);
+        let named = Selection { scenarios: vec!["chance".to_owned()], ..Selection::default() };
+        assert_eq!(names(&named), ["a::chance base", "a::chance patch-1"]);
+    }
+
+    #[test]
+    fn options_name_the_base_and_the_patches() {
+        let cache = tempfile::tempdir().unwrap();
+        let lab = |manifest| Lab::of(manifest, Cache::at(cache.path()));
+        let told = |lab: &Lab| options(lab, Path::new("/run/patches")).join(" ");
+        assert_eq!(told(&lab(manifest())), "--base 6.12 --series /run/patches");
+        assert_eq!(told(&lab(manifest().under("debug").unwrap())), "--base 6.12 --series /run/patches");
+    }
 }

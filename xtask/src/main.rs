@@ -6,6 +6,7 @@ mod judging;
 mod machine;
 mod out;
 mod own;
+mod patched;
 mod select;
 mod ui;
 

@@ -9,19 +9,33 @@ use kernels::cache::Cache;
 use kernels::tree::{Commit, Tree};
 use kernels::{CancelToken, Manifest, ReadyKernel, Revision};
 
+/// The revision that is taken if none is named.
+pub const HEAD: &str = "HEAD";
+
+/// A tree that is not of this project, and how kernels of it are built.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Your own kernel")]
+pub struct OwnTree {
+    /// A git tree of Linux: kernels are built from its revisions, in a worktree of ours. The checkout is left alone
+    #[arg(long = "tree", id = "tree", value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// A configuration fragment on top of ours; may be given several times, the last has the last word
+    #[arg(long, value_name = "FILE", requires = "tree")]
+    pub config: Vec<PathBuf>,
+    /// Build with lockdep and checks: the same as `--profile debug`
+    #[arg(long, conflicts_with = "profile")]
+    pub debug: bool,
+}
+
 /// Kernels that are not of this project.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Your own kernel")]
 pub struct Own {
-    /// A git tree of Linux: kernels are built from its revisions, in a worktree of ours. The checkout is left alone
-    #[arg(long, value_name = "PATH")]
-    pub tree: Option<PathBuf>,
+    #[command(flatten)]
+    pub tree: OwnTree,
     /// A revision of the tree: tag, branch, hash; may be given several times [default: HEAD]
     #[arg(long, value_name = "REV", requires = "tree")]
     pub rev: Vec<String>,
-    /// A configuration fragment on top of ours; may be given several times, the last has the last word
-    #[arg(long, value_name = "FILE", requires = "tree")]
-    pub config: Vec<PathBuf>,
     /// A kernel that is built already, as it is: /boot/vmlinuz-*, a vmlinux with a PVH note, or a Debian package
     /// (linux-image-*.deb); may be given several times
     #[arg(long, value_name = "PATH", conflicts_with_all = ["debug", "profile"])]
@@ -29,17 +43,46 @@ pub struct Own {
     /// The modules of that kernel [default: those in the package, or in /lib/modules]
     #[arg(long, value_name = "DIR", requires = "kernel_image")]
     pub modules: Option<PathBuf>,
-    /// Build with lockdep and checks: the same as `--profile debug`
-    #[arg(long, conflicts_with = "profile")]
-    pub debug: bool,
+}
+
+impl OwnTree {
+    /// A lab with the kernels of a manifest, under the profile that is asked for, here or by its name, or as they are.
+    ///
+    /// # Errors
+    /// A profile that there is not, and no place for the cache.
+    pub fn lab(&self, manifest: Manifest, profile: Option<&str>) -> Result<Lab> {
+        let manifest = match if self.debug { Some("debug") } else { profile } {
+            Some(profile) => manifest.under(profile)?,
+            None => manifest,
+        };
+        Ok(Lab::of(manifest, Cache::of_user()?))
+    }
+
+    /// Adds revisions of the tree to a manifest, if there is a tree, and returns what they are called there: each once.
+    ///
+    /// # Errors
+    /// A path or a revision that is not there.
+    pub fn add_to(&self, manifest: &mut Manifest, revs: &[&str]) -> Result<Vec<String>> {
+        let Some(path) = &self.path else { return Ok(Vec::new()) };
+        let config = fragments(&self.config)?;
+        let cancel = CancelToken::new();
+        let tree = Tree::open(path, &cancel)?;
+        let (mut names, mut added) = (Vec::new(), BTreeSet::new());
+        for rev in revs {
+            let commit = tree.commit(rev, &cancel)?;
+            let name = name(rev, &commit);
+            if !added.insert(name.clone()) {
+                continue;
+            }
+            let name = free(manifest, name);
+            manifest.add_revision(&name, Revision { tree: tree.clone(), commit }, &config);
+            names.push(name);
+        }
+        Ok(names)
+    }
 }
 
 impl Own {
-    /// The profile that is asked for, here or by its name.
-    pub fn profile<'a>(&self, named: Option<&'a str>) -> Option<&'a str> {
-        if self.debug { Some("debug") } else { named }
-    }
-
     /// The lab with the project's kernels and those of the user's own, under a profile or as they are, and the names of
     /// the latter.
     ///
@@ -48,11 +91,7 @@ impl Own {
     pub fn lab(&self, profile: Option<&str>) -> Result<(Lab, Vec<String>)> {
         let mut manifest = Manifest::of_project()?;
         let names = self.add_to(&mut manifest)?;
-        let manifest = match self.profile(profile) {
-            Some(profile) => manifest.under(profile)?,
-            None => manifest,
-        };
-        Ok((Lab::of(manifest, Cache::of_user()?), names))
+        Ok((self.tree.lab(manifest, profile)?, names))
     }
 
     /// Adds the revisions to a manifest, and returns what they are called there.
@@ -61,22 +100,9 @@ impl Own {
     /// A path or a revision that is not there.
     pub fn add_to(&self, manifest: &mut Manifest) -> Result<Vec<String>> {
         let mut names = self.add_images(manifest)?;
-        let Some(path) = &self.tree else { return Ok(names) };
-        let config = fragments(&self.config)?;
-        let cancel = CancelToken::new();
-        let tree = Tree::open(path, &cancel)?;
-        let head = ["HEAD".to_owned()];
-        let revs = if self.rev.is_empty() { &head[..] } else { &self.rev };
-        for rev in revs {
-            let commit = tree.commit(rev, &cancel)?;
-            let name = name(rev, &commit);
-            if names.contains(&name) {
-                continue;
-            }
-            let name = free(manifest, name);
-            manifest.add_revision(&name, Revision { tree: tree.clone(), commit }, &config);
-            names.push(name);
-        }
+        let head = [HEAD.to_owned()];
+        let revs: Vec<_> = if self.rev.is_empty() { &head[..] } else { &self.rev }.iter().map(String::as_str).collect();
+        names.extend(self.tree.add_to(manifest, &revs)?);
         Ok(names)
     }
 

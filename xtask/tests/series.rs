@@ -58,3 +58,26 @@ fn a_base_that_is_not_known_is_told_with_the_way_to_name_one() {
     assert!(told.contains("/nonexistent"), "{told}");
     assert_eq!(code, Some(2));
 }
+
+#[test]
+fn a_cell_of_a_series_needs_its_patches_and_the_name_of_a_kernel() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |patches: &Path, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(["run", "owner_rescans_on_removal", "--trigger", "yank", "--series"]).arg(patches).args(arguments);
+        let output = command.env("IOV_REGRESS_CACHE", folder.path().join("cache")).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let patches = folder.path().join("patches");
+    let gone = run(&patches, &["--kernel", "patch-1"]);
+    assert!(gone.contains("the folder `patches` of a run of `cargo xtask series`"), "{gone}");
+    fs::create_dir(&patches).unwrap();
+    assert!(run(&patches, &["--kernel", "patch-1"]).contains("there is no *.patch in"));
+    fs::write(patches.join("0001-a.patch"), change("drivers/pci/iov.c")).unwrap();
+    let beyond = run(&patches, &["--kernel", "patch-2"]);
+    assert!(beyond.contains("there is no kernel `patch-2`; did you mean `patch-1`?"), "{beyond}");
+    let base = run(&patches, &["--kernel", "patch-1", "--base", "6.13"]);
+    assert!(base.contains("--tree PATH --base 6.13"), "{base}");
+    assert!(run(&patches, &[]).contains("--kernel <VARIANT>"));
+}

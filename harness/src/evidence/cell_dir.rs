@@ -24,7 +24,7 @@ pub struct CellStart {
     pub argv: Vec<String>,
     /// The kernel; none if there is none, as it did not build.
     pub kernel: Option<KernelNote>,
-    /// The options that name the kernel on a command line, if it is one of the user's own.
+    /// The options that name the kernel on a command line, if it is one of the user's own or of a series.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own: Vec<String>,
     /// `kvm` or `tcg`.

@@ -27,7 +27,7 @@ pub struct SeriesNote {
     pub steps: Vec<SeriesStep>,
     /// What was left out of the mails, and what else is to be known. A line each.
     pub notes: Vec<String>,
-    /// How the kernels were selected, as options of the command: for the scripts that repeat a cell.
+    /// The options of `run` that stand for these kernels, but for the name of one: for the scripts that repeat a cell.
     #[serde(default)]
     pub options: Vec<String>,
 }

@@ -1,21 +1,24 @@
 //! `cargo xtask run`: one cell, with the console on the terminal.
 
 use std::cell::OnceCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use harness::evidence::CellRecord;
+use harness::lab::Lab;
 use harness::matrix::Runner;
 use harness::plan::{Selection, plan};
 use harness::report::Report;
+use harness::series;
 use harness::verdict::Expected;
 use harness::vm::transcript::Recorder;
 
 use crate::interrupt::until_interrupted;
 use crate::out;
 use crate::own::Own;
+use crate::patched::{Base, kept};
 use crate::select::How;
 use crate::ui::Ui;
 
@@ -34,6 +37,14 @@ pub struct Args {
     kernel: Option<String>,
     #[command(flatten)]
     own: Own,
+    /// The patches of a series, as a run of `cargo xtask series` left them in its folder `patches`: --kernel is `base`, or
+    /// `patch-2` for the base with the first two
+    #[arg(long, value_name = "DIR", requires = "kernel", conflicts_with = "kernel_image")]
+    series: Option<PathBuf>,
+    /// What the series goes on: a base of kernels.toml, or with --tree a revision, as --rev is [default: the first base, or
+    /// HEAD]
+    #[arg(long, value_name = "REV", requires = "series", conflicts_with = "rev")]
+    base: Option<String>,
     /// The trigger, for scenarios that remove a device: device-del, device-del-acpi, yank, sysfs-remove
     #[arg(short, long)]
     trigger: Option<String>,
@@ -49,7 +60,10 @@ pub struct Args {
 
 /// Runs one cell and tells its verdict.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let (lab, own) = args.own.lab(args.how.profile.as_deref())?;
+    let (lab, own) = match &args.series {
+        Some(folder) => (of_series(&args, folder)?, Vec::new()),
+        None => args.own.lab(args.how.profile.as_deref())?,
+    };
     let scenarios = scenarios::all();
     let selection = Selection {
         kernels: args.kernel.map_or(own, |kernel| vec![kernel]),
@@ -73,12 +87,26 @@ pub fn run(args: Args) -> Result<ExitCode> {
     until_interrupted(&lab, &folder, async {
         let runner = Runner::prepare(&lab, &scenarios, &request, ui.clone()).await?;
         let _ = folder.set(runner.folder().to_owned());
+        let runner = match &args.series {
+            Some(patches) => runner.of_series(&series::options(&lab, &std::path::absolute(patches)?)),
+            None => runner,
+        };
         let record = runner.cell(cell, &*ui, echo).await?;
         let report = Report::of(runner.folder())?;
         report.write_files()?;
         out::print(&told(&record, &runner.folder().join(cell.id.folder()))?)?;
         Ok(ExitCode::from(report.exit_code()))
     })
+}
+
+/// The kernels of a series.
+fn of_series(args: &Args, folder: &Path) -> Result<Lab> {
+    let rev = match args.own.rev.as_slice() {
+        [] => args.base.as_deref(),
+        [rev] => Some(rev.as_str()),
+        revs => bail!("a series goes on one --rev, and there are {} of them", revs.len()),
+    };
+    Base { tree: &args.own.tree, rev, profile: args.how.profile.as_deref() }.lab(&kept(folder)?)
 }
 
 /// What was seen, then the verdict.

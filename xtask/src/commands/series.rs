@@ -14,13 +14,12 @@ use harness::matrix::{Request, Runner};
 use harness::plan::Selection;
 use harness::report::{SeriesReport, Terminal};
 use harness::series;
-use kernels::cache::Cache;
 use kernels::series::Series;
-use kernels::tree::Tree;
-use kernels::{CancelToken, Manifest, Revision, Source};
 
 use crate::interrupt::until_interrupted;
 use crate::out;
+use crate::own::OwnTree;
+use crate::patched::Base;
 use crate::select::{Format, How};
 use crate::ui::Ui;
 
@@ -51,9 +50,8 @@ pub struct Args {
     /// commit that the series names, or HEAD]
     #[arg(long, value_name = "REV")]
     base: Option<String>,
-    /// A git tree of Linux to take the base from. The checkout is left alone
-    #[arg(long, value_name = "PATH")]
-    tree: Option<PathBuf>,
+    #[command(flatten)]
+    own: OwnTree,
     /// Merge a patch that does not fit, by the files of the tree that it was made on
     #[arg(long = "3way", requires = "tree")]
     three_way: bool,
@@ -112,8 +110,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         let runner = Runner::prepare(&lab, &scenarios::all(), &request, ui.clone()).await?;
         let _ = folder.set(runner.folder().to_owned());
-        keep(&files, &runner.folder().join(PATCHES)).context("cannot write the patches beside the evidence")?;
+        let patches = runner.folder().join(PATCHES);
+        keep(&files, &patches).context("cannot write the patches beside the evidence")?;
         note.base_about = describe(&lab, &note);
+        note.options = series::options(&lab, &patches);
+        let runner = runner.of_series(&note.options);
         note.write(runner.folder())?;
         runner.run(&request, &*ui).await?;
         let report = SeriesReport::of(runner.folder())?;
@@ -157,40 +158,11 @@ fn read(args: &Args) -> Result<Series> {
 
 /// The lab with the kernels of the series.
 fn lab(args: &Args, series: &Series, files: &[PathBuf]) -> Result<Lab> {
-    let mut manifest = Manifest::of_project()?;
-    let base = match &args.tree {
-        Some(tree) => {
-            let cancel = CancelToken::new();
-            let tree = Tree::open(tree, &cancel)?;
-            let rev = args.base.as_deref().or(series.base_commit.as_deref()).unwrap_or("HEAD");
-            let commit = tree.commit(rev, &cancel)?;
-            let name = format!("base-{}", commit.id.get(..12).unwrap_or(&commit.id));
-            manifest.add_revision(&name, Revision { tree, commit }, &[]);
-            name
-        }
-        None => named(args, &manifest)?,
-    };
-    let about = match &manifest.base(&base)?.source {
-        Source::Package(package) => format!("{base} ({package})"),
-        Source::Path(path) => format!("{base} ({})", path.display()),
-        Source::Git(revision) => format!("{} ({})", revision.commit.describe, revision.commit.subject),
-        Source::Ready(ready) => format!("{base} ({})", ready.path.display()),
-    };
-    let manifest = series::kernels(manifest, &base, &about, series, files);
-    let manifest = match args.how.profile.as_deref() {
-        Some(profile) => manifest.under(profile)?,
-        None => manifest,
-    };
-    Ok(Lab::of(manifest, Cache::of_user()?))
-}
-
-/// The base of the manifest that is asked for, or the first.
-fn named(args: &Args, manifest: &Manifest) -> Result<String> {
-    let first = manifest.bases.first().map(|base| base.name.as_str()).unwrap_or_default();
-    let wanted = args.base.as_deref().unwrap_or(first);
-    let advice =
-        || format!("without --tree, --base is one of kernels.toml; for a revision say --tree PATH --base {wanted}");
-    Ok(manifest.base(wanted).with_context(advice)?.name.clone())
+    let named = series.base_commit.as_deref().filter(|_| args.own.path.is_some());
+    let rev = args.base.as_deref().or(named);
+    let base = Base { tree: &args.own, rev, profile: args.how.profile.as_deref() };
+    let titles = series.patches.iter().map(|patch| patch.subject.clone());
+    base.lab(&titles.zip(files.iter().cloned()).collect::<Vec<_>>())
 }
 
 /// What is known before anything is built.
@@ -219,7 +191,7 @@ fn introduce(note: &SeriesNote, ui: &Ui) {
 
 /// Where a series may apply that does not here.
 fn elsewhere(args: &Args, series: &Series) -> String {
-    match (&series.base_commit, &args.tree) {
+    match (&series.base_commit, &args.own.path) {
         (Some(commit), None) => format!("it says it is based on {commit}: --tree PATH takes that from a git tree"),
         (_, None) => "--base takes another base, --tree PATH --base REV a revision of a git tree".to_owned(),
         (_, Some(_)) => "--base REV takes another revision".to_owned(),
