@@ -85,6 +85,7 @@ pub async fn look(
         steps: series.patches.iter().zip(variants).enumerate().map(step).collect(),
         notes: series.notes.iter().cloned().chain(merged).collect(),
         options: Vec::new(),
+        answers_for_base: false,
     })
 }
 

@@ -30,6 +30,9 @@ pub struct SeriesNote {
     /// The options of `run` that stand for these kernels, but for the name of one: for the scripts that repeat a cell.
     #[serde(default)]
     pub options: Vec<String>,
+    /// Whether it is to answer for what is broken without it, too: its scenarios were named, so they are what it is about.
+    #[serde(default)]
+    pub answers_for_base: bool,
 }
 
 /// One patch.

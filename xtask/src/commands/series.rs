@@ -40,8 +40,8 @@ Examples:
 
 Building a series runs its makefiles on this machine, as building a kernel does: read it first.
 
-Exit codes: 0 nothing is broken with all of it and one can bisect through it, 1 something is still broken, regressed,
-does not build or does not apply, 2 usage or infrastructure (nothing was learned, or too little), 130 interrupted.")]
+Exit codes: 0 it makes nothing worse and one can bisect through it, 1 something regressed, does not build or does not
+apply, or, if you name --scenarios, is still broken with all of it; 2 usage or infrastructure (nothing was learned, or too little), 130 interrupted.")]
 pub struct Args {
     /// The series: an mbox, a mail, a patch, a folder of them, a maildir, or - for stdin
     #[arg(value_name = "FILE")]
@@ -113,6 +113,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let patches = runner.folder().join(PATCHES);
         keep(&files, &patches).context("cannot write the patches beside the evidence")?;
         note.base_about = describe(&lab, &note);
+        note.answers_for_base = !args.scenarios.is_empty();
         note.options = series::options(&lab, &patches);
         let runner = runner.of_series(&note.options);
         note.write(runner.folder())?;

@@ -144,13 +144,15 @@ impl SeriesReport {
         }
     }
 
-    /// The exit status: 0 if one can bisect through the series and nothing is broken with all of it, 1 if not, 2 if too
-    /// little is known to say so.
+    /// The exit status: 0 if one can bisect through the series and it makes nothing worse, 1 if not, 2 if too little is
+    /// known to say so. What is broken with and without it counts as well if [`SeriesNote::answers_for_base`]: no series
+    /// cures all that the scenarios find, and an exit status that is always 1 tells nothing.
     pub fn exit_code(&self) -> u8 {
         let ends = |change| self.rows.iter().any(|row| row.in_all() == change);
         let bisectable = self.bisectable();
         if matches!(bisectable, Bisectable::No(_))
-            || [Change::Regressed, Change::StillBroken, Change::Flaky].into_iter().any(ends)
+            || [Change::Regressed, Change::Flaky].into_iter().any(ends)
+            || (self.note.answers_for_base && ends(Change::StillBroken))
         {
             return 1;
         }

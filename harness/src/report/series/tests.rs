@@ -45,6 +45,7 @@ fn note(applies: [Applies; 2]) -> SeriesNote {
         ],
         notes: vec!["left out: version 1, which version 2 replaces".to_owned()],
         options: Vec::new(),
+        answers_for_base: true,
     }
 }
 
@@ -182,6 +183,16 @@ fn changes() {
         (State::Skipped, State::Skipped, Change::Unchanged),
     ] {
         assert_eq!(Change::between(&before, &after), change, "{before:?} {after:?}");
+    }
+}
+
+/// Of a series that was run with all scenarios: what was broken before is not its fault.
+#[test]
+fn what_was_broken_before_counts_only_if_it_was_asked_for() {
+    let cells = row(OWNER, Some(Trigger::Yank), &[deadlock(), deadlock(), deadlock()]);
+    for (answers_for_base, code) in [(true, 1), (false, 0)] {
+        let (_out, report) = run(&SeriesNote { answers_for_base, ..note([Applies::Yes, Applies::Yes]) }, &cells);
+        assert_eq!(report.exit_code(), code);
     }
 }
 
