@@ -220,7 +220,7 @@ fn splatted(splat: &Splat) -> Verdict {
 /// may bring it up.
 fn boot_failed(error: &BootError, splats: &[Splat], log: &str) -> (Verdict, bool) {
     let why = error.to_string();
-    let may_pass = matches!(error, BootError::Mute(_)) || process::is_crash(&why);
+    let may_pass = matches!(error, BootError::Mute(_) | BootError::Clock { .. }) || process::is_crash(&why);
     if may_pass || matches!(error, BootError::Qemu(_)) {
         return (Verdict::Infra(why), may_pass);
     }
@@ -379,6 +379,8 @@ mod tests {
         assert_eq!(failed(foreign(), panic), ("boot-failed", false));
         assert_eq!(failed(BootError::Mute("no greeting".to_owned()), ""), ("infra", true));
         assert_eq!(failed(BootError::Ended(CRASH.to_owned()), ""), ("infra", true));
+        // A clock that runs fast makes a watchdog bark.
+        assert_eq!(failed(BootError::Clock { guest: 924.0, host: 134.8 }, panic), ("infra", true));
         assert_eq!(failed(BootError::Known("silence".to_owned()), ""), ("boot-failed", false));
         assert_eq!(failed(BootError::Qemu("no such option".to_owned()), ""), ("infra", false));
     }

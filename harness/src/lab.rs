@@ -20,6 +20,7 @@ use crate::trigger::Trigger;
 use crate::verdict::Verdict;
 use crate::vm::argv::{Accel, MEMORY_MIB, Machine};
 use crate::vm::topology::{Hotplug, Topology};
+use crate::vm::tsc;
 
 /// Where kernels and images are made, and what is known about them.
 pub struct Lab {
@@ -266,7 +267,9 @@ pub fn machine(
         Some(Trigger::DeviceDelAcpi) => Hotplug::Acpi,
         _ => Hotplug::Native,
     };
-    let append = scenario.append.iter().map(|&word| word.to_owned()).collect();
+    // With KVM a guest is told by the hypervisor.
+    let clock = if accel == Accel::Tcg { tsc::word() } else { None };
+    let append = scenario.append.iter().map(|&word| word.to_owned()).chain(clock).collect();
     Machine { qemu, topology, hotplug, accel, memory_mib: MEMORY_MIB, kernel, initrd, append }
 }
 

@@ -13,6 +13,7 @@ pub mod starved;
 pub mod steps;
 pub mod topology;
 pub mod transcript;
+pub mod tsc;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -68,6 +69,17 @@ pub enum BootError {
     /// Guests on the very same machine did not come up, and this one was not even tried.
     #[error("the guest would not come up: others on this machine did not, {0}")]
     Known(String),
+    /// The guest's clock runs fast: on a busy host its kernel may measure the TSC wrongly (`arch/x86/kernel/tsc.c`,
+    /// `pit_hpet_ptimer_calibrate_cpu()`), and then takes seconds for minutes.
+    #[error(
+        "the guest's clock runs fast, it counted {guest:.0} s in {host:.0} s: its kernel mismeasured the CPU's clock"
+    )]
+    Clock {
+        /// What the guest's clock showed when its agent said hello, in seconds.
+        guest: f64,
+        /// The time since its QEMU was started, in seconds.
+        host: f64,
+    },
     /// What came over the agent's channel is not from an agent that this harness can talk to.
     #[error("{0}")]
     Foreign(AgentError),
@@ -159,6 +171,10 @@ impl Vm {
         let kernel = spoke.map(|spoke| spoke - connected.steps.total());
         connected.steps.kernel = kernel;
         connected.steps.agent = Some(connected.since_last_step());
+        let host = connected.began.elapsed().as_secs_f64();
+        if let Some(guest) = hello.as_ref().ok().and_then(|hello| fast_clock(hello.at, host)) {
+            return Err(BootError::Clock { guest, host });
+        }
         connected.heard(hello)
     }
 
@@ -212,6 +228,15 @@ impl Vm {
     }
 }
 
+/// What the clock of a guest shows, in seconds, if that is more than can have gone by since its QEMU was started, `host`
+/// seconds ago: some allowance for the precision of both clocks apart. Less is nothing special, as the firmware does not count.
+fn fast_clock(at: u64, host: f64) -> Option<f64> {
+    const PRECISION: f64 = 1.1;
+    const ALLOWANCE: f64 = 1.0;
+    let guest = Duration::from_nanos(at).as_secs_f64();
+    (guest > host * PRECISION + ALLOWANCE).then_some(guest)
+}
+
 async fn accept(listener: &UnixListener, process: &Process, within: Duration) -> Result<UnixStream, BootError> {
     let end = process.end();
     let accepted = async {
@@ -251,5 +276,20 @@ async fn no_answer(process: &Process, error: &QmpError) -> String {
 impl From<QmpError> for BootError {
     fn from(error: QmpError) -> BootError {
         BootError::Qemu(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_runs_fast() {
+        let seconds = |seconds: u64| seconds * 1_000_000_000;
+        // As it was seen: the kernel took a TSC of 2596 MHz for one of 118 MHz.
+        assert_eq!(fast_clock(seconds(924), 134.8), Some(924.0));
+        for (guest, host) in [(3, 5.0), (13, 13.2), (14, 13.9), (2, 1.5), (0, 0.0)] {
+            assert_eq!(fast_clock(seconds(guest), host), None, "{guest} s in {host} s");
+        }
     }
 }
