@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use guest_protocol::{Command, Message, Sched};
+use guest_protocol::{Command, Message, Sched, TaskState};
 use qapi::qmp;
 
 use crate::error::Error;
 use crate::guest::Pf;
+use crate::stack;
 use crate::trigger::Trigger;
 use crate::vm::Vm;
 use crate::vm::agent::Operation;
@@ -40,6 +41,13 @@ const BUTTON: Words = &["Button press: will power off in 5 sec", "Powering off d
 const PRESENCE: Words = &["Card not present"];
 /// `drivers/pci/hotplug/acpiphp_glue.c`, `hotplug_event()`; at debug level.
 const EJECT: Words = &["Eject request in"];
+
+/// acpiphp at work on such a request (the same file), whatever of it the compiler leaves on a stack.
+const EJECTS: &[&str] = &["acpiphp_disable_and_eject_slot", "hotplug_event", "acpiphp_hotplug_notify"];
+
+/// Where kernels are told what to say at debug level; not there without `CONFIG_DYNAMIC_DEBUG`
+/// (`lib/dynamic_debug.c`).
+const DYNAMIC_DEBUG: &str = "dynamic_debug";
 
 fn path(trigger: Trigger) -> Path {
     match trigger {
@@ -129,7 +137,9 @@ impl Removal {
             _ => None,
         };
         let log = vm.agent().messages();
+        let is_mute = path.proof == Some(EJECT) && !is_told_at_debug_level(vm, within).await?;
         let proof = match path.proof {
+            Some(_) if is_mute => self.eject_proof(vm, within).await?,
             Some(words) => {
                 let said = words.join("\" or \"");
                 let awaited = format!("the kernel message \"{said}\", which proves {}", self.trigger);
@@ -149,6 +159,19 @@ impl Removal {
         Ok(proof)
     }
 
+    /// The proof of an ACPI request to eject where the kernel cannot tell of it: the task that removes the card, by its stack;
+    /// or, when it has done so, QEMU's word that the card has gone. In a machine whose slots are ACPI's nothing but the guest's
+    /// write to ACPI's own register takes a card out of one (QEMU `hw/acpi/pcihp.c`, `acpi_pcihp_eject_slot()`).
+    async fn eject_proof(&self, vm: &Vm, within: Duration) -> Result<Result<String, WaitError>, Error> {
+        let tasks = vm.agent().tasks(EJECTS, within).await?;
+        if let Some(proof) = tasks.iter().find_map(ejecting) {
+            return Ok(Ok(proof));
+        }
+        let id = &self.pf.function.id;
+        let deleted = vm.qmp().device_deleted(self.events, id, within).await;
+        Ok(deleted.map(|()| format!("QEMU took {id} out of a slot that is ACPI's, on the guest's request")))
+    }
+
     /// No kernel message tells of a removal through sysfs: the process that writes to `remove` is the proof.
     async fn sysfs_proof(&self, vm: &Vm, within: Duration) -> Result<String, WaitError> {
         let Some(write) = &self.write else { return Ok(String::new()) };
@@ -159,5 +182,37 @@ impl Removal {
         let pid =
             vm.agent().messages().wait(self.messages, within, "the process that writes to remove", started).await?;
         Ok(format!("process {pid} wrote 1 to {}", self.pf.attribute("remove")))
+    }
+}
+
+/// Whether this kernel says what it is told to say at debug level.
+async fn is_told_at_debug_level(vm: &Vm, within: Duration) -> Result<bool, Error> {
+    Ok(vm.agent().list("/proc", within).await?.iter().any(|name| name == DYNAMIC_DEBUG))
+}
+
+/// What a task's stack proves of a request to eject.
+fn ejecting(task: &TaskState) -> Option<String> {
+    let function = EJECTS.iter().find(|function| stack::is_in(task, function))?;
+    Some(format!("task {} (pid {}) is in {function}", task.comm, task.pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_ejects_is_told_by_its_stack() {
+        let task = |frames: &[&str]| {
+            let stack = frames.iter().map(|&frame| frame.to_owned()).collect();
+            let (comm, wchan) = ("kworker/u4:1".to_owned(), String::new());
+            TaskState { pid: 39, tid: 39, comm, state: 'D', wchan, stack }
+        };
+        let waits = ["vfio_unregister_group_dev", "vfio_pci_remove", "pci_stop_and_remove_bus_device"];
+        let acpi = ["acpiphp_disable_and_eject_slot", "hotplug_event", "acpi_device_hotplug", "acpi_hotplug_work_fn"];
+        let proof = ejecting(&task(&[&waits[..], &acpi].concat()));
+        assert_eq!(proof.as_deref(), Some("task kworker/u4:1 (pid 39) is in acpiphp_disable_and_eject_slot"));
+        // pciehp, and a hot-added CPU, which ACPI handles too.
+        assert_eq!(ejecting(&task(&[&waits[..], &["pciehp_unconfigure_device", "pciehp_ist"]].concat())), None);
+        assert_eq!(ejecting(&task(&acpi[2..])), None);
     }
 }
