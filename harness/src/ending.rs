@@ -42,8 +42,9 @@ const LOOKS: usize = 3;
 const GIVE_UP: f64 = 40.0;
 /// Time between two looks at where one task is. No event tells that a task begins to wait.
 const POLL: Duration = Duration::from_millis(50);
-/// Where a task sleeps for a time of its own choice (`kernel/time/sleep_timeout.c`): uninterruptibly, but not stuck.
-const NAPS: &[&str] = &["msleep", "usleep_range_state", "schedule_timeout_uninterruptible"];
+/// Where a task sleeps for a time of its own choice (`kernel/time/sleep_timeout.c`): uninterruptibly, but not stuck. The one
+/// without `_state` is that of kernels before 5.16.
+const NAPS: &[&str] = &["msleep", "usleep_range_state", "usleep_range", "schedule_timeout_uninterruptible"];
 
 impl Guest {
     /// Waits until these operations are over and all removals are complete; or until it is sure that they never will be:
@@ -181,7 +182,12 @@ impl Guest {
         self.some_task(functions, within, "right in", |task| is_at(task, functions)).await
     }
 
-    async fn some_task(
+    /// Waits until some task, among those in D state or in one of these functions, is as asked. `how` it is to be in the
+    /// functions is for the error.
+    ///
+    /// # Errors
+    /// As [`Guest::task_in`].
+    pub(crate) async fn some_task(
         &self,
         functions: &[&str],
         within: Duration,
@@ -259,7 +265,7 @@ async fn over(operation: &Operation, within: Duration) -> Result<(), Error> {
     }
 }
 
-fn found_in(task: &TaskState, functions: &[&str]) -> Option<(TaskState, String)> {
+pub(crate) fn found_in(task: &TaskState, functions: &[&str]) -> Option<(TaskState, String)> {
     let function = functions.iter().find(|function| stack::is_in(task, function))?;
     Some((task.clone(), (*function).to_owned()))
 }
@@ -279,7 +285,8 @@ fn is_busy(task: &TaskState) -> bool {
     task.state == 'R' || is_napping(task)
 }
 
-fn is_at(task: &TaskState, functions: &[&str]) -> bool {
+/// Whether a task waits for a lock right in one of these functions.
+pub(crate) fn is_at(task: &TaskState, functions: &[&str]) -> bool {
     task.state == 'D' && stack::function(&task.stack).is_some_and(|function| functions.contains(&function))
 }
 

@@ -44,6 +44,9 @@ pub enum Error {
         /// As in [`guest_protocol::Message::Lost`].
         stream: String,
     },
+    /// The kernel has not what the scenario is about: the cell is skipped.
+    #[error("this kernel has no {0}")]
+    Lacks(String),
     /// The guest is not as the scenario needs it.
     #[error("{0}")]
     Unprepared(String),

@@ -198,6 +198,7 @@ fn conclude(ran: Ran, ended: Option<&str>, splats: &[Splat]) -> (Verdict, bool) 
         (Ok(_), Some(splat)) if died && deadlocked => (splatted(splat), false),
         (Ok(_), Some(splat)) if lockdep.is_some() && deadlocked => (splatted(lockdep.unwrap_or(splat)), false),
         (Ok(verdict), _) => (verdict, false),
+        (Err(error @ Error::Lacks(_)), None) => (Verdict::Skip(error.to_string()), false),
         (Err(error), None) => {
             let why = match (error.to_string(), ended) {
                 (why, Some(how)) if !why.contains(how) => format!("{why}; {how}"),
@@ -357,6 +358,9 @@ mod tests {
         assert_eq!(concluded(Err(ended("QEMU ended (exit status: 1)")), ""), ("infra", false));
         assert_eq!(concluded(Err(deadline()), LOST_TIMER), ("infra", true));
         assert_eq!(concluded(Err(Error::Unprepared("no PF".to_owned())), ""), ("infra", false));
+        // What a kernel never had it is not to blame for.
+        assert_eq!(concluded(Err(Error::Lacks("reset_method".to_owned())), ""), ("skip", false));
+        assert_eq!(concluded(Err(Error::Lacks("reset_method".to_owned())), OOPS), ("fail", false));
         // A scenario that got its answer in spite of it keeps it.
         assert_eq!(concluded(Ok(Verdict::Pass), LOST_TIMER), ("pass", false));
     }

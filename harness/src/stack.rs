@@ -20,6 +20,7 @@ const PRIMITIVES: &[&str] = &[
     "__wait_for",
     "do_wait_for_common",
     "wait_for_common",
+    "wait_woken",
     "io_schedule",
     "preempt_schedule",
     "msleep",
@@ -67,6 +68,8 @@ mod tests {
                 &["__wait_for_common", "wait_for_completion_interruptible_timeout", "vfio_unregister_group_dev"],
                 Some("vfio_unregister_group_dev"),
             ),
+            // Linux 5.10 waits so for a vfio user.
+            (&["wait_woken", "vfio_del_group_dev", "vfio_pci_remove"], Some("vfio_del_group_dev")),
             (&["rwsem_down_write_slowpath", "down_write", "pci_bus_add_device"], Some("pci_bus_add_device")),
             // Names that only begin alike are not primitives.
             (&["downgrade_it"], Some("downgrade_it")),

@@ -73,13 +73,13 @@ impl Guest {
     }
 
     /// The tasks that wait for some owner to release a vfio device
-    /// (`drivers/vfio/vfio_main.c`, `vfio_unregister_group_dev()`).
+    /// ([`WAITS_FOR_OWNER`]).
     ///
     /// # Errors
     /// The agent's.
     pub async fn removers_waiting(&self) -> Result<Vec<TaskState>, Error> {
-        let mut tasks = self.agent().tasks(&[WAITS_FOR_OWNER], self.prompt()).await?;
-        tasks.retain(|task| stack::is_in(task, WAITS_FOR_OWNER));
+        let mut tasks = self.agent().tasks(WAITS_FOR_OWNER, self.prompt()).await?;
+        tasks.retain(|task| WAITS_FOR_OWNER.iter().any(|function| stack::is_in(task, function)));
         Ok(tasks)
     }
 
@@ -96,5 +96,5 @@ impl Guest {
     }
 }
 
-/// Where the remover of a vfio device waits for its owner.
-const WAITS_FOR_OWNER: &str = "vfio_unregister_group_dev";
+/// Where the remover of a vfio device waits for its owner: `drivers/vfio/vfio_main.c`, since 5.13 and before.
+pub const WAITS_FOR_OWNER: &[&str] = &["vfio_unregister_group_dev", "vfio_del_group_dev"];

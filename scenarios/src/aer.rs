@@ -3,7 +3,7 @@
 use guest_protocol::Sched;
 use harness::ending::Ending;
 use harness::error::Error;
-use harness::guest::{AerError, Guest, Slot};
+use harness::guest::{AerError, ENABLES_VFS, Guest, Slot};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
@@ -35,11 +35,9 @@ pub const ALL: &[Scenario] = &[
 ];
 
 /// igb says so when it begins to enable VFs, with the device lock held. It starts its own function again, and gives the VFs
-/// 100 ms, before it adds them: some 400 ms in all (`drivers/net/ethernet/intel/igb/igb_main.c`, `igb_enable_sriov()`).
+/// 100 ms, before it adds them: some 400 ms in all (`drivers/net/ethernet/intel/igb/igb_main.c`, `igb_enable_sriov()`). In 6.1
+/// it says so when the VFs are there; the store is seen among what enables VFs before.
 const ENABLING: &str = "VFs allocated";
-
-/// In 6.1 igb says so when the VFs are there. The store is seen here before (`drivers/pci/iov.c`).
-const ADDING: &str = "sriov_enable";
 
 /// pciehp says so when it begins to bring up a card, with `reset_lock` held; it enumerates the card more than 100 ms later
 /// (`drivers/pci/hotplug/pciehp_hpc.c`, `pciehp_check_link_status()`).
@@ -54,7 +52,7 @@ async fn error_while_vfs_are_added(guest: &Guest) -> Result<Verdict, Error> {
     let store = guest.write(pf.numvfs(), 7, Sched::default()).await?;
     tokio::select! {
         said = guest.says(from, ENABLING, guest.prompt()) => drop(said?),
-        place = guest.waits_in(&store, &[ADDING], guest.prompt()) => drop(place?),
+        place = guest.waits_in(&store, ENABLES_VFS, guest.prompt()) => drop(place?),
     }
     Ok(match report(guest, &pf.slot, AerError::CompletionTimeout, &[&store]).await? {
         Ending::Done => Verdict::Pass,

@@ -7,7 +7,7 @@
 use guest_protocol::Sched;
 use harness::ending::Ending;
 use harness::error::Error;
-use harness::guest::{Device, Guest, Hold, Slot};
+use harness::guest::{Device, Guest, Hold, RESCAN_LOCK, Slot};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
@@ -47,8 +47,9 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// Takes `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
-const LOCK: &str = "pci_lock_rescan_remove";
+/// Where a removal through sysfs waits for `pci_rescan_remove_lock`, held by others: the second is there also where the first
+/// is on no stack (`drivers/pci/remove.c`).
+const WAITS: &[&str] = &[RESCAN_LOCK, "pci_stop_and_remove_bus_device_locked"];
 
 /// Where a port's thread removes what is in its slot: first of all it wants `pci_rescan_remove_lock`.
 const REMOVES: &str = "pciehp_unconfigure_device";
@@ -74,7 +75,7 @@ impl Parts<'_> {
     /// Has somebody remove the switch, who waits for the lock.
     async fn remove(&self, guest: &Guest) -> Result<Operation, Error> {
         let removal = guest.write(self.upstream.attribute("remove"), 1, Sched::default()).await?;
-        guest.waits_in(&removal, &[LOCK], guest.prompt()).await?;
+        guest.waits_in(&removal, WAITS, guest.prompt()).await?;
         Ok(removal)
     }
 }
@@ -111,6 +112,6 @@ async fn power_off_below_removed_port(guest: &Guest) -> Result<Verdict, Error> {
 fn judge(guest: &Guest, ending: Ending) -> Verdict {
     match ending {
         Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[LOCK]),
+        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[RESCAN_LOCK]),
     }
 }

@@ -2,7 +2,7 @@
 //! `sriov_numvfs_store()`).
 
 use harness::error::Error;
-use harness::guest::{Guest, Pf};
+use harness::guest::{ENABLES_VFS, Guest, Pf};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
@@ -166,7 +166,7 @@ async fn vfs_do_not_answer(guest: &Guest) -> Result<Verdict, Error> {
         guest.note("attempts", attempt);
         let from = guest.agent().messages().position();
         let store = guest.write(pf.numvfs(), 2, WRITER).await?;
-        guest.waits_in(&store, &["pci_enable_sriov"], guest.prompt()).await?;
+        guest.waits_in(&store, ENABLES_VFS, guest.prompt()).await?;
         let config = guest.write_config(pf, SRIOV_CONTROL, NO_VFS, READER).await?;
         let written = store.accessed(guest.prompt()).await?;
         config.accessed(guest.prompt()).await?;

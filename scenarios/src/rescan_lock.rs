@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use guest_protocol::{Sched, Step};
 use harness::ending::Ending;
 use harness::error::Error;
-use harness::guest::Guest;
+use harness::guest::{Guest, RESCAN_LOCK};
 use harness::scenario::Scenario;
 use harness::stuck::Stuck;
 use harness::trigger::Trigger;
@@ -95,9 +95,6 @@ pub const ALL: &[Scenario] = &[
 /// The removals from a slot that find the card still there.
 const UNPLUG: [Trigger; 2] = [Trigger::DeviceDel, Trigger::DeviceDelAcpi];
 
-/// Takes `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
-const LOCK: &str = "pci_lock_rescan_remove";
-
 /// Where the removal of an attribute waits for those who are in it (`fs/kernfs/dir.c`).
 const DRAIN: &str = "kernfs_drain";
 
@@ -108,9 +105,9 @@ async fn store_during_removal(guest: &Guest) -> Result<Verdict, Error> {
     let (pf, other) = (guest.pf_named("pf0")?, guest.pf_named("pf1")?);
     let hold = guest.hold_rescan_lock(other).await?;
     guest.remove(pf).await?;
-    guest.task_in(&[LOCK], guest.prompt()).await?;
+    guest.removal_waits_for_rescan_lock(guest.prompt()).await?;
     let store = guest.write(pf.numvfs(), 2, Sched::default()).await?;
-    let place = guest.waits_in(&store, &[LOCK], PATIENCE).await?;
+    let place = guest.waits_in(&store, &[RESCAN_LOCK], PATIENCE).await?;
     guest.note("store", format!("{place:?}"));
     hold.release(guest).await?;
     Ok(ended(guest, guest.ending(&[&store, hold.holder()]).await?))
@@ -124,7 +121,7 @@ async fn store_on_sibling(guest: &Guest) -> Result<Verdict, Error> {
     guest.remove(pf).await?;
     owner.holding(guest.prompt()).await?;
     let store = guest.write(pf.numvfs(), 2, Sched::default()).await?;
-    let place = guest.waits_in(&store, &[LOCK], PATIENCE).await?;
+    let place = guest.waits_in(&store, &[RESCAN_LOCK], PATIENCE).await?;
     guest.note("store", format!("{place:?}"));
     owner.go_on(guest).await?;
     owner.released(guest.prompt()).await?;
@@ -142,7 +139,7 @@ async fn remove_pf_with_vfs(guest: &Guest) -> Result<Verdict, Error> {
 fn ended(guest: &Guest, ending: Ending) -> Verdict {
     match ending {
         Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[DRAIN, LOCK]),
+        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[DRAIN, RESCAN_LOCK]),
     }
 }
 
@@ -167,7 +164,7 @@ async fn unrelated_removal(guest: &Guest) -> Result<Verdict, Error> {
 fn blocked(guest: &Guest, stuck: &[Stuck], within: Duration) -> Verdict {
     let tasks: Vec<_> = stuck.iter().map(|stuck| stuck.task.clone()).collect();
     guest.note_tasks("stuck", &tasks);
-    let waiter = stuck.iter().find(|stuck| stuck.function == LOCK).or(stuck.first());
+    let waiter = stuck.iter().find(|stuck| stuck.function == RESCAN_LOCK).or(stuck.first());
     let (who, function) = waiter.map_or(("nobody", ""), |stuck| (stuck.task.comm.as_str(), stuck.function.as_str()));
     let summary = format!(
         "{who}, which removes a card, in D state in {function} for {:.1} s, until the owner of another card's VF let go",

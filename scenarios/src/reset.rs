@@ -6,8 +6,9 @@
 use guest_protocol::{Sched, Step};
 use harness::ending::Ending;
 use harness::error::Error;
-use harness::guest::Guest;
+use harness::guest::{Guest, ResetMethod};
 use harness::scenario::Scenario;
+use harness::stuck::WAITS_FOR_OWNER;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 
@@ -47,9 +48,6 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// Takes `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
-const RESCAN_LOCK: &str = "pci_lock_rescan_remove";
-
 /// Takes `reset_lock` for a reset (`drivers/pci/hotplug/pciehp_hpc.c`).
 const RESET_SLOT: &str = "pciehp_reset_slot";
 
@@ -58,7 +56,7 @@ const CONFIG_LOCK: &str = "pci_wait_cfg";
 
 async fn function_reset_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
-    guest.set(pf.attribute("reset_method"), "flr").await?;
+    guest.reset_by(pf, ResetMethod::Flr).await?;
     let resets = guest.cycle(&[(pf.attribute("reset"), "1")], None).await?;
     let store = guest.write(pf.numvfs(), 2, Sched::default()).await?;
     Ok(match guest.ending(&[&store]).await? {
@@ -74,10 +72,10 @@ async fn function_reset_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, 
 async fn slot_reset_during_unplug(guest: &Guest) -> Result<Verdict, Error> {
     let (pf, other) = (guest.pf_named("pf0")?, guest.pf_named("pf1")?);
     guest.bind(pf, "vfio-pci").await?;
-    guest.set(pf.attribute("reset_method"), "bus").await?;
+    guest.reset_by(pf, ResetMethod::Bus).await?;
     let hold = guest.hold_rescan_lock(other).await?;
     guest.remove(pf).await?;
-    guest.task_in(&[RESCAN_LOCK], guest.prompt()).await?;
+    guest.removal_waits_for_rescan_lock(guest.prompt()).await?;
     let reset = guest.write(pf.attribute("reset"), 1, Sched::default()).await?;
     let place = guest.waits_in(&reset, &[RESET_SLOT], guest.prompt()).await?;
     guest.note("reset", format!("{place:?}"));
@@ -93,16 +91,16 @@ async fn owner_closes_while_two_slots_unplug(guest: &Guest) -> Result<Verdict, E
     for pf in [first, second] {
         guest.bind(pf, "vfio-pci").await?;
     }
-    guest.set(second.attribute("reset_method"), "bus").await?;
+    guest.reset_by(second, ResetMethod::Bus).await?;
     let close = vec![Step::Hold, Step::Close { bdf: second.device.bdf.to_string() }, Step::Release];
     let owner = guest.open(&[&first.device, &second.device], close).await?;
     owner.holding(guest.prompt()).await?;
 
     // The first removal takes the rescan lock and waits for the owner; the second waits for that lock.
     guest.remove(first).await?;
-    guest.task_in(&["vfio_unregister_group_dev"], guest.prompt()).await?;
+    guest.task_in(WAITS_FOR_OWNER, guest.prompt()).await?;
     guest.remove(second).await?;
-    guest.task_in(&[RESCAN_LOCK], guest.prompt()).await?;
+    guest.removal_waits_for_rescan_lock(guest.prompt()).await?;
     owner.go_on(guest).await?;
     Ok(match guest.ending(&[owner.operation()]).await? {
         Ending::Done => Verdict::Pass,

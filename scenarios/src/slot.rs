@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use guest_protocol::{Sched, Step};
 use harness::ending::Ending;
 use harness::error::Error;
-use harness::guest::{Bdf, Guest, Slot};
+use harness::guest::{Bdf, ENABLES_VFS, Guest, Slot};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
@@ -117,7 +117,7 @@ async fn yanked_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, Error> {
         guest.note("attempts", attempt);
         let from = guest.agent().messages().position();
         let store = guest.write(pf.numvfs(), 2, Sched::default()).await?;
-        guest.waits_in(&store, &["pci_enable_sriov"], guest.prompt()).await?;
+        guest.waits_in(&store, ENABLES_VFS, guest.prompt()).await?;
         guest.remove(&pf).await?;
         // If the kernel killed its process there is no answer, and the console says why.
         let access = store.accessed(guest.prompt()).await?;

@@ -6,8 +6,9 @@
 use guest_protocol::{AttributeWrite, Sched, Step, VfioDevice};
 use harness::ending::{Ending, Place};
 use harness::error::Error;
-use harness::guest::{Device, Guest, Owner};
+use harness::guest::{Device, Guest, Owner, ResetMethod};
 use harness::scenario::Scenario;
+use harness::stuck::WAITS_FOR_OWNER;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use harness::vm::agent::{AgentError, Operation};
@@ -77,15 +78,12 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// Where a removal waits for an owner.
-const WAITS: &str = "vfio_unregister_group_dev";
-
 const SIGKILL: i32 = 9;
 
 async fn ended(guest: &Guest, operations: &[&Operation]) -> Result<Verdict, Error> {
     Ok(match guest.ending(operations).await? {
         Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[WAITS]),
+        Ending::Stuck(stuck) => guest.deadlock(&stuck, WAITS_FOR_OWNER),
     })
 }
 
@@ -107,7 +105,7 @@ async fn asked(guest: &Guest) -> Result<Owner, Error> {
     let owner = guest.own(pf, vec![Step::Hold]).await?;
     guest.remove(pf).await?;
     owner.holding(guest.prompt()).await?;
-    guest.task_in(&[WAITS], guest.prompt()).await?;
+    guest.task_in(WAITS_FOR_OWNER, guest.prompt()).await?;
     Ok(owner)
 }
 
@@ -131,7 +129,7 @@ async fn owner_never_answers(guest: &Guest) -> Result<Verdict, Error> {
     guest.note_tasks("removers", &waiting);
     if waiting.is_empty() {
         let summary = "the removal does not wait for the owner any more, who has the device open".to_owned();
-        return Ok(Verdict::fail(FailureKind::WrongState, WAITS, summary));
+        return Ok(Verdict::fail(FailureKind::WrongState, WAITS_FOR_OWNER[0], summary));
     }
     owner.kill(guest, SIGKILL).await?;
     ended(guest, &[owner.operation()]).await
@@ -145,16 +143,19 @@ async fn owner_removes_its_own_device(guest: &Guest) -> Result<Verdict, Error> {
     guest.bind(pf, "vfio-pci").await?;
     let remove = AttributeWrite { path: pf.attribute("remove"), data: "1".to_owned() };
     let owner = guest.open(&[&pf.device], vec![Step::Write(remove), Step::Release]).await?;
-    let place = guest.waits_in(owner.operation(), &[WAITS], guest.seconds(PATIENCE)).await?;
+    let place = guest.waits_in(owner.operation(), WAITS_FOR_OWNER, guest.seconds(PATIENCE)).await?;
     guest.note("owner", format!("{place:?}"));
     if place != Place::Over {
         owner.kill(guest, SIGKILL).await?;
     }
     let rescan = guest.write(other.slot.port.attribute("rescan"), 1, Sched::default()).await?;
-    match ended(guest, &[owner.operation(), &rescan]).await? {
-        Verdict::Pass => guest.none_in(WAITS, guest.prompt()).await.map(|()| Verdict::Pass),
-        failed => Ok(failed),
+    let verdict = ended(guest, &[owner.operation(), &rescan]).await?;
+    if verdict == Verdict::Pass {
+        for function in WAITS_FOR_OWNER {
+            guest.none_in(function, guest.prompt()).await?;
+        }
     }
+    Ok(verdict)
 }
 
 async fn vf_owners_while_the_pf_goes(guest: &Guest) -> Result<Verdict, Error> {
@@ -165,7 +166,7 @@ async fn vf_owners_while_the_pf_goes(guest: &Guest) -> Result<Verdict, Error> {
     guest.remove(pf).await?;
     // VFs go from the last to the first (`drivers/pci/iov.c`, `sriov_del_vfs()`), or as they come off the bus.
     first.holding(guest.prompt()).await?;
-    guest.task_in(&[WAITS], guest.prompt()).await?;
+    guest.task_in(WAITS_FOR_OWNER, guest.prompt()).await?;
     first.go_on(guest).await?;
     ended(guest, &[first.operation(), second.operation()]).await
 }
@@ -209,7 +210,7 @@ fn with_token(device: &Device, token: Option<&str>) -> VfioDevice {
 async fn reset_in_flight(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     guest.bind(pf, "vfio-pci").await?;
-    guest.set(pf.attribute("reset_method"), "flr").await?;
+    guest.reset_by(pf, ResetMethod::Flr).await?;
     let resets = guest.cycle(&[(pf.attribute("reset"), "1")], None).await?;
     guest.task_in(&["pcie_flr"], guest.prompt()).await?;
     guest.remove(pf).await?;

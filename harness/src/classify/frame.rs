@@ -50,7 +50,6 @@ const MACHINERY: &[&str] = &[
     "nmi_cpu_backtrace_handler",
     "nmi_trigger_cpumask_backtrace",
     "arch_trigger_cpumask_backtrace",
-    "wait_woken",
 ];
 
 /// The same, by how the names begin.

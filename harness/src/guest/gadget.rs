@@ -3,9 +3,12 @@
 //! Each rests on a vfio user that takes its time to release a device while the kernel waits for it with locks held
 //! (`drivers/vfio/vfio_main.c`, `vfio_unregister_group_dev()`).
 
-use guest_protocol::{Sched, Step};
+use std::time::Duration;
+
+use guest_protocol::{Sched, Step, TaskState};
 
 use super::{Device, Guest, Owner, Pf};
+use crate::ending::{found_in, is_at};
 use crate::error::Error;
 use crate::vm::agent::Operation;
 
@@ -53,6 +56,30 @@ impl Guest {
     }
 }
 
+/// Takes `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
+pub const RESCAN_LOCK: &str = "pci_lock_rescan_remove";
+
+/// The removals that call it. It does nothing but take the lock, so that a compiler may turn the call of the lock into a
+/// jump, as in distributions' kernels: then it is on no stack, and the task waits right in one of these
+/// (`drivers/pci/remove.c`, `drivers/pci/hotplug/pciehp_pci.c`, `drivers/pci/hotplug/acpiphp_glue.c`).
+const TAKERS: &[&str] =
+    &["pci_stop_and_remove_bus_device_locked", "pciehp_unconfigure_device", "hotplug_event", "acpiphp_hotplug_notify"];
+
+impl Guest {
+    /// Waits until a removal waits for `pci_rescan_remove_lock`.
+    ///
+    /// # Errors
+    /// As [`Guest::task_in`].
+    pub async fn removal_waits_for_rescan_lock(&self, within: Duration) -> Result<TaskState, Error> {
+        let functions = [&[RESCAN_LOCK], TAKERS].concat();
+        self.some_task(&functions, within, "waiting for a lock in", wants_rescan_lock).await
+    }
+}
+
+fn wants_rescan_lock(task: &TaskState) -> bool {
+    found_in(task, &[RESCAN_LOCK]).is_some() || is_at(task, TAKERS)
+}
+
 impl Hold {
     /// Whoever has the device open.
     pub fn owner(&self) -> &Owner {
@@ -72,5 +99,26 @@ impl Hold {
         self.owner.go_on(guest).await?;
         self.owner.released(guest.prompt()).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_removal_waits_for_the_lock_or_has_it() {
+        let wants = |state, frames: &[&str]| {
+            let stack = frames.iter().map(|&frame| frame.to_owned()).collect();
+            wants_rescan_lock(&TaskState { pid: 1, tid: 1, comm: "t".to_owned(), state, wchan: String::new(), stack })
+        };
+        let removal = ["pci_stop_and_remove_bus_device_locked", "remove_store", "kernfs_fop_write_iter"];
+        let after = |frames: &[&'static str]| [frames, &removal].concat();
+        assert!(wants('D', &after(&["__mutex_lock", "mutex_lock", RESCAN_LOCK])));
+        assert!(wants('D', &after(&["__mutex_lock.constprop.0"])));
+        // It has the lock, and waits for somebody else.
+        assert!(!wants('D', &after(&["wait_woken", "vfio_del_group_dev", "pci_stop_bus_device"])));
+        assert!(!wants('D', &after(&["__mutex_lock", "device_release_driver_internal", "pci_stop_bus_device"])));
+        assert!(!wants('R', &removal));
     }
 }

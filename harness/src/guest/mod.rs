@@ -5,6 +5,7 @@ mod find;
 mod gadget;
 mod hotplug;
 mod owner;
+mod reset;
 mod sriov;
 mod sweep;
 
@@ -17,9 +18,11 @@ use serde_json::{Map, Value};
 
 pub use device::{Bdf, Device, NoBdf, Pf, Slot};
 pub use find::Hardware;
-pub use gadget::Hold;
+pub use gadget::{Hold, RESCAN_LOCK};
 pub use hotplug::{AerError, Plugged, Pressed};
 pub use owner::Owner;
+pub use reset::ResetMethod;
+pub use sriov::ENABLES_VFS;
 pub use sweep::Sweeping;
 
 use crate::classify::{self, Splat};

@@ -6,6 +6,10 @@ use super::{Device, Guest, Pf};
 use crate::error::Error;
 use crate::vm::agent::Operation;
 
+/// Where VFs are being enabled (`drivers/pci/iov.c`). The compiler may leave either out of a stack: it may put the second
+/// into the first, or turn the first's call of the second into a jump.
+pub const ENABLES_VFS: &[&str] = &["pci_enable_sriov", "sriov_enable"];
+
 impl Guest {
     /// Reads an attribute that nothing should keep from answering.
     ///
