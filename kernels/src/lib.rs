@@ -16,6 +16,7 @@ mod image;
 mod job;
 mod manifest;
 mod near;
+mod package;
 mod patch;
 mod profile;
 mod ready;

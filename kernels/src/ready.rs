@@ -10,19 +10,19 @@ use object::{Object, ObjectSection};
 
 use crate::cache::{Key, KeyMaker};
 use crate::job::Job;
-use crate::{BuildError, CancelToken};
+use crate::{BuildError, CancelToken, package};
 
 /// A kernel that is built already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadyKernel {
-    /// A bzImage, a vmlinux, or a Debian package with one.
+    /// A bzImage, a vmlinux, or a Debian package with one or with a part of it, the rest being beside it.
     pub path: PathBuf,
     /// The folder of its modules (`/lib/modules/RELEASE`), where they are not found beside it.
     pub modules: Option<PathBuf>,
 }
 
 /// Changes whenever something else is kept of the same kernel.
-const KEPT: &str = "2";
+const KEPT: &str = "3";
 
 /// Modules that cells need if they are not built in, in the order in which they are loaded, and what for. The port comes
 /// last: the host may ask for anything once the agent has it.
@@ -46,7 +46,8 @@ impl ReadyKernel {
     /// Its key in the cache. Of files it goes by name, size and time.
     pub(crate) fn key(&self) -> Result<Key, BuildError> {
         let mut key = KeyMaker::new().with("kept", KEPT);
-        for path in std::iter::once(&self.path).chain(&self.modules) {
+        let beside = if self.is_package() { package::all_beside(&self.path) } else { Vec::new() };
+        for path in std::iter::once(&self.path).chain(&self.modules).chain(&beside) {
             let found = fs::metadata(path).map_err(BuildError::io("look at", path))?;
             let stamp = format!("{} {} {}", found.len(), found.mtime(), found.mtime_nsec());
             key = key.with("ready", path.as_os_str().as_encoded_bytes()).with("stamp", stamp);
@@ -54,21 +55,25 @@ impl ReadyKernel {
         Ok(key.finish())
     }
 
-    /// Puts the kernel into a folder, as `boot`, its configuration if that is known, and its modules into `modules` there, named in the order in which they
-    /// are to be loaded. Returns its release.
+    /// Puts the kernel into a folder, as `boot`, its configuration if that is known, and its modules into `modules` there,
+    /// named in the order in which they are to be loaded. Returns its release.
     pub(crate) fn unpack(&self, folder: &Path, boot: &Path, cancel: &CancelToken) -> Result<String, BuildError> {
         let content = folder.join("content");
         let parts = self.parts(&content, cancel)?;
         fs::copy(&parts.kernel, boot).map_err(BuildError::io("copy", &parts.kernel))?;
-        // Distributions put it beside the kernel.
-        let config = parts.kernel.with_file_name(format!("config-{}", parts.release));
-        if config.is_file() {
-            fs::copy(&config, folder.join("config")).map_err(BuildError::io("copy", &config))?;
+        let config = parts.config();
+        if let Some(config) = &config {
+            fs::copy(config, folder.join("config")).map_err(BuildError::io("copy", config))?;
         }
         let to = folder.join("modules");
         fs::create_dir(&to).map_err(BuildError::io("create", &to))?;
-        if let Some(modules) = &parts.modules {
-            Modules::in_folder(modules)?.copy_needed(&to, &parts.release, cancel)?;
+        match &parts.modules {
+            Some(modules) => self.modules_in(modules)?.copy_needed(&to, &parts.release, cancel)?,
+            None if self.is_package() && !config.is_some_and(|config| is_without_modules(&config)) => {
+                let problem = format!("there are no modules of Linux {} in the package", parts.release);
+                return Err(self.wrong(&format!("{problem}. {}", where_modules_are(&parts.release))));
+            }
+            None => {}
         }
         if content.exists() {
             fs::remove_dir_all(&content).map_err(BuildError::io("clear", &content))?;
@@ -81,20 +86,24 @@ impl ReadyKernel {
         self.wrong("it is built already, and cannot be patched: patches need a source")
     }
 
+    fn is_package(&self) -> bool {
+        self.path.extension().is_some_and(|ending| ending == "deb")
+    }
+
+    /// The modules in a folder. What was unpacked from a package is called by the package's name.
+    fn modules_in(&self, folder: &Path) -> Result<Modules, BuildError> {
+        let is_unpacked = self.is_package() && self.modules.is_none();
+        Modules::in_folder(folder, if is_unpacked { &self.path } else { folder })
+    }
+
     fn parts(&self, content: &Path, cancel: &CancelToken) -> Result<Parts, BuildError> {
-        if self.path.extension().is_some_and(|ending| ending == "deb") {
-            let job = Job::new("dpkg-deb").arg("-x").arg(&self.path).arg(content);
-            job.run(cancel).map_err(BuildError::job(format!("unpacking {}", self.path.display())))?;
-            let kernel = crate::source::only_file(&content.join("boot"), |name| name.starts_with("vmlinuz-"))
-                .ok()
-                .flatten()
-                .ok_or_else(|| {
-                    self.wrong("the package has no /boot/vmlinuz-*: it may be one that only depends on it")
-                })?;
+        if self.is_package() {
+            let kernel = package::unpack(&self.path, content, cancel)?;
             let release = self.release(&kernel)?;
             let folders = ["lib/modules", "usr/lib/modules"].map(|folder| content.join(folder).join(&release));
-            let modules = folders.into_iter().find(|folder| folder.is_dir());
-            return Ok(Parts { kernel, release, modules: self.modules.clone().or(modules) });
+            let has_modules = |folder: &PathBuf| folder.join("kernel").is_dir() || folder.join(BUILTIN).is_file();
+            let modules = self.modules.clone().or_else(|| folders.into_iter().find(has_modules));
+            return Ok(Parts { kernel, release, modules });
         }
         let release = self.release(&self.path)?;
         let installed = Path::new("/lib/modules").join(&release);
@@ -113,6 +122,32 @@ impl ReadyKernel {
     fn wrong(&self, problem: &str) -> BuildError {
         BuildError::Source { path: self.path.clone(), problem: problem.to_owned() }
     }
+}
+
+impl Parts {
+    /// Its configuration. Distributions put it beside the kernel, or beside the modules.
+    fn config(&self) -> Option<PathBuf> {
+        let beside_kernel = self.kernel.with_file_name(format!("config-{}", self.release));
+        let beside_modules = self.modules.as_ref().map(|folder| folder.join("config"));
+        std::iter::once(beside_kernel).chain(beside_modules).find(|file| file.is_file())
+    }
+}
+
+/// Whether a configuration has no loadable modules.
+fn is_without_modules(config: &Path) -> bool {
+    let text = fs::read_to_string(config).unwrap_or_default();
+    text.lines().any(|line| line == "# CONFIG_MODULES is not set")
+}
+
+/// The list of what is in a kernel itself (`Documentation/kbuild/kbuild.rst`).
+const BUILTIN: &str = "modules.builtin";
+
+/// In which packages distributions have modules.
+fn where_modules_are(release: &str) -> String {
+    format!(
+        "On Debian linux-modules-{release} and linux-base-{release} may have it, on Ubuntu linux-modules-{release} and \
+         linux-modules-extra-{release}: put them beside the kernel's package, or install them"
+    )
 }
 
 /// The release of a bzImage (`Documentation/arch/x86/boot.rst`, `kernel_version`) or of a vmlinux (`linux_banner`).
@@ -135,14 +170,15 @@ fn release(kernel: &[u8]) -> Option<String> {
 
 /// Modules of a kernel, by name.
 struct Modules {
-    folder: PathBuf,
+    /// What errors call the place where they are.
+    place: PathBuf,
     files: BTreeMap<String, PathBuf>,
     /// What is in the kernel itself.
     builtin: Vec<String>,
 }
 
 impl Modules {
-    fn in_folder(folder: &Path) -> Result<Modules, BuildError> {
+    fn in_folder(folder: &Path, place: &Path) -> Result<Modules, BuildError> {
         let mut files = BTreeMap::new();
         let mut folders = vec![folder.to_owned()];
         while let Some(folder) = folders.pop() {
@@ -158,9 +194,9 @@ impl Modules {
                 }
             }
         }
-        let builtin = fs::read_to_string(folder.join("modules.builtin")).unwrap_or_default();
+        let builtin = fs::read_to_string(folder.join(BUILTIN)).unwrap_or_default();
         let builtin = builtin.lines().filter_map(|line| name(line.rsplit('/').next()?)).collect();
-        Ok(Modules { folder: folder.to_owned(), files, builtin })
+        Ok(Modules { place: place.to_owned(), files, builtin })
     }
 
     /// Copies what cells need into a folder, unpacked: what others depend on first.
@@ -172,10 +208,11 @@ impl Modules {
             }
             if !self.files.contains_key(name) {
                 let problem = format!(
-                    "Linux {release} has no {name}, neither as a module here nor in modules.builtin, and cells cannot do \
-                     without: {why}. A package may have it that is not installed (on Ubuntu linux-modules-extra-*)"
+                    "Linux {release} has no {name}, neither as a module here nor in {BUILTIN}, and cells cannot do without: \
+                     {why}. {}",
+                    where_modules_are(release)
                 );
-                return Err(BuildError::Source { path: self.folder.clone(), problem });
+                return Err(BuildError::Source { path: self.place.clone(), problem });
             }
             self.load(name, to, &mut loaded, cancel)?;
         }
@@ -188,7 +225,7 @@ impl Modules {
         }
         let Some(file) = self.files.get(name) else {
             let problem = format!("there is no module {name}, on which others depend");
-            return Err(BuildError::Source { path: self.folder.clone(), problem });
+            return Err(BuildError::Source { path: self.place.clone(), problem });
         };
         let scratch = to.join(format!(".{name}.ko"));
         unpack(file, &scratch, cancel)?;
@@ -327,7 +364,7 @@ mod tests {
     fn what_is_missing_is_named() {
         let fake = Fake::new();
         fs::remove_file(fake.path("modules/igbvf.ko")).unwrap();
-        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/modules: Linux 6.1.0-50-amd64 has no igbvf, neither as a module here nor in modules.builtin, and cells cannot do without: it drives that card's VFs. A package may have it that is not installed (on Ubuntu linux-modules-extra-*)");
+        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/modules: Linux 6.1.0-50-amd64 has no igbvf, neither as a module here nor in modules.builtin, and cells cannot do without: it drives that card's VFs. On Debian linux-modules-6.1.0-50-amd64 and linux-base-6.1.0-50-amd64 may have it, on Ubuntu linux-modules-6.1.0-50-amd64 and linux-modules-extra-6.1.0-50-amd64: put them beside the kernel's package, or install them");
         fake.module("igbvf", "lost");
         insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/modules: there is no module lost, on which others depend");
         fs::write(fake.path("modules/igbvf.ko"), "words").unwrap();

@@ -237,7 +237,7 @@ fn find_tarball(folder: &Path) -> Result<Option<PathBuf>, BuildError> {
     }
 }
 
-pub(crate) fn only_file(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>, BuildError> {
+fn only_file(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<PathBuf>, BuildError> {
     let entries = fs::read_dir(folder).map_err(BuildError::io("read", folder))?;
     Ok(entries
         .flatten()

@@ -1,7 +1,7 @@
 //! Kernels of the user's own, as several subcommands take them.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use harness::lab::Lab;
@@ -123,7 +123,7 @@ impl Own {
                 bail!("there is no file {}: --kernel-image takes a kernel, or a package with one", path.display());
             }
             let path = std::path::absolute(path).with_context(|| format!("cannot find {}", path.display()))?;
-            let name = free(manifest, image_name(&path.file_name().unwrap_or_default().to_string_lossy()));
+            let name = free(manifest, image_name(&path));
             manifest.add_ready(&name, ReadyKernel { path, modules: modules.clone() });
             names.push(name);
         }
@@ -160,14 +160,25 @@ fn free(manifest: &Manifest, name: String) -> String {
     numbered.into_iter().find(|name| !taken(name)).unwrap_or(name)
 }
 
-/// What a kernel image is called: `vmlinuz-6.1.0-50-amd64` and `linux-image-6.1.0-50-amd64_6.1.176-1_amd64.deb` are
-/// `6.1.0-50-amd64`.
-fn image_name(file: &str) -> String {
-    let name = file.strip_suffix(".deb").map_or(file, |package| package.split('_').next().unwrap_or(package));
-    let name = ["vmlinuz-", "vmlinux-", "bzImage-", "linux-image-unsigned-", "linux-image-"]
-        .iter()
-        .find_map(|start| name.strip_prefix(start))
-        .unwrap_or(name);
+/// How the files of kernels, and their packages, begin. What follows is the release.
+const BEGINNINGS: [&str; 7] = [
+    "vmlinuz-",
+    "vmlinux-",
+    "bzImage-",
+    "linux-binary-unsigned-",
+    "linux-binary-",
+    "linux-image-unsigned-",
+    "linux-image-",
+];
+
+/// What a kernel image is called: `vmlinuz-6.1.0-50-amd64`, `linux-image-6.1.0-50-amd64_6.1.176-1_amd64.deb` and
+/// `/usr/lib/modules/6.1.0-50-amd64/vmlinuz` are `6.1.0-50-amd64`.
+fn image_name(path: &Path) -> String {
+    let (file, folder) = (path.file_name().unwrap_or_default(), path.parent().unwrap_or(Path::new("")));
+    let is_with_modules = folder.parent().is_some_and(|parent| parent.ends_with("modules")) && file == "vmlinuz";
+    let file = if is_with_modules { folder.file_name().unwrap_or(file) } else { file }.to_string_lossy();
+    let name = file.strip_suffix(".deb").map_or(&*file, |package| package.split('_').next().unwrap_or(package));
+    let name = BEGINNINGS.iter().find_map(|beginning| name.strip_prefix(beginning)).unwrap_or(name);
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let name: String = name.chars().map(plain).collect();
     let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
@@ -208,8 +219,14 @@ mod tests {
 
     #[test]
     fn an_image_is_called_after_its_release() {
-        assert_eq!(image_name("vmlinuz-6.1.0-50-amd64"), "6.1.0-50-amd64");
-        assert_eq!(image_name("linux-image-6.12.111+deb12-amd64_6.12.111-1~bpo12+1_amd64.deb"), "6.12.111-deb12-amd64");
-        assert_eq!((image_name("bzImage"), image_name("..")), ("bzImage".to_owned(), "image".to_owned()));
+        let named = |path: &str| image_name(Path::new(path));
+        assert_eq!(named("/boot/vmlinuz-6.1.0-50-amd64"), "6.1.0-50-amd64");
+        assert_eq!(named("/usr/lib/modules/7.3.4+deb13-amd64/vmlinuz"), "7.3.4-deb13-amd64");
+        assert_eq!(named("linux-image-6.12.111+deb12-amd64_6.12.111-1~bpo12+1_amd64.deb"), "6.12.111-deb12-amd64");
+        assert_eq!(named("/x/linux-binary-unsigned-7.3.4+deb13-amd64_7.3.4-1_amd64.deb"), "7.3.4-deb13-amd64");
+        assert_eq!(
+            (named("bzImage"), named("vmlinuz"), named("/")),
+            ("bzImage".into(), "vmlinuz".into(), "image".into())
+        );
     }
 }
