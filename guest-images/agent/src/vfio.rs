@@ -15,7 +15,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use vfio_bindings::bindings::vfio::{
     VFIO_API_VERSION, VFIO_GROUP_FLAGS_VIABLE, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD,
-    VFIO_PCI_REQ_IRQ_INDEX, VFIO_TYPE1v2_IOMMU, vfio_group_status, vfio_irq_set,
+    VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX, VFIO_TYPE1v2_IOMMU, vfio_group_status, vfio_irq_set,
+    vfio_pci_hot_reset,
 };
 
 use crate::error::{AgentError, doing};
@@ -30,8 +31,10 @@ pub struct Devices(Vec<Device>);
 /// device, group, container.
 pub struct Device {
     bdf: String,
-    _device: OwnedFd,
+    device: OwnedFd,
     requests: EventFd,
+    /// Where its first MSI-X vector is signalled, once that is set up. Nobody waits for it.
+    msix: Option<EventFd>,
     group: Rc<Group>,
 }
 
@@ -49,17 +52,25 @@ impl Devices {
         let shared = self.0.iter().find(|device| device.group.number == number).map(|device| device.group.clone());
         let group = shared.map_or_else(|| Group::open(number).map(Rc::new), Ok)?;
         let device = device_fd(&group.file, bdf, vf_token)?;
-        let requests = doing("make an eventfd", EventFd::new)?;
-        arm(&device, &requests)?;
-        self.0.push(Device { bdf: bdf.to_owned(), _device: device, requests, group });
+        let requests = signal(&device, VFIO_PCI_REQ_IRQ_INDEX, "arm the request eventfd")?;
+        self.0.push(Device { bdf: bdf.to_owned(), device, requests, msix: None, group });
         Ok(())
+    }
+
+    /// One that is open.
+    pub fn find(&mut self, bdf: &str) -> Result<&mut Device, AgentError> {
+        let position = self.position(bdf)?;
+        Ok(&mut self.0[position])
+    }
+
+    fn position(&self, bdf: &str) -> Result<usize, AgentError> {
+        let position = self.0.iter().position(|device| device.bdf == bdf);
+        position.ok_or_else(|| AgentError::Refused(format!("{bdf} is not open")))
     }
 
     /// Closes one device.
     pub fn close(&mut self, bdf: &str) -> Result<(), AgentError> {
-        let position = self.0.iter().position(|device| device.bdf == bdf);
-        let position = position.ok_or_else(|| AgentError::Refused(format!("{bdf} is not open")))?;
-        drop(self.0.remove(position));
+        drop(self.0.remove(self.position(bdf)?));
         Ok(())
     }
 
@@ -83,6 +94,29 @@ impl Device {
     /// Number of its IOMMU group.
     pub fn group(&self) -> u32 {
         self.group.number
+    }
+
+    /// Sets up the first of its MSI-X vectors.
+    pub fn enable_msix(&mut self) -> Result<(), AgentError> {
+        let action = format!("enable MSI-X of {}", self.bdf);
+        self.msix = Some(signal(&self.device, VFIO_PCI_MSIX_IRQ_INDEX, &action)?);
+        Ok(())
+    }
+
+    /// Resets it with its bus or slot.
+    pub fn hot_reset(&self) -> Result<(), AgentError> {
+        let reset = HotReset {
+            header: vfio_pci_hot_reset {
+                argsz: size_of::<HotReset>() as u32,
+                count: 1,
+                ..vfio_pci_hot_reset::default()
+            },
+            group: self.group.file.as_raw_fd(),
+        };
+        // SAFETY: VFIO_DEVICE_PCI_HOT_RESET reads `argsz` bytes: the header and the one descriptor behind it.
+        let call = || unsafe { ioctl::hot_reset(self.device.as_raw_fd(), &reset) };
+        check(&format!("reset {} with its bus (is all of that in its IOMMU group?)", self.bdf), call)?;
+        Ok(())
     }
 }
 
@@ -163,26 +197,35 @@ fn device_fd(group: &File, bdf: &str, vf_token: Option<&str>) -> Result<OwnedFd,
 
 /// A `vfio_irq_set` with the one eventfd that follows it.
 #[repr(C)]
-pub struct RequestIrq {
+pub struct OneIrq {
     header: vfio_irq_set,
     eventfd: RawFd,
 }
 
-fn arm(device: &OwnedFd, requests: &EventFd) -> Result<(), AgentError> {
-    let irq = RequestIrq {
+/// A `vfio_pci_hot_reset` with the one group that follows it.
+#[repr(C)]
+pub struct HotReset {
+    header: vfio_pci_hot_reset,
+    group: RawFd,
+}
+
+/// Has the first interrupt of an index signal a new eventfd.
+fn signal(device: &OwnedFd, index: u32, action: &str) -> Result<EventFd, AgentError> {
+    let eventfd = doing("make an eventfd", EventFd::new)?;
+    let irq = OneIrq {
         header: vfio_irq_set {
-            argsz: size_of::<RequestIrq>() as u32,
+            argsz: size_of::<OneIrq>() as u32,
             flags: VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
-            index: VFIO_PCI_REQ_IRQ_INDEX,
+            index,
             start: 0,
             count: 1,
             ..vfio_irq_set::default()
         },
-        eventfd: requests.as_fd().as_raw_fd(),
+        eventfd: eventfd.as_fd().as_raw_fd(),
     };
     // SAFETY: VFIO_DEVICE_SET_IRQS reads `argsz` bytes: the header and the one descriptor behind it.
-    check("arm the request eventfd", || unsafe { ioctl::set_irqs(device.as_raw_fd(), &irq) })?;
-    Ok(())
+    check(action, || unsafe { ioctl::set_irqs(device.as_raw_fd(), &irq) })?;
+    Ok(eventfd)
 }
 
 fn check(action: &str, call: impl FnOnce() -> Result<i32, Errno>) -> Result<i32, AgentError> {
@@ -197,25 +240,29 @@ mod ioctl {
     use nix::{ioctl_none_bad, ioctl_readwrite_bad, ioctl_write_int_bad, ioctl_write_ptr_bad, request_code_none};
     use vfio_bindings::bindings::vfio::{VFIO_BASE, VFIO_TYPE, vfio_group_status};
 
-    use super::RequestIrq;
+    use super::{HotReset, OneIrq};
 
     ioctl_none_bad!(api_version, request_code_none!(VFIO_TYPE, VFIO_BASE));
     ioctl_write_int_bad!(set_iommu, request_code_none!(VFIO_TYPE, VFIO_BASE + 2));
     ioctl_readwrite_bad!(group_status, request_code_none!(VFIO_TYPE, VFIO_BASE + 3), vfio_group_status);
     ioctl_write_ptr_bad!(set_container, request_code_none!(VFIO_TYPE, VFIO_BASE + 4), RawFd);
     ioctl_write_ptr_bad!(device_fd, request_code_none!(VFIO_TYPE, VFIO_BASE + 6), c_char);
-    ioctl_write_ptr_bad!(set_irqs, request_code_none!(VFIO_TYPE, VFIO_BASE + 10), RequestIrq);
+    ioctl_write_ptr_bad!(set_irqs, request_code_none!(VFIO_TYPE, VFIO_BASE + 10), OneIrq);
+    ioctl_write_ptr_bad!(hot_reset, request_code_none!(VFIO_TYPE, VFIO_BASE + 13), HotReset);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The kernel expects the descriptor right behind the header (`vfio_set_irqs_validate_and_prepare()`).
+    /// The kernel expects the descriptor right behind the header (`vfio_set_irqs_validate_and_prepare()`,
+    /// `vfio_pci_ioctl_pci_hot_reset_groups()`).
     #[test]
-    fn the_eventfd_follows_the_header() {
-        assert_eq!(std::mem::offset_of!(RequestIrq, eventfd), size_of::<vfio_irq_set>());
-        assert_eq!(size_of::<RequestIrq>(), size_of::<vfio_irq_set>() + size_of::<RawFd>());
+    fn the_descriptor_follows_the_header() {
+        assert_eq!(std::mem::offset_of!(OneIrq, eventfd), size_of::<vfio_irq_set>());
+        assert_eq!(size_of::<OneIrq>(), size_of::<vfio_irq_set>() + size_of::<RawFd>());
+        assert_eq!(std::mem::offset_of!(HotReset, group), size_of::<vfio_pci_hot_reset>());
+        assert_eq!(size_of::<HotReset>(), size_of::<vfio_pci_hot_reset>() + size_of::<RawFd>());
     }
 
     #[test]
@@ -223,5 +270,7 @@ mod tests {
         let failure = Devices::default().open("ffff:ff:1f.7", None).err().unwrap().failure();
         assert_eq!(failure.errno.unwrap().name, "ENOENT");
         assert!(failure.message.contains("find the IOMMU group of ffff:ff:1f.7"), "{}", failure.message);
+        let failure = Devices::default().find("ffff:ff:1f.7").err().unwrap().failure();
+        assert_eq!(failure.message, "ffff:ff:1f.7 is not open");
     }
 }

@@ -198,6 +198,18 @@ pub enum Step {
     },
     /// Report [`crate::Progress::Holding`] and wait for [`Command::Continue`].
     Hold,
+    /// Have a device's first MSI-X vector signal an eventfd, as a driver in user space does before it uses the device
+    /// (`VFIO_DEVICE_SET_IRQS`). Nothing is reported: what comes next has this behind it.
+    EnableMsix {
+        /// Its address.
+        bdf: String,
+    },
+    /// Reset a device together with its bus or slot (`VFIO_DEVICE_PCI_HOT_RESET`); its IOMMU group must hold all that is
+    /// reset. Nothing is reported: what comes next has this behind it.
+    HotReset {
+        /// Its address.
+        bdf: String,
+    },
     /// Close one device, and its group and container if it is the last of them; reported as [`crate::Progress::Closed`].
     Close {
         /// Its address.

@@ -36,6 +36,8 @@ fn requests() -> Vec<Request> {
         Step::Write(write.clone()),
         Step::Wait { ms: 300 },
         Step::Hold,
+        Step::EnableMsix { bdf: bdf() },
+        Step::HotReset { bdf: bdf() },
         Step::Close { bdf: bdf() },
         Step::Release,
     ];

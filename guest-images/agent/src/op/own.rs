@@ -50,6 +50,8 @@ fn take(step: &Step, open: &mut Devices, report: &Report, controls: &mut Control
                 other => Err(AgentError::Refused(format!("an owner that holds was told {other:?}"))),
             }
         }
+        Step::EnableMsix { bdf } => open.find(bdf)?.enable_msix(),
+        Step::HotReset { bdf } => open.find(bdf)?.hot_reset(),
         Step::Close { bdf } => {
             open.close(bdf)?;
             report.progress(Progress::Closed { bdf: bdf.clone() })
