@@ -1,6 +1,6 @@
 //! Recovery from errors that a port reports, while what is below it changes.
 
-use guest_protocol::Sched;
+use guest_protocol::{Sched, Step};
 use harness::ending::Ending;
 use harness::error::Error;
 use harness::guest::{AerError, ENABLES_VFS, Guest, Slot};
@@ -31,6 +31,18 @@ pub const ALL: &[Scenario] = &[
         triggers: &[],
         append: &[],
         run: |guest| Box::pin(fatal_error_during_bring_up(guest)),
+    },
+    Scenario {
+        name: "aer::error_after_interrupts_and_reset",
+        about: "An owner sets up MSI-X and resets its PF with the bus, and then the port reports a non-fatal error; one \
+                after the other, so that each must end. Lockdep, under a profile that has it, has then seen each order in \
+                which vfio-pci takes its locks.",
+        detects: &["vfio-igate-memlock-bussem"],
+        topology: "igb",
+        also: &[],
+        triggers: &[],
+        append: &[],
+        run: |guest| Box::pin(error_after_interrupts_and_reset(guest)),
     },
 ];
 
@@ -69,6 +81,26 @@ async fn fatal_error_during_bring_up(guest: &Guest) -> Result<Verdict, Error> {
         Ending::Stuck(stuck) => guest.deadlock(&stuck, &["pci_dev_assign_slot"]),
         Ending::Done => {
             guest.plugged(&card, guest.prompt()).await?;
+            Verdict::Pass
+        }
+    })
+}
+
+/// In `drivers/vfio/pci/vfio_pci_core.c`, `SET_IRQS` takes `memory_lock` with `igate` held, and a hot reset takes
+/// `pci_bus_sem` with `memory_lock` held. Recovery calls vfio-pci with `pci_bus_sem` held; it must not take `igate` there.
+/// That comes last, so that this is the place where lockdep finds the circle.
+async fn error_after_interrupts_and_reset(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    guest.bind(pf, "vfio-pci").await?;
+    let bdf = || pf.device.bdf.to_string();
+    let steps = vec![Step::EnableMsix { bdf: bdf() }, Step::HotReset { bdf: bdf() }, Step::Hold, Step::Release];
+    let owner = guest.open(&[&pf.device], steps).await?;
+    owner.holding(guest.prompt()).await?;
+    Ok(match report(guest, &pf.slot, AerError::CompletionTimeout, &[]).await? {
+        Ending::Stuck(stuck) => guest.deadlock(&stuck, &["pcie_do_recovery"]),
+        Ending::Done => {
+            owner.go_on(guest).await?;
+            owner.released(guest.prompt()).await?;
             Verdict::Pass
         }
     })
