@@ -1,6 +1,6 @@
 //! Logs with known contents (`fixtures/`): those of `clean-boot`, `hung-task-*`, `lockdep-*` but for
-//! `lockdep-circular`, `panic-*` and `reboot` were captured from 6.12.117 in QEMU, the others are written after the kernel's
-//! formats.
+//! `lockdep-circular`, `oops-in-printk`, `panic-*`, `reboot` and `warning-fair-server` were captured from 6.12.117 in QEMU,
+//! the others are written after the kernel's formats.
 
 use std::fmt::Write as _;
 
@@ -40,15 +40,17 @@ fn fixtures() {
     }
 }
 
-/// What lockdep says of pciehp on each unplug, and nothing else that it says.
+/// What lockdep says of pciehp on each unplug and each plug, and nothing else that it says; and what is not about PCI.
 #[test]
 fn what_the_debug_profile_knows() {
     let manifest = kernels::Manifest::load(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../kernels")));
     let known = manifest.unwrap().under("debug").unwrap().profile.unwrap().known;
     let is_known = |name: &str| classify_knowing(&fixture(name), &known).first().unwrap().known.is_some();
-    assert!(is_known("lockdep-reset-lock"));
+    assert!(is_known("lockdep-reset-lock") && is_known("lockdep-reset-lock-plug"));
+    assert!(is_known("warning-fair-server"));
     // The last lists all locks that are held, both of pciehp's among them.
-    let others = ["lockdep-recursive", "lockdep-memory-lock", "lockdep-circular", "hung-task-with-locks"];
+    let others =
+        ["lockdep-recursive", "lockdep-memory-lock", "lockdep-circular", "lockdep-igate", "hung-task-with-locks"];
     assert!(!others.into_iter().any(is_known));
 }
 
