@@ -35,6 +35,11 @@ const MACHINERY: &[&str] = &[
     "vprintk",
     "_printk",
     "__warn_printk",
+    // mm/slub.c, of an object that is freed twice.
+    "object_err",
+    "free_to_partial_list",
+    "__slab_free",
+    "kfree",
     "die",
     "oops_end",
     "__warn",

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use regex::{Regex, RegexSet};
 
-use super::SplatKind;
+use super::{SplatKind, frame};
 
 /// One headline.
 #[derive(Debug)]
@@ -140,12 +140,13 @@ pub(super) fn matching(text: &str) -> Option<&'static Rule> {
     matches.into_iter().map(|index| &RULES[index]).find(|rule| !rule.ignore.iter().any(|word| text.contains(word)))
 }
 
-/// What a headline names: the function and the task.
+/// What a headline names: the function, unless that only reports, and the task.
 pub(super) fn named(rule: &'static Rule, text: &str) -> (Option<String>, Option<String>) {
     let index = RULES.iter().position(|other| std::ptr::eq(other, rule));
     let Some(captures) = index.and_then(|index| EACH[index].captures(text)) else { return (None, None) };
     let group = |name| captures.name(name).map(|group| group.as_str());
-    (group("function").map(str::to_owned), group("task").map(with_colon))
+    let function = group("function").filter(|name| !frame::is_machinery(name));
+    (function.map(str::to_owned), group("task").map(with_colon))
 }
 
 /// `comm/pid` and `comm:pid` as `comm:pid`; the name may contain either sign.

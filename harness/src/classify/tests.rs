@@ -1,6 +1,6 @@
 //! Logs with known contents (`fixtures/`): those of `clean-boot`, `hung-task-*`, `lockdep-*` but for
-//! `lockdep-circular`, `oops-in-printk`, `panic-*`, `reboot` and `warning-fair-server` were captured from 6.12.117 in QEMU,
-//! the others are written after the kernel's formats.
+//! `lockdep-circular`, `oops-in-printk`, `panic-*`, `reboot`, `slub-double-free` and `warning-fair-server` were captured from
+//! 6.12.117 in QEMU, the others are written after the kernel's formats.
 
 use std::fmt::Write as _;
 
