@@ -146,9 +146,9 @@ impl Builder {
             space::check(self.cache.root(), space::FOR_BUILD)?;
             let log = self.log(&recipe)?;
             let run = Run { observer, cancel, jobs: self.jobs, log: &log };
-            let workshop = Workshop::enter(&self.cache, &recipe.base_key, &source.tree, &recipe.symbols, run)?;
             let began = Instant::now();
-            self.fill(aside, &recipe, workshop, &source.identity)
+            Workshop::enter(&self.cache, &recipe.base_key, &source.tree, &recipe.symbols, run)
+                .and_then(|workshop| self.fill(aside, &recipe, workshop, &source.identity))
                 .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))?;
             observer.event(BuildEvent::Built { took: began.elapsed() });
             Ok::<(), BuildError>(())

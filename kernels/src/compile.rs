@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::job::{Job, JobError};
-use crate::{BuildError, BuildEvent, CancelToken, Observer};
+use crate::{BuildError, BuildEvent, CancelToken, Observer, space};
 
 /// Where a kernel is built. Both folders have the same names for every kernel of a base: kbuild writes absolute paths
 /// into its dependency files, and builds everything again when they change.
@@ -132,7 +132,7 @@ struct FirstError {
 
 impl FirstError {
     fn look_at(&mut self, line: &str, source: &Path) {
-        if line.contains("No space left on device") && self.full.is_none() {
+        if self.full.is_none() && space::is_full(line) {
             self.full = Some(line.to_owned());
         }
         if self.compiler.is_none() {

@@ -9,6 +9,7 @@ use crate::config::{FragmentError, Unmet};
 use crate::job::JobError;
 use crate::near::Unknown;
 use crate::patch::PatchError;
+use crate::space;
 use crate::tree::TreeError;
 
 /// Why a kernel could not be built.
@@ -91,12 +92,27 @@ pub enum BuildError {
     },
     /// The disk is too full, or has become so.
     #[error(
-        "not enough disk space in {}: {} MB free, {} MB needed. Make room, or set IOV_REGRESS_CACHE to a folder that \
-         has it",
+        "not enough disk space for {}: {} MB free, {} MB needed.\n\
+         Make room, or set IOV_REGRESS_CACHE to a folder on a larger disk. `cargo xtask gc` removes from there what was not \
+         used for two weeks, `cargo xtask gc --days 1` what was not used for a day; what is built stays built.",
         path.display(), available >> 20, needed >> 20
     )]
     DiskSpace {
         /// The folder of the cache.
+        path: PathBuf,
+        /// Bytes that are free.
+        available: u64,
+        /// Bytes that are needed.
+        needed: u64,
+    },
+    /// The same of the folder for temporary files.
+    #[error(
+        "not enough disk space for the compiler's temporary files in {}: {} MB free, {} MB needed.\n\
+         Make room there, or set TMPDIR to a folder on a larger disk.",
+        path.display(), available >> 20, needed >> 20
+    )]
+    TemporarySpace {
+        /// The folder.
         path: PathBuf,
         /// Bytes that are free.
         available: u64,
@@ -180,15 +196,14 @@ impl BuildError {
 
     /// Whether this is the disk being full, in whatever way it came out.
     pub(crate) fn is_disk_full(&self) -> bool {
-        const WORDS: &str = "No space left on device";
+        let full =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         match self {
-            BuildError::DiskSpace { .. } => true,
-            BuildError::Io { source, .. } | BuildError::Cache(CacheError::Io { source, .. }) => {
-                source.kind() == io::ErrorKind::StorageFull
-            }
+            BuildError::DiskSpace { .. } | BuildError::TemporarySpace { .. } => true,
+            BuildError::Io { source, .. } | BuildError::Cache(CacheError::Io { source, .. }) => full(source),
             BuildError::Step { source: JobError::Failed { tail, .. }, .. }
-            | BuildError::Fetch { source: JobError::Failed { tail, .. }, .. } => tail.contains(WORDS),
-            BuildError::Compile { first, .. } => first.message.contains(WORDS),
+            | BuildError::Fetch { source: JobError::Failed { tail, .. }, .. } => space::is_full(tail),
+            BuildError::Compile { first, .. } => space::is_full(&first.message),
             _ => false,
         }
     }

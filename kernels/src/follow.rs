@@ -40,6 +40,7 @@ pub(crate) struct Wanted<'a> {
 /// The trees in which revisions of a user's tree are built. Held under locks: there is one build in them at a time.
 pub(crate) struct Follower<'a> {
     folder: PathBuf,
+    cache: PathBuf,
     worktree: Worktree,
     site: Site<'a>,
     _lock: Lock,
@@ -77,9 +78,16 @@ impl<'a> Follower<'a> {
         // When it was last used decides how long it stays.
         let _ = File::open(&folder).and_then(|folder| folder.set_modified(SystemTime::now()));
         let trees = Trees { compiler: through, ..Trees::new(worktree.path().to_owned(), folder.join("output")) };
-        let is_new = !worktree.path().join("Makefile").exists();
-        space::check(cache.root(), space::FOR_BUILD + if is_new { space::FOR_SOURCE } else { 0 })?;
-        Ok(Follower { folder, worktree, site: Site::new(trees, run)?, _lock: lock })
+        let follower =
+            Follower { folder, cache: cache.root().to_owned(), worktree, site: Site::new(trees, run)?, _lock: lock };
+        let is_new = !follower.worktree.path().join("Makefile").exists();
+        space::check(cache.root(), follower.needed() + if is_new { space::FOR_SOURCE } else { 0 })?;
+        Ok(follower)
+    }
+
+    /// How much room a build takes: a first one more than those that follow.
+    fn needed(&self) -> u64 {
+        if self.site.trees.output.join("vmlinux").exists() { space::FOR_STEP } else { space::FOR_BUILD }
     }
 
     /// Builds a revision with patches on top, and returns what its configuration does without.
@@ -91,9 +99,11 @@ impl<'a> Follower<'a> {
         wanted: &Wanted,
     ) -> Result<Vec<String>, BuildError> {
         let mark = Mark::set(&self.folder, &self.site.trees.output)?;
+        let needed = self.needed();
         let built = self.steps(name, revision, patches, wanted);
+        let built = built.map_err(|error| space::blame(error, &self.cache, needed));
         // A make that came to its end, good or bad, leaves nothing half done, unless the disk is full.
-        if built.as_ref().err().is_none_or(|error| error.is_of_the_kernel() && !error.is_disk_full()) {
+        if built.as_ref().err().is_none_or(BuildError::is_of_the_kernel) {
             mark.take_away()?;
         }
         built

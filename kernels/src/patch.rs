@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::job::{Job, JobError};
-use crate::{BuildError, CancelToken};
+use crate::{BuildError, CancelToken, space};
 
 /// What is wrong with a patch.
 #[derive(Debug, thiserror::Error)]
@@ -105,8 +105,10 @@ fn contents(tree: &Path, files: impl IntoIterator<Item = PathBuf>) -> Result<Con
 
 /// git's complaint, as a sentence about a hunk and a file where it is about that.
 fn explain(patch: &Path, error: JobError) -> BuildError {
-    let JobError::Failed { tail, .. } = &error else {
-        return BuildError::job("git apply")(error);
+    let tail = match &error {
+        // A full disk is not the patch's fault.
+        JobError::Failed { tail, .. } if !space::is_full(tail) => tail,
+        _ => return BuildError::job("git apply")(error),
     };
     let patch = patch.to_owned();
     if let Some((file, line)) = failed_hunk(tail) {

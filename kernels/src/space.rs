@@ -10,6 +10,24 @@ pub(crate) const FOR_SOURCE: u64 = 2200 << 20;
 /// For a base's output tree, the copy that a variant is built in, and the image.
 pub(crate) const FOR_BUILD: u64 = 1000 << 20;
 
+/// For what changes in an output tree from one revision to the next, with what the linker makes on its way, and the image.
+pub(crate) const FOR_STEP: u64 = 300 << 20;
+
+/// For what compilers put into the folder for temporary files.
+const FOR_TEMPORARY: u64 = 64 << 20;
+
+/// A build that fails where less than this is left has failed for that, whatever the programs in it say: kconfig has no
+/// words for it, and others are killed.
+const NOTHING: u64 = 32 << 20;
+
+/// What programs say of a full disk, and of a user's share of it that is full.
+const WORDS: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
+/// Whether a program's words are about a full disk.
+pub(crate) fn is_full(words: &str) -> bool {
+    WORDS.iter().any(|full| words.contains(full))
+}
+
 /// Bytes that an unprivileged user may still write where `path` is, or will be.
 pub(crate) fn available(path: &Path) -> Option<u64> {
     let existing = path.ancestors().find(|ancestor| ancestor.exists())?;
@@ -27,12 +45,22 @@ pub(crate) fn check(path: &Path, needed: u64) -> Result<(), BuildError> {
     }
 }
 
-/// Turns an error that is a full disk in disguise into one that says so.
+/// Turns an error that is a full disk in disguise into one that says so. `path` is in the cache.
 pub(crate) fn blame(error: BuildError, path: &Path, needed: u64) -> BuildError {
-    if !error.is_disk_full() {
+    if matches!(error, BuildError::DiskSpace { .. } | BuildError::TemporarySpace { .. } | BuildError::Cancelled) {
         return error;
     }
-    BuildError::DiskSpace { path: path.to_owned(), available: available(path).unwrap_or_default(), needed }
+    let left = available(path).unwrap_or(u64::MAX);
+    if !error.is_disk_full() && left >= NOTHING {
+        return error;
+    }
+    let temporary = std::env::temp_dir();
+    match available(&temporary) {
+        Some(available) if left >= needed && available < FOR_TEMPORARY => {
+            BuildError::TemporarySpace { path: temporary, available, needed: FOR_TEMPORARY }
+        }
+        _ => BuildError::DiskSpace { path: path.to_owned(), available: left, needed },
+    }
 }
 
 #[cfg(test)]
@@ -45,7 +73,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         check(&folder.path().join("not/there/yet"), 1).unwrap();
         let error = check(folder.path(), u64::MAX).unwrap_err();
-        assert!(error.to_string().contains("not enough disk space"), "{error}");
+        let said = error.to_string();
+        assert!(said.contains("not enough disk space") && said.contains("cargo xtask gc"), "{said}");
     }
 
     #[test]
@@ -58,5 +87,16 @@ mod tests {
         };
         let error = blame(BuildError::Step { what: "unpacking".into(), source: failed }, Path::new("/"), 1);
         assert!(matches!(error, BuildError::DiskSpace { .. }));
+    }
+
+    #[test]
+    fn a_build_that_fails_where_nothing_is_left_has_failed_for_that() {
+        // A file system on which there is never any room.
+        let full = Path::new("/proc");
+        let refused = || BuildError::Config { unmet: Vec::new() };
+        let error = blame(refused(), full, 1 << 20);
+        assert!(matches!(error, BuildError::DiskSpace { available: 0, .. }) && !error.is_of_the_kernel(), "{error}");
+        assert!(matches!(blame(refused(), Path::new("/"), 1), BuildError::Config { .. }));
+        assert!(matches!(blame(BuildError::Cancelled, full, 1), BuildError::Cancelled));
     }
 }

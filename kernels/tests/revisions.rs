@@ -31,6 +31,7 @@ $(O)/show.o: show.c
 $(O)/other.o: other.c $(O)/.config
 \t@echo '  CC      other.o'
 \t@test ! -e stuck || { echo half > $@; sleep 1000; }
+\t@test ! -e $(O)/../../../../full || { echo half > $@; echo 'as: other.o: No space left on device'; exit 1; }
 \t@gcc -c other.c -o $@
 ";
 
@@ -265,6 +266,28 @@ fn a_failed_or_killed_build_harms_none_after_it() {
     alone.write("linux/other.c", "int other(void) { return 5; }\n");
     alone.commit("five");
     assert_eq!(bytes(&five.boot), bytes(&alone.build("five").image.unwrap().boot));
+}
+
+#[test]
+fn a_build_that_the_disk_is_too_full_for_says_nothing_of_the_kernel_and_goes_on_with_room() {
+    let bench = Bench::new();
+    bench.write("full", "");
+    let error = bench.build("zero").image.unwrap_err();
+    assert!(matches!(error, BuildError::DiskSpace { .. }) && !error.is_of_the_kernel(), "{error}");
+    let said = error.to_string();
+    assert!(said.contains(&bench.path("cache").display().to_string()) && said.contains("1000 MB needed"), "{said}");
+    assert!(said.contains("cargo xtask gc") && said.contains("IOV_REGRESS_CACHE"), "{said}");
+    fs::remove_file(bench.path("full")).unwrap();
+    let zero = bench.build("zero");
+    assert_eq!(zero.objects, 3, "half an object was taken for a whole one");
+    zero.image.unwrap();
+    // In a step to the next revision, too.
+    bench.write("linux/other.c", "int other(void) { return 7; }\n");
+    bench.commit("seven");
+    bench.write("full", "");
+    assert!(bench.build("seven").image.unwrap_err().to_string().contains("300 MB needed"));
+    fs::remove_file(bench.path("full")).unwrap();
+    bench.build("seven").image.unwrap();
 }
 
 #[test]
