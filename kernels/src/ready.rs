@@ -6,7 +6,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use object::{Object, ObjectSection};
+use object::read::elf::{ElfFile64, ProgramHeader};
+use object::{Endianness, Object, ObjectSection, elf};
 
 use crate::cache::{Key, KeyMaker};
 use crate::job::Job;
@@ -114,9 +115,16 @@ impl ReadyKernel {
     /// What `uname -r` says in a kernel, from its file.
     fn release(&self, kernel: &Path) -> Result<String, BuildError> {
         let bytes = fs::read(kernel).map_err(BuildError::io("read", kernel))?;
-        release(&bytes).ok_or_else(|| {
+        let release = release(&bytes).ok_or_else(|| {
             self.wrong("it is no x86 kernel: a bzImage (/boot/vmlinuz-*), a vmlinux or a Debian package was expected")
-        })
+        })?;
+        if bytes.starts_with(ELF) && !has_pvh_note(&bytes) {
+            return Err(self.wrong(
+                "this vmlinux has no PVH note, which says where QEMU enters it: it was built without CONFIG_PVH. Give the \
+                 bzImage (/boot/vmlinuz-*, or arch/x86/boot/bzImage where it was built), or build it with CONFIG_PVH=y",
+            ));
+        }
+        Ok(release)
     }
 
     fn wrong(&self, problem: &str) -> BuildError {
@@ -150,12 +158,29 @@ fn where_modules_are(release: &str) -> String {
     )
 }
 
+/// How an ELF file begins.
+const ELF: &[u8] = b"\x7fELF";
+
+/// Whether a vmlinux says where it is to be entered in 32-bit mode (`XEN_ELFNOTE_PHYS32_ENTRY` in the kernel's
+/// `include/xen/interface/elfnote.h`), in the program headers, where QEMU looks (`include/hw/elf_ops.h.inc` there).
+fn has_pvh_note(vmlinux: &[u8]) -> bool {
+    const PHYS32_ENTRY: u32 = 18;
+    let Ok(file) = ElfFile64::<Endianness>::parse(vmlinux) else { return false };
+    let endian = file.endian();
+    let in_header = |header: &elf::ProgramHeader64<Endianness>| {
+        let Ok(Some(mut notes)) = header.notes(endian, vmlinux) else { return false };
+        std::iter::from_fn(|| notes.next().ok().flatten())
+            .any(|note| note.name() == b"Xen" && note.n_type(endian) == PHYS32_ENTRY)
+    };
+    file.elf_program_headers().iter().any(in_header)
+}
+
 /// The release of a bzImage (`Documentation/arch/x86/boot.rst`, `kernel_version`) or of a vmlinux (`linux_banner`).
 fn release(kernel: &[u8]) -> Option<String> {
     let text = if kernel.get(0x202..0x206)? == b"HdrS" {
         let offset = u16::from_le_bytes(kernel.get(0x20e..0x210)?.try_into().ok()?);
         kernel.get(usize::from(offset) + 0x200..)?
-    } else if kernel.starts_with(b"\x7fELF") {
+    } else if kernel.starts_with(ELF) {
         const BANNER: &[u8] = b"Linux version ";
         let start = kernel.windows(BANNER.len()).position(|window| window == BANNER)?;
         &kernel[start + BANNER.len()..]
@@ -374,6 +399,28 @@ mod tests {
     }
 
     #[test]
+    fn a_vmlinux_has_to_say_where_it_is_entered() {
+        let fake = Fake::new();
+        let link = |note: &str| {
+            let source = fake.path("vmlinux.S");
+            let banner = ".globl _start\n_start: nop\n.data\n.asciz \"Linux version 6.1.0-50-amd64 (x)\"\n";
+            fs::write(&source, format!("{banner}{note}")).unwrap();
+            let mut gcc = std::process::Command::new("gcc");
+            gcc.args(["-nostdlib", "-static", "-Wl,--build-id=none", "-o"]).arg(fake.path("vmlinuz")).arg(&source);
+            assert!(gcc.status().unwrap().success());
+            fake.unpack()
+        };
+        let with = |kind: u8| {
+            format!(".section .note.Xen, \"a\", @note\n.long 4, 8, {kind}\n.asciz \"Xen\"\n.quad 0x1000000\n")
+        };
+        assert_eq!(link(&with(18)).unwrap().0, "6.1.0-50-amd64");
+        for other in [String::new(), with(6)] {
+            let said = link(&other).unwrap_err();
+            assert!(said.contains("CONFIG_PVH") && said.contains("bzImage"), "{said}");
+        }
+    }
+
+    #[test]
     fn the_release_is_in_the_file() {
         assert_eq!(release(&bzimage("6.12.1+deb13-amd64")).unwrap(), "6.12.1+deb13-amd64");
         assert_eq!(release(&[&b"\x7fELF"[..], &[0; 0x300], b"Linux version 6.9.0 (x"].concat()).unwrap(), "6.9.0");
@@ -383,7 +430,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_file_is_too_strange(bytes: Vec<u8>, offset: u16) {
-            let _ = (release(&bytes), depends(&bytes));
+            let _ = (release(&bytes), depends(&bytes), has_pvh_note(&bytes));
+            let _ = has_pvh_note(&[ELF, &bytes].concat());
             let mut kernel = bzimage("6.1");
             kernel[0x20e..0x210].copy_from_slice(&offset.to_le_bytes());
             let _ = release(&kernel);
