@@ -115,6 +115,11 @@ impl Lab {
         self.builder.find(variant)
     }
 
+    /// A hash of all that a variant is made of: kernels with the same one are the same. None if its source is not here yet.
+    pub fn key(&self, variant: &str) -> Option<String> {
+        Some(self.builder.key(variant)?.as_str().to_owned())
+    }
+
     /// Tries patches, written to `files`, on the base of a variant, whose source is fetched if it is not there; with
     /// `merge`, merges those that do not fit ([`Builder::fit`]).
     ///

@@ -18,7 +18,7 @@ use crate::scenario::Scenario;
 pub const BASE: &str = "base";
 
 /// The name of the kernel with a patch and all before it.
-fn with_patches(number: usize) -> String {
+pub fn with_patches(number: usize) -> String {
     format!("patch-{number}")
 }
 

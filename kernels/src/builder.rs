@@ -109,6 +109,19 @@ impl Builder {
 
     /// The image of a variant if it is in the cache. Takes milliseconds and needs no network.
     pub fn find(&self, variant: &str) -> Option<KernelImage> {
+        let (recipe, identity) = self.at_hand(variant)?;
+        let entry = self.cache.find(image::SHELF, &recipe.key)?;
+        recipe.image(&entry, &identity).ok()
+    }
+
+    /// The key of a variant's image, whether that is built or not: a hash of all that it is made of. None if its source is
+    /// not in the cache.
+    pub fn key(&self, variant: &str) -> Option<Key> {
+        Some(self.at_hand(variant)?.0.key)
+    }
+
+    /// What a variant is made of, as far as that can be known without fetching anything.
+    fn at_hand(&self, variant: &str) -> Option<(Recipe<'_>, Identity)> {
         let variant = self.manifest.variant(variant).ok()?;
         let base = self.manifest.base(&variant.base).ok()?;
         let identity = match base.source.origin() {
@@ -116,9 +129,7 @@ impl Builder {
             Origin::Git(revision) => Identity::of_revision(revision),
             Origin::Ready(ready) => Identity::of_ready(ready).ok()?,
         };
-        let recipe = self.recipe(variant, base, &identity).ok()?;
-        let entry = self.cache.find(image::SHELF, &recipe.key)?;
-        recipe.image(&entry, &identity).ok()
+        Some((self.recipe(variant, base, &identity).ok()?, identity))
     }
 
     /// The image of a variant, built if it is not in the cache. Blocks until that is done; `cancel` ends it early. Two

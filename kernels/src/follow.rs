@@ -65,7 +65,7 @@ impl<'a> Follower<'a> {
         compiler: &str,
         run: Run<'a>,
     ) -> Result<Follower<'a>, BuildError> {
-        let Revision { tree, commit } = revision;
+        let Revision { tree, commit, .. } = revision;
         let waiting = || run.observer.event(BuildEvent::Waiting { what: "another build of the same tree".to_owned() });
         let worktree = tree.worktree(cache, "build", commit, waiting, run.cancel)?;
         let through = requirements::on_path("ccache").then_some("ccache gcc");
@@ -126,7 +126,7 @@ impl<'a> Follower<'a> {
         patches: &[PathBuf],
         wanted: &Wanted,
     ) -> Result<Vec<String>, BuildError> {
-        self.site.step(Step::Prepare, &revision.commit.describe);
+        self.site.step(Step::Prepare, &revision.describe);
         self.worktree.checkout(&revision.commit, self.site.run.cancel)?;
         let output = &self.site.trees.output;
         fs::create_dir_all(output).map_err(BuildError::io("create", output))?;
@@ -180,7 +180,7 @@ impl<'a> Follower<'a> {
     /// A hash of the files that have a say in the configuration.
     fn made_from(&self, revision: &Revision, patched: &[PathBuf]) -> Result<String, BuildError> {
         let listing = self.worktree.git(["ls-tree", "-r", &revision.commit.id], self.site.run.cancel);
-        let listing = listing.map_err(BuildError::job(format!("listing {}", revision.commit.describe)))?;
+        let listing = listing.map_err(BuildError::job(format!("listing {}", revision.describe)))?;
         let mut sum = Sha256::new();
         for line in listing.lines() {
             if line.split_once('\t').is_some_and(|(_, file)| configures(Path::new(file))) {

@@ -59,10 +59,10 @@ impl Identity {
     /// That of a revision of a user's tree. Its sum is git's, of all files and nothing else: a commit with the same files
     /// is the same kernel.
     pub(crate) fn of_revision(revision: &Revision) -> Identity {
-        let Revision { tree, commit } = revision;
+        let Revision { tree, commit, describe } = revision;
         Identity {
             name: tree.path().display().to_string(),
-            version: Some(format!("{} ({})", commit.describe, commit.id)),
+            version: Some(format!("{describe} ({})", commit.id)),
             sha256: format!("git tree {}", commit.tree),
         }
     }

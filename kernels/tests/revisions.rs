@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use kernels::cache::Cache;
 use kernels::tree::Tree;
-use kernels::{BuildError, BuildEvent, Builder, CancelToken, KernelImage, Manifest, Revision, Step, Variant};
+use kernels::{BuildError, BuildEvent, Builder, CancelToken, KernelImage, Manifest, Step, Variant};
 use tempfile::TempDir;
 
 /// Two objects, of which one depends on the configuration. It knows the symbols in `known`.
@@ -111,8 +111,7 @@ impl Bench {
         let cancel = CancelToken::new();
         let mut manifest = Manifest::load(self.0.path()).unwrap();
         let tree = Tree::open(&self.path("linux"), &cancel).unwrap();
-        let commit = tree.commit(rev, &cancel).unwrap();
-        manifest.add_revision(rev, Revision { tree, commit }, asked);
+        manifest.add_revision(rev, tree.revision(rev, &cancel).unwrap(), asked);
         manifest
     }
 

@@ -1,19 +1,19 @@
-//! What `bisect` and `bisect-step` have in common: which cell judges a commit of which tree, and how.
+//! What `bisect` and `bisect-step` have in common: which cell judges a commit, and how.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use harness::bisect::{Asked, Cells, Judged, Mark, OfCommits};
+use harness::bisect::{Asked, Cells, Judged, Kernels, Mark, Memory, OfCommits};
 use harness::cell::CellId;
 use harness::lab::Lab;
+use harness::matrix::Request;
 use harness::plan::{Selection, plan};
 use harness::trigger::Trigger;
-use kernels::CancelToken;
 use kernels::tree::Tree;
 
 use crate::machine::workspace;
-use crate::own::fragments;
+use crate::own::OwnTree;
 use crate::select::How;
 use crate::ui::Ui;
 
@@ -32,44 +32,64 @@ pub struct Judging {
     /// Take every failure for the one that is looked for
     #[arg(long)]
     pub any_failure: bool,
-    /// A configuration fragment on top of ours; may be given several times, the last has the last word
-    #[arg(long, value_name = "FILE")]
-    config: Vec<PathBuf>,
-    /// Build with lockdep and checks: the same as `--profile debug`
-    #[arg(long, conflicts_with = "profile")]
-    debug: bool,
     /// Judge commits again that were judged before
     #[arg(long)]
     pub restart: bool,
+    #[command(flatten)]
+    pub own: OwnTree,
     #[command(flatten)]
     how: How,
 }
 
 impl Judging {
+    /// The profile of the kernels, if any.
+    pub fn profile(&self) -> Option<&str> {
+        self.own.profile(self.how.profile.as_deref())
+    }
+
+    /// Where runs leave their folders.
+    pub fn place(&self) -> PathBuf {
+        if self.how.has_place() { self.request().out } else { workspace().join("target/bisect") }
+    }
+
+    fn request(&self) -> Request {
+        self.how.clone().request(Vec::new())
+    }
+
     /// The cells that judge commits of a tree, and what is asked, in words.
     ///
     /// # Errors
-    /// A scenario or trigger that there is not or that is several, and a tree that is none.
-    pub fn cells(&self, tree: &Path, scenario: &str, ui: Arc<Ui>) -> Result<(Cells, Asked)> {
-        let lab = Lab::open(None)?;
+    /// Those of [`Judging::cells`], and a fragment that is not there.
+    pub fn cells_of(&self, tree: Tree, scenario: &str, ui: &Arc<Ui>) -> Result<(Cells, Asked)> {
+        let (config, profile) = (self.own.fragments()?, self.profile().map(str::to_owned));
+        self.cells(Lab::open(None)?, Kernels::OfTree { tree, config, profile }, scenario, ui)
+    }
+
+    /// The cells that judge kernels, and what is asked, in words.
+    ///
+    /// # Errors
+    /// A scenario or trigger that there is not or that is several.
+    pub fn cells(&self, lab: Lab, kernels: Kernels, scenario: &str, ui: &Arc<Ui>) -> Result<(Cells, Asked)> {
         let id = self.cell(&lab, scenario)?;
         let scenarios = scenarios::all();
         let found = scenarios.into_iter().find(|found| found.name == id.scenario);
         let scenario = found.with_context(|| format!("there is no scenario {}", id.scenario))?;
-        let tree = Tree::open(tree, &CancelToken::new())?;
-        let profile = if self.debug { Some("debug".to_owned()) } else { self.how.profile.clone() };
-        let snapshots = self.runs > 1;
-        let mut how = self.how.clone().request(Vec::new());
+        let request = self.request();
         // A kernel that runs one cell is not worth a snapshot.
-        how.snapshots &= snapshots;
-        if !self.how.has_place() {
-            how.out = workspace().join("target/bisect");
-        }
-        let config = fragments(&self.config)?;
-        let asked = asked(&id, &tree, profile.as_deref(), &config);
+        let how = Request { snapshots: request.snapshots && self.runs > 1, out: self.place(), ..request };
+        let asked = asked(&id, &kernels, self.profile());
         let CellId { topology, trigger, .. } = id;
-        let progress = Arc::new(OfCommits::new(ui));
-        Ok((Cells { lab, tree, config, profile, scenario, topology, trigger, how, progress }, asked))
+        let progress = Arc::new(OfCommits::new(ui.clone()));
+        Ok((Cells { lab, kernels, scenario, topology, trigger, how, progress }, asked))
+    }
+
+    /// What these cells have said of kernels before, unless that is to be forgotten.
+    ///
+    /// # Errors
+    /// Those of [`Cells::memory`].
+    pub fn memory(&self, cells: &Cells) -> Result<Memory> {
+        let memory = cells.memory()?;
+        Ok(if self.restart { memory.afresh() } else { memory })
     }
 
     /// The one cell that is meant.
@@ -98,7 +118,7 @@ impl Judging {
     }
 }
 
-fn asked(id: &CellId, tree: &Tree, profile: Option<&str>, config: &[PathBuf]) -> Asked {
+fn asked(id: &CellId, kernels: &Kernels, profile: Option<&str>) -> Asked {
     let mut words = vec!["cargo", "xtask", "run", &id.scenario].into_iter().map(str::to_owned).collect::<Vec<_>>();
     let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
     option("--topology", id.topology.clone());
@@ -108,9 +128,17 @@ fn asked(id: &CellId, tree: &Tree, profile: Option<&str>, config: &[PathBuf]) ->
     if let Some(profile) = profile {
         option("--profile", profile.to_owned());
     }
-    config.iter().for_each(|file| option("--config", file.display().to_string()));
-    option("--tree", tree.path().display().to_string());
-    words.push("--rev".to_owned());
+    match kernels {
+        Kernels::OfTree { tree, config, .. } => {
+            config.iter().for_each(|file| option("--config", file.display().to_string()));
+            option("--tree", tree.path().display().to_string());
+            words.push("--rev".to_owned());
+        }
+        Kernels::OfSeries { options } => {
+            words.extend(options.iter().cloned());
+            words.push("--kernel".to_owned());
+        }
+    }
     let trigger = id.trigger.map(|trigger| format!(", {}", Trigger::name(trigger))).unwrap_or_default();
     Asked { cell: format!("{} on {}{trigger}", id.scenario, id.topology), repeat: shell_words::join(words) }
 }

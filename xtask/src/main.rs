@@ -7,6 +7,7 @@ mod machine;
 mod out;
 mod own;
 mod patched;
+mod posted;
 mod select;
 mod ui;
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use harness::lab::Lab;
 use kernels::cache::Cache;
-use kernels::tree::{Commit, Tree};
-use kernels::{CancelToken, Manifest, ReadyKernel, Revision};
+use kernels::tree::Tree;
+use kernels::{CancelToken, Manifest, ReadyKernel};
 
 /// The revision that is taken if none is named.
 pub const HEAD: &str = "HEAD";
@@ -46,12 +46,39 @@ pub struct Own {
 }
 
 impl OwnTree {
+    /// The tree, if there is one.
+    ///
+    /// # Errors
+    /// A path that is not there or leads to no repository.
+    pub fn open(&self) -> Result<Option<Tree>> {
+        Ok(self.path.as_deref().map(|path| Tree::open(path, &CancelToken::new())).transpose()?)
+    }
+
+    /// The name of the profile that is asked for, here or by its name.
+    pub fn profile<'a>(&self, named: Option<&'a str>) -> Option<&'a str> {
+        if self.debug { Some("debug") } else { named }
+    }
+
+    /// The fragments, absolute.
+    ///
+    /// # Errors
+    /// One that is not there.
+    pub fn fragments(&self) -> Result<Vec<PathBuf>> {
+        let absolute = |file: &PathBuf| {
+            if !file.is_file() {
+                bail!("there is no file {}: --config takes a fragment of a .config", file.display());
+            }
+            std::path::absolute(file).with_context(|| format!("cannot find {}", file.display()))
+        };
+        self.config.iter().map(absolute).collect()
+    }
+
     /// A lab with the kernels of a manifest, under the profile that is asked for, here or by its name, or as they are.
     ///
     /// # Errors
     /// A profile that there is not, and no place for the cache.
     pub fn lab(&self, manifest: Manifest, profile: Option<&str>) -> Result<Lab> {
-        let manifest = match if self.debug { Some("debug") } else { profile } {
+        let manifest = match self.profile(profile) {
             Some(profile) => manifest.under(profile)?,
             None => manifest,
         };
@@ -63,19 +90,17 @@ impl OwnTree {
     /// # Errors
     /// A path or a revision that is not there.
     pub fn add_to(&self, manifest: &mut Manifest, revs: &[&str]) -> Result<Vec<String>> {
-        let Some(path) = &self.path else { return Ok(Vec::new()) };
-        let config = fragments(&self.config)?;
-        let cancel = CancelToken::new();
-        let tree = Tree::open(path, &cancel)?;
+        let Some(tree) = self.open()? else { return Ok(Vec::new()) };
+        let (config, cancel) = (self.fragments()?, CancelToken::new());
         let (mut names, mut added) = (Vec::new(), BTreeSet::new());
         for rev in revs {
-            let commit = tree.commit(rev, &cancel)?;
-            let name = name(rev, &commit);
+            let revision = tree.revision(rev, &cancel)?;
+            let name = name(rev, &revision.describe, &revision.commit.short);
             if !added.insert(name.clone()) {
                 continue;
             }
             let name = free(manifest, name);
-            manifest.add_revision(&name, Revision { tree: tree.clone(), commit }, &config);
+            manifest.add_revision(&name, revision, &config);
             names.push(name);
         }
         Ok(names)
@@ -136,20 +161,6 @@ impl Own {
     }
 }
 
-/// The fragments of `--config`, absolute.
-///
-/// # Errors
-/// One that is not there.
-pub fn fragments(files: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let absolute = |file: &PathBuf| {
-        if !file.is_file() {
-            bail!("there is no file {}: --config takes a fragment of a .config", file.display());
-        }
-        std::path::absolute(file).with_context(|| format!("cannot find {}", file.display()))
-    };
-    files.iter().map(absolute).collect()
-}
-
 /// A name that no other kernel has.
 fn free(manifest: &Manifest, name: String) -> String {
     let taken = |name: &str| manifest.variant(name).is_ok() || manifest.base(name).is_ok();
@@ -186,15 +197,15 @@ fn image_name(path: &Path) -> String {
 }
 
 /// What a revision is called: as the user does, if that will do for the name of a folder and says which commit it is.
-fn name(rev: &str, commit: &Commit) -> String {
+fn name(rev: &str, describe: &str, short: &str) -> String {
     let fits = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
     };
-    if fits(rev) && rev != "HEAD" && rev.len() < 40 {
+    if fits(rev) && rev != HEAD && rev.len() < 40 {
         return rev.to_owned();
     }
-    if fits(&commit.describe) { commit.describe.clone() } else { commit.id.chars().take(12).collect() }
+    if fits(describe) { describe.to_owned() } else { short.to_owned() }
 }
 
 #[cfg(test)]
@@ -203,13 +214,7 @@ mod tests {
 
     #[test]
     fn a_revision_keeps_its_name_if_that_says_which_it_is() {
-        let commit = |describe: &str| Commit {
-            id: "0123456789abcdef0123456789abcdef01234567".to_owned(),
-            tree: String::new(),
-            subject: String::new(),
-            describe: describe.to_owned(),
-        };
-        let named = |rev: &str, describe: &str| name(rev, &commit(describe));
+        let named = |rev: &str, describe: &str| name(rev, describe, "0123456789ab");
         assert_eq!(named("v6.12", "v6.12"), "v6.12");
         assert_eq!(named("HEAD", "v6.12-3-g0123456789ab"), "v6.12-3-g0123456789ab");
         assert_eq!(named("HEAD~3", "0123456789ab"), "0123456789ab");

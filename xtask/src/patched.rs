@@ -34,7 +34,7 @@ impl Base<'_> {
         let about = match &manifest.base(&base)?.source {
             Source::Package(package) => format!("{base} ({package})"),
             Source::Path(path) => format!("{base} ({})", path.display()),
-            Source::Git(revision) => format!("{} ({})", revision.commit.describe, revision.commit.subject),
+            Source::Git(revision) => format!("{} ({})", revision.describe, revision.commit.subject),
             Source::Ready(ready) => format!("{base} ({})", ready.path.display()),
         };
         self.tree.lab(series::kernels(manifest, &base, &about, patches), self.profile)

@@ -94,6 +94,28 @@ fn a_bisection_that_cannot_be_is_told_before_anything_is_built() {
 }
 
 #[test]
+fn a_bisection_takes_two_revisions_or_a_series() {
+    let cache = tempfile::tempdir().unwrap();
+    let bisect = |arguments: &[&str]| {
+        let words = [&["bisect", "--scenario", "pf_uevent"], arguments].concat();
+        trouble(xtask(cache.path(), &words).output().unwrap())
+    };
+    for (arguments, said_of_it) in [
+        (&[][..], "--tree <PATH>|--series <FILE>"),
+        (&["--tree", "."], "--good <REV>"),
+        (&["--series", "a.mbox", "--good", "HEAD"], "cannot be used with '--good <REV>'"),
+        (&["--series", "a.mbox", "--", "drivers"], "cannot be used with"),
+        (&["--tree", ".", "--good", "a", "--bad", "b", "--base", "c"], "cannot be used with"),
+        (&["--series", "a.mbox", "--3way"], "--tree <PATH>"),
+        (&["--series", "/no/such.mbox"], "/no/such.mbox"),
+    ] {
+        let said = bisect(arguments);
+        assert!(said.contains(said_of_it), "{arguments:?}: {said}");
+    }
+    assert!(!cache.path().join("trees").exists());
+}
+
+#[test]
 fn the_catalogue_of_bugs_is_up_to_date() {
     let cache = tempfile::tempdir().unwrap();
     let check = xtask(cache.path(), &["catalogue", "--check"]).output().unwrap();

@@ -81,3 +81,28 @@ fn a_cell_of_a_series_needs_its_patches_and_the_name_of_a_kernel() {
     assert!(base.contains("--tree PATH --base 6.13"), "{base}");
     assert!(run(&patches, &[]).contains("--kernel <VARIANT>"));
 }
+
+#[test]
+fn a_bisection_over_a_series_is_refused_before_anything_is_built() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "git init -q -b main linux; cd linux; mkdir -p scripts/kconfig drivers/pci; echo a > drivers/pci/iov.c; \
+                  touch Kbuild scripts/kconfig/conf.c; git add .; \
+                  git -c user.name=n -c user.email=n@example.org commit -qm first";
+    assert!(Command::new("sh").args(["-ec", script]).current_dir(folder.path()).status().unwrap().success());
+    let (tree, mbox, cache) = (folder.path().join("linux"), folder.path().join("mbox"), folder.path().join("cache"));
+    let bisect = |change: String, arguments: &[&str]| {
+        fs::write(&mbox, mail("[PATCH] PCI: a", "text/plain", &change)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(["bisect", "--scenario", "owner_rescans_on_removal", "--trigger", "yank", "--series"]).arg(&mbox);
+        command.arg("--tree").arg(&tree).args(arguments).env("IOV_REGRESS_CACHE", &cache).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(!cache.join("outputs").exists(), "something was built");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let fits = change("drivers/pci/iov.c");
+    let misfit = bisect(fits.replace("\n-a\n", "\n-c\n"), &[]);
+    assert!(misfit.contains("error: not all of it applies") && misfit.contains("--base REV"), "{misfit}");
+    let skip = bisect(fits, &["--skip", "patch-2"]);
+    assert!(skip.contains("--skip takes the number of a patch, from 1 to 1, and not `patch-2`"), "{skip}");
+}

@@ -1,4 +1,4 @@
-//! Judging commits of a user's tree: the kernel is built, and one cell is run on it.
+//! Judging commits: the kernel that one stands for is built, and one cell is run on it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kernels::cache::KeyMaker;
 use kernels::tree::Tree;
-use kernels::{CancelToken, Unknown};
+use kernels::{CancelToken, Unknown, split_profile};
 
 use super::git::Revision;
 use super::memory::Memory;
@@ -22,14 +22,10 @@ use crate::verdict::{Expected, Verdict};
 
 /// A cell that judges commits, and how it is run.
 pub struct Cells {
-    /// The project's kernels, under no profile, and the cache.
+    /// The kernels that are known, and the cache.
     pub lab: Lab,
-    /// The user's tree.
-    pub tree: Tree,
-    /// Fragments of the user's own.
-    pub config: Vec<PathBuf>,
-    /// The profile of the kernels, if any.
-    pub profile: Option<String>,
+    /// The kernels that commits stand for.
+    pub kernels: Kernels,
     /// What is done to them.
     pub scenario: Scenario,
     /// On what hardware.
@@ -42,26 +38,33 @@ pub struct Cells {
     pub progress: Arc<dyn Progress>,
 }
 
+/// Which kernels commits stand for.
+pub enum Kernels {
+    /// Those of a user's tree. The kernels of the lab are under no profile.
+    OfTree {
+        /// The tree.
+        tree: Tree,
+        /// Fragments of the user's own.
+        config: Vec<PathBuf>,
+        /// The profile of the kernels, if any.
+        profile: Option<String>,
+    },
+    /// Those of the lab, by their names: `base`, `patch-1`, ...
+    OfSeries {
+        /// The options of `run` that stand for them.
+        options: Vec<String>,
+    },
+}
+
 impl Cells {
     /// The memory of what these cells said: of this scenario, trigger and configuration.
     ///
     /// # Errors
     /// A fragment that cannot be read, or a profile that there is not.
     pub fn memory(&self) -> Result<Memory, LabError> {
-        let manifest = self.lab.manifest();
-        let profile = match &self.profile {
-            None => None,
-            Some(name) => {
-                let known = || manifest.profiles.iter().map(|profile| profile.name.as_str());
-                let found = manifest.profiles.iter().find(|profile| profile.name == *name);
-                Some(found.ok_or_else(|| Unknown::new("profile", name, known()))?)
-            }
-        };
-        let own = manifest.own.iter().flat_map(|own| &own.config);
-        let fragments = own.chain(profile.iter().flat_map(|profile| &profile.config)).chain(&self.config);
         let mut config = KeyMaker::new();
-        for fragment in fragments {
-            let text = std::fs::read(fragment).map_err(|source| kernels::cache::CacheError::Io {
+        for fragment in self.fragments()? {
+            let text = std::fs::read(&fragment).map_err(|source| kernels::cache::CacheError::Io {
                 action: "read",
                 path: fragment.clone(),
                 source,
@@ -73,10 +76,33 @@ impl Cells {
             ("topology", self.topology.clone()),
             ("trigger", Trigger::name_of(self.trigger).to_owned()),
             ("config", config.finish().as_str().to_owned()),
-            ("profile", self.profile.clone().unwrap_or_default()),
+            ("profile", self.profile().unwrap_or_default().to_owned()),
             ("quick", self.how.quick.to_string()),
         ];
         Ok(Memory::new(self.lab.cache().clone(), asked))
+    }
+
+    fn profile(&self) -> Option<&str> {
+        match &self.kernels {
+            Kernels::OfTree { profile, .. } => profile.as_deref(),
+            Kernels::OfSeries { .. } => self.lab.manifest().profile.as_ref().map(|profile| profile.name.as_str()),
+        }
+    }
+
+    /// The fragments that the kernels are configured with. Those of a series are in the keys that its commits hold.
+    fn fragments(&self) -> Result<Vec<PathBuf>, LabError> {
+        let Kernels::OfTree { config, profile, .. } = &self.kernels else { return Ok(Vec::new()) };
+        let manifest = self.lab.manifest();
+        let profile = match profile {
+            None => None,
+            Some(name) => {
+                let known = || manifest.profiles.iter().map(|profile| profile.name.as_str());
+                let found = manifest.profiles.iter().find(|profile| profile.name == *name);
+                Some(found.ok_or_else(|| Unknown::new("profile", name, known()))?)
+            }
+        };
+        let own = manifest.own.iter().flat_map(|own| &own.config);
+        Ok(own.chain(profile.iter().flat_map(|profile| &profile.config)).chain(config).cloned().collect())
     }
 
     /// Builds a commit and runs the cell on it. What goes wrong on the way says nothing about the commit.
@@ -87,16 +113,7 @@ impl Cells {
     }
 
     async fn try_run(&self, revision: &Revision) -> Result<Observed, Box<dyn std::error::Error + Send + Sync>> {
-        let (tree, id) = (self.tree.clone(), revision.id.clone());
-        let look = move || tree.commit(&id, &CancelToken::new());
-        let commit = tokio::task::spawn_blocking(look).await??;
-        let mut manifest = self.lab.manifest().clone();
-        manifest.add_revision(&revision.short, kernels::Revision { tree: self.tree.clone(), commit }, &self.config);
-        let manifest = match &self.profile {
-            Some(profile) => manifest.under(profile)?,
-            None => manifest,
-        };
-        let variant = manifest.variants.last().map(|variant| variant.name.clone()).unwrap_or_default();
+        let (lab, variant) = self.kernel(revision).await?;
         let id = CellId {
             scenario: self.scenario.name.to_owned(),
             topology: self.topology.clone(),
@@ -106,12 +123,36 @@ impl Cells {
         };
         let cell = PlannedCell { id, expected: Expected::None };
         let request = Request { cells: vec![cell.clone()], ..self.how.clone() };
-        let lab = self.lab.with(manifest);
         let scenarios = std::slice::from_ref(&self.scenario);
         let runner = Runner::prepare(&lab, scenarios, &request, self.progress.clone()).await?;
+        let runner = match &self.kernels {
+            Kernels::OfTree { .. } => runner,
+            Kernels::OfSeries { options } => runner.of_series(options),
+        };
         let record = runner.cell(&cell, &*self.progress, None).await?;
         Report::of(runner.folder())?.write_files()?;
         Ok(Observed { verdict: record.verdict, evidence: Some(runner.folder().join(cell.id.folder())) })
+    }
+
+    /// A lab with the kernel that a commit stands for, and what that is called there.
+    async fn kernel(&self, revision: &Revision) -> Result<(Lab, String), Box<dyn std::error::Error + Send + Sync>> {
+        let mut manifest = self.lab.manifest().clone();
+        let Kernels::OfTree { tree, config, profile } = &self.kernels else {
+            let found = manifest.variants.iter().find(|variant| split_profile(&variant.name).0 == revision.short);
+            let known = || manifest.variants.iter().map(|variant| variant.name.as_str());
+            let name = found.ok_or_else(|| Unknown::new("kernel", &revision.short, known()))?.name.clone();
+            return Ok((self.lab.with(manifest), name));
+        };
+        let (of, id) = (tree.clone(), revision.id.clone());
+        let look = move || of.revision(&id, &CancelToken::new());
+        let found = tokio::task::spawn_blocking(look).await??;
+        manifest.add_revision(&revision.short, found, config);
+        let manifest = match profile {
+            Some(profile) => manifest.under(profile)?,
+            None => manifest,
+        };
+        let name = manifest.variants.last().map(|variant| variant.name.clone()).unwrap_or_default();
+        Ok((self.lab.with(manifest), name))
     }
 }
 

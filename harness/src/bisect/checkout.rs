@@ -5,15 +5,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::git::{GitError, Revision, git, git_with, revision};
-
-/// A name for commits that nobody made.
-const NOBODY: [(&str, &str); 4] = [
-    ("GIT_AUTHOR_NAME", "iov-regress"),
-    ("GIT_AUTHOR_EMAIL", "iov-regress@localhost"),
-    ("GIT_COMMITTER_NAME", "iov-regress"),
-    ("GIT_COMMITTER_EMAIL", "iov-regress@localhost"),
-];
+use super::git::{GitError, NOBODY, NewCommit, Revision, commit, git, git_with, revision};
 
 /// The commit that is checked out, with the changes to tracked files that are not committed, if there are any: whether
 /// there are comes with it. Files that git does not track are left out.
@@ -41,9 +33,9 @@ pub async fn checked_out(folder: &Path) -> Result<(Revision, bool), GitError> {
     let tree = git_with(top, ours, ["write-tree"]).await?.ok()?;
     // The same content on the same commit is the same commit every time.
     let date = git(top, ["log", "-1", "--format=%cI", &head.id]).await?.ok()?;
-    let mut named: Vec<(&str, &OsStr)> = NOBODY.iter().map(|(name, value)| (*name, OsStr::new(value))).collect();
-    named.extend([("GIT_AUTHOR_DATE", OsStr::new(date.trim())), ("GIT_COMMITTER_DATE", OsStr::new(date.trim()))]);
     let message = format!("{}, with changes that are not committed", head.subject);
-    let commit = git_with(top, &named, ["commit-tree", tree.trim(), "-p", &head.id, "-m", &message]).await?.ok()?;
-    Ok((revision(top, commit.trim()).await?, true))
+    let new =
+        NewCommit { tree: tree.trim(), parent: Some(&head.id), author: NOBODY, date: date.trim(), message: &message };
+    let id = commit(top, new).await?;
+    Ok((revision(top, &id).await?, true))
 }

@@ -47,9 +47,8 @@ pub enum EndsError {
     },
     /// Each is what the other should be.
     #[error(
-        "good and bad are mixed up: good ({}) fails ({}), and bad ({}) passes. Swap --good and --bad, and {}",
-        good.revision, good.ruling.why, bad.revision,
-        if *reverse { "leave --reverse out if the failing one is newer" } else { "add --reverse if the passing one is newer" }
+        "good and bad are mixed up: good ({}) fails ({}), and bad ({}) passes. {}",
+        good.revision, good.ruling.why, bad.revision, swap(&good.revision, *reverse)
     )]
     Swapped {
         /// The good end.
@@ -62,14 +61,14 @@ pub enum EndsError {
     /// The bad end passes.
     #[error(
         "the bad end ({}) is not bad: it {}. If the bug shows only now and then, try more --runs; else choose another \
-         end, scenario or trigger",
-        .0.revision, .0.ruling.why
+         {}, scenario or trigger",
+        .0.revision, .0.ruling.why, if .0.revision.is_of_series() { "--base" } else { "end" }
     )]
     BadPasses(Box<Judged>),
     /// The good end fails.
     #[error(
-        "the good end ({}) is not good: {}. Choose {}",
-        good.revision, good.ruling.why, if *reverse { "a newer one" } else { "an older one" }
+        "the good end ({}) is not good: {}. {}",
+        good.revision, good.ruling.why, better(&good.revision, *reverse)
     )]
     GoodFails {
         /// The good end.
@@ -78,13 +77,37 @@ pub enum EndsError {
         reverse: bool,
     },
     /// An end cannot be judged.
-    #[error("the {which} end ({}) cannot be judged: it {}. Choose another one nearby", judged.revision, judged.ruling.why)]
+    #[error(
+        "the {which} end ({}) cannot be judged: it {}. Choose {}",
+        judged.revision, judged.ruling.why,
+        if judged.revision.is_of_series() { "another --base, scenario or trigger" } else { "another one nearby" }
+    )]
     Unjudged {
         /// `good` or `bad`.
         which: &'static str,
         /// What was seen of it.
         judged: Box<Judged>,
     },
+}
+
+/// What to do about ends of which each is what the other should be.
+fn swap(end: &Revision, reverse: bool) -> &'static str {
+    match (end.is_of_series(), reverse) {
+        (false, false) => "Swap --good and --bad, and add --reverse if the passing one is newer",
+        (false, true) => "Swap --good and --bad, and leave --reverse out if the failing one is newer",
+        (true, false) => "The series fixes it: add --reverse to find the patch that does",
+        (true, true) => "The series breaks it: leave --reverse out to find the patch that does",
+    }
+}
+
+/// What to do about a good end that fails.
+fn better(end: &Revision, reverse: bool) -> &'static str {
+    match (end.is_of_series(), reverse) {
+        (false, false) => "Choose an older one",
+        (false, true) => "Choose a newer one",
+        (true, false) => "It is not the series that breaks it: choose another --base, scenario or trigger",
+        (true, true) => "The series does not fix it: choose another --base, scenario or trigger",
+    }
 }
 
 /// The ends.

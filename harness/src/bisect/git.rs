@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+pub use kernels::tree::Commit as Revision;
+use kernels::tree::{NAMES, Tree};
+use kernels::{BuildError, CancelToken};
 use tokio::process::Command;
 
 /// How long git may take. Walking all of the kernel's history takes seconds; a partial clone may fetch meanwhile.
@@ -51,16 +53,9 @@ pub enum GitError {
         /// What it said, and where there is more to it, what to do.
         said: String,
     },
-    /// There is no such revision.
-    #[error("there is no revision `{name}` in {}{hint}", folder.display())]
-    Revision {
-        /// As it was given.
-        name: String,
-        /// The repository.
-        folder: PathBuf,
-        /// What may help.
-        hint: &'static str,
-    },
+    /// There is no such revision, or no repository.
+    #[error(transparent)]
+    Revision(Box<BuildError>),
 }
 
 /// What git printed, and how it ended.
@@ -87,29 +82,6 @@ impl Ran {
         let said = [self.stderr.trim(), self.stdout.trim()].into_iter().find(|said| !said.is_empty());
         let said = said.unwrap_or("without a word").to_owned();
         GitError::Failed { command: self.command, folder: self.folder, status: self.status, said }
-    }
-}
-
-/// A commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revision {
-    /// Its full id.
-    pub id: String,
-    /// The id of its tree: of its content, and of nothing else.
-    pub tree: String,
-    /// Enough of its id to be told from others.
-    pub short: String,
-    /// The first line of its message.
-    pub subject: String,
-    /// Who wrote it.
-    pub author: String,
-    /// When it was committed, as ISO 8601 has it.
-    pub date: String,
-}
-
-impl std::fmt::Display for Revision {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.short, self.subject)
     }
 }
 
@@ -148,21 +120,15 @@ pub async fn git_with<S: AsRef<OsStr>>(
 
 /// The commit that a name stands for.
 pub async fn revision(folder: &Path, name: &str) -> Result<Revision, GitError> {
-    let commit = format!("{name}^{{commit}}");
-    let parsed = git(folder, ["rev-parse", "--verify", "--quiet", "--end-of-options", &commit]).await?;
-    if parsed.status.code() == Some(1) {
-        let shallow = is_shallow(folder).await?;
-        let hint =
-            if shallow { ": this clone is shallow, and `git fetch --unshallow` fetches what is older" } else { "" };
-        return Err(GitError::Revision { name: name.to_owned(), folder: folder.to_owned(), hint });
+    let (folder, name) = (folder.to_owned(), name.to_owned());
+    let look = move || {
+        let cancel = CancelToken::new();
+        Tree::open(&folder, &cancel)?.commit(&name, &cancel)
+    };
+    match tokio::task::spawn_blocking(look).await {
+        Ok(found) => found.map_err(|error| GitError::Revision(Box::new(error))),
+        Err(died) => Err(GitError::Start(std::io::Error::other(died))),
     }
-    let id = parsed.ok()?.trim().to_owned();
-    const FORMAT: &str = "--format=%H%n%T%n%h%n%an <%ae>%n%cs%n%s";
-    let shown = git(folder, ["log", "-1", "--no-decorate", "--abbrev=12", FORMAT, &id]).await?.ok()?;
-    let mut lines = shown.lines().map(str::to_owned);
-    let mut line = || lines.next().unwrap_or_default();
-    let (id, tree, short, author, date, subject) = (line(), line(), line(), line(), line(), line());
-    Ok(Revision { id, tree, short, subject, author, date })
 }
 
 /// The ids of the commits that a name or a range (`A..B`) stands for.
@@ -172,6 +138,48 @@ pub async fn ids(folder: &Path, names: &str) -> Result<Vec<String>, GitError> {
     }
     let listed = git(folder, ["rev-list", "--end-of-options", names]).await?.ok()?;
     Ok(listed.lines().map(str::to_owned).collect())
+}
+
+/// A commit that is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewCommit<'a> {
+    /// The id of its tree.
+    pub tree: &'a str,
+    /// The id of the commit before it.
+    pub parent: Option<&'a str>,
+    /// Name and address.
+    pub author: (&'a str, &'a str),
+    /// As ISO 8601 has it. The same commit at the same time has the same id.
+    pub date: &'a str,
+    /// Its message.
+    pub message: &'a str,
+}
+
+/// Who commits what nobody has committed.
+pub(super) const NOBODY: (&str, &str) = ("iov-regress", "iov-regress@localhost");
+
+/// Makes a commit, which is in no branch, and returns its id.
+pub(super) async fn commit(folder: &Path, new: NewCommit<'_>) -> Result<String, GitError> {
+    let NewCommit { tree, parent, author, date, message } = new;
+    let environment = [
+        ("GIT_AUTHOR_NAME", author.0),
+        ("GIT_AUTHOR_EMAIL", author.1),
+        ("GIT_AUTHOR_DATE", date),
+        ("GIT_COMMITTER_NAME", NOBODY.0),
+        ("GIT_COMMITTER_EMAIL", NOBODY.1),
+        ("GIT_COMMITTER_DATE", date),
+    ];
+    let environment = environment.map(|(name, value)| (name, OsStr::new(value)));
+    let mut words = vec!["commit-tree", tree, "-m", message];
+    words.extend(parent.into_iter().flat_map(|parent| ["-p", parent]));
+    Ok(git_with(folder, &environment, words).await?.ok()?.trim().to_owned())
+}
+
+/// The ids and names of the commits that stand for kernels of a series. A repository of a user's has none.
+pub(super) async fn names(folder: &Path) -> Result<Vec<(String, String)>, GitError> {
+    let listed = git(folder, ["for-each-ref", "--format=%(objectname) %(refname)", NAMES]).await?.ok()?;
+    let split = |line: &str| line.split_once(' ').map(|(id, name)| (id.to_owned(), name.replacen(NAMES, "", 1)));
+    Ok(listed.lines().filter_map(split).collect())
 }
 
 /// Whether older history than this repository has exists elsewhere.

@@ -8,6 +8,7 @@ mod cells;
 mod checkout;
 mod ends;
 pub mod git;
+mod history;
 mod memory;
 mod report;
 mod ruling;
@@ -17,10 +18,11 @@ use std::path::PathBuf;
 
 use kernels::cache::CacheError;
 
-pub use cells::{Cells, OfCommits};
+pub use cells::{Cells, Kernels, OfCommits};
 pub use checkout::checked_out;
 pub use ends::EndsError;
 pub use git::{GitError, Revision};
+pub use history::History;
 pub use memory::{Memory, Page};
 pub use report::{Asked, render};
 pub use ruling::{Mark, Observed, Ruling, Wanted, ruling, usual_failure};
@@ -30,10 +32,13 @@ use session::{Next, Session};
 use crate::evidence::EvidenceError;
 use crate::verdict::Verdict;
 
+/// How often a run is tried when the test bed keeps it from a verdict.
+const TRIES: usize = 3;
+
 /// What is asked.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// A folder of the repository.
+    /// A folder of the repository: of the user's, or of a [`History`].
     pub repository: PathBuf,
     /// A revision that passes.
     pub good: String,
@@ -78,18 +83,31 @@ pub enum BisectError {
         /// git's words.
         said: String,
     },
+    /// The source of what a series goes on.
+    #[error("the source of {0} is not in the cache any more: the same command brings it back")]
+    Source(String),
     /// The test bed.
     #[error(
         "trouble with the harness or its host at {revision}, which says nothing about that commit: {why}\n\
-         What was judged is remembered. The same command goes on from here; with --skip {} it does without this commit.",
-        revision.short
+         What was judged is remembered. The same command goes on from here{}",
+        around(*place, revision)
     )]
     Trouble {
+        /// As what it was to be judged.
+        place: Place,
         /// At which commit.
         revision: Revision,
-        /// What happened.
+        /// What happened, the last time.
         why: String,
     },
+}
+
+/// How to do without a commit.
+fn around(place: Place, revision: &Revision) -> String {
+    match place {
+        Place::Step { .. } => format!("; with --skip {} it does without this commit.", revision.short),
+        Place::BadEnd | Place::GoodEnd => ".".to_owned(),
+    }
 }
 
 /// What a bisection tells while it goes on.
@@ -101,6 +119,15 @@ pub enum Event<'a> {
         place: Place,
         /// Which.
         revision: &'a Revision,
+    },
+    /// The test bed kept it from a verdict, and it is tried again.
+    Again {
+        /// As what.
+        place: Place,
+        /// Which.
+        revision: &'a Revision,
+        /// What happened.
+        why: &'a str,
     },
     /// It is judged.
     Judged {
@@ -171,8 +198,8 @@ impl Answer {
     }
 }
 
-/// Bisects. `judge` runs the scenario once on a commit; what says nothing about the commit ([`Verdict::Infra`]) ends the
-/// bisection, and the others' verdicts are remembered. Dropping the future is safe at any time.
+/// Bisects. `judge` runs the scenario once on a commit. What says nothing about the commit ([`Verdict::Infra`]) is tried
+/// again if there was a guest, and ends the bisection if that does not help; verdicts are remembered. Dropping the future is safe at any time.
 ///
 /// # Errors
 /// [`BisectError`].
@@ -206,7 +233,8 @@ pub async fn bisect(
             }
         }
     };
-    let log = session.log().await?;
+    let named = git::names(&question.repository).await?;
+    let log = named.iter().fold(session.log().await?, |log, (id, name)| log.replace(id, name));
     Ok(Answer { found, wanted, judged: bench.judged, log, reverse: question.reverse })
 }
 
@@ -245,16 +273,27 @@ impl<J: AsyncFnMut(&Revision) -> Observed, T: FnMut(Event<'_>)> Bench<'_, J, T> 
                 break ruling;
             }
             remembered = false;
-            let observed = (self.judge)(revision).await;
-            if let Verdict::Infra(why) = observed.verdict {
-                return Err(BisectError::Trouble { revision: revision.clone(), why });
-            }
-            page.add(observed)?;
+            page.add(self.run(place, revision).await?)?;
         };
         let judged = Judged { revision: revision.clone(), ruling, observed: page.observed().to_vec(), remembered };
         (self.tell)(Event::Judged { place, judged: &judged });
         self.judged.push(judged.clone());
         Ok(judged)
+    }
+
+    /// One run, repeated as long as the test bed spoils it and there is hope. Without a cell there was no guest: what
+    /// keeps a kernel from being built (a full disk, say) does so the next time too.
+    async fn run(&mut self, place: Place, revision: &Revision) -> Result<Observed, BisectError> {
+        let mut tries = 1;
+        loop {
+            let observed = (self.judge)(revision).await;
+            let Verdict::Infra(why) = observed.verdict else { return Ok(observed) };
+            if tries == TRIES || observed.evidence.is_none() {
+                return Err(BisectError::Trouble { place, revision: revision.clone(), why });
+            }
+            (self.tell)(Event::Again { place, revision, why: &why });
+            tries += 1;
+        }
     }
 }
 

@@ -8,10 +8,9 @@ use serde_json::Value;
 use super::ruling::{Mark, Observed};
 use super::{Answer, Found, Judged, Revision};
 use crate::evidence::{RunCell, read_run};
+use crate::report::mail::wrap;
 use crate::verdict::Verdict;
 
-/// What a line of a mail may have at most.
-const WIDTH: usize = 72;
 /// How many tasks are shown, and how many frames of each.
 const TASKS: usize = 3;
 const FRAMES: usize = 5;
@@ -21,7 +20,7 @@ const FRAMES: usize = 5;
 pub struct Asked {
     /// The scenario and, if it has one, its trigger: `numvfs_read::owner_rescans_on_removal, yank`.
     pub cell: String,
-    /// The command that repeats the cell on a commit, up to the commit's id.
+    /// The command that repeats the cell on a commit, up to what that is called in short.
     pub repeat: String,
 }
 
@@ -31,12 +30,20 @@ pub fn render(answer: &Answer, asked: &Asked) -> String {
     let kind = if answer.reverse { "fixed" } else { "bad" };
     match &answer.found {
         Found::First(revision) => {
-            line(&mut text, "", &format!("{} is the first {kind} commit", revision.id));
+            line(
+                &mut text,
+                "",
+                &match revision.is_of_series() {
+                    true => format!("{} is the first {kind} patch of the series", revision.short),
+                    false => format!("{} is the first {kind} commit", revision.id),
+                },
+            );
             text.push('\n');
             commit(&mut text, revision);
         }
         Found::OneOf(revisions) => {
-            let words = format!("The first {kind} commit is one of these; those between could not be judged:");
+            let what = if revisions.iter().any(Revision::is_of_series) { "patch" } else { "commit" };
+            let words = format!("The first {kind} {what} is one of these; those between could not be judged:");
             line(&mut text, "", &words);
             text.push('\n');
             revisions.iter().for_each(|revision| line(&mut text, "  ", &revision.to_string()));
@@ -48,7 +55,8 @@ pub fn render(answer: &Answer, asked: &Asked) -> String {
     for judged in &answer.judged {
         let flaky = if judged.ruling.flaky { " (flaky)" } else { "" };
         let mark = word(judged.ruling.mark);
-        line(&mut text, "", &format!("{mark:4} {}: {}{flaky}", judged.revision, judged.ruling.why));
+        let words = format!("{}: {}{flaky}", judged.revision, judged.ruling.why);
+        wrap(&mut text, &format!("{mark:4} "), "    ", &words);
     }
     if let Some((judged, observed)) = shown(answer) {
         text.push('\n');
@@ -73,6 +81,9 @@ fn word(mark: Mark) -> &'static str {
 
 fn commit(text: &mut String, revision: &Revision) {
     line(text, "  ", &revision.subject);
+    if revision.is_of_series() {
+        return line(text, "  ", &revision.author);
+    }
     line(text, "  ", &format!("{}, {}", revision.author, revision.date));
     // As Documentation/process/submitting-patches.rst has it; not to be wrapped.
     let _ = writeln!(text, "  ({} (\"{}\"))", revision.short, revision.subject);
@@ -107,7 +118,9 @@ fn evidence(text: &mut String, judged: &Judged, observed: &Observed) {
             }
             let _ = writeln!(text, "Evidence:\n  {}", folder.display());
         }
-        None => line(text, "", &format!("(its evidence, {}, is gone: --restart judges again)", folder.display())),
+        None => {
+            let _ = writeln!(text, "Its evidence is gone (--restart judges again):\n  {}", folder.display());
+        }
     }
 }
 
@@ -135,13 +148,7 @@ fn tasks(observations: &Value) -> Vec<(&str, &Value)> {
 
 /// A line, wrapped. What goes on is indented deeper.
 fn line(text: &mut String, indent: &str, words: &str) {
-    let deeper = format!("{indent}    ");
-    let options = textwrap::Options::new(WIDTH).initial_indent(indent).subsequent_indent(&deeper).break_words(false);
-    // Names of tasks have hyphens.
-    let options = options.word_splitter(textwrap::WordSplitter::NoHyphenation);
-    for line in textwrap::wrap(words, options) {
-        let _ = writeln!(text, "{line}");
-    }
+    wrap(text, indent, &format!("{indent}    "), words);
 }
 
 #[cfg(test)]
@@ -200,6 +207,20 @@ mod tests {
         insta::assert_snapshot!(render(&answer(found, false), &asked()));
         let found = Found::OneOf(vec![revision(4, "PCI: Forget a semicolon"), revision(5, "PCI/IOV: Serialize")]);
         insta::assert_snapshot!(render(&answer(found, true), &asked()));
+    }
+
+    #[test]
+    fn patches_of_a_series_go_by_their_names() {
+        let named = |found: Revision, short: &str| Revision { short: short.to_owned(), ..found };
+        let of_series = |judged: Judged| {
+            let short = if judged.ruling.mark == Mark::Good { "base" } else { "patch-5" };
+            Judged { revision: named(judged.revision.clone(), short), ..judged }
+        };
+        let found = named(revision(5, "PCI/IOV: Serialize sysfs sriov_numvfs reads vs writes"), "patch-5");
+        let answer = answer(Found::First(found), false);
+        let answer = Answer { judged: answer.judged.into_iter().skip(1).map(of_series).collect(), ..answer };
+        let repeat = "cargo xtask run owner_rescans_on_removal --base 6.12 --series DIR --kernel".to_owned();
+        insta::assert_snapshot!(render(&answer, &Asked { repeat, ..asked() }));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod catalogue;
 mod compare;
 mod junit;
+pub(crate) mod mail;
 mod results;
 mod series;
 mod table;

@@ -90,6 +90,8 @@ pub struct Revision {
     pub tree: Tree,
     /// The commit.
     pub commit: Commit,
+    /// What `git describe` calls it: `v6.12-rc3-42-g0123456789ab`, or the beginning of its hash where there are no tags.
+    pub describe: String,
 }
 
 /// A kernel under test: a base with patches.
@@ -184,8 +186,7 @@ impl Manifest {
     /// variant of the same name. Nothing is known of it. To be called before [`Manifest::under`].
     pub fn add_revision(&mut self, name: &str, revision: Revision, asked: &[PathBuf]) {
         let config = self.own.as_ref().map(|own| own.config.clone()).unwrap_or_default();
-        let about =
-            format!("{} of {}: {}", revision.commit.describe, revision.tree.path().display(), revision.commit.subject);
+        let about = format!("{} of {}: {}", revision.describe, revision.tree.path().display(), revision.commit.subject);
         let source = Source::Git(Box::new(revision));
         self.bases.push(Base {
             name: name.to_owned(),

@@ -61,7 +61,7 @@ pub(crate) fn fit(
             touched.iter().try_for_each(|path| copy(tree, &trial, path))?;
             None
         }
-        Origin::Revision(Revision { tree, commit }) => {
+        Origin::Revision(Revision { tree, commit, .. }) => {
             tree.export(commit, &touched, &trial, cancel)?;
             merge.then(|| tree.objects())
         }

@@ -365,7 +365,8 @@ fn a_patch_that_was_made_on_another_revision_is_merged_if_asked_for() {
     let series = read(&[plain("[PATCH 1/1] PCI: six", "1", &diff)]).unwrap();
     let cancel = CancelToken::new();
     let opened = Tree::open(&tree, &cancel).unwrap();
-    let revision = Revision { commit: opened.commit("HEAD", &cancel).unwrap(), tree: opened };
+    let commit = opened.commit("HEAD", &cancel).unwrap();
+    let revision = Revision { commit, tree: opened, describe: String::new() };
     let tried = |merge| {
         let files = series.write(&folder.path().join("patches")).unwrap();
         let fit = fit::fit(fit::Origin::Revision(&revision), &series.patches, &files, merge, &cancel).unwrap();

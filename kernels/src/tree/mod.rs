@@ -8,6 +8,7 @@ mod git;
 mod worktree;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::worktree::Worktree;
 pub(crate) use self::worktree::{SHELF, forget};
 use crate::job::Job;
-use crate::{BuildError, CancelToken, JobError, near};
+use crate::{BuildError, CancelToken, JobError, Revision, near};
 
 /// What is wrong with a user's tree, or with what was asked of it.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +48,7 @@ pub enum TreeError {
         path: PathBuf,
     },
     /// It has no such revision.
-    #[error("{} has no revision `{rev}`{}", path.display(), hint(.near.as_deref()))]
+    #[error("{} has no revision `{rev}`{}", path.display(), hint(.near.as_deref(), *shallow))]
     Revision {
         /// The tree.
         path: PathBuf,
@@ -55,6 +56,8 @@ pub enum TreeError {
         rev: String,
         /// The branch or tag whose name is nearest to it, if any is near.
         near: Option<String>,
+        /// The clone has not all of the history.
+        shallow: bool,
     },
     /// What it has at a revision is no Linux kernel.
     #[error("{} at {rev} is no Linux kernel: there is no {missing}", path.display())]
@@ -80,9 +83,10 @@ pub enum TreeError {
     },
 }
 
-fn hint(near: Option<&str>) -> String {
+fn hint(near: Option<&str>, shallow: bool) -> String {
     match near {
         Some(near) => format!("; did you mean `{near}`?"),
+        None if shallow => "; this clone is shallow, and `git fetch --unshallow` fetches what is older".to_owned(),
         None => "; a tag, a branch or a commit of it was expected (has it been fetched?)".to_owned(),
     }
 }
@@ -96,17 +100,38 @@ pub struct Tree {
     common: PathBuf,
 }
 
-/// A commit of a kernel.
+/// Where a history that was made for a series names the kernels that its commits stand for.
+pub const NAMES: &str = "refs/iov-regress/";
+
+/// A commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     /// Its hash.
     pub id: String,
     /// The hash of its tree: equal for commits with the same content, whatever their history.
     pub tree: String,
+    /// Enough of its hash to be told from others; of one that stands for a kernel of a series, the name of that kernel
+    /// ([`NAMES`]).
+    pub short: String,
     /// The first line of its message.
     pub subject: String,
-    /// What `git describe` calls it: `v6.12-rc3-42-g0123456789ab`, or the beginning of its hash where there are no tags.
-    pub describe: String,
+    /// Who wrote it.
+    pub author: String,
+    /// The day on which it was committed, as ISO 8601 has it.
+    pub date: String,
+}
+
+impl Commit {
+    /// Whether it stands for a kernel of a series, and is in no history but ours.
+    pub fn is_of_series(&self) -> bool {
+        !self.id.starts_with(&self.short)
+    }
+}
+
+impl fmt::Display for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.short, self.subject)
+    }
 }
 
 impl Tree {
@@ -145,31 +170,48 @@ impl Tree {
     /// The commit that a revision names: a hash, a tag, a branch, `HEAD~3`, ...
     ///
     /// # Errors
-    /// [`TreeError::Revision`], [`TreeError::NotLinux`], and those of running git.
+    /// [`TreeError::Revision`], and those of running git.
     pub fn commit(&self, rev: &str, cancel: &CancelToken) -> Result<Commit, BuildError> {
-        let looking = || BuildError::job(format!("looking at `{rev}` in {}", self.path.display()));
         let one = format!("{rev}^{{commit}}");
-        let verify = self.git(["rev-parse", "--verify", "--quiet", "--end-of-options", &one]);
+        // Where the user is: a linked worktree has a HEAD of its own.
+        let verify = git::command(&self.path).args(["rev-parse", "--verify", "--quiet", "--end-of-options", &one]);
         let id = match verify.output(cancel) {
             Ok(output) => output.lines().last().unwrap_or_default().to_owned(),
             Err(JobError::Failed { .. }) => return Err(self.unknown(rev, cancel)),
-            Err(error) => return Err(looking()(error)),
+            Err(error) => return Err(self.looking(rev)(error)),
         };
-        let listing = self.git(["ls-tree", "--name-only", &id, "Kbuild", "scripts/kconfig"]);
-        let listing = listing.output(cancel).map_err(looking())?;
+        // Marked, as git's warnings are among the output.
+        const FORMAT: &str = "--format=<tree>%T%n<short>%h%n<name>%D%n<subject>%s%n<author>%an <%ae>%n<date>%cs";
+        let names = format!("--decorate-refs={NAMES}");
+        let log = self.git(["log", "-1", "--no-color", "--abbrev=12", &names, FORMAT, &id]);
+        let log = log.output(cancel).map_err(self.looking(rev))?;
+        let marked = |mark| log.lines().find_map(|line| line.strip_prefix(mark)).unwrap_or_default().to_owned();
+        let short = marked("<name>").strip_prefix(NAMES).map_or_else(|| marked("<short>"), str::to_owned);
+        let (tree, subject, author, date) =
+            (marked("<tree>"), marked("<subject>"), marked("<author>"), marked("<date>"));
+        Ok(Commit { id, tree, short, subject, author, date })
+    }
+
+    /// The kernel at a revision.
+    ///
+    /// # Errors
+    /// Those of [`Tree::commit`], and [`TreeError::NotLinux`].
+    pub fn revision(&self, rev: &str, cancel: &CancelToken) -> Result<Revision, BuildError> {
+        let commit = self.commit(rev, cancel)?;
+        let listing = self.git(["ls-tree", "--name-only", &commit.id, "Kbuild", "scripts/kconfig"]);
+        let listing = listing.output(cancel).map_err(self.looking(rev))?;
         if let Some(missing) =
             ["Kbuild", "scripts/kconfig"].into_iter().find(|name| !listing.lines().any(|line| line == *name))
         {
             return Err(TreeError::NotLinux { path: self.path.clone(), rev: rev.to_owned(), missing }.into());
         }
-        // Marked, as git's warnings are among the output.
-        let log = self.git(["log", "-1", "--no-color", "--format=<tree>%T%n<subject>%s", &id]);
-        let log = log.output(cancel).map_err(looking())?;
-        let marked = |mark| log.lines().find_map(|line| line.strip_prefix(mark)).unwrap_or_default().to_owned();
-        let (tree, subject) = (marked("<tree>"), marked("<subject>"));
-        let describe = self.git(["describe", "--always", "--abbrev=12", &id]).output(cancel).map_err(looking())?;
-        let describe = describe.lines().last().unwrap_or_default().to_owned();
-        Ok(Commit { id, tree, subject, describe })
+        let describe = self.git(["describe", "--always", "--abbrev=12", &commit.id]).output(cancel);
+        let describe = describe.map_err(self.looking(rev))?.lines().last().unwrap_or_default().to_owned();
+        Ok(Revision { tree: self.clone(), commit, describe })
+    }
+
+    fn looking(&self, rev: &str) -> impl FnOnce(JobError) -> BuildError + use<> {
+        BuildError::job(format!("looking at `{rev}` in {}", self.path.display()))
     }
 
     /// What changed between two commits: paths, relative to the tree.
@@ -197,7 +239,7 @@ impl Tree {
         to: &Path,
         cancel: &CancelToken,
     ) -> Result<(), BuildError> {
-        let reading = || BuildError::job(format!("reading files of {}", commit.describe));
+        let reading = || BuildError::job(format!("reading files of {}", commit.short));
         let list = self.git(["ls-tree", "-r", "--full-tree", "--name-only", &commit.id, "--"]).args(paths);
         let found = list.output(cancel).map_err(reading())?;
         let found: Vec<&str> = found.lines().filter(|line| paths.contains(line)).collect();
@@ -215,7 +257,9 @@ impl Tree {
         let names = self.git(["for-each-ref", "--format=%(refname:short)", "refs/tags", "refs/heads", "refs/remotes"]);
         let names = names.output(cancel).unwrap_or_default();
         let near = near(rev, names.lines()).map(str::to_owned);
-        TreeError::Revision { path: self.path.clone(), rev: rev.to_owned(), near }.into()
+        let shallow = self.git(["rev-parse", "--is-shallow-repository"]).output(cancel);
+        let shallow = shallow.is_ok_and(|said| said.lines().last() == Some("true"));
+        TreeError::Revision { path: self.path.clone(), rev: rev.to_owned(), near, shallow }.into()
     }
 
     fn git<const N: usize>(&self, arguments: [&str; N]) -> crate::job::Job {

@@ -81,6 +81,10 @@ fn a_repository_is_found_from_anywhere_in_it() {
     user.run("git worktree add -q ../beside topic; git clone -q --bare . ../bare.git");
     assert_eq!(user.tree("beside").unwrap().common, tree.common);
     assert_ne!(user.tree("bare.git").unwrap().common, tree.common);
+    user.run("git -C ../beside checkout -q --detach v1");
+    let head = |name: &str| user.tree(name).unwrap().commit("HEAD", &CancelToken::new()).unwrap().subject;
+    assert_eq!((head("linux").as_str(), head("beside").as_str()), ("second", "first: words"));
+    assert_eq!((head("linux/drivers").as_str(), head("bare.git").as_str()), ("second", "second"));
     fs::create_dir(user.path("empty")).unwrap();
     insta::assert_snapshot!(user.error(user.tree("empty")), @"~/empty is not a git tree, nor in one; for a tree or tarball without git, give a base in kernels.toml a `path = ` to it");
     insta::assert_snapshot!(user.error(user.tree("none")), @"there is no folder ~/none: a kernel tree was expected there");
@@ -91,21 +95,21 @@ fn a_repository_is_found_from_anywhere_in_it() {
 fn a_revision_is_a_commit_or_an_error_that_says_what_is_near() {
     let user = User::new();
     let tree = user.tree("linux").unwrap();
-    let commit = |rev: &str| tree.commit(rev, &CancelToken::new());
-    let (first, second) = (commit("v1").unwrap(), commit("topic").unwrap());
-    assert_eq!((first.subject.as_str(), first.describe.as_str()), ("first: words", "v1"));
+    let revision = |rev: &str| tree.revision(rev, &CancelToken::new());
+    let (first, second) = (revision("v1").unwrap(), revision("topic").unwrap());
+    assert_eq!((first.commit.subject.as_str(), first.describe.as_str()), ("first: words", "v1"));
     assert!(second.describe.starts_with("v1-1-g") && second.describe.len() == 18, "{second:?}");
-    assert_eq!(commit("HEAD~1").unwrap(), first);
+    assert_eq!(revision("HEAD~1").unwrap(), first);
     assert_eq!(tree.changed("v1", "topic", &CancelToken::new()).unwrap().len(), 3);
     user.run("git commit -q --allow-empty -m third");
-    let third = commit("HEAD").unwrap();
-    assert!(third.tree == second.tree && third.id != second.id);
+    let third = revision("HEAD").unwrap();
+    assert!(third.commit.tree == second.commit.tree && third.commit.id != second.commit.id);
 
-    insta::assert_snapshot!(user.error(commit("topci")), @"~/linux has no revision `topci`; did you mean `topic`?");
-    insta::assert_snapshot!(user.error(commit("1234567")), @"~/linux has no revision `1234567`; a tag, a branch or a commit of it was expected (has it been fetched?)");
-    insta::assert_snapshot!(user.error(commit("--all")), @"~/linux has no revision `--all`; a tag, a branch or a commit of it was expected (has it been fetched?)");
+    insta::assert_snapshot!(user.error(revision("topci")), @"~/linux has no revision `topci`; did you mean `topic`?");
+    insta::assert_snapshot!(user.error(revision("1234567")), @"~/linux has no revision `1234567`; a tag, a branch or a commit of it was expected (has it been fetched?)");
+    insta::assert_snapshot!(user.error(revision("--all")), @"~/linux has no revision `--all`; a tag, a branch or a commit of it was expected (has it been fetched?)");
     user.run("git rm -q Kbuild; git commit -qm fourth");
-    insta::assert_snapshot!(user.error(commit("HEAD")), @"~/linux at HEAD is no Linux kernel: there is no Kbuild");
+    insta::assert_snapshot!(user.error(revision("HEAD")), @"~/linux at HEAD is no Linux kernel: there is no Kbuild");
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl Worktree {
     /// # Errors
     /// Those of running git; a full disk, and what a partial clone cannot fetch, are among them.
     pub fn checkout(&self, commit: &Commit, cancel: &CancelToken) -> Result<(), BuildError> {
-        let what = || BuildError::job(format!("checking out {}", commit.describe));
+        let what = || BuildError::job(format!("checking out {}", commit.short));
         let git = |arguments: &[&str]| git::command(&self.path).args(arguments).run(cancel).map_err(what());
         git(&["checkout", "--quiet", "--force", "--detach", &commit.id])?;
         git(&["clean", "-ffdxq"])

@@ -2,13 +2,15 @@
 
 use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use clap::builder::Resettable;
 use harness::bisect::{self, BisectError, Mark, Revision, Wanted};
-use kernels::FailureKind;
+use kernels::tree::Tree;
+use kernels::{CancelToken, FailureKind};
 
 use crate::interrupt::until_interrupted;
 use crate::judging::{Judging, told};
@@ -21,6 +23,9 @@ pub const NAME: &str = "bisect-step";
 /// The exit code that stops `git bisect run`, at 128 and above (git-bisect(1)): what happened says nothing about the commit.
 pub const STOP: u8 = 128;
 
+/// The tree whose checkout is judged if none is named: that of the folder in which `git bisect run` runs this.
+const HERE: &str = ".";
+
 /// What judges the commit.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -32,12 +37,10 @@ not track are left out. It is built in a worktree of ours, not in the checkout.
 Exit codes: 0 good, 1 bad, 125 cannot be judged (does not build or boot, or fails in another way than --failure says), 128
 and above: stop, as something else went wrong. Run the program itself, built with `cargo build -p xtask`: if cargo fails, its
 own exit code says \"bad\".")]
+#[command(mut_arg("tree", |tree| tree.default_value(HERE)), mut_arg("config", |config| config.requires(Resettable::Reset)))]
 pub struct Args {
     /// The scenario that judges: `family::scenario`, or `scenario` alone
     scenario: String,
-    /// A folder of the git tree whose checkout is judged
-    #[arg(long, value_name = "PATH", default_value = ".")]
-    tree: PathBuf,
     /// The failure that is looked for, KIND or KIND@FUNCTION, e.g. deadlock@sriov_numvfs_show [default: any]
     #[arg(long, value_name = "FAILURE", value_parser = failure, conflicts_with = "any_failure")]
     failure: Option<Wanted>,
@@ -55,12 +58,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 fn judge(args: Args) -> Result<ExitCode> {
     let ui = Arc::new(Ui::new(false));
-    let (cells, _) = args.judging.cells(&args.tree, &args.scenario, ui.clone())?;
-    let memory = if args.judging.restart { cells.memory()?.afresh() } else { cells.memory()? };
+    let folder = args.judging.own.path.as_deref().unwrap_or(Path::new(HERE));
+    let tree = Tree::open(folder, &CancelToken::new())?;
+    let (cells, _) = args.judging.cells_of(tree, &args.scenario, &ui)?;
+    let memory = args.judging.memory(&cells)?;
     let wanted = args.failure.unwrap_or(Wanted::Any);
-    let folder = OnceCell::new();
-    until_interrupted(&cells.lab, &folder, async {
-        let (revision, changed) = bisect::checked_out(&args.tree).await?;
+    until_interrupted(&cells.lab, &OnceCell::new(), async {
+        let (revision, changed) = bisect::checked_out(folder).await?;
         if changed {
             ui.say("the checkout has changes that are not committed: they are judged with it");
         }

@@ -1,25 +1,23 @@
 //! `cargo xtask series`: what a posted series does, patch by patch.
 
 use std::cell::OnceCell;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use harness::coverage::Coverage;
-use harness::evidence::{Applies, PATCHES, SeriesNote};
+use harness::evidence::{PATCHES, SeriesNote};
 use harness::lab::Lab;
 use harness::matrix::{Request, Runner};
 use harness::plan::Selection;
 use harness::report::{SeriesReport, Terminal};
 use harness::series;
-use kernels::series::Series;
 
 use crate::interrupt::until_interrupted;
 use crate::out;
 use crate::own::OwnTree;
-use crate::patched::Base;
+use crate::posted;
 use crate::select::{Format, How};
 use crate::ui::Ui;
 
@@ -44,23 +42,12 @@ Exit codes: 0 it makes nothing worse and one can bisect through it, 1 something 
 apply, or, if you name --scenarios, is still broken with all of it; 2 usage or infrastructure (nothing was learned, or too little), 130 interrupted.")]
 pub struct Args {
     /// The series: an mbox, a mail, a patch, a folder of them, a maildir, or - for stdin
-    #[arg(value_name = "FILE")]
+    #[arg(id = "series", value_name = "FILE")]
     from: PathBuf,
-    /// What it applies to: a base of kernels.toml, or with --tree a revision [default: the first base; with --tree the
-    /// commit that the series names, or HEAD]
-    #[arg(long, value_name = "REV")]
-    base: Option<String>,
+    #[command(flatten)]
+    posted: posted::Reading,
     #[command(flatten)]
     own: OwnTree,
-    /// Merge a patch that does not fit, by the files of the tree that it was made on
-    #[arg(long = "3way", requires = "tree")]
-    three_way: bool,
-    /// Take diffs in replies too, after the patches of the series
-    #[arg(long)]
-    inline: bool,
-    /// Run it even if it touches nothing that the scenarios exercise
-    #[arg(long)]
-    force: bool,
     /// Scenarios, by glob over `family::scenario` or over `scenario` alone [default: all that can tell something of a kernel
     /// of which nothing is known]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
@@ -90,31 +77,28 @@ pub struct Args {
 
 /// Reads, builds, runs, and prints the answers.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let series = read(&args)?;
-    let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let files = series.write(scratch.path()).context("cannot write the patches into a temporary folder")?;
-    let lab = lab(&args, &series, &files)?;
+    let posted = args.posted.read(&args.from, &args.own, args.how.profile.as_deref())?;
+    let lab = &posted.lab;
     let ui = Arc::new(Ui::new(args.verbose));
     let folder = OnceCell::new();
-    until_interrupted(&lab, &folder, async {
-        let mut note = series::look(&lab, &series, &files, args.three_way, ui.clone()).await?;
-        introduce(&note, &ui);
+    until_interrupted(lab, &folder, async {
+        let mut note = posted.look(&ui).await?;
         if note.tried().next().is_none() {
-            bail!("no patch applies, so there is nothing to run; {}", elsewhere(&args, &series));
+            bail!("no patch applies, so there is nothing to run; {}", posted.elsewhere());
         }
-        let request = request(&args, &lab, &note)?;
+        let request = request(&args, lab, &note)?;
         let coverage = Coverage::of(&request, request.cells.len(), |kernel: &str| lab.find(kernel).is_some());
         ui.say(&coverage.to_string());
         if args.dry_run {
             return Ok(ExitCode::SUCCESS);
         }
-        let runner = Runner::prepare(&lab, &scenarios::all(), &request, ui.clone()).await?;
+        let runner = Runner::prepare(lab, &scenarios::all(), &request, ui.clone()).await?;
         let _ = folder.set(runner.folder().to_owned());
         let patches = runner.folder().join(PATCHES);
-        keep(&files, &patches).context("cannot write the patches beside the evidence")?;
-        note.base_about = describe(&lab, &note);
+        posted.keep(&patches)?;
+        note.base_about = describe(lab, &note);
         note.answers_for_base = !args.scenarios.is_empty();
-        note.options = series::options(&lab, &patches);
+        note.options = series::options(lab, &patches);
         let runner = runner.of_series(&note.options);
         note.write(runner.folder())?;
         runner.run(&request, &*ui).await?;
@@ -134,69 +118,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         })?;
         Ok(ExitCode::from(report.exit_code()))
     })
-}
-
-/// Copies the patches to the evidence, as they were applied.
-fn keep(files: &[PathBuf], folder: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    let copy = |file: &PathBuf| std::fs::copy(file, folder.join(file.file_name().unwrap_or_default())).map(drop);
-    files.iter().try_for_each(copy)
-}
-
-fn read(args: &Args) -> Result<Series> {
-    let series = if args.from == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read stdin")?;
-        Series::of_bytes(&bytes, "stdin", args.inline)?
-    } else {
-        Series::read(&args.from, args.inline)?
-    };
-    if !args.force {
-        series.within_reach()?;
-    }
-    Ok(series)
-}
-
-/// The lab with the kernels of the series.
-fn lab(args: &Args, series: &Series, files: &[PathBuf]) -> Result<Lab> {
-    let named = series.base_commit.as_deref().filter(|_| args.own.path.is_some());
-    let rev = args.base.as_deref().or(named);
-    let base = Base { tree: &args.own, rev, profile: args.how.profile.as_deref() };
-    let titles = series.patches.iter().map(|patch| patch.subject.clone());
-    base.lab(&titles.zip(files.iter().cloned()).collect::<Vec<_>>())
-}
-
-/// What is known before anything is built.
-fn introduce(note: &SeriesNote, ui: &Ui) {
-    let version = if note.version > 1 { format!("version {}, ", note.version) } else { String::new() };
-    let count = note.steps.len();
-    ui.say(&format!(
-        "\"{}\": {version}{count} patch{} on {}",
-        note.subject,
-        if count == 1 { "" } else { "es" },
-        note.base_about
-    ));
-    for (number, step) in note.steps.iter().enumerate() {
-        ui.say(&format!("  {}/{count} {} ({})", number + 1, step.subject, step.author));
-        match &step.applies {
-            Applies::Yes => {}
-            Applies::NotTried => ui.say("      not tried: a patch before it does not apply"),
-            Applies::No { why, lines } => {
-                ui.say(&format!("      does not apply: {why}"));
-                lines.iter().for_each(|line| ui.say(&format!("      {line}")));
-            }
-        }
-    }
-    note.notes.iter().for_each(|line| ui.say(&format!("  {line}")));
-}
-
-/// Where a series may apply that does not here.
-fn elsewhere(args: &Args, series: &Series) -> String {
-    match (&series.base_commit, &args.own.path) {
-        (Some(commit), None) => format!("it says it is based on {commit}: --tree PATH takes that from a git tree"),
-        (_, None) => "--base takes another base, --tree PATH --base REV a revision of a git tree".to_owned(),
-        (_, Some(_)) => "--base REV takes another revision".to_owned(),
-    }
 }
 
 fn request(args: &Args, lab: &Lab, note: &SeriesNote) -> Result<Request> {

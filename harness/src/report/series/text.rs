@@ -8,10 +8,9 @@ use super::answer::{Change, Row, State};
 use super::{Bisectable, SeriesReport};
 use crate::classify::{Severity, Splat};
 use crate::evidence::{Applies, RunCell, SeriesStep};
+use crate::report::mail::{WIDTH, wrap};
 use crate::verdict::Verdict;
 
-/// What a line of a mail may have at most.
-const WIDTH: usize = 72;
 /// How many failures are shown with their evidence.
 const SHOWN: usize = 6;
 /// How many frames of a stack.
@@ -276,16 +275,4 @@ fn stacks(observations: &Value) -> Vec<String> {
     }
     shown.truncate(3);
     shown
-}
-
-/// Adds a paragraph: its first line begins with `first`, the others with `rest`.
-fn wrap(text: &mut String, first: &str, rest: &str, words: &str) {
-    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    let options = textwrap::Options::new(WIDTH)
-        .initial_indent(first)
-        .subsequent_indent(rest)
-        .word_splitter(textwrap::WordSplitter::NoHyphenation);
-    for line in textwrap::wrap(&words, options) {
-        let _ = writeln!(text, "{line}");
-    }
 }
