@@ -27,6 +27,25 @@ const PRIMITIVES: &[&str] = &[
     "ssleep",
 ];
 
+/// How the names of functions begin that are on the stack of a running task and are not what it does: the interrupt in which
+/// it was looked at (`arch/x86/include/asm/idtentry.h`, `kernel/entry/common.c`), and delays (`arch/x86/lib/delay.c`).
+const PASSING: &[&str] = &[
+    "raw_irqentry_",
+    "irqentry_",
+    "asm_",
+    "sysvec_",
+    "common_interrupt",
+    "__const_udelay",
+    "__udelay",
+    "__delay",
+    "delay_",
+];
+
+/// The innermost function of a running task's stack that is neither an interrupt nor a delay.
+pub fn busy_in(stack: &[String]) -> Option<&str> {
+    stack.iter().map(|frame| base(frame)).find(|name| !PASSING.iter().any(|passing| name.starts_with(passing)))
+}
+
 /// The innermost function of a stack that is not a way of waiting, without compiler suffixes.
 pub fn function(stack: &[String]) -> Option<&str> {
     stack.iter().map(|frame| base(frame)).find(|name| !is_primitive(name))
@@ -57,6 +76,17 @@ mod tests {
     fn named(frames: &[&str]) -> Option<String> {
         let stack: Vec<_> = frames.iter().map(|&frame| frame.to_owned()).collect();
         function(&stack).map(str::to_owned)
+    }
+
+    #[test]
+    fn what_a_running_task_does() {
+        let seen = "raw_irqentry_exit_cond_resched irqentry_exit sysvec_apic_timer_interrupt \
+                    asm_sysvec_apic_timer_interrupt delay_tsc __const_udelay igb_get_hw_semaphore \
+                    igb_release_swfw_sync_82575 igb_probe pciehp_ist";
+        let stack: Vec<_> = seen.split_whitespace().map(str::to_owned).collect();
+        assert_eq!(busy_in(&stack), Some("igb_get_hw_semaphore"));
+        assert_eq!(busy_in(&stack[7..]), Some("igb_release_swfw_sync_82575"));
+        assert_eq!(busy_in(&stack[..5]), None);
     }
 
     #[test]

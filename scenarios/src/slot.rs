@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use guest_protocol::{Sched, Step};
+use guest_protocol::{Sched, Step, TaskState};
 use harness::ending::Ending;
 use harness::error::Error;
 use harness::guest::{Bdf, ENABLES_VFS, Guest, Slot};
 use harness::scenario::Scenario;
+use harness::stack;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
@@ -48,7 +49,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "slot::yanked_during_probe",
         about: "A card is yanked while its driver probes it; the slot must end empty, and take the next card.",
-        detects: &[],
+        detects: &["igb-waits-for-absent-card"],
         topology: "empty-slot",
         also: &[],
         triggers: &[],
@@ -260,22 +261,40 @@ async fn comes_up(guest: &Guest, slot: &Slot, id: &str) -> Result<Verdict, Error
 /// power indicator off a second after the power, and QEMU ejects whatever is in the slot then.
 async fn empties(guest: &Guest, slot: &Slot) -> Result<Verdict, Error> {
     let began = Instant::now();
-    let mut looks = 0;
+    let (mut looks, mut busy) = (0, None);
     while looks < LOOKS {
         let state = State::of(guest, slot).await?;
         let tasks = guest.agent().tasks(&[PORT_THREAD], guest.prompt()).await?;
         let is_busy = tasks.iter().any(|task| task.stack.iter().any(|frame| frame == PORT_THREAD));
         let is_empty = state.adapter == "0" && state.power == "0" && state.devices.is_empty();
         looks = if is_empty && !is_busy { looks + 1 } else { 0 };
+        busy = tasks.into_iter().find(|task| task.state == RUNNING).or(busy);
         if looks == 0 && began.elapsed() > guest.prompt() {
-            return Ok(match guest.ending(&[]).await? {
-                Ending::Done => state.wrong(),
-                Ending::Stuck(stuck) => guest.deadlock(&stuck, &[]),
+            return Ok(match (guest.ending(&[]).await?, busy) {
+                (Ending::Done, Some(task)) => busy_for_ever(guest, &task, &state),
+                (Ending::Done, None) => state.wrong(),
+                (Ending::Stuck(stuck), _) => guest.deadlock(&stuck, &[]),
             });
         }
         guest.vm().starved().pause(LOOK).await;
     }
     Ok(Verdict::Pass)
+}
+
+/// A task's state while it runs (proc_pid_stat(5)).
+const RUNNING: char = 'R';
+
+/// The thread of the slot's port was running when it was looked at, and has not come to an end.
+fn busy_for_ever(guest: &Guest, task: &TaskState, state: &State) -> Verdict {
+    guest.note_tasks("busy", std::slice::from_ref(task));
+    let Some(function) = stack::busy_in(&task.stack) else { return state.wrong() };
+    let State { adapter, power, devices } = state;
+    let summary = format!(
+        "{} (pid {}) does not come out of {function}: the slot stays with adapter {adapter}, power {power} and the devices \
+         {devices:?}",
+        task.comm, task.pid
+    );
+    Verdict::fail(FailureKind::WrongState, function, summary)
 }
 
 /// What the guest shows of a slot.
