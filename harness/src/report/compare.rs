@@ -27,12 +27,13 @@ impl fmt::Display for Disagreement {
 }
 
 /// The cells on which two runs differ: in outcome or, of failures, in kind or function. Values and times may differ, and so
-/// may the places at which one expected bug shows: memory that was freed twice is missed here or there.
+/// may the places at which one expected bug shows: memory that was freed twice is missed here or there. A bug that shows now
+/// and then may show in one of them.
 pub fn disagreements(first: &Run, second: &Run) -> Vec<Disagreement> {
     let (first, second) = (records(first), records(second));
     let cells: BTreeSet<&CellId> = first.keys().chain(second.keys()).copied().collect();
     let differ = |cell: &&CellId| match (first.get(*cell), second.get(*cell)) {
-        (Some(first), Some(second)) => verdict(first) != verdict(second) && !show_the_same(first, second),
+        (Some(first), Some(second)) => verdict(first) != verdict(second) && !is_chance(first, second),
         _ => true,
     };
     let told = |cell: &CellId| Disagreement {
@@ -47,10 +48,17 @@ fn records(run: &Run) -> BTreeMap<&CellId, &CellRecord> {
     run.cells.iter().map(|cell| (&cell.record.cell, &cell.record)).collect()
 }
 
-/// Whether both failed in a way of the same bug.
-fn show_the_same(first: &CellRecord, second: &CellRecord) -> bool {
-    let (Verdict::Fail(one), Verdict::Fail(other)) = (&first.verdict, &second.verdict) else { return false };
-    first.expected.shown_by(one).any(|bug| second.expected.shown_by(other).any(|shown| shown == bug))
+/// Whether both failed in a way of the same bug, or one missed what the other shows.
+fn is_chance(first: &CellRecord, second: &CellRecord) -> bool {
+    let shows = |record: &CellRecord, failure| record.expected.shown_by(failure).next().is_some();
+    match (&first.verdict, &second.verdict) {
+        (Verdict::Fail(one), Verdict::Fail(other)) => {
+            first.expected.shown_by(one).any(|bug| second.expected.shown_by(other).any(|shown| shown == bug))
+        }
+        (Verdict::Fail(failure), passed) => shows(first, failure) && second.expected.missed_by(passed),
+        (passed, Verdict::Fail(failure)) => shows(second, failure) && first.expected.missed_by(passed),
+        _ => false,
+    }
 }
 
 fn verdict(record: &CellRecord) -> String {
@@ -83,18 +91,36 @@ mod tests {
         Verdict::fail(FailureKind::StaleRead, function, summary.to_owned())
     }
 
-    #[test]
-    fn one_bug_may_show_here_or_there() {
-        let way = |function: &str| Signature {
+    fn way(function: &str, chance: Chance) -> Signature {
+        Signature {
             bug: "freed-twice".to_owned(),
             kind: FailureKind::StaleRead,
             function: function.to_owned(),
-            chance: Chance::Certain,
+            chance,
             without_lockdep: false,
+        }
+    }
+
+    #[test]
+    fn a_bug_may_show_now_and_then() {
+        let run = |verdict: Verdict, chance: Chance| {
+            let mut run = run(&[("a", verdict)]);
+            run.cells[0].record.expected = Expected::Fail(vec![way("f", chance)]);
+            run
         };
+        for (chance, function, count) in [(Chance::Random, "f", 0), (Chance::Certain, "f", 1), (Chance::Random, "h", 1)]
+        {
+            let (passed, failed) = (run(Verdict::Pass, chance), run(stale(function, ""), chance));
+            assert_eq!(disagreements(&passed, &failed).len(), count, "{chance:?} {function}");
+            assert_eq!(disagreements(&failed, &passed).len(), count, "{chance:?} {function}");
+        }
+    }
+
+    #[test]
+    fn one_bug_may_show_here_or_there() {
         let run = |function: &str| {
             let mut run = run(&[("a", stale(function, ""))]);
-            run.cells[0].record.expected = Expected::Fail(vec![way("f"), way("g")]);
+            run.cells[0].record.expected = Expected::Fail(vec![way("f", Chance::Certain), way("g", Chance::Certain)]);
             run
         };
         assert_eq!(disagreements(&run("f"), &run("g")), []);
