@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use guest_protocol::{Message, Sighting, Source};
 use harness::error::Error;
-use harness::guest::{Device, Guest, Pf};
+use harness::guest::{Device, Guest};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
@@ -138,7 +138,7 @@ fn no_uevent(during: &str) -> Verdict {
 
 async fn vf_netlink(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
-    let own = interface(guest, pf).await?;
+    let own = guest.interface(pf).await?;
     let of_vf = |sighting: &Sighting| match sighting {
         Sighting::Link(link) if !link.gone && link.ifname != own && link.ifname != "lo" => Some(link.ifname.clone()),
         _ => None,
@@ -160,7 +160,7 @@ async fn vf_netlink(guest: &Guest) -> Result<Verdict, Error> {
 /// comes before there is any VF, and is sent at once if no other link event was sent in the second before.
 async fn pf_netlink(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
-    let own = interface(guest, pf).await?;
+    let own = guest.interface(pf).await?;
     let of_pf = |sighting: &Sighting| match sighting {
         Sighting::Link(link) if link.ifname == own => Some("PF".to_owned()),
         _ => None,
@@ -177,17 +177,6 @@ async fn pf_netlink(guest: &Guest) -> Result<Verdict, Error> {
         rounds.unwatched(0).await?;
     }
     Ok(rounds.judge())
-}
-
-/// Name of the PF's network interface.
-async fn interface(guest: &Guest, pf: &Pf) -> Result<String, Error> {
-    let mut names = guest.agent().list(&pf.attribute("net"), guest.prompt()).await?;
-    match (names.pop(), names.as_slice()) {
-        (Some(name), []) => Ok(name),
-        (last, rest) => {
-            Err(Error::Unprepared(format!("the PF has network interfaces {rest:?} and {last:?}, expected just one")))
-        }
-    }
 }
 
 /// Waits for an event of an interface's link. Where igb takes its interface down only after it has enabled its VFs, as in

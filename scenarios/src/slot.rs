@@ -1,5 +1,7 @@
 //! Slots whose cards come and go at bad moments.
 
+use std::fmt;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use guest_protocol::{Sched, Step, TaskState};
@@ -10,6 +12,7 @@ use harness::scenario::Scenario;
 use harness::stack;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
+use harness::vm::agent::Operation;
 use kernels::FailureKind;
 
 /// The scenarios of this family.
@@ -55,6 +58,16 @@ pub const ALL: &[Scenario] = &[
         triggers: &[],
         append: &[],
         run: |guest| Box::pin(yanked_during_bring_up(guest, PROBES)),
+    },
+    Scenario {
+        name: "slot::yanked_while_phy_is_read",
+        about: "A card is yanked while somebody reads its PHY, as mii-tool does; the reader must go on, and the card go.",
+        detects: &["igb-phy-read-vs-yank"],
+        topology: "igb",
+        also: &[],
+        triggers: &[Trigger::Yank],
+        append: &[],
+        run: |guest| Box::pin(yanked_while_phy_is_read(guest)),
     },
     Scenario {
         name: "slot::card_added_right_after_unplug",
@@ -111,6 +124,15 @@ const BEGINS: &str = "Link Up";
 /// The kernel says so when igb begins to probe a card, which takes seconds here.
 const PROBES: &str = "enabling device";
 
+/// igb tries for up to three seconds to get its semaphore, on any machine. After so many, scaled, it does not give up.
+const LONG_IN_IGB: f64 = 8.0;
+
+/// How often to look where a running task is.
+const STACKS: usize = 20;
+
+/// Register of a PHY's status: `MII_BMSR` in `include/uapi/linux/mii.h`.
+const PHY_STATUS: u16 = 1;
+
 /// The window is the 100 ms that VFs are given (`drivers/pci/iov.c`, `sriov_enable()`).
 async fn yanked_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, Error> {
     let mut pf = guest.pf()?.clone();
@@ -166,6 +188,45 @@ async fn yanked_during_bring_up(guest: &Guest, text: &str) -> Result<Verdict, Er
         Verdict::Pass => comes_up(guest, slot, "pf1").await,
         failed => Ok(failed),
     }
+}
+
+/// Who reads the PHY has igb's semaphore most of the time, and `rtnl_lock` with it (`net/core/dev_ioctl.c`, `dev_ioctl()`).
+async fn yanked_while_phy_is_read(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let reader = guest.read_phy(&guest.interface(pf).await?, PHY_STATUS).await?;
+    // Where a running task is cannot be told for sure; a process that reads and does nothing else is mostly in the driver.
+    let began = Instant::now();
+    while !reader.whereabouts(guest.prompt()).await?.iter().any(|task| task.state == RUNNING) {
+        if began.elapsed() > guest.prompt() {
+            return Err(Error::Unprepared("whoever is to read the PHY was never seen running".to_owned()));
+        }
+    }
+    guest.remove(pf).await?;
+    let operations = [&reader];
+    let mut ending = pin!(guest.ending(&operations));
+    let ended = match guest.vm().starved().timeout(guest.seconds(LONG_IN_IGB), &mut ending).await {
+        Ok(ended) => ended?,
+        Err(_) => match still_busy(guest, &reader).await? {
+            Some(verdict) => return Ok(verdict),
+            None => ending.await?,
+        },
+    };
+    match ended {
+        Ending::Done => guest.put_back_and_use().await,
+        Ending::Stuck(stuck) => Ok(guest.deadlock(&stuck, &[])),
+    }
+}
+
+/// Whether whoever reads the PHY is still at it. One look may find nothing on the stack of a running task.
+async fn still_busy(guest: &Guest, reader: &Operation) -> Result<Option<Verdict>, Error> {
+    for _ in 0..STACKS {
+        let tasks = reader.whereabouts(guest.prompt()).await?;
+        let busy = tasks.iter().find_map(|task| busy_for_ever(guest, task, "the card is gone and not removed"));
+        if busy.is_some() {
+            return Ok(busy);
+        }
+    }
+    Ok(None)
 }
 
 async fn added_right_after_unplug(guest: &Guest) -> Result<Verdict, Error> {
@@ -270,10 +331,12 @@ async fn empties(guest: &Guest, slot: &Slot) -> Result<Verdict, Error> {
         looks = if is_empty && !is_busy { looks + 1 } else { 0 };
         busy = tasks.into_iter().find(|task| task.state == RUNNING).or(busy);
         if looks == 0 && began.elapsed() > guest.prompt() {
-            return Ok(match (guest.ending(&[]).await?, busy) {
-                (Ending::Done, Some(task)) => busy_for_ever(guest, &task, &state),
-                (Ending::Done, None) => state.wrong(),
-                (Ending::Stuck(stuck), _) => guest.deadlock(&stuck, &[]),
+            return Ok(match guest.ending(&[]).await? {
+                Ending::Done => {
+                    let busy = busy.and_then(|task| busy_for_ever(guest, &task, &state.to_string()));
+                    busy.unwrap_or_else(|| state.wrong())
+                }
+                Ending::Stuck(stuck) => guest.deadlock(&stuck, &[]),
             });
         }
         guest.vm().starved().pause(LOOK).await;
@@ -284,17 +347,12 @@ async fn empties(guest: &Guest, slot: &Slot) -> Result<Verdict, Error> {
 /// A task's state while it runs (proc_pid_stat(5)).
 const RUNNING: char = 'R';
 
-/// The thread of the slot's port was running when it was looked at, and has not come to an end.
-fn busy_for_ever(guest: &Guest, task: &TaskState, state: &State) -> Verdict {
+/// A task that was running when it was looked at, after more time than it could want; none if it was not.
+fn busy_for_ever(guest: &Guest, task: &TaskState, so: &str) -> Option<Verdict> {
+    let function = stack::busy_in(&task.stack).filter(|_| task.state == RUNNING)?;
     guest.note_tasks("busy", std::slice::from_ref(task));
-    let Some(function) = stack::busy_in(&task.stack) else { return state.wrong() };
-    let State { adapter, power, devices } = state;
-    let summary = format!(
-        "{} (pid {}) does not come out of {function}: the slot stays with adapter {adapter}, power {power} and the devices \
-         {devices:?}",
-        task.comm, task.pid
-    );
-    Verdict::fail(FailureKind::WrongState, function, summary)
+    let summary = format!("{} (pid {}) does not come out of {function}: {so}", task.comm, task.pid);
+    Some(Verdict::fail(FailureKind::WrongState, function, summary))
 }
 
 /// What the guest shows of a slot.
@@ -319,8 +377,13 @@ impl State {
 
     /// The guest has had all the time that it could want, and left the slot like this.
     fn wrong(&self) -> Verdict {
+        Verdict::fail(FailureKind::WrongState, "power", self.to_string())
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let State { adapter, power, devices } = self;
-        let summary = format!("the slot stays with adapter {adapter}, power {power} and the devices {devices:?}");
-        Verdict::fail(FailureKind::WrongState, "power", summary)
+        write!(f, "the slot stays with adapter {adapter}, power {power} and the devices {devices:?}")
     }
 }

@@ -31,6 +31,7 @@ impl Job {
             Command::Bind { .. } => "iov-bind",
             Command::Own { .. } => "iov-own",
             Command::Cycle { .. } => "iov-cycle",
+            Command::ReadPhy { .. } => "iov-phy",
             Command::Sweep(_) => "iov-sweep",
             Command::Watch { .. } => "iov-watch",
             Command::SetLink { .. } => "iov-setlink",
@@ -50,7 +51,7 @@ impl Job {
     pub fn control(&self) -> Option<Control> {
         match self.command {
             Command::Own { .. } => Some(Control::Continue),
-            Command::Watch { .. } | Command::Cycle { .. } => Some(Control::Stop),
+            Command::Watch { .. } | Command::Cycle { .. } | Command::ReadPhy { .. } => Some(Control::Stop),
             _ => None,
         }
     }

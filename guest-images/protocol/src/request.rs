@@ -76,6 +76,15 @@ pub enum Command {
         /// How often to write them all; none for ever.
         rounds: Option<u32>,
     },
+    /// Read a register of the PHY of a network interface again and again, as fast as the driver answers (`SIOCGMIIREG` of
+    /// `include/uapi/linux/sockios.h`, as `mii-tool` does). What the kernel refuses is counted. Done with
+    /// [`crate::Reply::Cycled`] after [`Command::Stop`].
+    ReadPhy {
+        /// Interface name.
+        ifname: String,
+        /// Register (`include/uapi/linux/mii.h`).
+        register: u16,
+    },
     /// Read every attribute in and below some folders, each from a thread of its own, and write some back. Reports
     /// [`crate::Progress::Waiting`] once when all that still go on seem to wait for something; done with
     /// [`crate::Reply::Swept`] when all are over.
@@ -103,7 +112,7 @@ pub enum Command {
         /// The owner's operation.
         target: OpId,
     },
-    /// End a [`Command::Watch`] or a [`Command::Cycle`].
+    /// End a [`Command::Watch`], a [`Command::Cycle`] or a [`Command::ReadPhy`].
     Stop {
         /// Its operation.
         target: OpId,

@@ -55,6 +55,7 @@ fn requests() -> Vec<Request> {
         Command::Bind { bdf: bdf(), driver: "vfio-pci".to_owned() },
         Command::Own { devices, steps },
         Command::Cycle { writes: vec![write], rounds: Some(20) },
+        Command::ReadPhy { ifname: "eth0".to_owned(), register: 1 },
         Command::Sweep(Sweep {
             folders: vec!["/sys/bus/pci/slots/16".to_owned()],
             leave_out: vec!["remove".to_owned()],

@@ -48,6 +48,29 @@ impl Guest {
         Ok(self.agent().start(Command::Cycle { writes: writes.iter().map(write).collect(), rounds }).await?)
     }
 
+    /// Name of a PF's network interface.
+    ///
+    /// # Errors
+    /// The agent's; [`Error::Unprepared`] if it has none, or several.
+    pub async fn interface(&self, pf: &Pf) -> Result<String, Error> {
+        let mut names = self.agent().list(&pf.attribute("net"), self.prompt()).await?;
+        match (names.pop(), names.as_slice()) {
+            (Some(name), []) => Ok(name),
+            (last, rest) => Err(Error::Unprepared(format!(
+                "the PF has network interfaces {rest:?} and {last:?}, expected just one"
+            ))),
+        }
+    }
+
+    /// Starts to read a register of the PHY of an interface, again and again, from a process of its own, until
+    /// [`Guest::stop`].
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn read_phy(&self, ifname: &str, register: u16) -> Result<Operation, Error> {
+        Ok(self.agent().start(Command::ReadPhy { ifname: ifname.to_owned(), register }).await?)
+    }
+
     /// Enables VFs of a PF that has none, and finds them.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod bind;
 mod cycle;
 mod inventory;
 mod own;
+mod phy;
 mod sweep;
 mod watch;
 
@@ -55,6 +56,7 @@ fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, Agen
         Command::Bind { bdf, driver } => bind::bind(&bdf, &driver).map(|()| Reply::Nothing),
         Command::Own { devices, steps } => own::own(&devices, &steps, report, controls).map(|()| Reply::Nothing),
         Command::Cycle { writes, rounds } => cycle::cycle(&writes, rounds, controls),
+        Command::ReadPhy { ifname, register } => phy::read(&ifname, register, controls),
         Command::Sweep(sweep) => sweep::sweep(&sweep, report).map(Reply::Swept),
         Command::Watch { source, read, sched } => {
             watch::watch(&source, &read, sched, report, controls).map(|()| Reply::Nothing)
