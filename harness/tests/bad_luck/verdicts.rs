@@ -36,7 +36,7 @@ const fn late(habit: &'static str, outcome: &'static str, names: &'static [&'sta
 }
 
 const ABORTED: &[&str] = &["signal: 6 (SIGABRT)", fake::LAST_WORDS];
-const BOTH_VERSIONS: &[&str] = &["protocol version 4, this harness 3", "rebuild the guest image"];
+const BOTH_VERSIONS: &[&str] = &["speaks protocol version", ", this harness ", "rebuild the guest image"];
 
 const CASES: &[Case] = &[
     case("works", "pass", false, &[]),
@@ -47,7 +47,7 @@ const CASES: &[Case] = &[
     late("never-greets", "infra", &["QEMU did not greet", "within 2s"]),
     late("says-nothing", "boot-failed", &["the agent's first words", "the kernel printed nothing"]),
     case("speaks-another-version", "infra", false, BOTH_VERSIONS),
-    case("is-not-a-guest", "infra", false, &["not a message of protocol version 3", "grub>"]),
+    case("is-not-a-guest", "infra", false, &["not a message of protocol version", "grub>"]),
     case("crashes-before-hello", "infra", true, ABORTED),
     // In mid-scenario.
     case("sends-an-unknown-event", "pass", false, &[]),
@@ -59,7 +59,7 @@ const CASES: &[Case] = &[
     case("crashes-with-a-request-unread", "infra", true, ABORTED),
     case("crashes-on-a-qmp-command", "infra", true, ABORTED),
     late("falls-silent", "infra", &["waited 2s for the end of: read /proc/version"]),
-    case("talks-nonsense", "infra", false, &["not a message of protocol version 3", "rm: cannot remove"]),
+    case("talks-nonsense", "infra", false, &["not a message of protocol version", "rm: cannot remove"]),
     case("talks-binary", "infra", false, &["read /proc/version", "no text"]),
 ];
 
