@@ -12,6 +12,7 @@ use std::time::Duration;
 use kernels::cache::{Cache, Key, KeyMaker, Lock};
 use tokio::sync::Mutex;
 
+use crate::classify;
 use crate::judge;
 use crate::vm::argv::{Channels, Machine};
 use crate::vm::process;
@@ -39,7 +40,7 @@ pub struct Snapshots {
 struct Boots {
     /// How they failed to come up: each time the whole deadline passed, so there is no sense in many times.
     silences: Vec<String>,
-    /// They come up, and cannot be saved.
+    /// They come up, and cannot be saved or had trouble.
     unsaved: bool,
 }
 
@@ -161,6 +162,9 @@ impl Snapshots {
     ) -> Result<(), Unmade> {
         let aside = self.cache.stage(SHELF, key, lock).map_err(|_| Unmade::Snapshot)?;
         Vm::boot_and_save(machine.clone(), recorders.clone(), aside.path(), within).await?;
+        if had_trouble(&recorders.console) {
+            return Err(Unmade::Snapshot);
+        }
         fs::copy(&recorders.console, aside.path().join(CONSOLE)).map_err(|_| Unmade::Snapshot)?;
         self.cache.put(SHELF, key, aside).map_err(|_| Unmade::Snapshot)
     }
@@ -180,7 +184,7 @@ enum Made {
 enum Unmade {
     /// The guest did not come up.
     Guest(BootError),
-    /// It could not be saved; or its memory's file is why QEMU failed, as on a full disk. It may come up without.
+    /// It could not be saved, or had better not; or its memory's file is why QEMU failed, as on a full disk. It may come up without.
     Snapshot,
 }
 
@@ -195,7 +199,26 @@ impl From<SnapshotError> for Unmade {
     }
 }
 
+/// Whether the kernel complained while it booted. Each cell from a snapshot of that would be blamed for it, in this run and in
+/// later ones; and if the host was to blame, the next boot need not have it.
+fn had_trouble(console: &Path) -> bool {
+    !classify::classify(&judge::log(console)).is_empty()
+}
+
 /// Removes a console's file: the boot that follows has one of its own.
 fn forget(console: &Path) {
     let _ = fs::remove_file(console);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_with_a_complaint_is_trouble() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/classify/fixtures");
+        for (console, trouble) in [("clean-boot.log", false), ("rcu-stall-of-the-host.log", true), ("oops.log", true)] {
+            assert_eq!(had_trouble(&fixtures.join(console)), trouble, "{console}");
+        }
+    }
 }
