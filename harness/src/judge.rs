@@ -133,10 +133,24 @@ async fn run_in(
     rules: Rules<'_>,
 ) -> (Ran, Map<String, Value>, Vec<String>, Vm) {
     let guest = match Hardware::find(&vm, rules.scale).await {
-        Ok(hardware) => Guest::new(vm, hardware, rules.scale, trigger),
+        Ok(hardware) => Guest::new(vm, hardware, rules, trigger),
         Err(error) => return (Err(error), Map::new(), Vec::new(), vm),
     };
-    let mut ran = (scenario.run)(&guest).await;
+    let begins = guest.agent().messages().position();
+    let (ran, proofs) = tokio::select! {
+        biased;
+        proven = proven(scenario, &guest, rules) => proven,
+        died = guest.death(begins) => (Err(died), Vec::new()),
+    };
+    if !matches!(ran, Ok(Verdict::Pass)) {
+        gather(&guest).await;
+    }
+    (ran, guest.notes(), proofs, guest.into_vm())
+}
+
+/// What a scenario found, with the proofs of its removals.
+async fn proven(scenario: &Scenario, guest: &Guest, rules: Rules<'_>) -> (Ran, Vec<String>) {
+    let mut ran = (scenario.run)(guest).await;
     if let Ok(Verdict::Fail(Failure { kind: FailureKind::LostEvent, .. })) = &ran {
         // That no event came is known only if nothing was lost on the way.
         ran = STREAMS.iter().try_for_each(|stream| guest.heard_all(stream, 0)).and(ran);
@@ -149,12 +163,9 @@ async fn run_in(
         }
     }
     if matches!(ran, Ok(Verdict::Pass)) {
-        ran = after(&guest, rules.put_back).await;
+        ran = after(guest, rules.put_back).await;
     }
-    if !matches!(ran, Ok(Verdict::Pass)) {
-        gather(&guest).await;
-    }
-    (ran, guest.notes(), proofs, guest.into_vm())
+    (ran, proofs)
 }
 
 /// A scenario that a kernel survived must leave it in order.
@@ -188,7 +199,7 @@ async fn gather(guest: &Guest) {
 /// complained of what it did may well show something wrong afterwards.
 fn conclude(ran: Ran, ended: Option<&str>, splats: &[Splat]) -> (Verdict, bool) {
     let fatal = splats.iter().find(|splat| splat.is_fatal());
-    let died = splats.iter().any(|splat| matches!(splat.kind, SplatKind::Oops | SplatKind::Bug | SplatKind::Panic));
+    let died = splats.iter().any(|splat| splat.kind.kills());
     let lockdep = splats.iter().find(|splat| splat.is_fatal() && splat.kind == SplatKind::Lockdep);
     let deadlocked = matches!(&ran, Ok(Verdict::Fail(failure)) if failure.kind == FailureKind::Deadlock);
     let is_wrong = matches!(&ran, Ok(Verdict::Fail(failure)) if failure.kind == FailureKind::WrongState);

@@ -87,6 +87,11 @@ impl SplatKind {
             _ => Severity::Fatal,
         }
     }
+
+    /// Whether the task that it happened to is gone, as a rule, with all locks that it had.
+    pub fn kills(self) -> bool {
+        matches!(self, SplatKind::Oops | SplatKind::Bug | SplatKind::Panic)
+    }
 }
 
 impl fmt::Display for SplatKind {
@@ -145,6 +150,11 @@ impl fmt::Display for Splat {
         }
         Ok(())
     }
+}
+
+/// What kind of report this line of a log begins, without its timestamp.
+pub fn headline(text: &str) -> Option<SplatKind> {
+    rules::matching(text).map(|rule| rule.kind)
 }
 
 /// The splats of a console log, in order. The log may be of any quality: cut off, interleaved, with CRLF, of several

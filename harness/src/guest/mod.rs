@@ -1,5 +1,6 @@
 //! A guest in the words of scenarios: its PFs and VFs, their owners, removals, and what was noted on the way.
 
+mod death;
 mod device;
 mod find;
 mod gadget;
@@ -14,6 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use guest_protocol::{Command, Message, Progress, Reply, Sched, Source};
+use kernels::KnownReport;
 use serde_json::{Map, Value};
 
 pub use device::{Bdf, Device, NoBdf, Pf, Slot};
@@ -27,6 +29,7 @@ pub use sweep::Sweeping;
 
 use crate::classify::{self, Splat};
 use crate::error::Error;
+use crate::judge::Rules;
 use crate::removal::Removal;
 use crate::scale::Scale;
 use crate::trigger::Trigger;
@@ -38,6 +41,8 @@ pub struct Guest {
     vm: Vm,
     scale: Scale,
     trigger: Option<Trigger>,
+    /// Reports of the kernel that are held against nobody.
+    known: Vec<KnownReport>,
     hardware: Hardware,
     removals: tokio::sync::Mutex<Vec<Removal>>,
     /// Cards plugged in so far.
@@ -51,9 +56,9 @@ const PROMPT: f64 = 20.0;
 
 impl Guest {
     /// A booted guest with this hardware, as [`Hardware::find`] finds it.
-    pub fn new(vm: Vm, hardware: Hardware, scale: Scale, trigger: Option<Trigger>) -> Guest {
+    pub(crate) fn new(vm: Vm, hardware: Hardware, rules: Rules<'_>, trigger: Option<Trigger>) -> Guest {
         let (removals, plugs, notes) = Default::default();
-        Guest { vm, scale, trigger, hardware, removals, plugs, notes }
+        Guest { vm, scale: rules.scale, trigger, known: rules.known.to_vec(), hardware, removals, plugs, notes }
     }
 
     /// The first PF.
@@ -239,7 +244,7 @@ impl Guest {
             _ => None,
         };
         let log = self.agent().messages().collect(0, text).join("\n");
-        classify::classify(&log).into_iter().find(Splat::is_fatal)
+        classify::classify_knowing(&log, &self.known).into_iter().find(Splat::is_fatal)
     }
 
     /// Whether the silence of a stream since a position of the agent's messages proves anything.

@@ -192,12 +192,25 @@ impl Fake {
                 crash()
             }
             "falls-silent" => forever(),
+            "oopses-and-falls-silent" => {
+                fs::write(&self.console, OOPS).unwrap();
+                for (seq, line) in (1..).zip(OOPS.lines()) {
+                    send(stream, guest_protocol::encode(&kmsg(seq, line)).unwrap());
+                }
+                forever()
+            }
             "talks-nonsense" => return send(stream, "rm: cannot remove '/': Device or resource busy"),
             "talks-binary" => return send_bytes(stream, b"\xff\xfe\xfd\n"),
             _ => {}
         }
         done(stream, id, Reply::Access(Access { path, value: Ok("Linux".to_owned()), started: 1, finished: 2 }));
     }
+}
+
+/// A line of a console as the agent tells of it.
+fn kmsg(seq: u64, line: &str) -> Message {
+    let text = line.split_once("] ").map_or(line, |(_, text)| text).to_owned();
+    Message::Kmsg { at: seq, seq, level: 1, text }
 }
 
 fn done(stream: &UnixStream, id: OpId, reply: Reply) {

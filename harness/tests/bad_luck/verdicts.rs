@@ -69,6 +69,7 @@ pub fn trials() -> Vec<Trial> {
     trials.push(trial("a qemu that ends after its answer does no harm", ends_after_its_answer));
     trials.push(trial("a command after one without an answer is an error", unanswered));
     trials.push(trial("a qemu that does not quit is killed", never_quits));
+    trials.push(trial("an oops ends a wait for what cannot come any more", oops));
     trials
 }
 
@@ -117,6 +118,17 @@ async fn unanswered() -> Result<(), Failed> {
 async fn never_quits() -> Result<(), Failed> {
     let bed = Bed::new("never-quits")?;
     passes_although(&judge(&bed, &scenario(), Scale::times(SOON)).await, "did not end within")?;
+    bed.gone().await
+}
+
+/// The deadline of the read that is never answered would be 6 s, with another 3 s for the evidence.
+async fn oops() -> Result<(), Failed> {
+    let bed = Bed::new("oopses-and-falls-silent")?;
+    let finding = judge(&bed, &scenario(), Scale::times(0.3)).await;
+    let is_splat = matches!(&finding.verdict, Verdict::Fail(failure) if failure.kind == FailureKind::KernelSplat);
+    if !is_splat || finding.retry || finding.phases.scenario > 6.0 {
+        return Err(format!("{finding:?}").into());
+    }
     bed.gone().await
 }
 

@@ -1,0 +1,38 @@
+//! What becomes of a scenario when the kernel dies under it, or a part of the kernel.
+
+use std::future;
+use std::time::Duration;
+
+use guest_protocol::Message;
+
+use super::Guest;
+use crate::classify;
+use crate::error::Error;
+
+/// How long a scenario may go on, in seconds on a machine with KVM, after a task has died. Whoever does not need that task
+/// gets on in this time; whoever needs a lock that it had waits for ever, and often interruptibly, so that nothing is stuck.
+const GRACE: f64 = 5.0;
+
+/// Longer than any cell.
+const EVER: Duration = Duration::from_secs(24 * 3600);
+
+impl Guest {
+    /// Waits until the kernel says through `/dev/kmsg` that a task has died, and then a little longer. On a kernel on which
+    /// none does this never ends.
+    pub(crate) async fn death(&self, since: usize) -> Error {
+        let died = |message: &Message| match message {
+            Message::Kmsg { text, .. } if classify::headline(text).is_some_and(|kind| kind.kills()) => {
+                Some(text.clone())
+            }
+            _ => None,
+        };
+        match self.agent().messages().wait(since, EVER, "the death of a task", died).await {
+            Ok(text) => {
+                self.vm().starved().pause(self.seconds(GRACE)).await;
+                Error::Complaint(text)
+            }
+            // Whoever asks the agent for anything is told.
+            Err(_) => future::pending().await,
+        }
+    }
+}
