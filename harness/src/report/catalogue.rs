@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use kernels::{Bug, Fails, Manifest, Variant, split_profile};
+use kernels::{Bug, Fails, FailureKind, Manifest, Variant, split_profile};
 use serde_json::Value;
 
 use super::words;
@@ -34,8 +34,8 @@ const MEASURED: &str = "- measured: ";
 pub fn page(manifest: &Manifest, scenarios: &[Scenario], comparison: Comparison, measured: &Measured) -> String {
     let mut page = String::from(
         "# The bugs\n\nWritten by `cargo xtask catalogue` from `kernels/kernels.toml`, the scenarios and, with `--from RUN`, the \
-         evidence of a run.\nMeasured: on each kernel, the cells that failed in the way of the bug, of all that \
-         failed so or passed.\nKernels: bases as they are, and those whose patches fix or add the bug; all others are as their base.\n",
+         evidence of a run.\nMeasured: on each kernel, the cells that failed in the way of the bug, or saw it beside a worse one, of all that \
+         did or passed.\nKernels: bases as they are, and those whose patches fix or add the bug; all others are as their base.\n",
     );
     let value = |key: &str| measured.get(key).map_or(NOTHING, String::as_str).to_owned();
     let _ = write!(page, "\n## {}\n\n|  | {} |\n", comparison.title, comparison.kernels.join(" | "));
@@ -159,7 +159,8 @@ fn showing(run: &Run, bug: &Bug, scenarios: &[&str], kernel: &str) -> Option<Str
         match &cell.record.verdict {
             Verdict::Pass => passed += 1,
             Verdict::Fail(failure) => {
-                shown += usize::from(is_shown_by(bug, failure, kernel));
+                let is_seen = is_shown_by(bug, failure, kernel) || is_among_waits(bug, &cell.record.observations);
+                shown += usize::from(is_seen);
             }
             _ => {}
         }
@@ -171,6 +172,15 @@ fn showing(run: &Run, bug: &Bug, scenarios: &[&str], kernel: &str) -> Option<Str
 fn is_shown_by(bug: &Bug, failure: &Failure, kernel: &str) -> bool {
     let is = |way: &Fails| way.kind == failure.kind && failure.function.as_ref() == Some(&way.function);
     bug.ways(split_profile(kernel).1).iter().chain(&bug.fails).any(is)
+}
+
+/// Whether a bug is one of several that a cell saw somebody wait for, of which its verdict names the worst only.
+fn is_among_waits(bug: &Bug, notes: &Value) -> bool {
+    let blocks = bug.fails.iter().filter(|way| way.kind == FailureKind::Blocked);
+    let waits = notes["waits"].as_array().into_iter().flatten();
+    let mut functions = waits.filter_map(|wait| wait["function"].as_str());
+    let blocks: Vec<_> = blocks.map(|way| way.function.as_str()).collect();
+    functions.any(|function| blocks.contains(&function))
 }
 
 /// `ok`, with the longest wait if that was noticeable, or how it failed.
@@ -227,8 +237,6 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kernels::FailureKind;
-
     use super::*;
 
     const COMPARISON: Comparison =
@@ -269,6 +277,18 @@ mod tests {
         let [splat, deadlock] = [FailureKind::KernelSplat, FailureKind::Deadlock].map(failed);
         assert!(is_shown_by(bug, &splat, "k+debug") && is_shown_by(bug, &deadlock, "k+debug"));
         assert!(!is_shown_by(bug, &splat, "k") && is_shown_by(bug, &deadlock, "k"));
+    }
+
+    #[test]
+    fn a_bug_that_another_one_outdoes_is_seen_all_the_same() {
+        let manifest = Manifest::of_project().unwrap();
+        let notes = serde_json::json!({"waits": [{"function": "sriov_numvfs_show"}, {"function": "uevent_show"}]});
+        let seen = |id: &str| is_among_waits(manifest.bug(id).unwrap(), &notes);
+        assert!(seen("uevent-show-bystander") && seen("numvfs-show-bystander"));
+        assert!(!seen("driver-override-show-bystander"));
+        // This one shows at the same function, and is no wait.
+        assert!(!seen("numvfs-show-vfio-remove"));
+        assert!(!is_among_waits(manifest.bug("uevent-show-bystander").unwrap(), &Value::Null));
     }
 
     #[test]
