@@ -22,9 +22,15 @@ pub const ALL: &[Scenario] = &[Scenario {
 }];
 
 /// Where the removal waits: for the VF's device lock, which the unbind has (`drivers/base/dd.c`; the compiler may inline each
-/// of the first into the next), or, on a kernel that locks more, for `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
-const WAITS: &[&str] =
-    &["__device_driver_lock", "device_release_driver_internal", "device_release_driver", "pci_lock_rescan_remove"];
+/// of the first into the next; 7.3 comes as far as to `device_del()`, as it stops no device twice); or, on a kernel that
+/// locks more, for `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
+const WAITS: &[&str] = &[
+    "__device_driver_lock",
+    "device_release_driver_internal",
+    "device_release_driver",
+    "device_del",
+    "pci_lock_rescan_remove",
+];
 
 /// The slot's removal takes the devices of its bus one by one, VFs like any other. The unbind has the VF's device lock and
 /// its removal is half done; so is the slot's, once it has got that lock.
