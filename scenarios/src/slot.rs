@@ -217,16 +217,23 @@ async fn yanked_while_phy_is_read(guest: &Guest) -> Result<Verdict, Error> {
     }
 }
 
-/// Whether whoever reads the PHY is still at it. One look may find nothing on the stack of a running task.
+/// Whether whoever reads the PHY is still at it. One look may find nothing on the stack of a running task; if none finds
+/// anything, as it runs on the other CPU all the time, that CPU is asked.
 async fn still_busy(guest: &Guest, reader: &Operation) -> Result<Option<Verdict>, Error> {
+    let busy = |task: &TaskState| busy_for_ever(guest, task, "the card is gone and not removed");
+    let mut running = None;
     for _ in 0..STACKS {
         let tasks = reader.whereabouts(guest.prompt()).await?;
-        let busy = tasks.iter().find_map(|task| busy_for_ever(guest, task, "the card is gone and not removed"));
-        if busy.is_some() {
-            return Ok(busy);
+        let found = tasks.iter().find_map(busy);
+        if found.is_some() {
+            return Ok(found);
         }
+        running = tasks.into_iter().find(|task| task.state == RUNNING).or(running);
     }
-    Ok(None)
+    match running {
+        Some(task) => Ok(guest.on_cpu(&task).await?.as_ref().and_then(busy)),
+        None => Ok(None),
+    }
 }
 
 async fn added_right_after_unplug(guest: &Guest) -> Result<Verdict, Error> {

@@ -7,6 +7,7 @@
 
 mod frame;
 mod line;
+mod nmi;
 mod report;
 pub mod rules;
 mod starved;
@@ -18,6 +19,7 @@ use kernels::KnownReport;
 use serde::{Deserialize, Serialize};
 
 use line::Message;
+pub use nmi::backtrace;
 use report::Open;
 use rules::Rule;
 

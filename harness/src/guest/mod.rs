@@ -1,5 +1,6 @@
 //! A guest in the words of scenarios: its PFs and VFs, their owners, removals, and what was noted on the way.
 
+mod cpus;
 mod death;
 mod device;
 mod find;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use guest_protocol::{
-    Access, Command, Failure, Inventory, Message, OpId, Outcome, Progress, Reply, Request, TaskState,
+    Access, Command, Failure, Inventory, Message, OpId, Outcome, Progress, Reply, Request, Sched, TaskState,
 };
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
@@ -73,6 +73,9 @@ pub enum AgentError {
 
 /// How long a request may take to leave the host. QEMU takes it into its buffers unless the guest has stopped reading.
 const SEND: Duration = Duration::from_secs(30);
+
+/// What stands in the kernel's log where somebody wants to have read it all.
+const MARK: &str = "iov-regress: so far";
 
 /// Who the guest is, from its first words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,6 +201,23 @@ impl Agent {
             Reply::Tasks(tasks) => Ok(tasks),
             reply => Err(operation.unexpected(reply)),
         }
+    }
+
+    /// Waits until the agent has sent all of the kernel's log so far: it sends records in their order, and so a mark last.
+    ///
+    /// # Errors
+    /// Any [`AgentError`].
+    pub async fn told_all(&self, within: Duration) -> Result<(), AgentError> {
+        // At syslog's level "informational". Without the newline the record stays open for more, and is shown to nobody.
+        let data = format!("<6>{MARK}\n");
+        let from = self.messages().position();
+        let write = Command::Write { path: "/dev/kmsg".to_owned(), data, at: 0, sched: Sched::default() };
+        self.call(write, within).await?;
+        let is_mark = |message: &Message| match message {
+            Message::Kmsg { text, .. } => (text == MARK).then_some(()),
+            _ => None,
+        };
+        Ok(self.messages().wait(from, within, "the guest to have told all of its log", is_mark).await?)
     }
 }
 

@@ -14,10 +14,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use guest_protocol::{Command, Message, Sched};
+use guest_protocol::Command;
 use qapi::qmp;
 
-use super::agent::{Agent, AgentError};
+use super::agent::AgentError;
 use super::argv::{self, Machine};
 use super::event_log::WaitError;
 use super::qmp::{Qmp, QmpError};
@@ -32,9 +32,6 @@ const MEMORY: &str = "memory";
 const STATE: &str = "state";
 /// What the agent had said by then, a message a line.
 const SAID: &str = "agent.jsonl";
-
-/// The kernel's log says this where it was saved.
-const MARK: &str = "iov-regress: saved here";
 
 /// Operations of restored guests are numbered from here on, those before they were saved from 1.
 const RESTORED: u64 = 1001;
@@ -78,7 +75,7 @@ impl Vm {
     ) -> Result<(), SnapshotError> {
         let memory = memory(&machine, folder, "on");
         let vm = Vm::boot_with(&memory.each_ref().map(String::as_str), machine, recorders, within).await?;
-        all_told(vm.agent(), within).await?;
+        vm.agent().told_all(within).await?;
         let qmp = vm.qmp();
         prepare_migration(qmp).await?;
         qmp.execute(qmp::stop {}).await?;
@@ -131,20 +128,6 @@ fn memory(machine: &Machine, folder: &Path, share: &str) -> [String; 4] {
     let size = machine.memory_mib;
     let object = format!("memory-backend-file,id=memory,size={size}M,mem-path={path},share={share}");
     ["-object".to_owned(), object, "-machine".to_owned(), "memory-backend=memory".to_owned()]
-}
-
-/// Waits until the agent has sent all of the kernel's log so far: it sends records in their order, and so a mark last.
-async fn all_told(agent: &Agent, within: Duration) -> Result<(), SnapshotError> {
-    // At syslog's level "informational". Without the newline the record stays open for more, and is shown to nobody.
-    let data = format!("<6>{MARK}\n");
-    let from = agent.messages().position();
-    let write = Command::Write { path: "/dev/kmsg".to_owned(), data, at: 0, sched: Sched::default() };
-    agent.call(write, within).await?;
-    let is_mark = |message: &Message| match message {
-        Message::Kmsg { text, .. } => (text == MARK).then_some(()),
-        _ => None,
-    };
-    Ok(agent.messages().wait(from, within, "the guest to have told all of its log", is_mark).await?)
 }
 
 async fn incoming(qmp: &Qmp, folder: &Path) -> Result<(), SnapshotError> {
