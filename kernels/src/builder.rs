@@ -21,8 +21,9 @@ use crate::{
     Base, BuildError, BuildEvent, CancelToken, Manifest, Observer, ReadyKernel, Revision, Step, Variant, space,
 };
 
-/// Changes whenever this crate builds something else from the same ingredients.
-const RECIPE: &str = "1";
+/// Changes whenever this crate builds something else from the same ingredients. With the first one, a kernel might have had
+/// another one's patches besides its own.
+const RECIPE: &str = "2";
 /// Changes whenever other files are kept of the same output tree.
 const KEPT: &str = "2";
 

@@ -32,8 +32,8 @@ pub(crate) struct Workshop<'a> {
     site: Site<'a>,
     source: &'a Path,
     wanted: &'a Symbols,
-    /// Files of the source tree that are not as in the cache.
-    patched: Vec<PathBuf>,
+    /// Files of the source tree that are not as in the cache; none as long as the tree is as the last build has left it.
+    patched: Option<Vec<PathBuf>>,
     _lock: Lock,
 }
 
@@ -53,7 +53,7 @@ impl<'a> Workshop<'a> {
         let work = folder.join("work");
         let trees = Trees::new(work.join("source"), work.join("output"));
         let site = Site::new(trees, run)?;
-        Ok(Workshop { folder, site, source, wanted, patched: Vec::new(), _lock: lock })
+        Ok(Workshop { folder, site, source, wanted, patched: None, _lock: lock })
     }
 
     /// The base's output tree, built if it is not there.
@@ -75,12 +75,13 @@ impl<'a> Workshop<'a> {
     pub(crate) fn variant(&mut self, name: &str, base: &Path, patches: &[PathBuf]) -> Result<PathBuf, BuildError> {
         self.lay_out(name, Some(base))?;
         self.site.step(Step::Patch, name);
-        self.patched = patch::apply(&self.site.trees.source, patches, self.site.run.cancel)?;
+        let patched = patch::apply(&self.site.trees.source, patches, self.site.run.cancel)?;
         // The base's configuration is complete, and stays so if nothing changes that it is made from.
-        if self.patched.iter().any(|file| configures(file)) {
+        if patched.iter().any(|file| configures(file)) {
             self.site.step(Step::Configure, name);
             self.configure()?;
         }
+        self.patched = Some(patched);
         self.site.compile(name, &self.folder.join("variant-commands"), VARIANT_COMMANDS)?;
         let scratch = self.folder.join("work/stripped");
         let code = |output: &Path| self.site.code(&output.join("vmlinux"), &scratch);
@@ -91,11 +92,12 @@ impl<'a> Workshop<'a> {
     }
 
     /// Clears up, and leaves the source tree for the next one to enter. If a workshop is not left this way, the next one
-    /// throws away what is in it.
+    /// throws away what is in it. If nothing was built, as the base was there, the note of the last build still holds.
     pub(crate) fn leave(self) -> Result<(), BuildError> {
+        let Some(patched) = self.patched else { return Ok(()) };
         remove(&self.site.trees.output)?;
         let (aside, note) = (self.folder.join("work/patched.new"), self.folder.join(PATCHED));
-        let files: Vec<_> = self.patched.iter().map(|file| file.to_string_lossy()).collect();
+        let files: Vec<_> = patched.iter().map(|file| file.to_string_lossy()).collect();
         let text = serde_json::to_vec(&files).unwrap_or_default();
         fs::write(&aside, text).map_err(BuildError::io("write", &aside))?;
         fs::rename(&aside, &note).map_err(BuildError::io("move into place", &note))
@@ -107,8 +109,9 @@ impl<'a> Workshop<'a> {
     }
 
     /// A source tree that shares its files with the one in the cache, and a fresh output tree.
-    fn lay_out(&self, what: &str, base: Option<&Path>) -> Result<(), BuildError> {
+    fn lay_out(&mut self, what: &str, base: Option<&Path>) -> Result<(), BuildError> {
         self.site.step(Step::Prepare, what);
+        self.patched = Some(Vec::new());
         let copy = |arguments: &[&str], from: &Path, to: &Path| {
             let job = Job::new("cp").args(arguments).arg("--").arg(from).arg(to);
             job.run(self.site.run.cancel).map_err(BuildError::job(format!("copying {}", from.display())))

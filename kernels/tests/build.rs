@@ -236,6 +236,19 @@ fn a_variant_does_not_see_what_the_one_before_it_patched() {
 }
 
 #[test]
+fn a_base_that_was_built_for_a_variant_does_not_hide_what_that_one_patched() {
+    let bench = Bench::new();
+    for variant in ["fixed", "stock"] {
+        bench.build(variant).0.unwrap();
+    }
+    // On top of the fix this patch would not be what makes the difference.
+    assert!(matches!(bench.build("reworded").0, Err(BuildError::NoEffect { .. })));
+    bench.write("other.patch", &change("\treturn 0;", "\treturn 2;"));
+    bench.write("kernels.toml", &MANIFEST.replace("stale.patch", "other.patch"));
+    bench.build("stale").0.unwrap();
+}
+
+#[test]
 fn cancelling_ends_a_build_soon() {
     let bench = Bench::new();
     bench.write("tree/slow", "1000");
