@@ -122,6 +122,28 @@ fn the_catalogue_of_bugs_is_up_to_date() {
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 
+#[test]
+fn bugs_are_listed_with_all_that_is_known_of_them() {
+    let cache = tempfile::tempdir().unwrap();
+    let list = |arguments: &[&str]| {
+        let output = xtask(cache.path(), arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let all = list(&["list", "--bugs"]);
+    assert_eq!(all, list(&["list", "bugs"]));
+    let bug = all.split("\n  nested-pciehp-subtree\n").nth(1).unwrap();
+    for known in [
+        "shows as: deadlock at pci_lock_rescan_remove (every time)\n",
+        "kernels that have it: stock, stock-6.1\n",
+        "kernels without it: give-up-on-removed-port\n",
+        "nested_hotplug::button_below_removed_port, ",
+        "last measured: stock ",
+    ] {
+        assert!(bug.contains(known), "{known:?} is not in: {bug}");
+    }
+}
+
 /// A run that waits for a kernel source that another process (this one) is fetching.
 fn waiting_run(cache: &Path) -> Child {
     let mut run = xtask(cache, &["run-matrix", "--kernels", "stock"]).stderr(Stdio::piped()).spawn().unwrap();

@@ -50,15 +50,35 @@ pub fn page(manifest: &Manifest, scenarios: &[Scenario], comparison: Comparison,
         for reference in &bug.references {
             let _ = writeln!(page, "- see: {reference}");
         }
-        let has = |variant: &&Variant| variant.bugs.contains(&bug.id);
-        let of = |variant: &Variant| variant.is_plain() || variant.concerns.contains(&bug.id);
-        let (have, have_not): (Vec<_>, Vec<_>) = manifest.variants.iter().filter(|variant| of(variant)).partition(has);
-        let _ = writeln!(page, "- kernels that have it: {}", list(have.iter().map(|variant| variant.name.as_str())));
-        let _ = writeln!(page, "- kernels without it: {}", list(have_not.iter().map(|variant| variant.name.as_str())));
-        let _ = writeln!(page, "- scenarios that show it: {}", list(detecting(scenarios, bug)));
+        let Entry { have, have_not, shown_by } = Entry::of(bug, manifest, scenarios);
+        let _ = writeln!(page, "- kernels that have it: {}", list(&have));
+        let _ = writeln!(page, "- kernels without it: {}", list(&have_not));
+        let _ = writeln!(page, "- scenarios that show it: {}", list(&shown_by));
         let _ = writeln!(page, "{MEASURED}{}", value(&bug.id));
     }
     page
+}
+
+/// Where a bug is, by the names of kernels and scenarios.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Kernels that have it: bases as they are, and kernels whose patches add it.
+    pub have: Vec<&'a str>,
+    /// Kernels without it: the same, and those whose patches fix it.
+    pub have_not: Vec<&'a str>,
+    /// Scenarios that detect it.
+    pub shown_by: Vec<&'static str>,
+}
+
+impl<'a> Entry<'a> {
+    /// A bug's.
+    pub fn of(bug: &Bug, manifest: &'a Manifest, scenarios: &[Scenario]) -> Entry<'a> {
+        let of = |variant: &&Variant| variant.is_plain() || variant.concerns.contains(&bug.id);
+        let has = |variant: &&Variant| variant.bugs.contains(&bug.id);
+        let (have, have_not): (Vec<_>, Vec<_>) = manifest.variants.iter().filter(of).partition(has);
+        let names = |variants: Vec<&'a Variant>| variants.into_iter().map(|variant| variant.name.as_str()).collect();
+        Entry { have: names(have), have_not: names(have_not), shown_by: detecting(scenarios, bug).collect() }
+    }
 }
 
 /// What a page says was measured.
@@ -222,7 +242,8 @@ fn detecting<'a>(scenarios: &'a [Scenario], bug: &'a Bug) -> impl Iterator<Item 
     scenarios.iter().filter(|scenario| scenario.detects.contains(&bug.id.as_str())).map(|scenario| scenario.name)
 }
 
-fn chance(bug: &Bug) -> &'static str {
+/// How often a bug shows, in words.
+pub fn chance(bug: &Bug) -> &'static str {
     match bug.chance {
         kernels::Chance::Certain => "every time",
         kernels::Chance::Window => "in a window of the kernel's own",
@@ -230,8 +251,8 @@ fn chance(bug: &Bug) -> &'static str {
     }
 }
 
-fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+fn list(names: &[&str]) -> String {
+    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 

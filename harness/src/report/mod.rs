@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::evidence::{EvidenceError, Run, RunCell, read_run, write_whole};
 use crate::verdict::{Expected, Verdict};
 
-pub use catalogue::{Comparison, Measured, measured_in, measured_of, page, updated};
+pub use catalogue::{Comparison, Entry, Measured, chance, measured_in, measured_of, page, updated};
 pub use compare::{Disagreement, disagreements};
 pub use series::{Bisectable, Change, SERIES_FILES, SeriesReport};
 pub use terminal::Terminal;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use harness::evidence::read_run;
-use harness::report::{measured_in, measured_of, page, updated};
+use harness::report::{self, measured_in, measured_of, updated};
 use kernels::Manifest;
 use scenarios::proposals::PROPOSALS;
 
@@ -32,15 +32,24 @@ pub struct Args {
     check: bool,
 }
 
+fn path() -> PathBuf {
+    workspace().join("docs/catalogue.md")
+}
+
+/// The page as it is; empty if there is none yet.
+pub fn page() -> Result<String> {
+    match fs::read_to_string(path()) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.with_context(|| format!("cannot read {}", path().display())),
+    }
+}
+
 /// Writes docs/catalogue.md.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let path = workspace().join("docs/catalogue.md");
+    let path = path();
     let manifest = Manifest::of_project()?;
     let scenarios = scenarios::all();
-    let before = match fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        read => read.with_context(|| format!("cannot read {}", path.display()))?,
-    };
+    let before = page()?;
     let mut measured = measured_in(&before);
     if let Some((first, others)) = args.from.split_first() {
         let mut run = read_run(first)?;
@@ -52,7 +61,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         measured = updated(measured, measured_of(&run, &manifest.bugs, &scenarios, PROPOSALS));
     }
-    let now = page(&manifest, &scenarios, PROPOSALS, &measured);
+    let now = report::page(&manifest, &scenarios, PROPOSALS, &measured);
     if args.check {
         let is = if now == before { "is up to date" } else { "is not up to date: `cargo xtask catalogue` writes it" };
         out::print(&format!("{} {is}", path.display()))?;

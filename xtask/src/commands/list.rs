@@ -7,11 +7,13 @@ use clap::ValueEnum;
 use harness::cell::{CellId, PlannedCell};
 use harness::lab::Lab;
 use harness::plan::{Selection, plan};
+use harness::report::{Entry, chance, measured_in};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use kernels::{Bug, Manifest, Profile, Variant};
 use serde_json::{Map, Value, json};
 
+use super::catalogue;
 use crate::out;
 use crate::select::Format;
 
@@ -25,6 +27,9 @@ Examples:
 pub struct Args {
     /// Just one of the lists
     what: Option<What>,
+    /// The same as `list bugs`
+    #[arg(long, conflicts_with = "what")]
+    bugs: bool,
     /// List the cells of every kernel with every scenario, not only those that `run-matrix` runs by default
     #[arg(long)]
     all: bool,
@@ -39,7 +44,7 @@ enum What {
     Kernels,
     /// Scenarios, and the bugs that each detects
     Scenarios,
-    /// Bugs, and how a kernel that has one fails
+    /// Bugs: how a kernel that has one fails, which have it, what shows it, and what was last measured
     Bugs,
     /// Profiles: other configurations of the kernels
     Profiles,
@@ -55,11 +60,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let lists = [
         (What::Kernels, "kernels", kernels(manifest)),
         (What::Scenarios, "scenarios", scenarios.iter().map(scenario).collect()),
-        (What::Bugs, "bugs", manifest.bugs.iter().map(bug).collect()),
+        (What::Bugs, "bugs", bugs(manifest, &scenarios)?),
         (What::Profiles, "profiles", manifest.profiles.iter().map(profile).collect()),
         (What::Cells, "cells", cells.iter().map(cell).collect()),
     ];
-    let shown = lists.into_iter().filter(|(what, ..)| args.what.is_none_or(|only| only == *what));
+    let only = if args.bugs { Some(What::Bugs) } else { args.what };
+    let shown = lists.into_iter().filter(|(what, ..)| only.is_none_or(|only| only == *what));
     out::print(&match args.format {
         Format::Json => {
             let lists: Map<_, _> = shown
@@ -106,10 +112,33 @@ fn scenario(scenario: &Scenario) -> Shown {
     (text, json)
 }
 
-fn bug(bug: &Bug) -> Shown {
-    let Bug { id, title, references, .. } = bug;
-    let see: String = references.iter().map(|reference| format!("\n      see: {reference}")).collect();
-    (format!("  {id}\n      {title}\n      shows as: {}{see}", bug.shows_as()), json!(bug))
+fn bugs(manifest: &Manifest, scenarios: &[Scenario]) -> Result<Vec<Shown>> {
+    let measured = measured_in(&catalogue::page()?);
+    let shown = |bug: &Bug| {
+        let Entry { have, have_not, shown_by } = Entry::of(bug, manifest, scenarios);
+        let measured = measured.get(&bug.id);
+        let lines = [("see", bug.references.clone()), ("last measured", measured.cloned().into_iter().collect())];
+        let [see, last] = lines.map(|(what, lines)| -> String {
+            lines.into_iter().map(|line| format!("\n      {what}: {line}")).collect()
+        });
+        let text = format!(
+            "  {}\n      {}\n      shows as: {} ({}){see}\n      kernels that have it: {}\n      \
+             kernels without it: {}\n      scenarios that show it: {}{last}",
+            bug.id,
+            bug.title,
+            bug.shows_as(),
+            chance(bug),
+            have.join(", "),
+            have_not.join(", "),
+            shown_by.join(", ")
+        );
+        let mut json = json!(bug);
+        json["kernels"] = json!({"with": have, "without": have_not});
+        json["scenarios"] = json!(shown_by);
+        json["measured"] = json!(measured);
+        (text, json)
+    };
+    Ok(manifest.bugs.iter().map(shown).collect())
 }
 
 fn profile(profile: &Profile) -> Shown {
