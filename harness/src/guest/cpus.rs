@@ -1,6 +1,6 @@
 //! Where tasks are that run all the time.
 
-use guest_protocol::{Command, Message, TaskState};
+use guest_protocol::{Command, TaskState};
 
 use super::Guest;
 use crate::classify;
@@ -17,11 +17,7 @@ impl Guest {
         let from = self.agent().messages().position();
         self.agent().call(Command::Sysrq { key: 'l' }, self.prompt()).await?;
         self.agent().told_all(self.prompt()).await?;
-        let said = |message: &Message| match message {
-            Message::Kmsg { text, .. } => Some(text.clone()),
-            _ => None,
-        };
-        let lines = self.agent().messages().collect(from, said);
+        let lines = self.said(from, "");
         let stack = classify::backtrace(lines.iter().map(String::as_str), task.tid);
         Ok(stack.map(|stack| TaskState { stack, ..task.clone() }))
     }

@@ -21,18 +21,17 @@ impl Guest {
     /// none does this never ends.
     pub(crate) async fn death(&self, since: usize) -> Error {
         let died = |message: &Message| match message {
-            Message::Kmsg { text, .. } if classify::headline(text).is_some_and(|kind| kind.kills()) => {
-                Some(text.clone())
-            }
+            Message::Kmsg { text, .. } => classify::headline(text).filter(|kind| kind.kills()),
             _ => None,
         };
-        match self.agent().messages().wait(since, EVER, "the death of a task", died).await {
-            Ok(text) => {
-                self.vm().starved().pause(self.seconds(GRACE)).await;
-                Error::Complaint(text)
+        // When the agent is lost, whoever asks it for anything is told.
+        if self.agent().messages().wait(since, EVER, "the death of a task", died).await.is_ok() {
+            self.vm().starved().pause(self.seconds(GRACE)).await;
+            // What is known to the profile is nothing to end for.
+            if let Some(splat) = self.complaint() {
+                return Error::Complaint(splat.title);
             }
-            // Whoever asks the agent for anything is told.
-            Err(_) => future::pending().await,
         }
+        future::pending().await
     }
 }

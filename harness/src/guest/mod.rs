@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use guest_protocol::{Command, Message, Progress, Reply, Sched, Source};
+use guest_protocol::{Command, Progress, Reply, Sched, Source};
 use kernels::KnownReport;
 use serde_json::{Map, Value};
 
@@ -240,11 +240,7 @@ impl Guest {
     /// The first thing that the kernel has complained of so far, by what came through `/dev/kmsg`: to stop early. The
     /// verdict is drawn from the console, which loses less.
     pub fn complaint(&self) -> Option<Splat> {
-        let text = |message: &Message| match message {
-            Message::Kmsg { text, .. } => Some(text.clone()),
-            _ => None,
-        };
-        let log = self.agent().messages().collect(0, text).join("\n");
+        let log = self.said(0, "").join("\n");
         classify::classify_knowing(&log, &self.known).into_iter().find(Splat::is_fatal)
     }
 
