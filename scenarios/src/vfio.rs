@@ -73,6 +73,16 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "vfio::reset_in_flight",
         about: "A PF is being reset, again and again, when it is removed; the resets must give up and the PF go.",
+        triggers: &[Trigger::DeviceDel, Trigger::DeviceDelAcpi, Trigger::SysfsRemove],
+        run: |guest| Box::pin(reset_in_flight(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "vfio::yanked_in_reset",
+        about: "A PF is being reset, again and again, when it is yanked; the resets must give up and the PF go, and nobody \
+                complain of what an absent card answers.",
+        detects: &["iov-restore-vs-yank"],
+        triggers: &[Trigger::Yank],
         run: |guest| Box::pin(reset_in_flight(guest)),
         ..BASE
     },
