@@ -196,11 +196,9 @@ fn is_shown_by(bug: &Bug, failure: &Failure, kernel: &str) -> bool {
 
 /// Whether a bug is one of several that a cell saw somebody wait for, of which its verdict names the worst only.
 fn is_among_waits(bug: &Bug, notes: &Value) -> bool {
-    let blocks = bug.fails.iter().filter(|way| way.kind == FailureKind::Blocked);
+    let blocks_at = |function| bug.fails.iter().any(|way| way.kind == FailureKind::Blocked && way.function == function);
     let waits = notes["waits"].as_array().into_iter().flatten();
-    let mut functions = waits.filter_map(|wait| wait["function"].as_str());
-    let blocks: Vec<_> = blocks.map(|way| way.function.as_str()).collect();
-    functions.any(|function| blocks.contains(&function))
+    waits.filter_map(|wait| wait["function"].as_str()).any(blocks_at)
 }
 
 /// `ok`, with the longest wait if that was noticeable, or how it failed.

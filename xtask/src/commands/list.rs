@@ -117,10 +117,8 @@ fn bugs(manifest: &Manifest, scenarios: &[Scenario]) -> Result<Vec<Shown>> {
     let shown = |bug: &Bug| {
         let Entry { have, have_not, shown_by } = Entry::of(bug, manifest, scenarios);
         let measured = measured.get(&bug.id);
-        let lines = [("see", bug.references.clone()), ("last measured", measured.cloned().into_iter().collect())];
-        let [see, last] = lines.map(|(what, lines)| -> String {
-            lines.into_iter().map(|line| format!("\n      {what}: {line}")).collect()
-        });
+        let see: String = bug.references.iter().map(|reference| format!("\n      see: {reference}")).collect();
+        let last = measured.map(|counts| format!("\n      last measured: {counts}")).unwrap_or_default();
         let text = format!(
             "  {}\n      {}\n      shows as: {} ({}){see}\n      kernels that have it: {}\n      \
              kernels without it: {}\n      scenarios that show it: {}{last}",
