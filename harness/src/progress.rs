@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kernels::BuildEvent;
 
-use crate::accel::Decision;
+use crate::host::accel::Decision;
 use crate::verdict::Verdict;
 
 /// Something happened.

@@ -3,8 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::error::Error;
-use crate::guest::Guest;
+use crate::guest::{Error, Guest};
 use crate::trigger::Trigger;
 use crate::verdict::Verdict;
 

@@ -1,9 +1,7 @@
 //! Recovery from errors that a port reports, while what is below it changes.
 
 use guest_protocol::{Sched, Step};
-use harness::ending::Ending;
-use harness::error::Error;
-use harness::guest::{AerError, ENABLES_VFS, Guest, Slot};
+use harness::guest::{AerError, ENABLES_VFS, Ending, Error, Guest, Slot};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;

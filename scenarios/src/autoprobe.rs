@@ -1,7 +1,6 @@
 //! VFs that no driver is to probe.
 
-use harness::error::Error;
-use harness::guest::Guest;
+use harness::guest::{Error, Guest};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use kernels::FailureKind;

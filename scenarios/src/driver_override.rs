@@ -3,8 +3,7 @@
 //! Like `sriov_numvfs`, but every PCI device has it. 6.1 shows it under the device lock, which a removal holds while it
 //! waits for the device's user; 6.12 under a lock of its own (`drivers/base/bus.c`, `drivers/pci/pci-sysfs.c`).
 
-use harness::error::Error;
-use harness::guest::Guest;
+use harness::guest::{Error, Guest};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;

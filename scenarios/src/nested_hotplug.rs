@@ -5,9 +5,7 @@
 //! (`drivers/pci/hotplug/pciehp_pci.c`, `pciehp_unconfigure_device()`).
 
 use guest_protocol::Sched;
-use harness::ending::Ending;
-use harness::error::Error;
-use harness::guest::{Device, Guest, Hold, RESCAN_LOCK, Slot};
+use harness::guest::{Device, Ending, Error, Guest, Hold, RESCAN_LOCK, Slot};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;

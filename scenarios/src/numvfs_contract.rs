@@ -1,8 +1,7 @@
 //! What `sriov_numvfs` promises to whoever writes it (`Documentation/PCI/pci-iov-howto.rst`; `drivers/pci/iov.c`,
 //! `sriov_numvfs_store()`).
 
-use harness::error::Error;
-use harness::guest::{ENABLES_VFS, Guest, Pf};
+use harness::guest::{ENABLES_VFS, Error, Guest, Pf};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use kernels::FailureKind;

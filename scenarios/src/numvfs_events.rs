@@ -9,8 +9,7 @@
 use std::time::{Duration, Instant};
 
 use guest_protocol::{Message, Sighting, Source};
-use harness::error::Error;
-use harness::guest::{Device, Guest};
+use harness::guest::{Device, Error, Guest};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use kernels::FailureKind;

@@ -4,11 +4,8 @@
 //! that lock and waits for the owner to release the device. If owner and reader are one thread, that is for ever.
 
 use guest_protocol::{Access, Sched, Step};
-use harness::ending::Ending;
-use harness::error::Error;
-use harness::guest::Guest;
+use harness::guest::{Came, Ending, Error, Guest, Stuck};
 use harness::scenario::Scenario;
-use harness::stuck::{Came, Stuck};
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use guest_protocol::{Access, Policy, Progress, Sched, Sighting, Source};
-use harness::error::Error;
-use harness::guest::{Guest, Pf};
+use harness::guest::{Error, Guest, Pf};
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
 use kernels::FailureKind;

@@ -7,11 +7,8 @@
 use std::time::{Duration, Instant};
 
 use guest_protocol::{Sched, Step};
-use harness::ending::Ending;
-use harness::error::Error;
-use harness::guest::{Guest, RESCAN_LOCK};
+use harness::guest::{Ending, Error, Guest, RESCAN_LOCK, Stuck};
 use harness::scenario::Scenario;
-use harness::stuck::Stuck;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use kernels::FailureKind;

@@ -5,9 +5,7 @@
 //! ordered from outside: both sides run until they meet, for so many rounds.
 
 use guest_protocol::Reply;
-use harness::ending::Ending;
-use harness::error::Error;
-use harness::guest::Guest;
+use harness::guest::{Ending, Error, Guest};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 

@@ -4,11 +4,8 @@
 //! so that pciehp overlooks the link that goes down (`drivers/pci/hotplug/pciehp_hpc.c`, `pciehp_reset_slot()`).
 
 use guest_protocol::{Sched, Step};
-use harness::ending::Ending;
-use harness::error::Error;
-use harness::guest::{Guest, ResetMethod};
+use harness::guest::{Ending, Error, Guest, ResetMethod, WAITS_FOR_OWNER};
 use harness::scenario::Scenario;
-use harness::stuck::WAITS_FOR_OWNER;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 

@@ -5,14 +5,13 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use guest_protocol::{Sched, Step, TaskState};
-use harness::ending::Ending;
-use harness::error::Error;
-use harness::guest::{Bdf, ENABLES_VFS, Guest, Slot};
+use harness::classify::stack;
+use harness::guest::{ENABLES_VFS, Ending, Error, Guest, Slot};
 use harness::scenario::Scenario;
-use harness::stack;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
+use harness::vm::pci::Bdf;
 use kernels::FailureKind;
 
 /// The scenarios of this family.

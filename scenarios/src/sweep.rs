@@ -7,11 +7,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use guest_protocol::{Sched, Step, Swept, Waiting};
-use harness::ending::Ending;
-use harness::error::Error;
-use harness::guest::{Guest, Pf, Sweeping};
+use harness::classify::stack;
+use harness::guest::{Ending, Error, Guest, Pf, Sweeping};
 use harness::scenario::Scenario;
-use harness::stack;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use kernels::FailureKind;

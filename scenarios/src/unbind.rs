@@ -1,9 +1,7 @@
 //! Taking a PF's driver away while its VFs are in use.
 
 use guest_protocol::{Sched, Step};
-use harness::ending::Ending;
-use harness::error::Error;
-use harness::guest::Guest;
+use harness::guest::{Ending, Error, Guest};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;

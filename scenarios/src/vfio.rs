@@ -4,11 +4,8 @@
 //! is no deadlock as long as the owner can still let go, or be killed.
 
 use guest_protocol::{AttributeWrite, Sched, Step, VfioDevice};
-use harness::ending::{Ending, Place};
-use harness::error::Error;
-use harness::guest::{Device, Guest, Owner, ResetMethod};
+use harness::guest::{Device, Ending, Error, Guest, Owner, Place, ResetMethod, WAITS_FOR_OWNER};
 use harness::scenario::Scenario;
-use harness::stuck::WAITS_FOR_OWNER;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use harness::vm::agent::{AgentError, Operation};

@@ -4,8 +4,7 @@
 //! they are added. Whatever lock of the PF is held around that comes before all that a VF's probe takes.
 
 use guest_protocol::Step;
-use harness::error::Error;
-use harness::guest::Guest;
+use harness::guest::{Error, Guest};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use kernels::FailureKind;

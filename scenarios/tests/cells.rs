@@ -12,11 +12,11 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result};
-use harness::accel::Choice;
 use harness::cell::PlannedCell;
+use harness::host::accel::Choice;
 use harness::lab::Lab;
+use harness::matrix::plan::{CANDIDATE, Selection, plan};
 use harness::matrix::{Request, Runner};
-use harness::plan::{CANDIDATE, Selection, plan};
 use harness::progress::{Event, Progress, Silence};
 use kernels::{BuildEvent, Variant};
 use libtest_mimic::{Arguments, Failed, Trial};

@@ -8,7 +8,7 @@ use harness::bisect::{Asked, Cells, Judged, Kernels, Mark, Memory, OfCommits};
 use harness::cell::CellId;
 use harness::lab::Lab;
 use harness::matrix::Request;
-use harness::plan::{Selection, plan};
+use harness::matrix::plan::{Selection, plan};
 use harness::trigger::Trigger;
 use kernels::tree::Tree;
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use harness::accel;
 use harness::host::Wanted;
+use harness::host::accel;
 use harness::vm::argv::Accel;
 use kernels::cache::Cache;
 use kernels::{Base, Builder, Manifest};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use harness::lab::Lab;
-use harness::series;
+use harness::matrix::series;
 use kernels::{Manifest, Source};
 
 use crate::own::{HEAD, OwnTree};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use harness::evidence::{Applies, SeriesNote};
 use harness::lab::Lab;
-use harness::series;
+use harness::matrix::series;
 use kernels::series::Series;
 use tempfile::TempDir;
 

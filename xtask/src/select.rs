@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use harness::accel::Choice;
 use harness::cell::PlannedCell;
+use harness::host::accel::Choice;
 use harness::matrix::Request;
-use harness::plan::Selection;
+use harness::matrix::plan::Selection;
 
 use crate::machine::workspace;
 

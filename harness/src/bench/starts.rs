@@ -8,10 +8,10 @@ use kernels::cache::Cache;
 use tempfile::TempDir;
 
 use super::{Measurement, Unit, cpu_of_children, median};
-use crate::judge;
-use crate::scale::Scale;
-use crate::snapshots::Snapshots;
+use crate::lab::snapshots::Snapshots;
+use crate::matrix::judge;
 use crate::vm::argv::Machine;
+use crate::vm::scale::Scale;
 use crate::vm::steps::Steps;
 use crate::vm::{BootError, Recorders, Vm};
 

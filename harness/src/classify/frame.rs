@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::stack;
+use crate::classify::stack;
 
 /// A reliable frame (` vfs_read+0xd6/0x117`); `? ` marks those that the unwinder only guesses
 /// (`arch/x86/kernel/dumpstack.c`, `printk_stack_address()`). Older kernels put the address first.

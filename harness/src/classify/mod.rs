@@ -5,11 +5,13 @@
 //! `kernel/panic.c`, `lib/bug.c`, `kernel/hung_task.c`, `kernel/watchdog.c`, `kernel/locking/lockdep.c`,
 //! `kernel/rcu/tree_stall.h`, `mm/kasan/report.c` and `arch/x86/kernel/dumpstack.c`.
 
+pub mod console;
 mod frame;
 mod line;
 mod nmi;
 mod report;
 pub mod rules;
+pub mod stack;
 mod starved;
 
 use std::fmt;

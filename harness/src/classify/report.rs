@@ -7,7 +7,7 @@ use regex::Regex;
 use super::frame::{self, Frame};
 use super::rules::{Body, Rule};
 use super::{Splat, SplatKind, line, rules};
-use crate::stack;
+use crate::classify::stack;
 
 /// How many lines that do not belong to a report may stand between its lines: other CPUs print too.
 const FOREIGN: usize = 8;

@@ -67,12 +67,6 @@ pub struct ScenarioNote {
     pub about: String,
 }
 
-impl From<&crate::scenario::Scenario> for ScenarioNote {
-    fn from(scenario: &crate::scenario::Scenario) -> ScenarioNote {
-        ScenarioNote { name: scenario.name.to_owned(), about: scenario.about.to_owned() }
-    }
-}
-
 /// The folder of a run.
 #[derive(Clone, Debug)]
 pub struct RunDir {

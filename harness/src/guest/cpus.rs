@@ -2,9 +2,8 @@
 
 use guest_protocol::{Command, TaskState};
 
-use super::Guest;
+use super::{Error, Guest};
 use crate::classify;
-use crate::error::Error;
 
 impl Guest {
     /// A task with its stack as the CPU tells it that the task runs on, which is made to by an NMI (sysrq `l`,

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use guest_protocol::Message;
 
-use super::Guest;
+use super::{Error, Guest};
 use crate::classify;
-use crate::error::Error;
 
 /// How long a scenario may go on, in seconds on a machine with KVM, after a task has died. Whoever does not need that task
 /// gets on in this time; whoever needs a lock that it had waits for ever, and often interruptibly, so that nothing is stuck.

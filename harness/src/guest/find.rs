@@ -1,9 +1,9 @@
 //! Finding the devices of a topology in a guest.
 
-use crate::error::Error;
-use crate::guest::{Bdf, Device, PROMPT, Pf, Slot};
-use crate::scale::Scale;
+use super::{Device, Error, PROMPT, Pf, Slot};
 use crate::vm::Vm;
+use crate::vm::pci::Bdf;
+use crate::vm::scale::Scale;
 use crate::vm::topology::{Function, Holds, Port};
 
 /// The hardware under test, as the guest has it.

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use guest_protocol::{Sched, Step, TaskState};
 
-use super::{Device, Guest, Owner, Pf};
-use crate::ending::{found_in, is_at};
-use crate::error::Error;
+use super::ending::{found_in, is_at};
+use super::{Device, Error, Guest, Owner, Pf};
 use crate::vm::agent::Operation;
 
 /// Locks that are held until [`Hold::release`].

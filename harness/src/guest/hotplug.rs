@@ -7,11 +7,10 @@ use guest_protocol::Message;
 use qapi::qmp;
 use serde_json::json;
 
-use super::{Device, Guest, Pf, Slot};
-use crate::error::Error;
+use super::{Device, Error, Guest, Pf, Slot};
 use crate::vm::devices;
+use crate::vm::slot;
 use crate::vm::topology::{Function, Holds, Model, Port};
-use crate::yank;
 
 /// A card that has been put into a slot.
 pub struct Plugged {
@@ -117,7 +116,7 @@ impl Guest {
     /// # Errors
     /// QMP's.
     pub async fn press_button_again(&self, slot: &Slot, id: &str) -> Result<(), Error> {
-        Ok(yank::press_while_blinking(self.vm().qmp(), &slot.port.bdf, id).await?)
+        Ok(slot::press_while_blinking(self.vm().qmp(), &slot.port.bdf, id).await?)
     }
 
     /// Presses the attention button for a device for which it was pressed before, and which stayed. QEMU refuses that for
@@ -149,7 +148,7 @@ impl Guest {
     /// # Errors
     /// QMP's.
     pub async fn yank(&self, slot: &Slot) -> Result<(), Error> {
-        Ok(yank::yank(self.vm().qmp(), &slot.port.bdf).await?)
+        Ok(slot::yank(self.vm().qmp(), &slot.port.bdf).await?)
     }
 
     /// Waits until the kernel says something, from a position of the messages on.

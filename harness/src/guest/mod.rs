@@ -1,14 +1,20 @@
 //! A guest in the words of scenarios: its PFs and VFs, their owners, removals, and what was noted on the way.
 
+mod aftermath;
+mod agreement;
 mod cpus;
 mod death;
 mod device;
+mod ending;
+mod error;
 mod find;
 mod gadget;
 mod hotplug;
 mod owner;
+mod removal;
 mod reset;
 mod sriov;
+mod stuck;
 mod sweep;
 
 use std::sync::atomic::AtomicUsize;
@@ -19,23 +25,25 @@ use guest_protocol::{Command, Progress, Reply, Sched, Source};
 use kernels::KnownReport;
 use serde_json::{Map, Value};
 
-pub use device::{Bdf, Device, NoBdf, Pf, Slot};
+pub use aftermath::Back;
+pub use device::{Device, Pf, Slot};
+pub use ending::{Ending, Place};
+pub use error::Error;
 pub use find::Hardware;
 pub use gadget::{Hold, RESCAN_LOCK};
 pub use hotplug::{AerError, Plugged, Pressed};
 pub use owner::Owner;
+pub use removal::Removal;
 pub use reset::ResetMethod;
 pub use sriov::ENABLES_VFS;
+pub use stuck::{Came, Stuck, WAITS_FOR_OWNER};
 pub use sweep::Sweeping;
 
 use crate::classify::{self, Splat};
-use crate::error::Error;
-use crate::judge::Rules;
-use crate::removal::Removal;
-use crate::scale::Scale;
 use crate::trigger::Trigger;
 use crate::vm::Vm;
 use crate::vm::agent::{Agent, Operation};
+use crate::vm::scale::Scale;
 
 /// A guest that a scenario works on.
 pub struct Guest {
@@ -57,9 +65,23 @@ const PROMPT: f64 = 20.0;
 
 impl Guest {
     /// A booted guest with this hardware, as [`Hardware::find`] finds it.
-    pub(crate) fn new(vm: Vm, hardware: Hardware, rules: Rules<'_>, trigger: Option<Trigger>) -> Guest {
-        let (removals, plugs, notes) = Default::default();
-        Guest { vm, scale: rules.scale, trigger, known: rules.known.to_vec(), hardware, removals, plugs, notes }
+    pub(crate) fn new(
+        vm: Vm,
+        hardware: Hardware,
+        trigger: Option<Trigger>,
+        scale: Scale,
+        known: &[KnownReport],
+    ) -> Guest {
+        Guest {
+            vm,
+            scale,
+            trigger,
+            known: known.to_vec(),
+            hardware,
+            removals: tokio::sync::Mutex::default(),
+            plugs: AtomicUsize::new(0),
+            notes: Mutex::default(),
+        }
     }
 
     /// The first PF.
@@ -249,7 +271,7 @@ impl Guest {
     /// # Errors
     /// [`Error::Lost`] if messages of it were lost.
     pub fn heard_all(&self, stream: &str, from: usize) -> Result<(), Error> {
-        self.agent().heard_all(stream, from)
+        Ok(self.agent().heard_all(stream, from)?)
     }
 
     /// Notes something seen, for the reports.

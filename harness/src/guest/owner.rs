@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use guest_protocol::{Access, Command, Progress, Step, VfioDevice};
 
-use super::{Device, Guest};
-use crate::error::Error;
+use super::{Device, Error, Guest};
 use crate::vm::agent::{AgentError, Operation};
 
 /// A process that has devices open through vfio, and does one step after the other.

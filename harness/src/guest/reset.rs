@@ -1,7 +1,6 @@
 //! How functions are reset.
 
-use super::{Guest, Pf};
-use crate::error::Error;
+use super::{Error, Guest, Pf};
 
 /// A way to reset a function (`drivers/pci/pci.c`, `pci_reset_fn_methods`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,7 @@
 
 use guest_protocol::{Access, AttributeWrite, Command, Reply, Sched};
 
-use super::{Device, Guest, Pf};
-use crate::error::Error;
+use super::{Device, Error, Guest, Pf};
 use crate::vm::agent::Operation;
 
 /// Where VFs are being enabled (`drivers/pci/iov.c`). The compiler may leave either out of a stack: it may put the second

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use guest_protocol::{Command, Progress, Reply, Sweep, Swept, Waiting};
 
-use super::Guest;
-use crate::error::Error;
+use super::{Error, Guest};
 use crate::vm::agent::Operation;
 
 /// Attributes that are all being read at once, and some written.

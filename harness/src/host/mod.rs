@@ -3,6 +3,7 @@
 //! [`checks`] only looks. [`setup`](fn@setup) mends, through apt, what the checks find missing; where there is no apt
 //! it says what to install.
 
+pub mod accel;
 mod apt;
 mod command;
 mod elsewhere;

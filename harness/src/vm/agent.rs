@@ -11,8 +11,6 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-use crate::error::Error;
-
 use super::event_log::{EventLog, WaitError};
 use super::process::End;
 use super::transcript::{Recorded, Recorder, Speaker};
@@ -71,6 +69,14 @@ pub enum AgentError {
     },
 }
 
+/// A stream of the guest overflowed, and something rests on its silence.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest's {stream} stream lost messages, so an event that it did not report may have happened")]
+pub struct Lost {
+    /// As in [`guest_protocol::Message::Lost`].
+    pub stream: String,
+}
+
 /// How long a request may take to leave the host. QEMU takes it into its buffers unless the guest has stopped reading.
 const SEND: Duration = Duration::from_secs(30);
 
@@ -112,15 +118,15 @@ impl Agent {
     /// Whether the silence of a stream since a position proves anything.
     ///
     /// # Errors
-    /// [`Error::Lost`] if messages of it were lost.
-    pub fn heard_all(&self, stream: &str, from: usize) -> Result<(), Error> {
+    /// [`Lost`] if messages of it were lost.
+    pub fn heard_all(&self, stream: &str, from: usize) -> Result<(), Lost> {
         let lost = |message: &Message| match message {
             Message::Lost { stream, .. } => Some(stream.clone()),
             _ => None,
         };
         match self.messages().collect(from, lost).into_iter().find(|lost| lost == stream) {
             None => Ok(()),
-            Some(stream) => Err(Error::Lost { stream }),
+            Some(stream) => Err(Lost { stream }),
         }
     }
 

@@ -71,17 +71,17 @@ fn impatient_scenario() -> Scenario {
     Scenario { run: |guest| Box::pin(ask_impatiently(guest)), ..scenario() }
 }
 
-async fn ask_impatiently(guest: &Guest) -> Result<Verdict, harness::error::Error> {
+async fn ask_impatiently(guest: &Guest) -> Result<Verdict, harness::guest::Error> {
     let _ = tokio::time::timeout(Duration::from_millis(100), guest.vm().qmp().monitor("info status")).await;
     ask(guest).await
 }
 
-async fn read(guest: &Guest) -> Result<Verdict, harness::error::Error> {
+async fn read(guest: &Guest) -> Result<Verdict, harness::guest::Error> {
     guest.read("/proc/version".to_owned()).await?.accessed(guest.prompt()).await?;
     Ok(Verdict::Pass)
 }
 
-async fn ask(guest: &Guest) -> Result<Verdict, harness::error::Error> {
+async fn ask(guest: &Guest) -> Result<Verdict, harness::guest::Error> {
     read(guest).await?;
     guest.vm().qmp().monitor("info status").await?;
     Ok(Verdict::Pass)

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use guest_images::Initramfs;
-use harness::accel::Decision;
 use harness::cell::{CellId, PlannedCell};
 use harness::evidence::{RunDir, RunInfo, read_run};
-use harness::images::Images;
+use harness::host::accel::Decision;
 use harness::lab::Parts;
+use harness::lab::images::Images;
+use harness::lab::snapshots::Snapshots;
 use harness::matrix::{Request, Runner};
 use harness::progress::{Event, Progress, Silence};
-use harness::snapshots::Snapshots;
 use harness::verdict::Expected;
 use harness::vm::BootError;
 use harness::vm::argv::Accel;

@@ -1,10 +1,10 @@
 //! What becomes of a cell whose QEMU fails.
 
-use harness::judge::{self, Finding, Rules};
-use harness::scale::Scale;
+use harness::matrix::judge::{self, Finding, Rules};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::Vm;
+use harness::vm::scale::Scale;
 use kernels::FailureKind;
 use libtest_mimic::{Failed, Trial};
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use harness::bisect::{self, Answer, Asked, Cells, Event, Found, History, Kernels, Place, Question, Revision};
 use harness::evidence::{PATCHES, write_whole};
-use harness::series;
+use harness::matrix::series;
 use kernels::CancelToken;
 
 use crate::interrupt::until_interrupted;

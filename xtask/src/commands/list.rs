@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use harness::cell::{CellId, PlannedCell};
 use harness::lab::Lab;
-use harness::plan::{Selection, plan};
+use harness::matrix::plan::{Selection, plan};
 use harness::report::{Entry, chance, measured_in};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;

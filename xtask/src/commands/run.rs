@@ -9,9 +9,9 @@ use anyhow::{Result, bail};
 use harness::evidence::CellRecord;
 use harness::lab::Lab;
 use harness::matrix::Runner;
-use harness::plan::{Selection, plan};
+use harness::matrix::plan::{Selection, plan};
+use harness::matrix::series;
 use harness::report::Report;
-use harness::series;
 use harness::verdict::Expected;
 use harness::vm::transcript::Recorder;
 

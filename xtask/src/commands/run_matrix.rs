@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use harness::accel;
 use harness::cell::PlannedCell;
-use harness::coverage::Coverage;
+use harness::host::accel;
 use harness::lab::Lab;
+use harness::matrix::coverage::Coverage;
+use harness::matrix::plan::{Selection, plan};
 use harness::matrix::{Request, Runner, command_of};
-use harness::plan::{Selection, plan};
 use harness::report::{Report, Terminal, disagreements};
 use harness::vm::argv;
 

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use harness::coverage::Coverage;
 use harness::evidence::{PATCHES, SeriesNote};
 use harness::lab::Lab;
+use harness::matrix::coverage::Coverage;
+use harness::matrix::plan::Selection;
+use harness::matrix::series;
 use harness::matrix::{Request, Runner};
-use harness::plan::Selection;
 use harness::report::{SeriesReport, Terminal};
-use harness::series;
 
 use crate::interrupt::until_interrupted;
 use crate::out;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::cell::PlannedCell;
 use crate::evidence::LATEST;
 use crate::matrix::Request;
-use crate::order::Times;
-use crate::schedule::Budget;
+use crate::matrix::order::Times;
+use crate::matrix::schedule::Budget;
 
 /// What a run covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,15 +8,14 @@ use kernels::{FailureKind, KnownReport};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::aftermath::Back;
+use crate::classify::console::{last_words, log};
 use crate::classify::{self, Severity, Splat, SplatKind};
-use crate::error::Error;
-use crate::guest::{Guest, Hardware};
-use crate::scale::Scale;
+use crate::guest::{Back, Error, Guest, Hardware};
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::{Failure, Verdict};
 use crate::vm::process;
+use crate::vm::scale::Scale;
 use crate::vm::steps::Steps;
 use crate::vm::{BootError, Vm};
 
@@ -133,7 +132,7 @@ async fn run_in(
     rules: Rules<'_>,
 ) -> (Ran, Map<String, Value>, Vec<String>, Vm) {
     let guest = match Hardware::find(&vm, rules.scale).await {
-        Ok(hardware) => Guest::new(vm, hardware, rules, trigger),
+        Ok(hardware) => Guest::new(vm, hardware, trigger, rules.scale, rules.known),
         Err(error) => return (Err(error), Map::new(), Vec::new(), vm),
     };
     let begins = guest.agent().messages().position();
@@ -252,21 +251,8 @@ fn boot_failed(error: &BootError, splats: &[Splat], log: &str) -> (Verdict, bool
     (Verdict::BootFailed(format!("{why}; {}", last_words(log))), matches!(error, BootError::Silent(_)))
 }
 
-/// What a guest printed last.
-pub(crate) fn last_words(log: &str) -> String {
-    match log.lines().rev().find(|line| !line.trim().is_empty()) {
-        Some(line) => format!("its last line on the console: {}", line.trim()),
-        None => "the kernel printed nothing".to_owned(),
-    }
-}
-
 fn test_bed(splats: &[Splat]) -> Option<&Splat> {
     splats.iter().find(|splat| splat.kind.severity() == Severity::TestBed)
-}
-
-/// The console's log so far. A file that is not there is a guest that printed nothing.
-pub(crate) fn log(console: &Path) -> String {
-    String::from_utf8_lossy(&std::fs::read(console).unwrap_or_default()).into_owned()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use guest_protocol::Errno;
 
 use crate::trigger::Trigger;
-use crate::vm::agent::AgentError;
+use crate::vm::agent::{AgentError, Lost};
 use crate::vm::event_log::WaitError;
 use crate::vm::qmp::QmpError;
 
@@ -38,12 +38,9 @@ pub enum Error {
     /// The kernel complained in the middle of it. What it said on the console is the verdict.
     #[error("the kernel complained: {0}")]
     Complaint(String),
-    /// A stream of the guest overflowed, and something rests on its silence.
-    #[error("the guest's {stream} stream lost messages, so that what it did not tell may have happened all the same")]
-    Lost {
-        /// As in [`guest_protocol::Message::Lost`].
-        stream: String,
-    },
+    /// The guest's messages.
+    #[error(transparent)]
+    Lost(#[from] Lost),
     /// The kernel has not what the scenario is about: the cell is skipped.
     #[error("this kernel has no {0}")]
     Lacks(String),
@@ -55,7 +52,7 @@ pub enum Error {
 impl Error {
     /// Whether another try may go better: it was a matter of time, or of how busy the test bed was.
     pub fn may_pass(&self) -> bool {
-        self.is_deadline() || matches!(self, Error::Lost { .. })
+        self.is_deadline() || matches!(self, Error::Lost(_))
     }
 
     /// Whether it is a deadline that passed with the guest still there.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use kernels::series::{Series, SeriesPatch};
 use kernels::{Manifest, Variant};
 
+use super::plan::{PlanError, Selection, plan};
 use crate::cell::PlannedCell;
 use crate::evidence::{Applies, SeriesNote, SeriesStep};
 use crate::lab::{Lab, LabError};
-use crate::plan::{PlanError, Selection, plan};
 use crate::progress::Progress;
 use crate::scenario::Scenario;
 

@@ -6,10 +6,8 @@ use guest_protocol::TaskState;
 use kernels::FailureKind;
 use tokio::time::{Instant, sleep};
 
-use crate::error::Error;
-use crate::guest::Guest;
-use crate::stack;
-use crate::stuck::Stuck;
+use super::{Error, Guest, Stuck};
+use crate::classify::stack;
 use crate::verdict::Verdict;
 use crate::vm::agent::{AgentError, Operation};
 use crate::vm::event_log::WaitError;

@@ -1,5 +1,14 @@
 //! Running planned cells, several at a time, each leaving its evidence.
 
+pub mod coverage;
+pub mod judge;
+mod limits;
+mod order;
+pub mod plan;
+mod schedule;
+pub mod series;
+mod tail;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,29 +17,29 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use judge::{Finding, Rules};
 use kernels::Profile;
+use limits::Limits;
+use order::Times;
+use schedule::{Budget, Schedule, Weight};
 use serde_json::json;
 
-use crate::accel::Choice;
 use crate::cell::PlannedCell;
 use crate::evidence::{
     CellDir, CellRecord, CellStart, EvidenceError, JsonlWriter, KernelNote, LATEST, RunDir, RunInfo, ScenarioNote,
     VariantNote,
 };
+use crate::host::accel::Choice;
 use crate::host::{self, Check};
-use crate::images::Image;
-use crate::judge::{self, Finding, Rules};
+use crate::lab::images::Image;
+use crate::lab::snapshots::Snapshots;
 use crate::lab::{self, Lab, LabError, Parts};
-use crate::limits::Limits;
-use crate::order::Times;
 use crate::progress::{Event, Progress};
-use crate::scale::Scale;
 use crate::scenario::Scenario;
-use crate::schedule::{Budget, Schedule, Weight};
-use crate::snapshots::Snapshots;
 use crate::verdict::Verdict;
 use crate::vm::argv::{Accel, Channels, Machine};
 use crate::vm::process;
+use crate::vm::scale::Scale;
 use crate::vm::topology::Topology;
 use crate::vm::transcript::{Recorder, Speaker};
 use crate::vm::{BootError, Recorders, Vm};
@@ -124,7 +133,7 @@ impl Runner {
             accel_reason: parts.decision.why.clone(),
             jobs: Budget::of_host(request.jobs).cells(),
             variants: variants.into_iter().map(VariantNote::from).collect(),
-            scenarios: scenarios.iter().map(ScenarioNote::from).collect(),
+            scenarios: scenarios.iter().map(scenario_note).collect(),
             bugs: lab.manifest().bugs.clone(),
             planned: request.cells.clone(),
             ..RunInfo::default()
@@ -296,7 +305,7 @@ impl Runner {
             let running = judge::run(scenario, cell.id.trigger, rules, &console, start);
             let finding = match &echo {
                 None => running.await,
-                Some(echo) => crate::tail::while_following(&dir.console(), echo.clone(), running).await,
+                Some(echo) => tail::while_following(&dir.console(), echo.clone(), running).await,
             };
             if !finding.retry || retries.len() + 1 == TRIES {
                 return Ok((finding, retries));
@@ -367,6 +376,10 @@ fn record(cell: &PlannedCell, seconds: f64, finding: Finding, retries: Vec<Strin
         retries,
         observations: observations.into(),
     }
+}
+
+fn scenario_note(scenario: &Scenario) -> ScenarioNote {
+    ScenarioNote { name: scenario.name.to_owned(), about: scenario.about.to_owned() }
 }
 
 fn recorder(writer: JsonlWriter) -> Recorder {

@@ -12,8 +12,7 @@ use std::time::Duration;
 use kernels::cache::{Cache, Key, KeyMaker, Lock};
 use tokio::sync::Mutex;
 
-use crate::classify;
-use crate::judge;
+use crate::classify::{self, console};
 use crate::vm::argv::{Channels, Machine};
 use crate::vm::process;
 use crate::vm::snapshot::{self, SnapshotError};
@@ -109,7 +108,7 @@ impl Snapshots {
             Ok(()) => Ok(Made::Now),
             Err(Unmade::Guest(error)) => {
                 if matches!(error, BootError::Silent(_)) {
-                    let last = judge::last_words(&judge::log(&recorders.console));
+                    let last = console::last_words(&console::log(&recorders.console));
                     boots.silences.push(format!("{error}; {last}"));
                 }
                 Err(error)
@@ -201,8 +200,8 @@ impl From<SnapshotError> for Unmade {
 
 /// Whether the kernel complained while it booted. Each cell from a snapshot of that would be blamed for it, in this run and in
 /// later ones; and if the host was to blame, the next boot need not have it.
-fn had_trouble(console: &Path) -> bool {
-    !classify::classify(&judge::log(console)).is_empty()
+fn had_trouble(log: &Path) -> bool {
+    !classify::classify(&console::log(log)).is_empty()
 }
 
 /// Removes a console's file: the boot that follows has one of its own.

@@ -5,9 +5,8 @@ use std::time::Duration;
 use guest_protocol::TaskState;
 use serde_json::json;
 
-use crate::error::Error;
-use crate::guest::Guest;
-use crate::stack;
+use super::{Error, Guest};
+use crate::classify::stack;
 use crate::vm::agent::{AgentError, Operation};
 
 /// A task that sleeps uninterruptibly at one place of the kernel.

@@ -7,10 +7,8 @@ use guest_protocol::{Command, Inventory, Message, Reply, Sched};
 use kernels::FailureKind;
 use tokio::time::Instant;
 
-use crate::agreement::{Disagreement, disagreements};
-use crate::ending::Ending;
-use crate::error::Error;
-use crate::guest::{Guest, Pf, Plugged, Slot};
+use super::agreement::{Disagreement, disagreements};
+use super::{Ending, Error, Guest, Pf, Plugged, Slot};
 use crate::trigger::Trigger;
 use crate::verdict::Verdict;
 

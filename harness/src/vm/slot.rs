@@ -8,7 +8,7 @@
 
 use qapi::qmp;
 
-use crate::guest::Bdf;
+use super::pci::Bdf;
 use crate::vm::qmp::{Qmp, QmpError};
 
 /// PCI configuration mechanism #1 (PCI Local Bus Specification 3.0, section 3.2.2.3.2).

@@ -5,14 +5,13 @@ use std::time::Duration;
 use guest_protocol::{Command, Message, Sched, TaskState};
 use qapi::qmp;
 
-use crate::error::Error;
-use crate::guest::Pf;
-use crate::stack;
+use super::{Error, Pf};
+use crate::classify::stack;
 use crate::trigger::Trigger;
 use crate::vm::Vm;
 use crate::vm::agent::Operation;
 use crate::vm::event_log::WaitError;
-use crate::yank;
+use crate::vm::slot;
 
 /// A removal that has been set off.
 pub struct Removal {
@@ -71,7 +70,7 @@ impl Removal {
             Trigger::DeviceDel | Trigger::DeviceDelAcpi => {
                 vm.qmp().execute(qmp::device_del { id: pf.function.id.clone() }).await?;
             }
-            Trigger::Yank => yank::yank(vm.qmp(), &pf.slot.port.bdf).await?,
+            Trigger::Yank => slot::yank(vm.qmp(), &pf.slot.port.bdf).await?,
             Trigger::SysfsRemove => {
                 let path = pf.attribute("remove");
                 let command = Command::Write { path, data: "1".to_owned(), at: 0, sched: Sched::default() };

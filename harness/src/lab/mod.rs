@@ -1,19 +1,22 @@
 //! What all cells of a run share: kernels, the guest image, the accelerator.
 
+pub mod images;
+pub mod snapshots;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use guest_images::{ImageError, Initramfs};
+use images::{Image, Images};
 use kernels::cache::{Cache, CacheError};
 use kernels::series::{Fit, SeriesPatch};
 use kernels::{
     BuildError, BuildEvent, Builder, CancelToken, KernelImage, Manifest, ManifestError, Observer, Profile, Unknown,
 };
 
-use crate::accel::{self, Choice, Decision};
 use crate::host::Qemu;
-use crate::images::{Image, Images};
+use crate::host::accel::{self, Choice, Decision};
 use crate::progress::{Event, Progress};
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
