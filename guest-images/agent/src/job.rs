@@ -39,11 +39,7 @@ impl Job {
             Command::Tasks { .. } => "iov-tasks",
             Command::Inventory => "iov-inventory",
             Command::Sysrq { .. } => "iov-sysrq",
-            Command::Hello
-            | Command::Continue { .. }
-            | Command::Stop { .. }
-            | Command::Kill { .. }
-            | Command::PowerOff => "iov-op",
+            Command::Hello | Command::Continue { .. } | Command::Stop { .. } | Command::Kill { .. } => "iov-op",
         }
     }
 

@@ -73,7 +73,6 @@ impl Server {
             Command::Continue { target } => self.tell(target, Control::Continue),
             Command::Stop { target } => self.tell(target, Control::Stop),
             Command::Kill { target, signal } => self.kill(target, signal),
-            Command::PowerOff => end_machine(),
             command => match self.start(id, command) {
                 Ok(()) => return,
                 Err(error) => Err(error),
@@ -136,13 +135,4 @@ fn lock(running: &Mutex<HashMap<OpId, Running>>) -> MutexGuard<'_, HashMap<OpId,
 
 fn not_running(target: OpId) -> AgentError {
     AgentError::Refused(format!("operation {} is not running", target.0))
-}
-
-/// Ends the machine from here, not from a process: the less it takes, the better.
-///
-/// This is sysrq `b` (`emergency_restart()`), not `reboot(2)`: that one shuts devices down first, takes their locks, and
-/// so hangs on the very kernels that this is for. QEMU's `-no-reboot` makes the restart an end.
-fn end_machine() -> Result<(), AgentError> {
-    std::fs::write("/proc/sysrq-trigger", "b")
-        .map_err(|source| AgentError::io("write b to /proc/sysrq-trigger", source))
 }

@@ -21,7 +21,7 @@ pub use message::{
 pub use request::{AttributeWrite, Command, OpId, Policy, Request, Sched, Source, Step, Sweep, VfioDevice};
 
 /// Version of this protocol. Host and guest must agree on it exactly: both are built from one source tree.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Name of the virtio-serial port, as in `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "iov-regress.agent";

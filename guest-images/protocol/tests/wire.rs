@@ -34,7 +34,6 @@ fn requests() -> Vec<Request> {
         Step::AwaitRequest,
         Step::Read { path: path() },
         Step::Write(write.clone()),
-        Step::Wait { ms: 300 },
         Step::Hold,
         Step::EnableMsix { bdf: bdf() },
         Step::HotReset { bdf: bdf() },
@@ -72,7 +71,6 @@ fn requests() -> Vec<Request> {
         Command::Tasks { in_functions: vec!["sriov_numvfs_show".to_owned()] },
         Command::Inventory,
         Command::Sysrq { key: 'w' },
-        Command::PowerOff,
     ];
     (1..).map(OpId).zip(commands).map(|(id, command)| Request { id, command }).collect()
 }

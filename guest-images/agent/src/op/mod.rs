@@ -66,11 +66,9 @@ fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, Agen
         Command::Tasks { in_functions } => procfs::tasks_in(&in_functions).map(Reply::Tasks),
         Command::Inventory => inventory::take(Path::new("/")).map(Box::new).map(Reply::Inventory),
         Command::Sysrq { key } => attribute::sysrq(key).map(|()| Reply::Nothing),
-        command @ (Command::Hello
-        | Command::Continue { .. }
-        | Command::Stop { .. }
-        | Command::Kill { .. }
-        | Command::PowerOff) => Err(AgentError::Refused(format!("{command:?} is for the server, not for a process"))),
+        command @ (Command::Hello | Command::Continue { .. } | Command::Stop { .. } | Command::Kill { .. }) => {
+            Err(AgentError::Refused(format!("{command:?} is for the server, not for a process")))
+        }
     }
 }
 

@@ -1,8 +1,5 @@
 //! A single-threaded owner of devices under vfio-pci.
 
-use std::thread;
-use std::time::Duration;
-
 use guest_protocol::{Progress, Sched, Step, VfioDevice};
 
 use super::{Report, attribute};
@@ -36,11 +33,6 @@ fn take(step: &Step, open: &mut Devices, report: &Report, controls: &mut Control
         Step::Write(write) => {
             report.progress(Progress::Writing { path: write.path.clone() })?;
             report.progress(Progress::Written(attribute::write(&write.path, &write.data, 0, Sched::default())?))
-        }
-        // The duration is the scenario's wish, not a wait for an event.
-        Step::Wait { ms } => {
-            thread::sleep(Duration::from_millis(*ms));
-            Ok(())
         }
         Step::Hold => {
             report.progress(Progress::Holding)?;
