@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::CancelToken;
+use crate::event::CancelToken;
 
 /// The shell leads the process group and becomes the program. What it leaves behind reads from a pipe of which we hold
 /// the other end: if we die, however we die, the pipe ends and the group is killed. (A death signal would reach only
@@ -80,6 +80,14 @@ pub enum JobError {
     /// It was told to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// What programs say of a full disk, and of a user's share of it that is full.
+const WORDS: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
+/// Whether a program's words are about a full disk.
+pub(crate) fn says_disk_full(words: &str) -> bool {
+    WORDS.iter().any(|full| words.contains(full))
 }
 
 impl Job {
