@@ -12,6 +12,7 @@ pub mod guest;
 pub mod host;
 pub mod lab;
 pub mod matrix;
+pub mod phases;
 pub mod progress;
 pub mod report;
 pub mod scenario;

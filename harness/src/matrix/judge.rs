@@ -5,18 +5,17 @@ use std::path::Path;
 use std::time::Instant;
 
 use kernels::{FailureKind, KnownReport};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::classify::console::{last_words, log};
 use crate::classify::{self, Severity, Splat, SplatKind};
 use crate::guest::{Back, Error, Guest, Hardware};
+use crate::phases::Phases;
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::{Failure, Verdict};
 use crate::vm::process;
 use crate::vm::scale::Scale;
-use crate::vm::steps::Steps;
 use crate::vm::{BootError, Vm};
 
 /// What a cell found.
@@ -42,21 +41,6 @@ impl Finding {
         let (notes, proofs, splats, phases) = Default::default();
         Finding { verdict, notes, proofs, splats, phases, retry: false }
     }
-}
-
-/// Where the time of a cell went, in seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Phases {
-    /// Until the agent's words: the steps below, before them maybe the wait for another cell that takes the snapshot, and
-    /// after them the taking of one.
-    pub boot: f64,
-    /// The steps of the guest's start; none if it did not come up.
-    #[serde(flatten)]
-    pub steps: Steps,
-    /// The scenario and its proofs.
-    pub scenario: f64,
-    /// Ending QEMU and reading its log.
-    pub teardown: f64,
 }
 
 /// How long a guest may take to say hello, on a machine with KVM, in seconds. Under TCG it takes 3 to 10 s, and several

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod argv;
 pub mod devices;
 pub mod event_log;
+mod first_byte;
 mod known_events;
 pub mod pci;
 pub mod process;
@@ -13,7 +14,6 @@ pub mod slot;
 pub mod snapshot;
 pub(crate) mod sockets;
 pub mod starved;
-pub mod steps;
 pub mod topology;
 pub mod transcript;
 pub mod tsc;
@@ -29,8 +29,9 @@ use argv::{Channels, Machine};
 use process::Process;
 use qmp::{LAST_WORDS, Qmp, QmpError};
 use starved::{Late, Starved};
-use steps::Steps;
 use transcript::Recorder;
+
+use crate::phases::Steps;
 
 /// Where the channels of a guest are written down.
 #[derive(Clone)]
@@ -170,7 +171,7 @@ impl Vm {
         let console = recorders.console.clone();
         let mut connected = Connected::start(machine, recorders, more, within).await?;
         let hello = connected.agent.hello(within);
-        let (hello, spoke) = steps::with_first_byte(&console, connected.began, hello).await;
+        let (hello, spoke) = first_byte::with_first_byte(&console, connected.began, hello).await;
         let kernel = spoke.map(|spoke| spoke - connected.steps.total());
         connected.steps.kernel = kernel;
         connected.steps.agent = Some(connected.since_last_step());
