@@ -12,6 +12,7 @@ pub mod guest;
 pub mod host;
 pub mod lab;
 pub mod matrix;
+pub mod notes;
 pub mod phases;
 pub mod progress;
 pub mod report;

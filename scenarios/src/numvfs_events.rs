@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use guest_protocol::{Message, Sighting, Source};
 use harness::guest::{Device, Error, Guest};
+use harness::notes::{EventOfPf, Note};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
@@ -185,7 +186,7 @@ async fn link_changed(guest: &Guest, ifname: &str, since: usize) -> Result<(), E
         |message: &Message| matches!(message, Message::Link { link, .. } if link.ifname == ifname).then_some(());
     let messages = guest.agent().messages();
     messages.wait(since, guest.prompt(), &format!("an event of the link of {ifname}"), of_it).await?;
-    guest.note("event-of-pf", "not before the end of the write");
+    guest.note(Note::EventOfPf(EventOfPf::AfterTheWrite));
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use super::event_log::{EventLog, WaitError};
 use super::process::End;
 use super::transcript::{Recorded, Recorder, Speaker};
+use crate::notes::Cycled;
 
 /// The agent of one guest. Clones share the connection.
 #[derive(Clone)]
@@ -269,6 +270,17 @@ impl Operation {
     pub async fn accessed(&self, within: Duration) -> Result<Access, AgentError> {
         match self.done(within).await? {
             Reply::Access(access) => Ok(access),
+            reply => Err(self.unexpected(reply)),
+        }
+    }
+
+    /// Waits until it is over, for writes that were made by turns.
+    ///
+    /// # Errors
+    /// As [`Operation::done`].
+    pub async fn cycled(&self, within: Duration) -> Result<Cycled, AgentError> {
+        match self.done(within).await? {
+            Reply::Cycled { rounds, refused } => Ok(Cycled { rounds, refused }),
             reply => Err(self.unexpected(reply)),
         }
     }

@@ -1,6 +1,7 @@
 //! What becomes of a cell whose QEMU fails.
 
 use harness::matrix::judge::{self, Finding, Rules};
+use harness::notes::Note;
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::Vm;
@@ -133,7 +134,11 @@ async fn oops() -> Result<(), Failed> {
 }
 
 fn passes_although(finding: &Finding, end: &str) -> Result<(), Failed> {
-    let note = finding.notes.get("qemu-end").and_then(|note| note.as_str()).unwrap_or_default();
+    let note = finding.notes.iter().find_map(|note| match note {
+        Note::QemuEnd(how) => Some(how.as_str()),
+        _ => None,
+    });
+    let note = note.unwrap_or_default();
     let is_so = finding.verdict == Verdict::Pass && note.contains(end);
     if is_so { Ok(()) } else { Err(format!("{finding:?}").into()) }
 }
