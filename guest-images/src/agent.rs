@@ -17,7 +17,7 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
-use crate::ImageError;
+use crate::error::ImageError;
 
 /// Crate and program.
 const PACKAGE: &str = "guest-agent";

@@ -5,13 +5,15 @@
 
 mod agent;
 mod archive;
+mod error;
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use kernels::CancelToken;
-use kernels::cache::{self, Cache, CacheError, KeyMaker};
+use kernels::cache::{Cache, KeyMaker};
+
+pub use error::ImageError;
 
 /// Part of an entry's key, next to the agent itself: to be raised when what [`archive`] writes around it changes.
 const BUILDER: &str = "1";
@@ -26,70 +28,6 @@ pub struct Initramfs {
     pub path: PathBuf,
     /// A hash of all that it is made of: equal keys, equal files.
     pub key: String,
-}
-
-/// Why there is no initramfs.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// Cargo could not be started.
-    #[error("cannot run {cargo:?} to build the guest agent; a Rust toolchain has to be in PATH")]
-    NoCargo {
-        /// What was run.
-        cargo: PathBuf,
-        /// Why it did not.
-        source: io::Error,
-    },
-    /// The agent does not build.
-    #[error("the guest agent does not build ({command}):\n{first_error}")]
-    Build {
-        /// What was run.
-        command: String,
-        /// The compiler's first error, or what cargo said if it did not come so far.
-        first_error: String,
-    },
-    /// The agent wants a dynamic linker, which the guest does not have.
-    #[error(
-        "{path} is not a static program: its interpreter is {interpreter}; is there a rustflags setting of cargo's that \
-         takes crt-static away?",
-        path = path.display()
-    )]
-    NotStatic {
-        /// The agent.
-        path: PathBuf,
-        /// What it asks for.
-        interpreter: String,
-    },
-    /// What cargo built is not a program for this machine.
-    #[error("{path} is not an x86-64 program: {reason}", path = path.display())]
-    NotAProgram {
-        /// The agent.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// An operation on a file failed.
-    #[error("cannot {action} {path}{}", cache::advice(source), path = path.display())]
-    Io {
-        /// What was being done.
-        action: &'static str,
-        /// To which file.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// It was told to stop.
-    #[error("cancelled")]
-    Cancelled,
-    /// The cache failed.
-    #[error(transparent)]
-    Cache(#[from] CacheError),
-}
-
-impl ImageError {
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImageError {
-        let path = path.to_owned();
-        move |source| ImageError::Io { action, path, source }
-    }
 }
 
 /// Builds the initramfs, or finds it in the cache. Cargo decides whether the agent is up to date; it says what it does

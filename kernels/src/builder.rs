@@ -9,17 +9,20 @@ use std::time::Instant;
 use crate::cache::{Cache, Key, KeyMaker};
 use crate::compile::Run;
 use crate::config::Symbols;
+use crate::error::BuildError;
+use crate::event::{BuildEvent, CancelToken, Observer, Step};
 use crate::follow::{Follower, Wanted};
 use crate::image::{self, KernelImage, Note};
 use crate::job::Job;
+use crate::manifest::{Base, Manifest, Variant};
+use crate::ready::ReadyKernel;
 use crate::series::SeriesPatch;
 use crate::series::fit::{self, Fit};
 use crate::site::Site;
 use crate::source::{self, Identity, Kept, Origin};
+use crate::space;
+use crate::tree::Revision;
 use crate::workshop::Workshop;
-use crate::{
-    Base, BuildError, BuildEvent, CancelToken, Manifest, Observer, ReadyKernel, Revision, Step, Variant, space,
-};
 
 /// Changes whenever this crate builds something else from the same ingredients. With the first one, a kernel might have had
 /// another one's patches besides its own.
@@ -322,8 +325,8 @@ fn changes(patch: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Source;
     use crate::cache::CacheError;
+    use crate::manifest::Source;
 
     #[test]
     fn packages_are_downloaded_until_they_are_in_the_cache() {

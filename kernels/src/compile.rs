@@ -1,13 +1,13 @@
 //! Running the kernel's own build: a fixed environment, progress, and the first error when it fails.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::job::{Job, JobError};
-use crate::{BuildError, BuildEvent, CancelToken, Observer, space};
+use crate::error::{BuildError, CompilerError};
+use crate::event::{BuildEvent, CancelToken, Observer};
+use crate::job::{Job, JobError, says_disk_full};
 
 /// Where a kernel is built. Both folders have the same names for every kernel of a base: kbuild writes absolute paths
 /// into its dependency files, and builds everything again when they change.
@@ -96,30 +96,6 @@ fn is_command(line: &str) -> bool {
     line.strip_prefix("  ").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()))
 }
 
-/// The first error of a build.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CompilerError {
-    /// The file, relative to the kernel's source. `None` for errors that belong to no file, such as the linker's.
-    pub file: Option<String>,
-    /// The line, from 1.
-    pub line: Option<u32>,
-    /// The compiler's words.
-    pub message: String,
-}
-
-impl fmt::Display for CompilerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(file) = &self.file {
-            write!(f, "{file}:")?;
-            if let Some(line) = self.line {
-                write!(f, "{line}:")?;
-            }
-            f.write_str(" ")?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
 /// Looks for the first error as the lines go by. A compiler's error comes before a linker's and both before make's own,
 /// which says only that something failed.
 #[derive(Default)]
@@ -132,7 +108,7 @@ struct FirstError {
 
 impl FirstError {
     fn look_at(&mut self, line: &str, source: &Path) {
-        if self.full.is_none() && space::is_full(line) {
+        if self.full.is_none() && says_disk_full(line) {
             self.full = Some(line.to_owned());
         }
         if self.compiler.is_none() {

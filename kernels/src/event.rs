@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::Unmet;
+use crate::config::Unmet;
 
 /// What a build tells while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]

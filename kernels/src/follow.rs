@@ -15,12 +15,14 @@ use sha2::{Digest, Sha256};
 
 use crate::cache::{Cache, KeyMaker, Lock};
 use crate::compile::{Run, Trees};
-use crate::config::Symbols;
-use crate::manifest::{Need, Revision};
+use crate::config::{Symbols, Unmet};
+use crate::error::BuildError;
+use crate::event::{BuildEvent, Step};
+use crate::files::remove;
+use crate::manifest::Need;
 use crate::site::{Site, configures};
-use crate::tree::Worktree;
-use crate::workshop::remove;
-use crate::{BuildError, BuildEvent, Step, Unmet, patch, requirements, space};
+use crate::tree::{Revision, Worktree};
+use crate::{patch, requirements, space};
 
 /// The shelf of the cache on which output trees stand that follow revisions.
 const SHELF: &str = "outputs";

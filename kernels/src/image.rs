@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::BuildError;
+use crate::error::BuildError;
 use crate::source::Identity;
 
 /// The shelf of the cache on which images stand.

@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::BuildError;
-use crate::CancelToken;
+use crate::error::BuildError;
+use crate::event::CancelToken;
 use crate::job::Job;
 
 /// How the names of the packages begin that have a kernel itself. What follows is its release.

@@ -5,45 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::job::{Job, JobError};
-use crate::{BuildError, CancelToken, space};
-
-/// What is wrong with a patch.
-#[derive(Debug, thiserror::Error)]
-pub enum PatchError {
-    /// One of its hunks does not fit.
-    #[error("{} does not apply: {hunk} does not fit {file}", patch.display())]
-    Hunk {
-        /// The patch.
-        patch: PathBuf,
-        /// The file of the kernel.
-        file: String,
-        /// Which hunk, as one says it.
-        hunk: String,
-        /// The line of the file at which the hunk says it begins, from 1.
-        line: usize,
-    },
-    /// It does not apply for another reason.
-    #[error("{} does not apply: {reason}", patch.display())]
-    Refused {
-        /// The patch.
-        patch: PathBuf,
-        /// git's words.
-        reason: String,
-    },
-    /// It applies and changes nothing.
-    #[error("{} changes nothing", patch.display())]
-    Empty {
-        /// The patch.
-        patch: PathBuf,
-    },
-    /// A series undoes what it does.
-    #[error("the patches together change nothing: {}", patches.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
-    Circle {
-        /// The patches.
-        patches: Vec<PathBuf>,
-    },
-}
+use crate::error::{BuildError, PatchError};
+use crate::event::CancelToken;
+use crate::job::{Job, JobError, says_disk_full};
 
 /// The contents of files, `None` for one that is not there.
 type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
@@ -107,7 +71,7 @@ fn contents(tree: &Path, files: impl IntoIterator<Item = PathBuf>) -> Result<Con
 fn explain(patch: &Path, error: JobError) -> BuildError {
     let tail = match &error {
         // A full disk is not the patch's fault.
-        JobError::Failed { tail, .. } if !space::is_full(tail) => tail,
+        JobError::Failed { tail, .. } if !says_disk_full(tail) => tail,
         _ => return BuildError::job("git apply")(error),
     };
     let patch = patch.to_owned();

@@ -10,8 +10,11 @@ use object::read::elf::{ElfFile64, ProgramHeader};
 use object::{Endianness, Object, ObjectSection, elf};
 
 use crate::cache::{Key, KeyMaker};
+use crate::error::BuildError;
+use crate::event::CancelToken;
+use crate::files::remove;
 use crate::job::Job;
-use crate::{BuildError, CancelToken, package};
+use crate::package;
 
 /// A kernel that is built already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -290,7 +293,7 @@ fn unpack(file: &Path, to: &Path, cancel: &CancelToken) -> Result<(), BuildError
     let job = Job::new(program).args(["-d", "-f", "-q"]).arg(&packed);
     job.run(cancel).map_err(BuildError::job(format!("unpacking {}", file.display())))?;
     // zstd leaves the packed file.
-    crate::workshop::remove(&packed)
+    remove(&packed)
 }
 
 /// The modules that a module says it depends on.

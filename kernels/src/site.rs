@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::compile::{Run, Trees, about};
 use crate::config::Symbols;
+use crate::error::BuildError;
+use crate::event::{BuildEvent, Step};
 use crate::job::Job;
-use crate::{BuildError, BuildEvent, Step};
 
 /// Two trees, and one build in them.
 pub(crate) struct Site<'a> {

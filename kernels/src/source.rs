@@ -9,8 +9,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::cache::{Cache, Key, KeyMaker};
-use crate::job::Job;
-use crate::{BuildError, BuildEvent, CancelToken, JobError, Observer, ReadyKernel, Revision, Source, Step, space};
+use crate::error::BuildError;
+use crate::event::{BuildEvent, CancelToken, Observer, Step};
+use crate::job::{Job, JobError};
+use crate::manifest::Source;
+use crate::ready::ReadyKernel;
+use crate::space;
+use crate::tree::Revision;
 
 /// The shelf of the cache on which sources stand.
 const SHELF: &str = "sources";

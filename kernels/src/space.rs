@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::BuildError;
+use crate::error::BuildError;
 
 /// For a base's source, unpacked (1.6 GB) with its package and tarball beside it while that happens.
 pub(crate) const FOR_SOURCE: u64 = 2200 << 20;
@@ -19,14 +19,6 @@ const FOR_TEMPORARY: u64 = 64 << 20;
 /// A build that fails where less than this is left has failed for that, whatever the programs in it say: kconfig has no
 /// words for it, and others are killed.
 const NOTHING: u64 = 32 << 20;
-
-/// What programs say of a full disk, and of a user's share of it that is full.
-const WORDS: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
-
-/// Whether a program's words are about a full disk.
-pub(crate) fn is_full(words: &str) -> bool {
-    WORDS.iter().any(|full| words.contains(full))
-}
 
 /// Bytes that an unprivileged user may still write where `path` is, or will be.
 pub(crate) fn available(path: &Path) -> Option<u64> {
@@ -66,7 +58,7 @@ pub(crate) fn blame(error: BuildError, path: &Path, needed: u64) -> BuildError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::JobError;
+    use crate::job::JobError;
 
     #[test]
     fn too_little_room_is_an_error_that_says_how_much() {

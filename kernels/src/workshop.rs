@@ -14,9 +14,12 @@ use std::path::{Path, PathBuf};
 use crate::cache::{Cache, Key, Lock};
 use crate::compile::{Run, Trees};
 use crate::config::Symbols;
+use crate::error::BuildError;
+use crate::event::{BuildEvent, Step};
+use crate::files::remove;
 use crate::job::Job;
+use crate::patch;
 use crate::site::{Site, configures};
-use crate::{BuildError, BuildEvent, Step, patch};
 
 /// Commands that a base took on 6.12, for the first build's progress.
 const BASE_COMMANDS: usize = 1900;
@@ -153,20 +156,5 @@ impl<'a> Workshop<'a> {
         let config = self.site.configure()?;
         let unmet = self.wanted.unmet(&config, &self.site.trees.source);
         if unmet.is_empty() { Ok(()) } else { Err(BuildError::Config { unmet }) }
-    }
-}
-
-/// Removes a file, or a folder with all that is in it, if it is there.
-pub(crate) fn remove(path: &Path) -> Result<(), BuildError> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Err(BuildError::io("clear", path)(error))
-        }
-        _ => Ok(()),
     }
 }

@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::wait::waitpid;
 
 use crate::error::{self, AgentError};
-use crate::{SELF, clock, modules};
+use crate::{modules, program};
 
 /// What is mounted where, and whether the agent is of any use without it.
 const MOUNTS: [(&str, &str, bool); 5] = [
@@ -38,14 +38,16 @@ fn set_up_and_reap() -> Result<std::convert::Infallible, AgentError> {
             Ok(()) => {}
         }
     }
-    clock::name_process("iov-init").map_err(|source| AgentError::io("name PID 1", source))?;
+    program::name_process("iov-init").map_err(|source| AgentError::io("name PID 1", source))?;
     // All sysrq keys, whatever the kernel's default: they are how a stuck guest is made to speak.
     if let Err(error) = fs::write("/proc/sys/kernel/sysrq", "1") {
         eprintln!("iov-agent: sysrq stays as the kernel has it: {error}");
     }
     modules::load_all()?;
-    let server =
-        Command::new(SELF).arg("serve").spawn().map_err(|source| AgentError::io("start the server", source))?;
+    let server = Command::new(program::SELF)
+        .arg("serve")
+        .spawn()
+        .map_err(|source| AgentError::io("start the server", source))?;
     loop {
         match waitpid(None, None) {
             Ok(status) if status.pid().is_some_and(|pid| pid.as_raw().unsigned_abs() == server.id()) => {

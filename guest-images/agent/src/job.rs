@@ -15,56 +15,8 @@ pub struct Job {
     pub id: OpId,
     /// What to do.
     pub command: Command,
-    /// The process that [`Command::Where`] asks about, if there still is one.
+    /// The process of [`Command::target`], while that operation runs.
     pub target: Option<i32>,
-}
-
-impl Job {
-    /// The name of the process that does it: short enough for `/proc/PID/comm` and telling in a kernel's message about a
-    /// hung task.
-    pub fn process_name(&self) -> &'static str {
-        match self.command {
-            Command::Read { .. } => "iov-read",
-            Command::Write { .. } => "iov-write",
-            Command::List { .. } => "iov-list",
-            Command::ReadLink { .. } => "iov-readlink",
-            Command::Bind { .. } => "iov-bind",
-            Command::Own { .. } => "iov-own",
-            Command::Cycle { .. } => "iov-cycle",
-            Command::ReadPhy { .. } => "iov-phy",
-            Command::Sweep(_) => "iov-sweep",
-            Command::Watch { .. } => "iov-watch",
-            Command::SetLink { .. } => "iov-setlink",
-            Command::Where { .. } => "iov-where",
-            Command::Tasks { .. } => "iov-tasks",
-            Command::Inventory => "iov-inventory",
-            Command::Sysrq { .. } => "iov-sysrq",
-            Command::Hello
-            | Command::Continue { .. }
-            | Command::Stop { .. }
-            | Command::Kill { .. }
-            | Command::PowerOff => "iov-op",
-        }
-    }
-
-    /// What its process can be told later.
-    pub fn control(&self) -> Option<Control> {
-        match self.command {
-            Command::Own { .. } => Some(Control::Continue),
-            Command::Watch { .. } | Command::Cycle { .. } | Command::ReadPhy { .. } => Some(Control::Stop),
-            _ => None,
-        }
-    }
-}
-
-/// What an operation's process can be told while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Control {
-    /// See [`Command::Continue`].
-    Continue,
-    /// See [`Command::Stop`].
-    Stop,
 }
 
 /// The operation's end of its standard input.

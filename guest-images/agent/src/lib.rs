@@ -19,6 +19,7 @@ mod modules;
 mod netlink;
 mod port;
 mod procfs;
+mod program;
 mod relay;
 mod sched;
 mod streams;
@@ -33,9 +34,6 @@ use error::AgentError;
 use outbox::Outbox;
 use server::Server;
 
-/// This very program, whatever it is called and wherever it was started from.
-const SELF: &str = "/proc/self/exe";
-
 /// The server of a guest: finds the port to the host, says hello, streams what the kernel says, and serves requests for
 /// as long as the machine runs.
 pub fn serve_port() -> ExitCode {
@@ -45,7 +43,7 @@ pub fn serve_port() -> ExitCode {
 }
 
 fn serve_port_or_fail() -> Result<std::convert::Infallible, AgentError> {
-    error::doing("name the server", || clock::name_process("iov-serve"))?;
+    error::doing("name the server", || program::name_process("iov-serve"))?;
     let port = port::open()?;
     // Streams are armed before hello, and flow after it: what happens once the host has heard hello is not missed.
     let streams = streams::Streams::arm();
@@ -54,6 +52,6 @@ fn serve_port_or_fail() -> Result<std::convert::Infallible, AgentError> {
     outbox.hello();
     streams.start(&outbox);
     let requests = port::Requests::new(port, outbox.clone());
-    Server::new(outbox, Path::new(SELF)).serve(requests)?;
+    Server::new(outbox, Path::new(program::SELF)).serve(requests)?;
     Err(AgentError::Refused("the port to the host came to its end".to_owned()))
 }

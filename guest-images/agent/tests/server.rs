@@ -9,8 +9,8 @@ use std::time::Duration;
 use guest_agent::outbox::Outbox;
 use guest_agent::server::Server;
 use guest_protocol::{
-    Access, AttributeWrite, Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, Sched, Source, Sweep,
-    VfioDevice, decode, encode,
+    Access, AttributeWrite, Command, Failure, Message, OpId, Outcome, Policy, Progress, Reply, Request, Sched, Source,
+    Sweep, VfioDevice, decode, encode,
 };
 
 /// Long past anything that works, even on a busy machine.
@@ -209,7 +209,10 @@ fn only_operations_that_listen_can_be_told_something() {
     let mut host = Host::new();
     let stuck = stuck(&mut host, folder.path());
     let failure = host.failure(Command::Continue { target: stuck });
-    assert_eq!(failure.message, "operation 1 cannot be told Continue");
+    assert_eq!(
+        failure.message,
+        format!("operation 1 (read {}) does not listen for `continue`", text(&folder.path().join("fifo")))
+    );
     let failure = host.failure(Command::Stop { target: OpId(99) });
     assert_eq!(failure.message, "operation 99 is not running");
     let failure = host.failure(Command::Kill { target: stuck, signal: 0 });
@@ -243,7 +246,7 @@ fn what_cannot_be_done_here_says_why() {
     let device = VfioDevice { bdf: "ffff:ff:1f.7".to_owned(), vf_token: None };
     let failure = host.failure(Command::Own { devices: vec![device], steps: vec![] });
     assert!(failure.message.contains("/sys/bus/pci/devices/ffff:ff:1f.7/iommu_group"), "{}", failure.message);
-    let sched = Sched { cpu: Some(100_000), policy: Default::default() };
+    let sched = Sched { cpu: Some(100_000), policy: Policy::Other };
     let failure = host.failure(Command::Write { path: "/dev/null".to_owned(), data: String::new(), at: 0, sched });
     assert!(failure.message.starts_with("pin to CPU 100000: "), "{}", failure.message);
 }

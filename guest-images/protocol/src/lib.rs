@@ -8,20 +8,21 @@
 //!
 //! All times are nanoseconds of the guest's `CLOCK_MONOTONIC`.
 
+mod facts;
 mod inventory;
 mod line;
 mod message;
 mod request;
+mod text;
+mod words;
 
+pub use facts::Control;
 pub use inventory::{Inventory, PciFunction};
-pub use line::{LineError, decode, encode};
+pub use line::{LineError, VERSION, decode, encode};
 pub use message::{
     Access, Errno, Failure, LinkEvent, Message, Outcome, Progress, Reply, Sighting, Swept, TaskState, Uevent, Waiting,
 };
 pub use request::{AttributeWrite, Command, OpId, Policy, Request, Sched, Source, Step, Sweep, VfioDevice};
-
-/// Version of this protocol. Host and guest must agree on it exactly: both are built from one source tree.
-pub const VERSION: u32 = 4;
 
 /// Name of the virtio-serial port, as in `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "iov-regress.agent";

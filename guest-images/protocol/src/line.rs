@@ -3,11 +3,14 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// Version of this protocol. Host and guest must agree on it exactly: both are built from one source tree.
+pub const VERSION: u32 = 5;
+
 /// A line that is not a message.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
     /// Not JSON, or not a message of this protocol.
-    #[error("not a message of protocol version {version}: {source}; the line was {line:?}", version = crate::VERSION)]
+    #[error("not a message of protocol version {version}: {source}; the line was {line:?}", version = VERSION)]
     Malformed {
         /// The beginning of the line.
         line: String,

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Inventory, OpId};
+use crate::inventory::Inventory;
+use crate::request::OpId;
 
 /// One message from the guest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

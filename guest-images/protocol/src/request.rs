@@ -142,9 +142,6 @@ pub enum Command {
         /// The key, as in `Documentation/admin-guide/sysrq.rst`.
         key: char,
     },
-    /// End the machine at once, without stopping or waiting for anything. It restarts, as far as it can tell; QEMU's
-    /// `-no-reboot` makes an end of that. There is no answer.
-    PowerOff,
 }
 
 fn is_start(at: &u64) -> bool {
@@ -200,11 +197,6 @@ pub enum Step {
     },
     /// Write an attribute; reported as [`crate::Progress::Writing`], then [`crate::Progress::Written`].
     Write(AttributeWrite),
-    /// Do nothing for a while.
-    Wait {
-        /// Milliseconds.
-        ms: u64,
-    },
     /// Report [`crate::Progress::Holding`] and wait for [`Command::Continue`].
     Hold,
     /// Have a device's first MSI-X vector signal an eventfd, as a driver in user space does before it uses the device

@@ -152,7 +152,7 @@ impl Agent {
     /// [`AgentError::Send`].
     pub async fn start(&self, command: Command) -> Result<Operation, AgentError> {
         let id = OpId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
-        let what = describe(&command);
+        let what = command.to_string();
         let from = self.messages().position();
         let line = guest_protocol::encode(&Request { id, command }).map_err(|e| AgentError::Send(e.into()))?;
         let send = async {
@@ -347,22 +347,6 @@ impl Operation {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.reader.abort();
-    }
-}
-
-/// A request in the words of an error message.
-fn describe(command: &Command) -> String {
-    match command {
-        Command::Read { path } => format!("read {path}"),
-        Command::Write { path, data, .. } => format!("write {data:?} to {path}"),
-        Command::Bind { bdf, driver } => format!("bind {bdf} to {driver}"),
-        Command::Own { devices, .. } => {
-            let devices: Vec<_> = devices.iter().map(|device| device.bdf.as_str()).collect();
-            format!("own {} through vfio", devices.join(" and "))
-        }
-        Command::Sweep(sweep) => format!("sweep {}", sweep.folders.join(" and ")),
-        Command::Watch { source, .. } => format!("watch {source:?}"),
-        other => format!("{other:?}"),
     }
 }
 

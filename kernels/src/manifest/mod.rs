@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::bug::Bug;
 use crate::near::Unknown;
-use crate::tree::{Commit, Tree};
-use crate::{Bug, Profile, ReadyKernel, profile};
+use crate::profile::{self, Profile};
+use crate::ready::ReadyKernel;
+use crate::tree::Revision;
 
 /// The name of the manifest in its folder.
 pub const MANIFEST: &str = "kernels.toml";
@@ -81,17 +83,6 @@ pub enum Source {
     Git(Box<Revision>),
     /// It needs none: the kernel is built already. Patches and configuration have no say in it.
     Ready(ReadyKernel),
-}
-
-/// A revision of a user's tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revision {
-    /// The tree.
-    pub tree: Tree,
-    /// The commit.
-    pub commit: Commit,
-    /// What `git describe` calls it: `v6.12-rc3-42-g0123456789ab`, or the beginning of its hash where there are no tags.
-    pub describe: String,
 }
 
 /// A kernel under test: a base with patches.

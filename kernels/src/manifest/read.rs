@@ -7,8 +7,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Base, Manifest, ManifestError, Need, OwnConfig, Source, Variant};
+use crate::bug::Bug;
 use crate::near::{Unknown, near};
-use crate::{Bug, KnownReport, Profile};
+use crate::profile::{KnownReport, Profile};
 
 /// Something in the text that is not right.
 pub(super) struct Wrong {

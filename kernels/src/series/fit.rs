@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use similar::{ChangeTag, TextDiff};
 
 use super::{Hunk, SeriesPatch};
+use crate::error::{BuildError, PatchError};
+use crate::event::CancelToken;
 use crate::job::{Job, JobError};
-use crate::{BuildError, CancelToken, PatchError, Revision, patch};
+use crate::patch;
+use crate::tree::Revision;
 
 /// How far a series goes on a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]

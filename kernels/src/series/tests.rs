@@ -6,9 +6,9 @@ use data_encoding::BASE64_MIME;
 use proptest::prelude::*;
 
 use super::*;
+use crate::event::CancelToken;
 use crate::job::Job;
-use crate::tree::Tree;
-use crate::{CancelToken, Revision};
+use crate::tree::{Revision, Tree};
 
 /// How a mail's text is put into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

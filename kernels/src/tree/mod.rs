@@ -5,91 +5,21 @@
 //! the user's checkout, index, branches and stash have nothing to do with it.
 
 mod git;
+mod revision;
 mod worktree;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+pub use self::revision::{Commit, Revision};
 pub use self::worktree::Worktree;
 pub(crate) use self::worktree::{SHELF, forget};
-use crate::job::Job;
-use crate::{BuildError, CancelToken, JobError, Revision, near};
-
-/// What is wrong with a user's tree, or with what was asked of it.
-#[derive(Debug, thiserror::Error)]
-pub enum TreeError {
-    /// There is nothing at the path.
-    #[error("there is no folder {}: a kernel tree was expected there", path.display())]
-    Missing {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It is a folder, and no git repository.
-    #[error(
-        "{} is not a git tree, nor in one; for a tree or tarball without git, give a base in kernels.toml a `path = ` to it",
-        path.display()
-    )]
-    NotGit {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// git does not trust it.
-    #[error(
-        "git refuses to read {0}, because it belongs to another user; if you trust it, run\n  \
-         git config --global --add safe.directory {0}",
-        path.display()
-    )]
-    NotTrusted {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// It has no such revision.
-    #[error("{} has no revision `{rev}`{}", path.display(), hint(.near.as_deref(), *shallow))]
-    Revision {
-        /// The tree.
-        path: PathBuf,
-        /// What was asked for.
-        rev: String,
-        /// The branch or tag whose name is nearest to it, if any is near.
-        near: Option<String>,
-        /// The clone has not all of the history.
-        shallow: bool,
-    },
-    /// What it has at a revision is no Linux kernel.
-    #[error("{} at {rev} is no Linux kernel: there is no {missing}", path.display())]
-    NotLinux {
-        /// The tree.
-        path: PathBuf,
-        /// The revision.
-        rev: String,
-        /// What every kernel has.
-        missing: &'static str,
-    },
-    /// No worktree can be added to it.
-    #[error(
-        "cannot add a worktree to {0}, which takes a note in its .git folder: {why}\n\
-         Make a clone that is yours: git clone --shared --bare {0} ~/linux.git, and use that",
-        path.display()
-    )]
-    ReadOnly {
-        /// The tree.
-        path: PathBuf,
-        /// git's words.
-        why: String,
-    },
-}
-
-fn hint(near: Option<&str>, shallow: bool) -> String {
-    match near {
-        Some(near) => format!("; did you mean `{near}`?"),
-        None if shallow => "; this clone is shallow, and `git fetch --unshallow` fetches what is older".to_owned(),
-        None => "; a tag, a branch or a commit of it was expected (has it been fetched?)".to_owned(),
-    }
-}
+use crate::error::BuildError;
+pub use crate::error::TreeError;
+use crate::event::CancelToken;
+use crate::job::{Job, JobError};
+use crate::near::near;
 
 /// A user's git repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,37 +32,6 @@ pub struct Tree {
 
 /// Where a history that was made for a series names the kernels that its commits stand for.
 pub const NAMES: &str = "refs/iov-regress/";
-
-/// A commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Commit {
-    /// Its hash.
-    pub id: String,
-    /// The hash of its tree: equal for commits with the same content, whatever their history.
-    pub tree: String,
-    /// Enough of its hash to be told from others; of one that stands for a kernel of a series, the name of that kernel
-    /// ([`NAMES`]).
-    pub short: String,
-    /// The first line of its message.
-    pub subject: String,
-    /// Who wrote it.
-    pub author: String,
-    /// The day on which it was committed, as ISO 8601 has it.
-    pub date: String,
-}
-
-impl Commit {
-    /// Whether it stands for a kernel of a series, and is in no history but ours.
-    pub fn is_of_series(&self) -> bool {
-        !self.id.starts_with(&self.short)
-    }
-}
-
-impl fmt::Display for Commit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.short, self.subject)
-    }
-}
 
 impl Tree {
     /// The repository that a folder belongs to: a checkout or any folder within it, a linked worktree, a bare repository.
@@ -262,7 +161,7 @@ impl Tree {
         TreeError::Revision { path: self.path.clone(), rev: rev.to_owned(), near, shallow }.into()
     }
 
-    fn git<const N: usize>(&self, arguments: [&str; N]) -> crate::job::Job {
+    fn git<const N: usize>(&self, arguments: [&str; N]) -> Job {
         git::command(&self.common).args(arguments)
     }
 }

@@ -1,14 +1,15 @@
 //! A worktree of ours of a user's repository, in the cache.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{Commit, Tree, TreeError, git};
+use super::{Commit, Tree, git};
 use crate::cache::{Cache, KeyMaker, Lock};
-use crate::job::Job;
-use crate::{BuildError, CancelToken, JobError};
+use crate::error::{BuildError, TreeError};
+use crate::event::CancelToken;
+use crate::files::remove;
+use crate::job::{Job, JobError};
 
 /// The shelf of the cache on which worktrees stand.
 pub(crate) const SHELF: &str = "worktrees";
@@ -90,7 +91,7 @@ impl Tree {
         // Nobody but us works in it, and we have its lock: what lies here was left by a git that was killed.
         for left in ["index.lock", "HEAD.lock"] {
             if let Some(link) = link(&worktree.path) {
-                remove_file(&link.join(left))?;
+                remove(&link.join(left))?;
             }
         }
         Ok(())
@@ -157,12 +158,5 @@ pub(crate) fn forget(entry: &Path) {
             let job: Job = git::command(&common).args(["worktree", "remove", "--force", "--force"]);
             let _ = job.arg(&worktree).run(&CancelToken::new());
         }
-    }
-}
-
-fn remove_file(path: &Path) -> Result<(), BuildError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BuildError::io("remove", path)(error)),
-        _ => Ok(()),
     }
 }

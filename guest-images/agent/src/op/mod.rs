@@ -20,7 +20,7 @@ use guest_protocol::{Command, Message, OpId, Outcome, Progress, Reply, encode};
 
 use crate::error::{self, AgentError, doing};
 use crate::job::{Controls, Job};
-use crate::{clock, link, procfs};
+use crate::{clock, link, procfs, program};
 
 /// Does one operation.
 pub fn main() -> ExitCode {
@@ -38,7 +38,9 @@ fn serve() -> Result<(), AgentError> {
     let mut controls = doing("take over standard input", Controls::of_stdin)?;
     let job: Option<Job> = doing("read the job", || controls.next())?;
     let Some(job) = job else { return Err(AgentError::Refused("no job came".to_owned())) };
-    doing("name the process", || clock::name_process(job.process_name()))?;
+    if let Some(name) = job.command.process() {
+        doing("name the process", || program::name_process(name))?;
+    }
     let report = Report { id: job.id };
     let outcome = match run(job, &report, &mut controls) {
         Ok(reply) => Outcome::Ok(reply),
@@ -66,11 +68,9 @@ fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, Agen
         Command::Tasks { in_functions } => procfs::tasks_in(&in_functions).map(Reply::Tasks),
         Command::Inventory => inventory::take(Path::new("/")).map(Box::new).map(Reply::Inventory),
         Command::Sysrq { key } => attribute::sysrq(key).map(|()| Reply::Nothing),
-        command @ (Command::Hello
-        | Command::Continue { .. }
-        | Command::Stop { .. }
-        | Command::Kill { .. }
-        | Command::PowerOff) => Err(AgentError::Refused(format!("{command:?} is for the server, not for a process"))),
+        Command::Hello | Command::Continue { .. } | Command::Stop { .. } | Command::Kill { .. } => {
+            Err(AgentError::Refused(format!("cannot {} from a process: only the server can", job.command)))
+        }
     }
 }
 

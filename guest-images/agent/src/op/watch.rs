@@ -8,8 +8,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::mman::{MlockAllFlags, mlockall};
 
 use super::{Report, attribute};
-use crate::error::{AgentError, doing};
-use crate::job::{Control, Controls};
+use crate::error::AgentError;
+use crate::job::Controls;
 use crate::netlink::{self, Wait};
 use crate::{clock, link, sched, uevent};
 
@@ -25,7 +25,7 @@ pub fn watch(
     read: &[String],
     sched: Sched,
     report: &Report,
-    controls: &mut Controls,
+    controls: &Controls,
 ) -> Result<(), AgentError> {
     let socket = match source {
         Source::Uevent { .. } => uevent::open()?,
@@ -39,11 +39,7 @@ pub fn watch(
         let told = watcher.wait(controls)?;
         watcher.drain(report)?;
         if told {
-            // No line at all means that the server is gone, and with it all who could want to know more.
-            let told: Option<Control> = doing("hear the host", || controls.next())?;
-            if told != Some(Control::Continue) {
-                return Ok(());
-            }
+            return Ok(());
         }
     }
 }

@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::*;
-use crate::Chance;
+use crate::bug::Chance;
 
 const GOOD: &str = r#"
 [[base]]
@@ -94,7 +94,7 @@ fn a_profile_gives_all_kernels_another_configuration_and_another_name() {
     let under = plain.clone().under("debug").unwrap();
     let names: Vec<_> = under.variants.iter().map(|variant| variant.name.as_str()).collect();
     assert_eq!(names, ["stock+debug", "fixed+debug"]);
-    assert_eq!(crate::split_profile(names[0]), ("stock", Some("debug")));
+    assert_eq!(crate::profile::split_profile(names[0]), ("stock", Some("debug")));
     assert_eq!((plain.bases[0].config.len(), under.bases[0].config.len()), (1, 2));
     let known = &under.profile.unwrap().known[0];
     assert!(known.is("held: another lock\nwanted: one lock") && !known.is("held: one lock"));

@@ -1,16 +1,19 @@
 //! Why a kernel could not be built.
 
+mod compiler;
+mod patch;
+mod tree;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::compiler::CompilerError;
+pub use self::patch::PatchError;
+pub use self::tree::TreeError;
 use crate::cache::CacheError;
-use crate::compile::CompilerError;
 use crate::config::{FragmentError, Unmet};
-use crate::job::JobError;
+use crate::job::{JobError, says_disk_full};
 use crate::near::Unknown;
-use crate::patch::PatchError;
-use crate::space;
-use crate::tree::TreeError;
 
 /// Why a kernel could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -202,8 +205,8 @@ impl BuildError {
             BuildError::DiskSpace { .. } | BuildError::TemporarySpace { .. } => true,
             BuildError::Io { source, .. } | BuildError::Cache(CacheError::Io { source, .. }) => full(source),
             BuildError::Step { source: JobError::Failed { tail, .. }, .. }
-            | BuildError::Fetch { source: JobError::Failed { tail, .. }, .. } => space::is_full(tail),
-            BuildError::Compile { first, .. } => space::is_full(&first.message),
+            | BuildError::Fetch { source: JobError::Failed { tail, .. }, .. } => says_disk_full(tail),
+            BuildError::Compile { first, .. } => says_disk_full(&first.message),
             _ => false,
         }
     }
