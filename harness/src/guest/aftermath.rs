@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use guest_protocol::{Command, Inventory, Message, Reply, Sched};
+use guest_protocol::{Command, Inventory, Message, Sched};
 use kernels::FailureKind;
 use tokio::time::Instant;
 
@@ -154,10 +154,7 @@ impl Guest {
         if let Ending::Stuck(stuck) = self.ending(&[&look]).await? {
             return Ok(Err(self.deadlock(&stuck, &[])));
         }
-        match look.done(self.prompt()).await? {
-            Reply::Inventory(inventory) => Ok(Ok(*inventory)),
-            reply => Err(Error::Unprepared(format!("an inventory came as {reply:?}"))),
-        }
+        Ok(Ok(look.inventory(self.prompt()).await?))
     }
 
     /// The card did not get its driver. The kernel is to blame if it says itself that there is a card.

@@ -9,6 +9,8 @@ mod known_events;
 pub mod pci;
 pub mod process;
 pub mod qmp;
+mod qmp_event;
+mod reply;
 pub mod scale;
 pub mod slot;
 pub mod snapshot;
@@ -32,6 +34,7 @@ use starved::{Late, Starved};
 use transcript::Recorder;
 
 use crate::phases::Steps;
+use crate::text::duration;
 
 /// Where the channels of a guest are written down.
 #[derive(Clone)]
@@ -227,7 +230,7 @@ impl Vm {
             Ok(Ok(epitaph)) if epitaph.contains("exit status: 0") => Ok(()),
             Ok(Ok(epitaph)) => Err(epitaph.to_string()),
             Ok(Err(why)) => Err(why),
-            Err(_) => Err(format!("QEMU did not end within {within:?} of `quit`; it was killed")),
+            Err(_) => Err(format!("QEMU did not end within {} of `quit`; it was killed", duration(within))),
         }
     }
 }
@@ -266,7 +269,7 @@ async fn greet(stream: UnixStream, record: Recorder, process: &Process, within: 
 }
 
 fn mute(process: &Process, what: &str, within: Duration) -> BootError {
-    BootError::Mute(process.in_its_words(&format!("QEMU did not {what} within {within:?}")))
+    BootError::Mute(process.in_its_words(&format!("QEMU did not {what} within {}", duration(within))))
 }
 
 /// QEMU did not answer. Mostly that is because it ended, and then its last words say more than a broken connection.

@@ -44,8 +44,8 @@ const CASES: &[Case] = &[
     // Before the guest's first words.
     case("is-missing", "infra", false, &["qemu-that-is-missing: No such file or directory"]),
     case("exits-at-once", "infra", false, &["exit status: 1", fake::LAST_WORDS]),
-    late("never-connects", "infra", &["QEMU did not connect", "within 2s", fake::LAST_WORDS]),
-    late("never-greets", "infra", &["QEMU did not greet", "within 2s"]),
+    late("never-connects", "infra", &["QEMU did not connect", "within 2 s", fake::LAST_WORDS]),
+    late("never-greets", "infra", &["QEMU did not greet", "within 2 s"]),
     late("says-nothing", "boot-failed", &["the agent's first words", "the kernel printed nothing"]),
     case("speaks-another-version", "infra", false, BOTH_VERSIONS),
     case("is-not-a-guest", "infra", false, &["not a message of protocol version", "grub>"]),
@@ -59,7 +59,7 @@ const CASES: &[Case] = &[
     case("crashes-on-the-first-request", "infra", true, ABORTED),
     case("crashes-with-a-request-unread", "infra", true, ABORTED),
     case("crashes-on-a-qmp-command", "infra", true, ABORTED),
-    late("falls-silent", "infra", &["waited 2s for the end of: read /proc/version"]),
+    late("falls-silent", "infra", &["waited 2 s for the end of the operation to read /proc/version"]),
     case("talks-nonsense", "infra", false, &["not a message of protocol version", "rm: cannot remove"]),
     case("talks-binary", "infra", false, &["read /proc/version", "no text"]),
 ];
