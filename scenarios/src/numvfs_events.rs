@@ -12,6 +12,7 @@ use guest_protocol::{Message, Sighting, Source};
 use harness::guest::{Device, Error, Guest};
 use harness::notes::{EventOfPf, Note};
 use harness::scenario::Scenario;
+use harness::text::duration;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
@@ -207,7 +208,8 @@ async fn link_settled(guest: &Guest, ifname: &str) -> Result<(), Error> {
         match quiet {
             Err(error) if error.is_deadline() && is_up => return guest.heard_all("link", position),
             Err(error) if error.is_deadline() && began.elapsed() > guest.prompt() => {
-                return Err(Error::Unprepared(format!("the link of {ifname} did not come up in {:?}", guest.prompt())));
+                let within = duration(guest.prompt());
+                return Err(Error::Unprepared(format!("the link of {ifname} did not come up in {within}")));
             }
             Err(error) if !error.is_deadline() => return Err(error.into()),
             _ => {}

@@ -7,6 +7,7 @@ use guest_protocol::{Access, Sched, Step};
 use harness::guest::{Came, Ending, Error, Guest, Stuck};
 use harness::notes::{Note, Read};
 use harness::scenario::Scenario;
+use harness::text::duration;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
@@ -155,8 +156,7 @@ async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verd
     match guest.unless_stuck(reader, async |within| reader.accessed(within).await).await? {
         Came::Yes(access) => {
             guest.note_read(&access, NO_VFS);
-            let summary =
-                format!("{who} for {:.1} s, until the owner released the device", access.latency().as_secs_f64());
+            let summary = format!("{who} for {}, until the owner released the device", duration(access.latency()));
             Ok(Verdict::fail(FailureKind::Blocked, &function, summary))
         }
         Came::Stuck(_) => {

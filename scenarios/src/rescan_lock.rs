@@ -10,6 +10,7 @@ use guest_protocol::{Sched, Step};
 use harness::guest::{Ending, Error, Guest, RESCAN_LOCK, Stuck};
 use harness::notes::Note;
 use harness::scenario::Scenario;
+use harness::text::duration;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
@@ -165,8 +166,8 @@ fn blocked(guest: &Guest, stuck: &[Stuck], within: Duration) -> Verdict {
     let waiter = stuck.iter().find(|stuck| stuck.function == RESCAN_LOCK).or(stuck.first());
     let (who, function) = waiter.map_or(("nobody", ""), |stuck| (stuck.task.comm.as_str(), stuck.function.as_str()));
     let summary = format!(
-        "{who}, which removes a card, in D state in {function} for {:.1} s, until the owner of another card's VF let go",
-        within.as_secs_f64()
+        "{who}, which removes a card, in D state in {function} for {}, until the owner of another card's VF let go",
+        duration(within)
     );
     Verdict::fail(FailureKind::Blocked, function, summary)
 }

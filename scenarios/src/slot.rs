@@ -391,6 +391,26 @@ impl State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let State { adapter, power, devices } = self;
-        write!(f, "the slot stays with adapter {adapter}, power {power} and the devices {devices:?}")
+        write!(f, "the slot stays with adapter {adapter}, power {power} and ")?;
+        match devices.as_slice() {
+            [] => f.write_str("no device"),
+            devices => write!(f, "the devices {}", devices.join(", ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_told_with_its_devices() {
+        let state = |devices: &[&str]| {
+            let devices = devices.iter().map(|&bdf| bdf.to_owned()).collect();
+            State { adapter: "1".to_owned(), power: "0".to_owned(), devices }.to_string()
+        };
+        assert_eq!(state(&[]), "the slot stays with adapter 1, power 0 and no device");
+        let two = "the slot stays with adapter 1, power 0 and the devices 0000:01:00.0, 0000:01:00.1";
+        assert_eq!(state(&["0000:01:00.0", "0000:01:00.1"]), two);
     }
 }
