@@ -1,7 +1,6 @@
 //! What a cell saw on the way to its verdict: values read, waits, tasks and their stacks. The `observations` of the
 //! evidence and of `results.json`.
 
-use std::fmt;
 use std::mem::discriminant;
 
 use guest_protocol::TaskState;
@@ -9,6 +8,7 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::operation::{Cycled, Place};
 use crate::phases::Phases;
 
 /// One thing seen. Its key in the evidence is the variant's name, with hyphens.
@@ -173,28 +173,6 @@ pub struct Seen {
     pub waited: f64,
 }
 
-/// How a cycle of writes went. In the evidence, words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Cycled {
-    /// Whole rounds.
-    pub rounds: u32,
-    /// Writes that the kernel refused.
-    pub refused: u32,
-}
-
-/// Where an operation is. In the evidence, words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub enum Place {
-    /// It is over.
-    Over,
-    /// It waits in this function.
-    In(String),
-    /// Neither, after as much patience as was asked for.
-    Elsewhere,
-}
-
 /// When an event came that did not come while it was waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventOfPf {
@@ -310,64 +288,6 @@ impl FromIterator<Note> for Notes {
         let mut notes = Notes::default();
         all.into_iter().for_each(|note| notes.add(note));
         notes
-    }
-}
-
-impl fmt::Display for Cycled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} rounds, {} refused", self.rounds, self.refused)
-    }
-}
-
-impl From<Cycled> for String {
-    fn from(cycled: Cycled) -> String {
-        cycled.to_string()
-    }
-}
-
-/// Also as it was written before: `Cycled { rounds: 7, refused: 0 }`.
-impl TryFrom<String> for Cycled {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Cycled, &'static str> {
-        let numbers = text.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
-        match numbers.collect::<Vec<_>>()[..] {
-            [rounds, refused] => Ok(Cycled { rounds, refused }),
-            _ => Err("not two numbers"),
-        }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Place::Over => f.write_str("over"),
-            Place::In(function) => write!(f, "in {function}"),
-            Place::Elsewhere => f.write_str("elsewhere"),
-        }
-    }
-}
-
-impl From<Place> for String {
-    fn from(place: Place) -> String {
-        place.to_string()
-    }
-}
-
-/// Also as it was written before: `Over`, `In("FUNCTION")`, `Elsewhere`.
-impl TryFrom<String> for Place {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Place, &'static str> {
-        let before = || text.strip_prefix("In(\"").and_then(|rest| rest.strip_suffix("\")"));
-        match text.as_str() {
-            "over" | "Over" => Ok(Place::Over),
-            "elsewhere" | "Elsewhere" => Ok(Place::Elsewhere),
-            _ => match text.strip_prefix("in ").or_else(before) {
-                Some(function) => Ok(Place::In(function.to_owned())),
-                None => Err("neither over, nor in a function, nor elsewhere"),
-            },
-        }
     }
 }
 

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{Error, Guest, Stuck};
 use crate::classify::stack;
-use crate::notes::{Note, Place};
+use crate::notes::Note;
+use crate::operation::Place;
 use crate::verdict::Verdict;
 use crate::vm::agent::{AgentError, Operation};
 use crate::vm::event_log::WaitError;
