@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{Device, Error, Guest, Pf, Slot};
 use crate::vm::devices;
+use crate::vm::qmp::QmpError;
 use crate::vm::slot;
 use crate::vm::topology::{Function, Holds, Model, Port};
 
@@ -196,7 +197,7 @@ impl Guest {
         if answer.starts_with("OK ") {
             return Ok(());
         }
-        Err(Error::Unprepared(format!("monitor command {command:?} answered {answer:?}")))
+        Err(QmpError::Monitor { command, answer, expected: "OK" }.into())
     }
 }
 

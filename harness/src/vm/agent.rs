@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use guest_protocol::{
-    Access, Command, Failure, Inventory, Message, OpId, Outcome, Progress, Reply, Request, Sched, TaskState,
-};
+use guest_protocol::{Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, Sched, TaskState};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
@@ -60,12 +58,14 @@ pub enum AgentError {
         awaited: String,
     },
     /// It answered with another kind of reply than the request has.
-    #[error("the agent answered {what} with {reply:?}")]
+    #[error("the agent was asked to {what} and answered with {reply}, not with {expected}")]
     Reply {
         /// What was asked for.
         what: String,
         /// What came.
         reply: Reply,
+        /// What should have come.
+        expected: &'static str,
     },
 }
 
@@ -177,23 +177,7 @@ impl Agent {
     /// # Errors
     /// Any [`AgentError`].
     pub async fn list(&self, path: &str, within: Duration) -> Result<Vec<String>, AgentError> {
-        let operation = self.start(Command::List { path: path.to_owned() }).await?;
-        match operation.done(within).await? {
-            Reply::Names(names) => Ok(names),
-            reply => Err(operation.unexpected(reply)),
-        }
-    }
-
-    /// What the guest shows of its PCI functions.
-    ///
-    /// # Errors
-    /// Any [`AgentError`].
-    pub async fn inventory(&self, within: Duration) -> Result<Inventory, AgentError> {
-        let operation = self.start(Command::Inventory).await?;
-        match operation.done(within).await? {
-            Reply::Inventory(inventory) => Ok(*inventory),
-            reply => Err(operation.unexpected(reply)),
-        }
+        self.start(Command::List { path: path.to_owned() }).await?.names(within).await
     }
 
     /// Tasks that are in D state, or have one of these functions on their kernel stack.
@@ -202,11 +186,7 @@ impl Agent {
     /// Any [`AgentError`].
     pub async fn tasks(&self, in_functions: &[&str], within: Duration) -> Result<Vec<TaskState>, AgentError> {
         let in_functions = in_functions.iter().map(|&name| name.to_owned()).collect();
-        let operation = self.start(Command::Tasks { in_functions }).await?;
-        match operation.done(within).await? {
-            Reply::Tasks(tasks) => Ok(tasks),
-            reply => Err(operation.unexpected(reply)),
-        }
+        self.start(Command::Tasks { in_functions }).await?.tasks(within).await
     }
 
     /// Waits until the agent has sent all of the kernel's log so far: it sends records in their order, and so a mark last.
@@ -242,8 +222,9 @@ impl Operation {
         self.id
     }
 
-    fn unexpected(&self, reply: Reply) -> AgentError {
-        AgentError::Reply { what: self.what.clone(), reply }
+    /// What was asked for, as a verb and its object.
+    pub(super) fn what(&self) -> &str {
+        &self.what
     }
 
     /// Waits until it is over.
@@ -255,21 +236,10 @@ impl Operation {
             Message::Done { id, outcome, .. } if *id == self.id => Some(outcome.clone()),
             _ => None,
         };
-        let awaited = format!("the end of: {}", self.what);
+        let awaited = format!("the end of the operation to {}", self.what);
         match self.agent.messages().wait(self.from, within, &awaited, pick).await? {
             Outcome::Ok(reply) => Ok(reply),
             Outcome::Err(failure) => Err(AgentError::Failed { what: self.what.clone(), failure }),
-        }
-    }
-
-    /// Waits until it is over, for a read or a write.
-    ///
-    /// # Errors
-    /// As [`Operation::done`].
-    pub async fn accessed(&self, within: Duration) -> Result<Access, AgentError> {
-        match self.done(within).await? {
-            Reply::Access(access) => Ok(access),
-            reply => Err(self.unexpected(reply)),
         }
     }
 
@@ -324,11 +294,7 @@ impl Operation {
     /// # Errors
     /// Any [`AgentError`].
     pub async fn whereabouts(&self, within: Duration) -> Result<Vec<TaskState>, AgentError> {
-        let operation = self.agent.start(Command::Where { target: self.id }).await?;
-        match operation.done(within).await? {
-            Reply::Tasks(tasks) => Ok(tasks),
-            reply => Err(operation.unexpected(reply)),
-        }
+        self.agent.start(Command::Where { target: self.id }).await?.tasks(within).await
     }
 }
 
