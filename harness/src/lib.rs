@@ -13,8 +13,6 @@ pub mod host;
 pub mod lab;
 pub mod matrix;
 pub mod notes;
-pub mod operation;
-pub mod phases;
 pub mod progress;
 pub mod report;
 pub mod scenario;

@@ -6,7 +6,7 @@
 use guest_protocol::{AttributeWrite, Sched, Step, VfioDevice};
 use harness::guest::{Device, Ending, Error, Guest, Owner, ResetMethod, WAITS_FOR_OWNER};
 use harness::notes::Note;
-use harness::operation::Place;
+use harness::notes::Place;
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::{Measurement, Unit, median};
 use crate::evidence::{Run, RunCell};
 use crate::notes::Note;
-use crate::phases::Phases;
+use crate::notes::Phases;
 
 /// Measures a run. `cold_boot` is what a boot takes on this machine, in seconds, for runs that have none; `wall` is
 /// what the whole command took, if that is known.

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{Measurement, Unit, cpu_of_children, median};
 use crate::lab::snapshots::Snapshots;
 use crate::matrix::judge;
-use crate::phases::Steps;
+use crate::notes::Steps;
 use crate::vm::argv::Machine;
 use crate::vm::scale::Scale;
 use crate::vm::{BootError, Recorders, Vm};

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::{Error, Guest, Stuck};
 use crate::classify::stack;
 use crate::notes::Note;
-use crate::operation::Place;
+use crate::notes::Place;
 use crate::verdict::Verdict;
 use crate::vm::agent::{AgentError, Operation};
 use crate::vm::event_log::WaitError;

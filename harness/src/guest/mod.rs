@@ -40,8 +40,8 @@ pub use stuck::{Came, Stuck, WAITS_FOR_OWNER};
 pub use sweep::Sweeping;
 
 use crate::classify::{self, Splat};
+use crate::notes::Cycled;
 use crate::notes::Notes;
-use crate::operation::Cycled;
 use crate::trigger::Trigger;
 use crate::vm::Vm;
 use crate::vm::agent::{Agent, Operation};

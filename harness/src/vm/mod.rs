@@ -33,7 +33,7 @@ use qmp::{LAST_WORDS, Qmp, QmpError};
 use starved::{Late, Starved};
 use transcript::Recorder;
 
-use crate::phases::Steps;
+use crate::notes::Steps;
 use crate::text::duration;
 
 /// Where the channels of a guest are written down.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use guest_protocol::{Access, Inventory, Reply, Swept, TaskState};
 
 use super::agent::{AgentError, Operation};
-use crate::operation::Cycled;
+use crate::notes::Cycled;
 
 impl Operation {
     /// Waits until it is over, for a read or a write.

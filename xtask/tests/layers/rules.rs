@@ -15,24 +15,32 @@ pub const CRATES: &[(&str, &str)] = &[
 
 /// The rooms of `harness`, and which others each may use: only ones that come before it.
 pub const ROOMS: &[(&str, &[&str])] = &[
+    ("text", &[]),
     ("trigger", &[]),
     ("verdict", &[]),
     ("cell", &["trigger", "verdict"]),
-    ("vm", &[]),
+    ("notes", &[]),
+    ("vm", &["text", "trigger", "notes"]),
     ("classify", &[]),
-    ("guest", &["trigger", "verdict", "vm", "classify"]),
+    ("guest", &["text", "trigger", "verdict", "notes", "vm", "classify"]),
     ("scenario", &["trigger", "verdict", "guest"]),
-    ("host", &["vm"]),
+    ("host", &["text", "vm"]),
     ("progress", &["verdict", "host"]),
     ("lab", &["trigger", "verdict", "vm", "classify", "scenario", "host", "progress"]),
-    ("evidence", &["verdict", "cell", "classify"]),
+    ("evidence", &["verdict", "cell", "notes", "classify"]),
     (
         "matrix",
-        &["trigger", "verdict", "cell", "vm", "classify", "guest", "scenario", "host", "progress", "lab", "evidence"],
+        &[
+            "text", "trigger", "verdict", "cell", "notes", "vm", "classify", "guest", "scenario", "host", "progress",
+            "lab", "evidence",
+        ],
     ),
-    ("report", &["trigger", "verdict", "cell", "classify", "scenario", "evidence"]),
-    ("bisect", &["trigger", "verdict", "cell", "scenario", "progress", "lab", "evidence", "matrix", "report"]),
-    ("bench", &["verdict", "cell", "vm", "progress", "lab", "evidence", "matrix"]),
+    ("report", &["text", "trigger", "verdict", "cell", "notes", "classify", "scenario", "evidence"]),
+    (
+        "bisect",
+        &["text", "trigger", "verdict", "cell", "notes", "scenario", "progress", "lab", "evidence", "matrix", "report"],
+    ),
+    ("bench", &["text", "verdict", "cell", "notes", "vm", "progress", "lab", "evidence", "matrix"]),
 ];
 
 /// Each use of a room by one that must not know it.

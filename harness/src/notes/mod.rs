@@ -1,6 +1,9 @@
 //! What a cell saw on the way to its verdict: values read, waits, tasks and their stacks. The `observations` of the
 //! evidence and of `results.json`.
 
+mod operation;
+mod phases;
+
 use std::mem::discriminant;
 
 use guest_protocol::TaskState;
@@ -8,8 +11,8 @@ use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::operation::{Cycled, Place};
-use crate::phases::Phases;
+pub use operation::{Cycled, Place};
+pub use phases::{Phases, Steps};
 
 /// One thing seen. Its key in the evidence is the variant's name, with hyphens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -296,7 +299,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::phases::Steps;
 
     fn task(tid: i32, stack: &[&str]) -> TaskState {
         let stack = stack.iter().map(|&frame| frame.to_owned()).collect();
