@@ -151,13 +151,3 @@ fn switch(id: &str, slots: Vec<Holds>) -> Holds {
     };
     Holds::Switch { id: id.to_owned(), ports: (0..).zip(slots).map(port).collect() }
 }
-
-/// How the machine removes and adds devices when asked over QMP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Hotplug {
-    /// PCIe native hotplug: the guest's pciehp owns the slots.
-    Native,
-    /// ACPI hotplug: the guest's acpiphp does. QEMU's default on q35.
-    Acpi,
-}
