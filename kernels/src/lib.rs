@@ -40,5 +40,5 @@ pub use manifest::{Base, MANIFEST, Manifest, ManifestError, Need, OwnConfig, Rev
 pub use near::{Unknown, near};
 pub use patch::PatchError;
 pub use profile::{KnownReport, Profile, split_profile};
-pub use ready::ReadyKernel;
+pub use ready::{ReadyKernel, modules_of_cells};
 pub use requirements::{Probe, Requirement, requirements};

@@ -113,7 +113,7 @@ pub const COMMAND_LINE: &[&str] = &[
 impl Machine {
     /// The kernel's whole command line.
     pub fn command_line(&self) -> String {
-        let iommu = devices::iommu_words(self.topology.iommu);
+        let iommu = self.topology.iommu.row().words;
         let own = self.append.iter().map(String::as_str);
         COMMAND_LINE.iter().chain(iommu).copied().chain(own).collect::<Vec<_>>().join(" ")
     }

@@ -4,7 +4,10 @@ pub mod agent;
 pub mod argv;
 pub mod devices;
 pub mod event_log;
+pub mod fault;
+pub mod iommu;
 mod known_events;
+pub mod model;
 pub mod pci;
 pub mod process;
 pub mod qmp;
@@ -17,6 +20,7 @@ pub mod steps;
 pub mod topology;
 pub mod transcript;
 pub mod tsc;
+pub mod version;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
