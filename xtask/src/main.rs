@@ -4,6 +4,7 @@ mod commands;
 mod interrupt;
 mod judging;
 mod machine;
+mod names;
 mod out;
 mod own;
 mod patched;
