@@ -154,8 +154,10 @@ mod tests {
     #[test]
     fn a_fault_belongs_to_versions_and_triggers() {
         let yank = Some(Trigger::Yank);
-        let said = forbidden(&all(false), "nvme", yank, CONFIG);
-        assert!(said.contains("QEMU 10.0 cannot do this") && said.contains("--despite-qemu"), "{said}");
+        for trigger in [Trigger::DeviceDel, Trigger::DeviceDelAcpi, Trigger::Yank] {
+            let said = forbidden(&all(false), "nvme", Some(trigger), CONFIG);
+            assert!(said.contains("QEMU 10.0 cannot do this") && said.contains("--despite-qemu"), "{said}");
+        }
         assert_eq!(forbidden(&all(true), "nvme", yank, CONFIG), "nothing");
         assert_eq!(forbidden(&limits(&DEVICES, 1, false), "nvme", yank, CONFIG), "nothing");
         let amd = |trigger| forbidden(&all(false), "igb+amd-iommu", Some(trigger), CONFIG);
