@@ -135,6 +135,16 @@ impl Bug {
 }
 
 impl FailureKind {
+    /// All of them.
+    pub const ALL: [FailureKind; 6] = [
+        FailureKind::Deadlock,
+        FailureKind::Blocked,
+        FailureKind::StaleRead,
+        FailureKind::LostEvent,
+        FailureKind::KernelSplat,
+        FailureKind::WrongState,
+    ];
+
     /// Its name in `kernels.toml` and in reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -151,5 +161,18 @@ impl FailureKind {
 impl fmt::Display for FailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_kinds_of_failures_are_there_by_the_names_that_the_manifest_has() {
+        // serde names all that there are.
+        let error = serde_json::from_str::<FailureKind>("\"?\"").unwrap_err().to_string();
+        let names = FailureKind::ALL.map(|kind| format!("`{}`", kind.name())).join(", ");
+        assert!(error.contains(&format!("expected one of {names} at line")), "{error}");
     }
 }

@@ -39,6 +39,6 @@ pub use job::JobError;
 pub use manifest::{Base, MANIFEST, Manifest, ManifestError, Need, OwnConfig, Source, Variant};
 pub use near::{Unknown, near};
 pub use profile::{KnownReport, Profile, split_profile};
-pub use ready::ReadyKernel;
+pub use ready::{ReadyKernel, modules_of_cells};
 pub use requirements::{Probe, Requirement, requirements};
 pub use tree::Revision;

@@ -39,6 +39,11 @@ const NEEDED: [(&str, &str); 6] = [
     ("virtio_console", "the agent in the guest talks through a virtio port"),
 ];
 
+/// The modules that cells need, if they are not built in: those that are loaded in the guest.
+pub fn modules_of_cells() -> impl Iterator<Item = &'static str> {
+    NEEDED.into_iter().map(|(name, _)| name)
+}
+
 /// What a ready kernel is made of.
 struct Parts {
     kernel: PathBuf,

@@ -18,7 +18,7 @@ pub const ALL: &[Scenario] = &[Scenario {
     detects: &["driver-override-show-vfio-remove"],
     topology: "igb",
     also: &[],
-    triggers: &Trigger::ALL,
+    triggers: Trigger::ALL,
     append: &[],
     run: |guest| Box::pin(owner_reads_driver_override(guest)),
 }];

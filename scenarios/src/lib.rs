@@ -44,3 +44,33 @@ pub fn all() -> Vec<Scenario> {
     ]
     .concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use harness::vm::topology::Topology;
+
+    use super::*;
+
+    #[test]
+    fn what_scenarios_name_is_there() {
+        let manifest = kernels::Manifest::of_project().unwrap();
+        let mut names = BTreeSet::new();
+        for scenario in all() {
+            let name = scenario.name;
+            assert!(names.insert(name), "there are two scenarios {name}");
+            assert!(name.split("::").count() == 2 && !scenario.about.is_empty(), "{name}");
+            for topology in scenario.topologies() {
+                assert!(Topology::named(topology).is_some(), "{name}: no topology {topology}");
+            }
+            for bug in scenario.detects {
+                assert!(manifest.bug(bug).is_ok(), "{name}: no bug {bug}");
+            }
+        }
+        let detected: BTreeSet<_> = all().iter().flat_map(|scenario| scenario.detects).copied().collect();
+        for bug in &manifest.bugs {
+            assert!(detected.contains(bug.id.as_str()), "no scenario shows {}", bug.id);
+        }
+    }
+}

@@ -5,6 +5,7 @@ use harness::guest::{ENABLES_VFS, Error, Guest, Pf};
 use harness::notes::Note;
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
+use harness::vm::model::Row;
 use kernels::FailureKind;
 
 use crate::numvfs_rounds::{READER, WRITER};
@@ -66,18 +67,18 @@ pub const ALL: &[Scenario] = &[
 
 /// A write, and what it must answer and leave behind.
 struct Rule {
-    data: &'static str,
+    data: String,
     /// The errors that are right, or none if it must be taken.
     answer: &'static [&'static str],
-    leaves: &'static str,
+    leaves: u16,
 }
 
-const fn accepts(data: &'static str) -> Rule {
-    Rule { data, answer: &[], leaves: data }
+fn accepts(vfs: u16) -> Rule {
+    Rule { data: vfs.to_string(), answer: &[], leaves: vfs }
 }
 
-const fn refuses(data: &'static str, with: &'static [&'static str], leaves: &'static str) -> Rule {
-    Rule { data, answer: with, leaves }
+fn refuses(data: impl ToString, with: &'static [&'static str], leaves: u16) -> Rule {
+    Rule { data: data.to_string(), answer: with, leaves }
 }
 
 const BUSY: &[&str] = &["EBUSY"];
@@ -88,72 +89,69 @@ const OUT_OF_RANGE: &[&str] = &["ERANGE"];
 /// More than 16 bits: 5.10 answers as `kstrtou16()` does, later kernels answer EINVAL to whatever is no such number.
 const TOO_LONG: &[&str] = &["EINVAL", "ERANGE"];
 
-/// igb allows 7 VFs (`drivers/net/ethernet/intel/igb/igb.h`, `IGB_MAX_VF_FUNCTIONS`).
-const COUNTS: &[Rule] = &[
-    refuses("8", OUT_OF_RANGE, "0"),
-    refuses("65535", OUT_OF_RANGE, "0"),
-    refuses("65536", TOO_LONG, "0"),
-    refuses("-1", INVALID, "0"),
-    refuses("two", INVALID, "0"),
-    accepts("0"),
-    accepts("2"),
-    accepts("2"),
-    refuses("3", BUSY, "2"),
-    refuses("1", BUSY, "2"),
-    refuses("8", OUT_OF_RANGE, "2"),
-    refuses("2 VFs", INVALID, "2"),
-    accepts("0"),
-    accepts("7"),
-    accepts("0"),
-];
-
 async fn counts(guest: &Guest) -> Result<Verdict, Error> {
-    obey(guest, guest.pf()?, COUNTS).await
+    let pf = guest.pf()?;
+    let all = pf.model().vfs_of_driver;
+    let rules = [
+        refuses(all + 1, OUT_OF_RANGE, 0),
+        refuses(u16::MAX, OUT_OF_RANGE, 0),
+        refuses(u32::from(u16::MAX) + 1, TOO_LONG, 0),
+        refuses(-1, INVALID, 0),
+        refuses("two", INVALID, 0),
+        accepts(0),
+        accepts(2),
+        accepts(2),
+        refuses(3, BUSY, 2),
+        refuses(1, BUSY, 2),
+        refuses(all + 1, OUT_OF_RANGE, 2),
+        refuses("2 VFs", INVALID, 2),
+        accepts(0),
+        accepts(all),
+        accepts(0),
+    ];
+    obey(guest, pf, &rules).await
 }
 
 async fn without_driver(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     guest.set(pf.attribute("driver/unbind"), pf.device.bdf).await?;
-    let rules =
-        [refuses("1", NO_DRIVER, "0"), refuses("9", OUT_OF_RANGE, "0"), refuses("8", NO_DRIVER, "0"), accepts("0")];
+    let Row { vfs, vfs_of_driver, driver, .. } = pf.model();
+    let rules = [refuses(1, NO_DRIVER, 0), refuses(vfs + 1, OUT_OF_RANGE, 0), refuses(vfs, NO_DRIVER, 0), accepts(0)];
     let verdict = obey(guest, pf, &rules).await?;
     if verdict != Verdict::Pass {
         return Ok(verdict);
     }
-    guest.bind(pf, "igb").await?;
-    obey(guest, pf, &[refuses("8", OUT_OF_RANGE, "0"), accepts("1")]).await
+    guest.bind(pf, driver.name).await?;
+    obey(guest, pf, &[refuses(vfs_of_driver + 1, OUT_OF_RANGE, 0), accepts(1)]).await
 }
 
 async fn refused_by_driver(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
-    let verdict =
-        obey(guest, pf, &[refuses("2", NOT_ALLOWED, "0"), refuses("3", NOT_ALLOWED, "0"), accepts("0")]).await?;
+    let verdict = obey(guest, pf, &[refuses(2, NOT_ALLOWED, 0), refuses(3, NOT_ALLOWED, 0), accepts(0)]).await?;
     if verdict != Verdict::Pass {
         return Ok(verdict);
     }
     guest.bind(pf, "vfio-pci").await?;
-    obey(guest, pf, &[accepts("2"), refuses("3", BUSY, "2"), accepts("0")]).await
+    obey(guest, pf, &[accepts(2), refuses(3, BUSY, 2), accepts(0)]).await
 }
-
-/// VFs of QEMU's igb (`hw/net/igb.c`, `IGB_MAX_VF_FUNCTIONS`). The driver wants 7 of them.
-const HARDWARE: &str = "8";
 
 async fn failed_probe(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     let from = guest.agent().messages().position();
-    let bound = guest.write_now("/sys/bus/pci/drivers/igb/bind".to_owned(), pf.device.bdf).await?;
+    let hardware = pf.model().vfs;
+    let bound = guest.write_now(pf.driver_attribute("bind"), pf.device.bdf).await?;
     guest.note(Note::Bind(bound.shown().to_owned()));
     guest.says(from, "Invalid MAC Address", guest.prompt()).await?;
     let total = guest.read_now(pf.attribute("sriov_totalvfs")).await?;
-    if total.value.as_deref() != Ok(HARDWARE) {
+    if total.value.as_deref() != Ok(hardware.to_string().as_str()) {
         let summary = format!(
-            "sriov_totalvfs reads as {} after a probe that failed, and the hardware has {HARDWARE} VFs",
+            "sriov_totalvfs reads as {} after a probe that failed, and the hardware has {hardware} VFs",
             total.shown()
         );
         return Ok(Verdict::fail(FailureKind::WrongState, "sriov_totalvfs", summary));
     }
     guest.bind(pf, "vfio-pci").await?;
-    obey(guest, pf, &[accepts(HARDWARE), accepts("0")]).await
+    obey(guest, pf, &[accepts(hardware), accepts(0)]).await
 }
 
 /// How often to aim at the window. On a busy host every third try comes too late.
@@ -195,7 +193,7 @@ async fn vfs_do_not_answer(guest: &Guest) -> Result<Verdict, Error> {
             let summary = format!("sriov_numvfs reads as {} after no VF could be enabled", left.shown());
             return Ok(Verdict::fail(FailureKind::WrongState, "sriov_numvfs", summary));
         }
-        return obey(guest, pf, &[accepts("0"), accepts("2"), accepts("0")]).await;
+        return obey(guest, pf, &[accepts(0), accepts(2), accepts(0)]).await;
     }
     Err(Error::Unprepared(format!("in {ATTEMPTS} attempts the VFs were never gone in time")))
 }
@@ -203,11 +201,11 @@ async fn vfs_do_not_answer(guest: &Guest) -> Result<Verdict, Error> {
 /// Writes and reads, and after each write looks whether the whole machine is in agreement.
 async fn obey(guest: &Guest, pf: &Pf, rules: &[Rule]) -> Result<Verdict, Error> {
     for rule in rules {
-        let written = guest.write_now(pf.numvfs(), rule.data).await?;
+        let written = guest.write_now(pf.numvfs(), &rule.data).await?;
         let refused = written.value.as_ref().err().map(|errno| errno.name.as_str());
         let is_right = refused.map_or(rule.answer.is_empty(), |errno| rule.answer.contains(&errno));
         let left = guest.read_now(pf.numvfs()).await?;
-        if !is_right || left.value.as_deref() != Ok(rule.leaves) {
+        if !is_right || left.value.as_deref() != Ok(rule.leaves.to_string().as_str()) {
             let must = if rule.answer.is_empty() { "yes".to_owned() } else { rule.answer.join(" or ") };
             let summary = format!(
                 "{:?} was answered with {} and left {}; it must be {} and {}",

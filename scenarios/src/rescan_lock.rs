@@ -42,14 +42,14 @@ pub const ALL: &[Scenario] = &[
         about: "VFs are enabled while a removal of the PF from its slot waits for pci_rescan_remove_lock; when the lock \
                 is free, both must end.",
         detects: &["numvfs-store-vs-hotplug", "numvfs-store-vs-remove-kernfs"],
-        triggers: &UNPLUG,
+        triggers: Trigger::UNPLUG,
         ..BASE
     },
     Scenario {
         name: "rescan_lock::store_during_surprise_removal",
         about: "The same, of a PF that is gone when VFs are enabled.",
         detects: &["numvfs-store-vs-surprise-removal", "numvfs-store-vs-remove-kernfs"],
-        triggers: &[Trigger::Yank],
+        triggers: Trigger::SURPRISE,
         ..BASE
     },
     Scenario {
@@ -58,7 +58,7 @@ pub const ALL: &[Scenario] = &[
                 are enabled. When the user lets go, all must end.",
         detects: &["numvfs-store-vs-hotplug", "numvfs-store-vs-remove-kernfs"],
         topology: "two-functions",
-        triggers: &UNPLUG,
+        triggers: Trigger::UNPLUG,
         run: |guest| Box::pin(store_on_sibling(guest)),
         ..BASE
     },
@@ -67,7 +67,7 @@ pub const ALL: &[Scenario] = &[
         about: "The same, of a card that is gone when VFs are enabled.",
         detects: &["numvfs-store-vs-surprise-removal", "numvfs-store-vs-remove-kernfs"],
         topology: "two-functions",
-        triggers: &[Trigger::Yank],
+        triggers: Trigger::SURPRISE,
         run: |guest| Box::pin(store_on_sibling(guest)),
         ..BASE
     },
@@ -76,7 +76,7 @@ pub const ALL: &[Scenario] = &[
         about: "A PF that has VFs is removed; it and they must go.",
         detects: &["rescan-lock-recursive-pf-remove"],
         topology: "igb",
-        triggers: &Trigger::ALL,
+        triggers: Trigger::ALL,
         run: |guest| Box::pin(remove_pf_with_vfs(guest)),
         ..BASE
     },
@@ -85,14 +85,11 @@ pub const ALL: &[Scenario] = &[
         about: "VFs are being disabled, which waits for the vfio user of one; a removal from another slot must not wait \
                 for that user.",
         detects: &["vf-busy-holds-global-rescan-lock"],
-        triggers: &Trigger::ALL,
+        triggers: Trigger::ALL,
         run: |guest| Box::pin(unrelated_removal(guest)),
         ..BASE
     },
 ];
-
-/// The removals from a slot that find the card still there.
-const UNPLUG: [Trigger; 2] = [Trigger::DeviceDel, Trigger::DeviceDelAcpi];
 
 /// Where the removal of an attribute waits for those who are in it (`fs/kernfs/dir.c`).
 const DRAIN: &str = "kernfs_drain";

@@ -4,7 +4,7 @@
 //! is on the bus and not marked. What keeps a rescan away is `pci_rescan_remove_lock`, where it is taken. None of this can be
 //! ordered from outside: both sides run until they meet, for so many rounds.
 
-use harness::guest::{Ending, Error, Guest};
+use harness::guest::{Ending, Error, Guest, Pf};
 use harness::notes::{Note, Rounds};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
@@ -44,19 +44,21 @@ pub const ALL: &[Scenario] = &[
 /// How many rounds a kernel has to survive.
 const ROUNDS: u32 = 10;
 
-/// All VFs of igb: the more, the longer they take.
-const VFS: &str = "7";
+/// All VFs that the driver allows: the more, the longer they take.
+fn all_vfs(pf: &Pf) -> String {
+    pf.model().vfs_of_driver.to_string()
+}
 
 async fn numvfs(guest: &Guest) -> Result<Verdict, Error> {
-    let numvfs = guest.pf()?.numvfs();
-    rescanning(guest, &[(numvfs.clone(), VFS), (numvfs, "0")]).await
+    let pf = guest.pf()?;
+    rescanning(guest, &[(pf.numvfs(), &all_vfs(pf)), (pf.numvfs(), "0")]).await
 }
 
 async fn unbind(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
-    let driver = |action: &str| format!("/sys/bus/pci/drivers/igb/{action}");
     let bdf = pf.device.bdf.to_string();
-    rescanning(guest, &[(pf.numvfs(), VFS), (driver("unbind"), &bdf), (driver("bind"), &bdf)]).await
+    let (unbind, bind) = (pf.driver_attribute("unbind"), pf.driver_attribute("bind"));
+    rescanning(guest, &[(pf.numvfs(), &all_vfs(pf)), (unbind, &bdf), (bind, &bdf)]).await
 }
 
 /// Does all this again and again while the bus is rescanned, until the rounds are over or the kernel complains.

@@ -29,7 +29,7 @@ pub const ALL: &[Scenario] = &[
         detects: &["reset-lock-vs-device-lock"],
         topology: "two-slots",
         also: &[],
-        triggers: &[Trigger::DeviceDel, Trigger::Yank],
+        triggers: Trigger::PCIEHP,
         append: &[],
         run: |guest| Box::pin(slot_reset_during_unplug(guest)),
     },

@@ -29,7 +29,7 @@ pub const ALL: &[Scenario] = &[
         ],
         topology: "igb",
         also: &[],
-        triggers: &Trigger::ALL,
+        triggers: Trigger::ALL,
         append: &[],
         run: |guest| Box::pin(during_removal(guest)),
     },

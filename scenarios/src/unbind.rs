@@ -15,7 +15,7 @@ pub const ALL: &[Scenario] = &[Scenario {
     detects: &["pf-unbind-vs-slot-unplug-double-del"],
     topology: "igb",
     also: &[],
-    triggers: &[Trigger::DeviceDel, Trigger::Yank],
+    triggers: Trigger::PCIEHP,
     append: &[],
     run: |guest| Box::pin(unplug_during_unbind(guest)),
 }];

@@ -20,7 +20,7 @@ const BASE: Scenario = Scenario {
     detects: &[],
     topology: "igb",
     also: &[],
-    triggers: &Trigger::ALL,
+    triggers: Trigger::ALL,
     append: &[],
     run: |guest| Box::pin(owner_lets_go(guest)),
 };
@@ -72,7 +72,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "vfio::reset_in_flight",
         about: "A PF is being reset, again and again, when it is removed; the resets must give up and the PF go.",
-        triggers: &[Trigger::DeviceDel, Trigger::DeviceDelAcpi, Trigger::SysfsRemove],
+        triggers: Trigger::ORDERLY,
         run: |guest| Box::pin(reset_in_flight(guest)),
         ..BASE
     },
@@ -81,7 +81,7 @@ pub const ALL: &[Scenario] = &[
         about: "A PF is being reset, again and again, when it is yanked; the resets must give up and the PF go, and nobody \
                 complain of what an absent card answers.",
         detects: &["iov-restore-vs-yank"],
-        triggers: &[Trigger::Yank],
+        triggers: Trigger::SURPRISE,
         run: |guest| Box::pin(reset_in_flight(guest)),
         ..BASE
     },

@@ -13,6 +13,7 @@ use harness::trigger::Trigger;
 use kernels::tree::Tree;
 
 use crate::machine::workspace;
+use crate::names;
 use crate::own::OwnTree;
 use crate::select::How;
 use crate::ui::Ui;
@@ -20,11 +21,11 @@ use crate::ui::Ui;
 /// How commits are judged.
 #[derive(clap::Args)]
 pub struct Judging {
-    /// The trigger, for scenarios that remove a device: device-del, device-del-acpi, yank, sysfs-remove
-    #[arg(short, long)]
+    /// The trigger, for scenarios that remove a device
+    #[arg(short, long, value_parser = names::triggers())]
     trigger: Option<String>,
     /// The topology [default: the scenario's own]
-    #[arg(long)]
+    #[arg(long, value_name = "NAME", value_parser = names::topologies())]
     topology: Option<String>,
     /// How many runs decide on a commit, by majority: more than one for a bug that shows only now and then
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]

@@ -1,9 +1,12 @@
 //! The command line of iov-regress: `cargo xtask`.
 
 mod commands;
+#[cfg(test)]
+mod examples;
 mod interrupt;
 mod judging;
 mod machine;
+mod names;
 mod out;
 mod own;
 mod patched;
@@ -13,7 +16,7 @@ mod ui;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Pull PCI hardware out from under Linux, kernel by kernel, and say which ones deadlock and which give wrong answers.
 #[derive(Parser)]
@@ -56,6 +59,15 @@ enum Command {
     Bench(commands::bench::Args),
     /// Run all tests: those of the harness, and every cell as one.
     Test(commands::test::Args),
+    /// Print what a shell needs to complete this command line.
+    Completions(commands::completions::Args),
+    /// Write manual pages, one for each subcommand.
+    Man(commands::man::Args),
+}
+
+/// The whole command line, as clap knows it.
+fn command_line() -> clap::Command {
+    Cli::command()
 }
 
 /// The exit code of wrong usage and of trouble that says nothing about a kernel.
@@ -87,6 +99,8 @@ fn main() -> ExitCode {
         Command::Gc(args) => commands::gc::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Test(args) => commands::test::run(args),
+        Command::Completions(args) => commands::completions::run(args),
+        Command::Man(args) => commands::man::run(args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

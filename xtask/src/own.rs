@@ -12,36 +12,37 @@ use kernels::{CancelToken, Manifest, ReadyKernel};
 /// The revision that is taken if none is named.
 pub const HEAD: &str = "HEAD";
 
+/// Where help texts list the options for them.
+pub const HEADING: &str = "Your own kernel";
+
 /// A tree that is not of this project, and how kernels of it are built.
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Your own kernel")]
 pub struct OwnTree {
     /// A git tree of Linux: kernels are built from its revisions, in a worktree of ours. The checkout is left alone
-    #[arg(long = "tree", id = "tree", value_name = "PATH")]
+    #[arg(help_heading = HEADING, long = "tree", id = "tree", value_name = "PATH")]
     pub path: Option<PathBuf>,
     /// A configuration fragment on top of ours; may be given several times, the last has the last word
-    #[arg(long, value_name = "FILE", requires = "tree")]
+    #[arg(help_heading = HEADING, long, value_name = "FILE", requires = "tree")]
     pub config: Vec<PathBuf>,
     /// Build with lockdep and checks: the same as `--profile debug`
-    #[arg(long, conflicts_with = "profile")]
+    #[arg(help_heading = HEADING, long, conflicts_with = "profile")]
     pub debug: bool,
 }
 
 /// Kernels that are not of this project.
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Your own kernel")]
 pub struct Own {
     #[command(flatten)]
     pub tree: OwnTree,
     /// A revision of the tree: tag, branch, hash; may be given several times [default: HEAD]
-    #[arg(long, value_name = "REV", requires = "tree")]
+    #[arg(help_heading = HEADING, long, value_name = "REV", requires = "tree")]
     pub rev: Vec<String>,
     /// A kernel that is built already, as it is: /boot/vmlinuz-*, a vmlinux with a PVH note, or a Debian package
     /// (linux-image-*.deb); may be given several times
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["debug", "profile"])]
+    #[arg(help_heading = HEADING, long, value_name = "PATH", conflicts_with_all = ["debug", "profile"])]
     pub kernel_image: Vec<PathBuf>,
     /// The modules of that kernel [default: those in the package, or in /lib/modules]
-    #[arg(long, value_name = "DIR", requires = "kernel_image")]
+    #[arg(help_heading = HEADING, long, value_name = "DIR", requires = "kernel_image")]
     pub modules: Option<PathBuf>,
 }
 

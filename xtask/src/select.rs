@@ -9,6 +9,7 @@ use harness::matrix::Request;
 use harness::matrix::plan::Selection;
 
 use crate::machine::workspace;
+use crate::names;
 
 /// Which cells.
 #[derive(Clone, Debug, clap::Args)]
@@ -17,16 +18,17 @@ pub struct Which {
     /// you give any with --tree; else each scenario runs on the
     /// first base as it is, on `candidate`, and on the kernels whose patches fix or add a bug that it detects]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    #[arg(value_parser = names::kernels(), hide_possible_values = true)]
     pub kernels: Vec<String>,
     /// Scenarios, by glob over `family::scenario` or over `scenario` alone [default: all]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
     pub scenarios: Vec<String>,
-    /// Triggers, by glob: device-del, device-del-acpi, yank, sysfs-remove; none for scenarios that remove nothing
-    /// [default: all]
-    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    /// Triggers, by glob [default: all]
+    #[arg(long, value_name = "GLOB", value_delimiter = ',', value_parser = names::trigger_globs())]
     pub triggers: Vec<String>,
-    /// Topologies, by glob: `cargo xtask list scenarios` tells which [default: each scenario's own]
-    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    /// Topologies, by glob: `cargo xtask list scenarios` tells which a scenario has [default: each scenario's own]
+    #[arg(long, value_name = "GLOB", value_delimiter = ',', value_parser = names::topology_globs())]
     pub topologies: Vec<String>,
     /// Run every kernel, of every base, with every scenario, on every topology
     #[arg(long)]
@@ -68,8 +70,8 @@ pub struct How {
     /// Which accelerator
     #[arg(long, value_enum, default_value_t)]
     pub accel: Accel,
-    /// Build kernels with the configuration of a profile: `cargo xtask list profiles`
-    #[arg(long, value_name = "NAME")]
+    /// Build kernels with the configuration of a profile
+    #[arg(long, value_name = "NAME", value_parser = names::profiles())]
     pub profile: Option<String>,
     /// Where to leave the folder of this run, and the link `latest` to it [default: target/runs]
     #[arg(long, value_name = "DIR")]

@@ -58,18 +58,22 @@ fn a_place_that_cannot_be_written_is_told_once_with_what_to_do() {
 fn what_goes_wrong_in_a_step_of_a_bisection_is_never_a_bad_commit() {
     let cache = tempfile::tempdir().unwrap();
     let nowhere = cache.path().to_str().unwrap();
-    for arguments in [
-        &["bisect-step", "--no-such-option"][..],
-        &["bisect-step", "no-such-scenario"],
-        &["bisect-step", "owner_rescans_on_removal"],
-        &["bisect-step", "pf_uevent", "--failure", "hang"],
-        &["bisect-step", "pf_uevent", "--tree", nowhere],
-        // The tree of this project, if it is in git at all: no Linux.
-        &["bisect-step", "pf_uevent"],
+    let own = tempfile::tempdir().unwrap();
+    assert!(Command::new("git").args(["init", "--quiet"]).current_dir(own.path()).status().unwrap().success());
+    let own = own.path().to_str().unwrap();
+    for (arguments, why) in [
+        (&["--no-such-option"][..], "unexpected argument"),
+        (&["no-such-scenario", "--tree", own], "there is no scenario `no-such-scenario`"),
+        (&["owner_rescans_on_removal", "--tree", own], "one cell judges a commit"),
+        (&["pf_uevent", "--trigger", "yak", "--tree", own], "'yank'"),
+        (&["pf_uevent", "--failure", "hang"], "`hang` is no kind of failure"),
+        (&["pf_uevent", "--tree", nowhere], "not a git tree"),
+        (&["pf_uevent", "--tree", own], "HEAD"),
     ] {
-        let output = xtask(cache.path(), arguments).output().unwrap();
+        let output = xtask(cache.path(), &[&["bisect-step"], arguments].concat()).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(128), "{arguments:?}: {said}");
+        assert!(said.contains(why), "{arguments:?}: {said}");
     }
 }
 

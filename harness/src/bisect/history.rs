@@ -158,7 +158,8 @@ mod tests {
             let verdict = match self.kernels[number] {
                 'p' => Verdict::Pass,
                 'f' => Verdict::fail(FailureKind::Deadlock, "show", String::new()),
-                _ => Verdict::BuildFailed("error: x".to_owned()),
+                'n' => Verdict::BuildFailed("error: x".to_owned()),
+                other => panic!("{other}"),
             };
             Observed { verdict, evidence: None }
         }

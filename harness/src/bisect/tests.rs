@@ -84,8 +84,11 @@ impl Bed {
             "shaky" => deadlock(),
             "shaken" => Verdict::Infra("the agent is silent".to_owned()),
             "stuck" => std::future::pending().await,
-            letters if letters.chars().nth(before) == Some('b') => deadlock(),
-            _ => Verdict::Pass,
+            letters => match letters.chars().nth(before) {
+                Some('b') => deadlock(),
+                Some('g') => Verdict::Pass,
+                other => panic!("run {before} of a commit that is {letters}: {other:?}"),
+            },
         };
         // Of those there was a guest.
         let evidence = state.starts_with("shak").then(|| self.folder.path().join("cell"));

@@ -2,6 +2,7 @@
 //! `lockdep-circular`, `oops-in-printk`, `panic-*`, `reboot`, `slub-double-free` and `warning-fair-server` were captured from
 //! 6.12.117 in QEMU, the others are written after the kernel's formats.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
@@ -29,15 +30,21 @@ fn described(log: &str) -> String {
     text
 }
 
+/// The files of a folder beside this one that end so, without that.
+fn files(folder: &str, ending: &str) -> BTreeSet<String> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/classify").join(folder);
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter_map(|name| Some(name.strip_suffix(ending)?.to_owned())).collect()
+}
+
 #[test]
 fn fixtures() {
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/classify/fixtures")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "log") {
-            let name = path.file_stem().unwrap().to_str().unwrap();
-            insta::assert_snapshot!(name, described(&fixture(name)));
-        }
+    let fixtures = files("fixtures", ".log");
+    for name in &fixtures {
+        insta::assert_snapshot!(name.as_str(), described(&fixture(name)));
     }
+    let snapshots: BTreeSet<_> = fixtures.iter().map(|name| format!("harness__classify__tests__{name}")).collect();
+    assert_eq!(files("snapshots", ".snap"), snapshots, "each snapshot has its fixture");
 }
 
 /// What lockdep says of pciehp on each unplug and each plug, and nothing else that it says; and what is not about PCI.

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::agreement::{Disagreement, disagreements};
 use super::{Ending, Error, Guest, Pf, Plugged, Slot};
 use crate::notes::{Lockdep, Note};
-use crate::trigger::Trigger;
 use crate::verdict::Verdict;
 
 /// How long two places may disagree before that is a verdict, and how long to wait for an event between two looks; on a
@@ -70,8 +69,10 @@ impl Guest {
             return Ok(Back::Nothing);
         }
         self.none_in(PCIEHP, self.prompt()).await?;
-        let sysfs = trigger == Trigger::SysfsRemove;
-        let card = if sysfs { self.rescan(&pf).await? } else { self.plug(&pf.slot, &pf.function.id).await? };
+        let card = match trigger.empties_slot() {
+            true => self.plug(&pf.slot, &pf.function.id).await?,
+            false => self.rescan(&pf).await?,
+        };
         let pf = match self.plugged(&card, self.prompt()).await {
             Ok(pf) => pf,
             Err(error) => return Ok(Back::Failed(self.missing(&card, error).await?)),

@@ -1,5 +1,6 @@
 //! PCI devices of a guest, and where sysfs shows them.
 
+use crate::vm::model::Row;
 use crate::vm::pci::Bdf;
 use crate::vm::topology::Function;
 
@@ -75,6 +76,16 @@ impl Pf {
     /// Path of one of its attributes.
     pub fn attribute(&self, name: &str) -> String {
         self.device.attribute(name)
+    }
+
+    /// What is known of devices of its model.
+    pub fn model(&self) -> &'static Row {
+        self.function.model.row()
+    }
+
+    /// Path of an attribute of its driver: `bind`, `unbind`.
+    pub fn driver_attribute(&self, name: &str) -> String {
+        format!("/sys/bus/pci/drivers/{}/{name}", self.model().driver.name)
     }
 
     /// Path of its `sriov_numvfs`.

@@ -9,9 +9,10 @@ use serde_json::json;
 
 use super::{Device, Error, Guest, Pf, Slot};
 use crate::vm::devices;
+use crate::vm::model::Model;
 use crate::vm::qmp::QmpError;
 use crate::vm::slot;
-use crate::vm::topology::{Function, Holds, Model, Port};
+use crate::vm::topology::{Function, Holds, Port};
 
 /// A card that has been put into a slot.
 pub struct Plugged {
@@ -60,7 +61,7 @@ impl Guest {
         let properties = devices::properties(port, 0, &function);
         let arguments = properties.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
         let messages = self.agent().messages().position();
-        let driver = devices::driver(function.model).to_owned();
+        let driver = function.model.row().device.to_owned();
         let (bus, id) = (Some(port.id.clone()), Some(id.to_owned()));
         self.plugs.fetch_add(1, Ordering::Relaxed);
         self.vm().qmp().execute(qmp::device_add { bus, id, driver, arguments }).await?;

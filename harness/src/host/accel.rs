@@ -11,9 +11,10 @@ use kernels::cache::{Cache, CacheError, Key, KeyMaker};
 use serde::{Deserialize, Serialize};
 
 use crate::host::Qemu;
+use crate::trigger::Hotplug;
 use crate::vm::argv::{Accel, MEMORY_MIB, Machine};
 use crate::vm::process;
-use crate::vm::topology::{Hotplug, Topology};
+use crate::vm::topology::Topology;
 use crate::vm::{Recorders, Vm};
 
 /// What the user asks for.

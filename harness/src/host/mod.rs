@@ -19,7 +19,7 @@ pub use apt::AptError;
 pub use command::CommandError;
 pub use os::{Installer, OsRelease};
 pub use plan::PlanError;
-pub use qemu::{Qemu, QemuError, Version};
+pub use qemu::{Qemu, QemuError};
 pub use setup::{AptOutput, Outcome, SetupError, setup};
 
 /// What is to be looked at, beyond what every run needs.

@@ -9,7 +9,8 @@ use super::apt::{Apt, NewSource};
 use super::elsewhere;
 use super::os::OsRelease;
 use super::probe::QEMU_PACKAGE;
-use super::qemu::{OLDEST, Version};
+use super::qemu::OLDEST;
+use crate::vm::version::Version;
 
 /// Lists that are older than this may name packages that the archive has dropped since.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);

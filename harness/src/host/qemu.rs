@@ -1,12 +1,15 @@
 //! Which QEMU there is, and whether it has the devices that scenarios plug and unplug.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::process::Command;
 use std::time::Duration;
 
 use super::command::{self, CommandError};
+use crate::vm::devices::ROOT_PORT;
+use crate::vm::iommu::Iommu;
+use crate::vm::model::Model;
 use crate::vm::process;
+use crate::vm::version::Version;
 
 /// The first QEMU with `igb`, an emulated PF with VFs.
 pub const OLDEST: Version = Version { major: 8, minor: 0 };
@@ -14,8 +17,8 @@ pub const OLDEST: Version = Version { major: 8, minor: 0 };
 /// The program, as distributions call it.
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 
-/// What a topology is made of. A build of QEMU may leave any of these out.
-const DEVICES: [&str; 3] = ["igb", "intel-iommu", "pcie-root-port"];
+/// What most topologies are made of. A build of QEMU may leave any of these out.
+const DEVICES: [&str; 3] = [Model::Igb.row().device, Iommu::Intel.row().device, ROOT_PORT];
 
 /// Printing a version or a list takes it a tenth of a second; a machine under load may need more.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -31,15 +34,6 @@ pub struct Qemu {
     pub banner: String,
     /// All that it prints of its devices.
     pub devices: String,
-}
-
-/// A version of QEMU, as far as it matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    /// One a year.
-    pub major: u32,
-    /// Three of them a year.
-    pub minor: u32,
 }
 
 /// Why a QEMU will not do.
@@ -119,30 +113,6 @@ impl Qemu {
     }
 }
 
-impl Version {
-    /// From what `--version` prints.
-    fn of_banner(banner: &str) -> Option<Version> {
-        Version::leading(banner.strip_prefix("QEMU emulator version ")?)
-    }
-
-    /// From a Debian package's version, with or without its epoch.
-    pub(super) fn of_package(version: &str) -> Option<Version> {
-        Version::leading(version.split_once(':').map_or(version, |(_epoch, rest)| rest))
-    }
-
-    fn leading(text: &str) -> Option<Version> {
-        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let mut parts = text[..end].split('.');
-        Some(Version { major: parts.next()?.parse().ok()?, minor: parts.next()?.parse().ok()? })
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
-
 /// Whether a device is in what `-device help` prints (`qdev_print_devinfo()` in QEMU's `system/qdev-monitor.c`).
 fn offers(help: &str, device: &str) -> bool {
     help.lines()
@@ -159,24 +129,6 @@ mod tests {
     use super::*;
 
     const HELP: &str = include_str!("fixtures/qemu-10.0-device-help.txt");
-
-    #[test]
-    fn versions_are_read() {
-        for (banner, version) in [
-            ("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)\nCopyright (c)", Some((10, 0))),
-            ("QEMU emulator version 7.2.17 (Debian 1:7.2+dfsg-7+deb12u15)", Some((7, 2))),
-            ("QEMU emulator version 9.1.50 (v9.1.0-1234-gabcdef)", Some((9, 1))),
-            ("QEMU emulator version ", None),
-            ("qemu-img version 10.0.2", None),
-            ("", None),
-        ] {
-            assert_eq!(Version::of_banner(banner), version.map(|(major, minor)| Version { major, minor }), "{banner}");
-        }
-        assert_eq!(Version::of_package("1:7.2+dfsg-7+deb12u18+b3"), Some(Version { major: 7, minor: 2 }));
-        assert_eq!(Version::of_package("8.2.2-0ubuntu1"), Some(Version { major: 8, minor: 2 }));
-        assert_eq!(Version::of_package("(none)"), None);
-        assert!(Version { major: 7, minor: 2 } < OLDEST && Version { major: 10, minor: 0 } > OLDEST);
-    }
 
     #[test]
     fn devices_are_found_by_their_whole_name() {

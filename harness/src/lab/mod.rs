@@ -19,10 +19,10 @@ use crate::host::Qemu;
 use crate::host::accel::{self, Choice, Decision};
 use crate::progress::{Event, Progress};
 use crate::scenario::Scenario;
-use crate::trigger::Trigger;
+use crate::trigger::{Hotplug, Trigger};
 use crate::verdict::Verdict;
 use crate::vm::argv::{Accel, MEMORY_MIB, Machine};
-use crate::vm::topology::{Hotplug, Topology};
+use crate::vm::topology::Topology;
 use crate::vm::tsc;
 
 /// Where kernels and images are made, and what is known about them.
@@ -271,10 +271,7 @@ pub fn machine(
     kernel: PathBuf,
     initrd: PathBuf,
 ) -> Machine {
-    let hotplug = match trigger {
-        Some(Trigger::DeviceDelAcpi) => Hotplug::Acpi,
-        _ => Hotplug::Native,
-    };
+    let hotplug = trigger.map_or(Hotplug::Native, Trigger::hotplug);
     // With KVM a guest is told by the hypervisor.
     let clock = if accel == Accel::Tcg { tsc::word() } else { None };
     let append = scenario.append.iter().map(|&word| word.to_owned()).chain(clock).collect();

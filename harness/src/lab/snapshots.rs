@@ -217,7 +217,9 @@ mod tests {
     fn a_boot_with_a_complaint_is_trouble() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/classify/fixtures");
         for (console, trouble) in [("clean-boot.log", false), ("rcu-stall-of-the-host.log", true), ("oops.log", true)] {
-            assert_eq!(had_trouble(&fixtures.join(console)), trouble, "{console}");
+            let console = fixtures.join(console);
+            assert!(console.is_file(), "there is no {}", console.display());
+            assert_eq!(had_trouble(&console), trouble, "{}", console.display());
         }
     }
 }

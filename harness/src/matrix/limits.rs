@@ -4,70 +4,13 @@
 use std::fs;
 use std::path::Path;
 
-use crate::host::{Qemu, Version};
+use crate::host::Qemu;
 use crate::trigger::Trigger;
-use crate::vm::topology::{Iommu, Model, Topology};
+use crate::vm::fault::Fault;
+use crate::vm::topology::Topology;
 
-/// What a topology needs that not every kernel and every QEMU has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Needs {
-    /// Symbols of the kernel's configuration, without `CONFIG_`.
-    symbols: &'static [&'static str],
-    /// QEMU's devices.
-    devices: &'static [&'static str],
-}
-
-fn needs_of_iommu(iommu: Iommu) -> Needs {
-    match iommu {
-        // Without these there is no run at all: `kernels/config/pci.config` has the first, `Qemu::at()` looks for the second.
-        Iommu::Intel => Needs::default(),
-        Iommu::Amd => Needs { symbols: &["AMD_IOMMU"], devices: &["amd-iommu"] },
-        Iommu::Virtio => Needs { symbols: &["VIRTIO_IOMMU"], devices: &["virtio-iommu-pci"] },
-    }
-}
-
-fn needs_of_model(model: Model) -> Needs {
-    match model {
-        Model::Igb | Model::IgbMulticast => Needs::default(),
-        Model::Nvme => Needs { symbols: &["BLK_DEV_NVME"], devices: &["nvme", "nvme-subsys"] },
-    }
-}
-
-/// Removals that some versions of QEMU do not bring about, whatever the kernel does.
-struct Fault {
-    /// The versions that were seen to fail. Others are tried.
-    versions: &'static [Version],
-    of: Part,
-    triggers: &'static [Trigger],
-    /// What happens.
-    what: &'static str,
-}
-
-/// The part of a topology that does it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Model(Model),
-    Iommu(Iommu),
-}
-
-/// `--despite-qemu` runs these cells all the same, to find out whether another version does it too.
-const FAULTS: &[Fault] = &[
-    Fault {
-        versions: &[Version { major: 10, minor: 0 }],
-        of: Part::Model(Model::Nvme),
-        triggers: &[Trigger::DeviceDel, Trigger::DeviceDelAcpi, Trigger::Yank],
-        what: "it aborts when the controller leaves its slot: nvme_subsys_unreserve_cntlids: Assertion \
-               `subsys->ctrls[cntlid] == SUBSYS_SLOT_RSVD' failed",
-    },
-    Fault {
-        versions: &[Version { major: 10, minor: 0 }],
-        of: Part::Iommu(Iommu::Amd),
-        triggers: &[Trigger::DeviceDelAcpi],
-        what: "with amd-iommu no ACPI request to eject reaches the guest (nine tries on three kernels); why is not known",
-    },
-];
-
-/// What is known of the QEMU of a run. Without that, nothing is forbidden but by the kernel.
+/// What is known of the QEMU of a run. Without that, nothing is forbidden but by the kernel. Its faults do not count if
+/// cells are to be run despite them (`--despite-qemu`), to find out whether another version has them too.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Limits {
     qemu: Option<Qemu>,
@@ -82,54 +25,60 @@ impl Limits {
 
     /// Why a cell cannot be run, if so. `config` is the configuration of its kernel.
     pub(crate) fn forbid(&self, topology: &Topology, trigger: Option<Trigger>, config: &Path) -> Option<String> {
-        let models = topology.models();
-        let needs: Vec<_> =
-            models.iter().map(|model| needs_of_model(*model)).chain([needs_of_iommu(topology.iommu)]).collect();
         let lack = |whose: String, what: Vec<String>| {
             (!what.is_empty())
                 .then(|| format!("{whose} has no {}, which the topology {} needs", what.join(", "), topology.name))
         };
-        let devices = needs.iter().flat_map(|needs| needs.devices);
-        let symbols: Vec<_> = needs.iter().flat_map(|needs| needs.symbols).collect();
-        self.qemu
-            .as_ref()
-            .and_then(|qemu| {
-                let missing = devices.filter(|device| !qemu.offers(device)).map(|device| (*device).to_owned());
-                lack(format!("QEMU {}", qemu.version), missing.collect())
-            })
-            .or_else(|| lack("the kernel".to_owned(), missing_symbols(&symbols, config)))
-            .or_else(|| self.fault(topology, trigger))
+        let of_qemu = |qemu: &Qemu| lack(format!("QEMU {}", qemu.version), missing_devices(topology, qemu));
+        let of_kernel = || lack("the kernel".to_owned(), missing_symbols(topology, config));
+        self.qemu.as_ref().and_then(of_qemu).or_else(of_kernel).or_else(|| self.fault(topology, trigger))
     }
 
     fn fault(&self, topology: &Topology, trigger: Option<Trigger>) -> Option<String> {
         let version = self.qemu.as_ref().filter(|_| !self.despite_qemu)?.version;
         let trigger = trigger?;
-        let is = |fault: &&Fault| {
-            let has = match fault.of {
-                Part::Model(model) => topology.models().contains(&model),
-                Part::Iommu(iommu) => topology.iommu == iommu,
-            };
-            has && fault.versions.contains(&version) && fault.triggers.contains(&trigger)
-        };
-        let fault = FAULTS.iter().find(is)?;
+        let is = |fault: &&Fault| fault.versions.contains(&version) && (fault.hinders)(trigger);
+        let models = topology.models();
+        let mut faults = models.iter().flat_map(|model| model.row().faults).chain(topology.iommu.row().faults);
+        let fault = faults.find(is)?;
         Some(format!("QEMU {version} cannot do this: {}; --despite-qemu tries it all the same", fault.what))
     }
 }
 
-/// Which of these symbols a kernel's configuration does not have. One that cannot be read is taken to have them all: what is
+/// Which of the devices of a topology a QEMU does not have.
+fn missing_devices(topology: &Topology, qemu: &Qemu) -> Vec<String> {
+    let of_models = topology.models().into_iter().flat_map(|model| {
+        let row = model.row();
+        std::iter::once(row.device).chain(row.companions().map(|(_, device)| device))
+    });
+    let devices = of_models.chain([topology.iommu.row().device]);
+    devices.filter(|device| !qemu.offers(device)).map(str::to_owned).collect()
+}
+
+/// Which of the drivers that a topology needs a kernel's configuration does not have, by their symbols. A driver may be a
+/// module if it is one of those that are loaded. A configuration that cannot be read is taken to have them all: what is
 /// missing shows when the guest is looked at.
-fn missing_symbols(symbols: &[&&str], config: &Path) -> Vec<String> {
-    if symbols.is_empty() {
-        return Vec::new();
-    }
+fn missing_symbols(topology: &Topology, config: &Path) -> Vec<String> {
     let Ok(config) = fs::read_to_string(config) else { return Vec::new() };
-    let has = |symbol: &str| config.lines().any(|line| line.strip_prefix(symbol).is_some_and(|rest| rest == "=y"));
-    symbols.iter().map(|symbol| format!("CONFIG_{symbol}")).filter(|symbol| !has(symbol)).collect()
+    let is = |symbol: &str, value: &str| {
+        config.lines().any(|line| line.strip_prefix("CONFIG_").is_some_and(|line| line == format!("{symbol}={value}")))
+    };
+    let is_loaded = |module: &str| kernels::modules_of_cells().any(|loaded| loaded == module);
+    let drivers = topology.models().into_iter().flat_map(|model| model.row().drivers());
+    let lacking = drivers
+        .filter(|driver| !is(driver.symbol, "y") && !(is(driver.symbol, "m") && is_loaded(driver.name)))
+        .map(|driver| driver.symbol);
+    let iommu = Some(topology.iommu.row().symbol).filter(|symbol| !is(symbol, "y"));
+    let mut symbols: Vec<_> = lacking.chain(iommu).map(|symbol| format!("CONFIG_{symbol}")).collect();
+    symbols.sort();
+    symbols.dedup();
+    symbols
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::version::Version;
 
     fn limits(devices: &[&str], minor: u32, despite_qemu: bool) -> Limits {
         let help: String = devices.iter().map(|device| format!("name \"{device}\", bus PCI\n")).collect();
@@ -145,40 +94,83 @@ mod tests {
         limits.forbid(&topology, trigger, file.path()).unwrap_or_else(|| "nothing".to_owned())
     }
 
-    const NVME: [&str; 2] = ["nvme", "nvme-subsys"];
-    const ALL: &str = "CONFIG_BLK_DEV_NVME=y\nCONFIG_AMD_IOMMU=y\n";
+    /// What a QEMU and a kernel have that can run everything.
+    const DEVICES: [&str; 6] = ["igb", "nvme", "nvme-subsys", "intel-iommu", "amd-iommu", "virtio-iommu-pci"];
+    const CONFIG: &str = "CONFIG_IGB=y\nCONFIG_IGBVF=y\nCONFIG_BLK_DEV_NVME=y\nCONFIG_INTEL_IOMMU=y\n\
+                          CONFIG_AMD_IOMMU=y\nCONFIG_VIRTIO_IOMMU=y\n";
+
+    fn all(despite_qemu: bool) -> Limits {
+        limits(&DEVICES, 0, despite_qemu)
+    }
+
+    fn without(name: &str) -> Vec<&'static str> {
+        DEVICES.into_iter().filter(|device| *device != name).collect()
+    }
 
     #[test]
-    fn what_everything_has_is_looked_for_nowhere() {
-        assert_eq!(forbidden(&limits(&[], 0, false), "igb", Some(Trigger::Yank), ""), "nothing");
-        assert_eq!(forbidden(&Limits::default(), "nvme", Some(Trigger::Yank), ALL), "nothing");
+    fn with_all_that_is_needed_everything_runs() {
+        for topology in Topology::all() {
+            for trigger in [None, Some(Trigger::SysfsRemove)] {
+                assert_eq!(forbidden(&all(false), &topology.name, trigger, CONFIG), "nothing");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_forbids_nothing() {
+        let yank = Some(Trigger::Yank);
+        assert_eq!(forbidden(&Limits::default(), "nvme", yank, CONFIG), "nothing");
+        let nvme = Topology::named("nvme").unwrap();
+        assert_eq!(all(true).forbid(&nvme, yank, Path::new("/no/such/config")), None);
     }
 
     #[test]
     fn what_is_missing_is_said() {
         let none = Some(Trigger::SysfsRemove);
-        let all = ["amd-iommu", NVME[0], NVME[1]];
         let said = [
-            forbidden(&limits(&all, 0, false), "igb+amd-iommu", none, ALL),
-            forbidden(&limits(&all[1..], 0, false), "igb+amd-iommu", none, ALL),
-            forbidden(&limits(&all, 0, false), "igb+amd-iommu", none, "CONFIG_AMD_IOMMU_V2=y\n# CONFIG_AMD_IOMMU=y"),
-            forbidden(&limits(&all[..2], 0, false), "nvme", none, ALL),
+            forbidden(&limits(&without("amd-iommu"), 0, false), "igb+amd-iommu", none, CONFIG),
+            forbidden(&all(false), "igb+amd-iommu", none, &CONFIG.replace("AMD_IOMMU=y", "AMD_IOMMU_V2=y")),
+            forbidden(&all(false), "igb+amd-iommu", none, &CONFIG.replace("CONFIG_AMD_IOMMU", "# CONFIG_AMD_IOMMU")),
+            forbidden(&limits(&without("nvme-subsys"), 0, false), "nvme", none, CONFIG),
+            forbidden(&all(false), "nvme", none, "CONFIG_INTEL_IOMMU=y\nCONFIG_BLK_DEV_NVME=m\n"),
+            forbidden(&all(false), "two-functions", none, "CONFIG_IGBVF=n\n"),
         ];
-        insta::assert_snapshot!(said.join("\n"));
+        insta::assert_snapshot!(said.join("\n"), @r"
+        QEMU 10.0 has no amd-iommu, which the topology igb+amd-iommu needs
+        the kernel has no CONFIG_AMD_IOMMU, which the topology igb+amd-iommu needs
+        the kernel has no CONFIG_AMD_IOMMU, which the topology igb+amd-iommu needs
+        QEMU 10.0 has no nvme-subsys, which the topology nvme needs
+        the kernel has no CONFIG_BLK_DEV_NVME, which the topology nvme needs
+        the kernel has no CONFIG_IGB, CONFIG_IGBVF, CONFIG_INTEL_IOMMU, which the topology two-functions needs
+        ");
+    }
+
+    #[test]
+    fn a_driver_may_be_a_module_that_is_loaded() {
+        let config = "CONFIG_INTEL_IOMMU=y\nCONFIG_IGB=m\nCONFIG_IGBVF=m\n";
+        assert_eq!(forbidden(&all(false), "igb", Some(Trigger::Yank), config), "nothing");
     }
 
     #[test]
     fn a_fault_belongs_to_versions_and_triggers() {
         let yank = Some(Trigger::Yank);
-        let said = forbidden(&limits(&NVME, 0, false), "nvme", yank, ALL);
-        assert!(said.contains("QEMU 10.0 cannot do this") && said.contains("--despite-qemu"), "{said}");
-        assert_eq!(forbidden(&limits(&NVME, 0, true), "nvme", yank, ALL), "nothing");
-        assert_eq!(forbidden(&limits(&NVME, 1, false), "nvme", yank, ALL), "nothing");
-        for trigger in [None, Some(Trigger::SysfsRemove)] {
-            assert_eq!(forbidden(&limits(&NVME, 0, false), "nvme", trigger, ALL), "nothing");
+        for trigger in [Trigger::DeviceDel, Trigger::DeviceDelAcpi, Trigger::Yank] {
+            let said = forbidden(&all(false), "nvme", Some(trigger), CONFIG);
+            assert!(said.contains("QEMU 10.0 cannot do this") && said.contains("--despite-qemu"), "{said}");
         }
-        let amd = |trigger| forbidden(&limits(&["amd-iommu"], 0, false), "igb+amd-iommu", Some(trigger), ALL);
+        assert_eq!(forbidden(&all(true), "nvme", yank, CONFIG), "nothing");
+        assert_eq!(forbidden(&limits(&DEVICES, 1, false), "nvme", yank, CONFIG), "nothing");
+        let amd = |trigger| forbidden(&all(false), "igb+amd-iommu", Some(trigger), CONFIG);
         assert!(amd(Trigger::DeviceDelAcpi).contains("reaches the guest"));
         assert_eq!(amd(Trigger::Yank), "nothing");
+    }
+
+    #[test]
+    fn our_own_kernels_have_the_drivers_of_all_topologies() {
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/config/pci.config");
+        assert!(config.exists(), "{}", config.display());
+        for topology in Topology::all() {
+            assert_eq!(missing_symbols(&topology, &config), [] as [String; 0], "{}", topology.name);
+        }
     }
 }

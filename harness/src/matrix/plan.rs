@@ -63,7 +63,7 @@ pub fn plan(
 ) -> Result<Vec<PlannedCell>, PlanError> {
     let kernels = Globs::new("kernel", &selection.kernels, manifest.variants.iter().map(|v| split_profile(&v.name).0))?;
     let names = Globs::new("scenario", &selection.scenarios, scenarios.iter().map(|scenario| scenario.name))?;
-    let known = Trigger::ALL.iter().map(|trigger| trigger.name()).chain(["none"]);
+    let known = Trigger::ALL.iter().map(|trigger| trigger.name()).chain([Trigger::NONE]);
     let triggers = Globs::new("trigger", &selection.triggers, known)?;
     let known: Vec<_> = scenarios.iter().flat_map(Scenario::topologies).collect();
     let topologies = Globs::new("topology", &selection.topologies, known.iter().copied())?;

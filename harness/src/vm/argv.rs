@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::devices;
-use super::topology::{Hotplug, Topology};
+use super::topology::Topology;
+use crate::trigger::Hotplug;
 
 /// Who runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -112,7 +113,7 @@ pub const COMMAND_LINE: &[&str] = &[
 impl Machine {
     /// The kernel's whole command line.
     pub fn command_line(&self) -> String {
-        let iommu = devices::iommu_words(self.topology.iommu);
+        let iommu = self.topology.iommu.row().words;
         let own = self.append.iter().map(String::as_str);
         COMMAND_LINE.iter().chain(iommu).copied().chain(own).collect::<Vec<_>>().join(" ")
     }
@@ -125,7 +126,7 @@ impl Machine {
         add(&["-machine", "q35,kernel-irqchip=split", "-accel", self.accel.argument()]);
         add(&["-cpu", self.accel.cpu()]);
         add(&["-smp", &CPUS.to_string(), "-m", &self.memory_mib.to_string()]);
-        add(&["-global", self.hotplug.global()]);
+        add(&["-global", slots_of(self.hotplug)]);
         add(&["-kernel", &text(&self.kernel), "-initrd", &text(&self.initrd), "-append", &self.command_line()]);
         add(&["-chardev", &format!("socket,id=qmp,path={}", text(&channels.qmp)), "-mon", "chardev=qmp,mode=control"]);
         add(&[
@@ -144,13 +145,11 @@ impl Machine {
     }
 }
 
-impl Hotplug {
-    /// The machine property that decides it (QEMU `hw/acpi/ich9.c`).
-    fn global(self) -> &'static str {
-        match self {
-            Hotplug::Native => "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
-            Hotplug::Acpi => "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on",
-        }
+/// The machine property that decides who owns the slots (QEMU `hw/acpi/ich9.c`).
+fn slots_of(hotplug: Hotplug) -> &'static str {
+    match hotplug {
+        Hotplug::Native => "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
+        Hotplug::Acpi => "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on",
     }
 }
 

@@ -1,10 +1,15 @@
 //! The devices of a topology as QEMU is told of them: on its command line, and later over QMP.
 
-use super::topology::{Function, Holds, Iommu, Model, Port, Topology};
+use super::iommu::Iommu;
+use super::model::Value;
+use super::topology::{Function, Holds, Port, Topology};
+
+/// QEMU's device for a slot on the root bus.
+pub const ROOT_PORT: &str = "pcie-root-port";
 
 /// QEMU's arguments for all devices of a topology.
 pub fn arguments(topology: &Topology) -> Vec<String> {
-    topology.ports.iter().flat_map(|port| port_arguments(port, "pcie-root-port", "pcie.0")).collect()
+    topology.ports.iter().flat_map(|port| port_arguments(port, ROOT_PORT, "pcie.0")).collect()
 }
 
 fn port_arguments(port: &Port, driver: &str, bus: &str) -> Vec<String> {
@@ -14,13 +19,12 @@ fn port_arguments(port: &Port, driver: &str, bus: &str) -> Vec<String> {
     match holds {
         Holds::Functions(functions) => {
             // An empty slot has a cable too, for the card that is plugged in later.
-            let takes_cable = |number: &usize| functions.get(*number).is_none_or(|f| f.model != Model::Nvme);
+            let takes_cable = |number: &usize| functions.get(*number).is_none_or(|f| f.model.row().takes_cable());
             let cables = (0..functions.len().max(1)).filter(takes_cable).map(|number| cable_argument(port, number));
             arguments.extend(cables.flat_map(|cable| ["-netdev".to_owned(), cable]));
             for (number, function) in functions.iter().enumerate() {
-                if function.model == Model::Nvme {
-                    // Its VFs are controllers of the same subsystem.
-                    arguments.extend(device_argument(&format!("nvme-subsys,id={}", subsystem(function))));
+                for (property, device) in function.model.row().companions() {
+                    arguments.extend(device_argument(&format!("{device},id={}", companion(function, property))));
                 }
                 arguments.extend(device_argument(&function_argument(port, number, function)));
             }
@@ -36,21 +40,9 @@ fn port_arguments(port: &Port, driver: &str, bus: &str) -> Vec<String> {
 
 /// QEMU's arguments for an IOMMU. It must come before the devices whose addresses it translates.
 pub fn iommu_arguments(iommu: Iommu) -> Vec<String> {
-    device_argument(match iommu {
-        Iommu::Intel => "intel-iommu,intremap=on",
-        Iommu::Amd => "amd-iommu,intremap=on",
-        Iommu::Virtio => "virtio-iommu-pci,bus=pcie.0,addr=0x4",
-    })
-}
-
-/// What a guest's kernel is told because of its IOMMU.
-pub fn iommu_words(iommu: Iommu) -> &'static [&'static str] {
-    match iommu {
-        Iommu::Intel | Iommu::Amd => &[],
-        // vfio refuses devices whose interrupts nobody remaps (`drivers/vfio/vfio_iommu_type1.c`,
-        // `vfio_iommu_type1_attach_group()`).
-        Iommu::Virtio => &["vfio_iommu_type1.allow_unsafe_interrupts=1"],
-    }
+    let row = iommu.row();
+    let properties: String = row.properties.iter().map(|(name, value)| format!(",{name}={value}")).collect();
+    device_argument(&format!("{}{properties}", row.device))
 }
 
 fn device_argument(device: &str) -> Vec<String> {
@@ -69,25 +61,22 @@ fn cable(port: &Port, number: usize) -> String {
 fn function_argument(port: &Port, number: usize, function: &Function) -> String {
     let properties = properties(port, number, function);
     let properties = properties.iter().map(|(name, value)| format!(",{name}={value}")).collect::<String>();
-    format!("{},id={},bus={}{properties}", driver(function.model), function.id, port.id)
-}
-
-/// QEMU's name of a model.
-pub fn driver(model: Model) -> &'static str {
-    match model {
-        Model::Igb | Model::IgbMulticast => "igb",
-        Model::Nvme => "nvme",
-    }
+    format!("{},id={},bus={}{properties}", function.model.row().device, function.id, port.id)
 }
 
 /// What else QEMU is told of a function in a port's slot, beyond driver, id and bus.
 pub fn properties(port: &Port, number: usize, function: &Function) -> Vec<(&'static str, String)> {
+    let value = |(property, value): &(&'static str, Value)| {
+        let value = match value {
+            Value::Is(value) => (*value).to_owned(),
+            Value::Id => function.id.clone(),
+            Value::Cable => cable(port, number),
+            Value::Device(_) => companion(function, property),
+        };
+        (*property, value)
+    };
     let mut properties = vec![("addr", format!("0.{number}"))];
-    properties.extend(match function.model {
-        Model::Igb => vec![("netdev", cable(port, number))],
-        Model::IgbMulticast => vec![("netdev", cable(port, number)), ("mac", MULTICAST.to_owned())],
-        Model::Nvme => nvme_properties(function),
-    });
+    properties.extend(function.model.row().properties.iter().map(value));
     let siblings = matches!(&port.holds, Holds::Functions(functions) if functions.len() > 1);
     if number == 0 && siblings {
         // With ARI, which igb has, a guest finds function 1 by this alone (PCI Express 5.0, section 7.8.7).
@@ -96,26 +85,9 @@ pub fn properties(port: &Port, number: usize, function: &Function) -> Vec<(&'sta
     properties
 }
 
-/// The lowest bit of the first byte says multicast (IEEE 802-2014, section 8.2.2).
-const MULTICAST: &str = "01:00:00:00:00:01";
-
-fn subsystem(function: &Function) -> String {
-    format!("{}-subsys", function.id)
-}
-
-/// A PF with four VFs, and queues and interrupts that could be given to them: QEMU wants so many that each VF can have two
-/// of the former and one of the latter (`hw/nvme/ctrl.c`, `nvme_check_params()`).
-fn nvme_properties(function: &Function) -> Vec<(&'static str, String)> {
-    let value = |value: &str| value.to_owned();
-    vec![
-        ("serial", function.id.clone()),
-        ("subsys", subsystem(function)),
-        ("sriov_max_vfs", value("4")),
-        ("sriov_vq_flexible", value("10")),
-        ("sriov_vi_flexible", value("5")),
-        ("max_ioqpairs", value("26")),
-        ("msix_qsize", value("27")),
-    ]
+/// The id of the device to which a property of a function leads.
+fn companion(function: &Function, property: &str) -> String {
+    format!("{}-{property}", function.id)
 }
 
 #[cfg(test)]

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::iommu::Iommu;
+use super::model::Model;
+
 /// The PCI hardware under test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topology {
@@ -49,32 +52,6 @@ pub struct Function {
     pub id: String,
     /// What it is.
     pub model: Model,
-}
-
-/// Emulated IOMMUs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Iommu {
-    /// Intel's VT-d, with interrupt remapping (QEMU `hw/i386/intel_iommu.c`).
-    Intel,
-    /// AMD's, with interrupt remapping (QEMU `hw/i386/amd_iommu.c`).
-    Amd,
-    /// virtio-iommu. It remaps no interrupts (QEMU `hw/virtio/virtio-iommu.c`, since 8.0 on q35 without options of its
-    /// own).
-    Virtio,
-}
-
-/// Emulated devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Model {
-    /// Intel 82576: a network card with SR-IOV, 7 VFs (QEMU `hw/net/igb.c`, since 8.0).
-    Igb,
-    /// The same with a multicast address for its own, which its driver does not accept: it gives up in the middle of its
-    /// probe (`drivers/net/ethernet/intel/igb/igb_main.c`, `igb_probe()`).
-    IgbMulticast,
-    /// NVMe controller with SR-IOV, 4 VFs (QEMU `hw/nvme/ctrl.c`). VFs are offline until somebody gives them queues.
-    Nvme,
 }
 
 /// Device number of the first root port: beyond what q35 and our own devices use.
@@ -150,14 +127,4 @@ fn switch(id: &str, slots: Vec<Holds>) -> Holds {
         holds,
     };
     Holds::Switch { id: id.to_owned(), ports: (0..).zip(slots).map(port).collect() }
-}
-
-/// How the machine removes and adds devices when asked over QMP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Hotplug {
-    /// PCIe native hotplug: the guest's pciehp owns the slots.
-    Native,
-    /// ACPI hotplug: the guest's acpiphp does. QEMU's default on q35.
-    Acpi,
 }

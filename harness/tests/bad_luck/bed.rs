@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harness::text::duration;
+use harness::trigger::Hotplug;
 use harness::vm::Recorders;
 use harness::vm::argv::{Accel, MEMORY_MIB, Machine};
-use harness::vm::topology::{Hotplug, Topology};
+use harness::vm::topology::Topology;
 use harness::vm::transcript::Recorder;
 use libtest_mimic::Failed;
 use tempfile::TempDir;

@@ -18,10 +18,12 @@ use harness::matrix::plan::{Selection, plan};
 use harness::matrix::{MatrixError, Request, Runner};
 use harness::progress::Silence;
 use harness::report::Report;
+use harness::trigger::Trigger;
 use harness::vm::topology::Topology;
 
 use crate::interrupt::until_interrupted;
 use crate::machine::workspace;
+use crate::names;
 use crate::out;
 use crate::select::{Accel, Format, Which};
 use crate::ui::Ui;
@@ -74,6 +76,7 @@ enum What {
     Builds {
         /// Kernels of one base, the unchanged one first [default: all]
         #[arg(long, value_name = "VARIANT", value_delimiter = ',')]
+        #[arg(value_parser = names::kernels(), hide_possible_values = true)]
         kernels: Vec<String>,
     },
     /// Cold boots beside virtme-ng's, by turns, of one kernel that both can boot; it is built if need be
@@ -106,12 +109,14 @@ enum What {
 struct OnMachine {
     /// The kernel
     #[arg(long, value_name = "VARIANT", default_value = "stock")]
+    #[arg(value_parser = names::kernels(), hide_possible_values = true)]
     kernel: String,
     /// The scenario whose hardware and command line the guest has
     #[arg(long, default_value = "owner_rescans_on_removal")]
+    #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
     scenario: String,
     /// Its trigger
-    #[arg(long, default_value = "yank")]
+    #[arg(long, default_value = Trigger::Yank.name(), value_parser = names::triggers())]
     trigger: String,
 }
 

@@ -13,6 +13,7 @@ use kernels::CancelToken;
 
 use crate::interrupt::until_interrupted;
 use crate::judging::{Judging, told};
+use crate::names;
 use crate::out;
 use crate::posted;
 use crate::ui::Ui;
@@ -46,7 +47,7 @@ pub struct Args {
     #[arg(long, value_name = "REV", required_unless_present = "series")]
     bad: Option<String>,
     /// The scenario that judges: `family::scenario`, or `scenario` alone
-    #[arg(long)]
+    #[arg(long, value_parser = names::scenarios(), hide_possible_values = true)]
     scenario: String,
     /// Find the commit that fixed it: the good revision is the newer one
     #[arg(long)]

@@ -14,6 +14,7 @@ use kernels::{CancelToken, FailureKind};
 
 use crate::interrupt::until_interrupted;
 use crate::judging::{Judging, told};
+use crate::names;
 use crate::out;
 use crate::ui::Ui;
 
@@ -40,9 +41,10 @@ own exit code says \"bad\".")]
 #[command(mut_arg("tree", |tree| tree.default_value(HERE)), mut_arg("config", |config| config.requires(Resettable::Reset)))]
 pub struct Args {
     /// The scenario that judges: `family::scenario`, or `scenario` alone
+    #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
     scenario: String,
-    /// The failure that is looked for, KIND or KIND@FUNCTION, e.g. deadlock@sriov_numvfs_show [default: any]
-    #[arg(long, value_name = "FAILURE", value_parser = failure, conflicts_with = "any_failure")]
+    /// The failure that is looked for, KIND or KIND@FUNCTION
+    #[arg(long, value_name = "FAILURE", value_parser = failure, conflicts_with = "any_failure", help = failure_help())]
     failure: Option<Wanted>,
     /// Exchange the exit codes of good and bad: to look for a fix with `git bisect start --term-old=broken --term-new=fixed`
     #[arg(long)]
@@ -88,15 +90,21 @@ fn judge(args: Args) -> Result<ExitCode> {
     })
 }
 
+fn failure_help() -> String {
+    let kinds = names::failures();
+    format!(
+        "The failure that is looked for, KIND or KIND@FUNCTION, e.g. deadlock@sriov_numvfs_show; kinds: {kinds} [default: any]"
+    )
+}
+
 /// `deadlock@sriov_numvfs_show`, or `deadlock`.
 fn failure(text: &str) -> Result<Wanted> {
     let (kind, function) = match text.split_once('@') {
         Some((kind, function)) => (kind, Some(function.to_owned())),
         None => (text, None),
     };
-    let kind: FailureKind = serde_json::from_value(kind.into()).with_context(|| {
-        format!("`{kind}` is no kind of failure: deadlock, blocked, stale-read, lost-event, kernel-splat, wrong-state")
-    })?;
+    let known = FailureKind::ALL.into_iter().find(|known| known.name() == kind);
+    let kind = known.with_context(|| format!("`{kind}` is no kind of failure: {}", names::failures()))?;
     Ok(Wanted::Like { kind, function })
 }
 

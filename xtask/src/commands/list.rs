@@ -1,5 +1,6 @@
 //! `cargo xtask list`: what there is.
 
+use std::fmt;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -44,6 +45,8 @@ enum What {
     Kernels,
     /// Scenarios, and the bugs that each detects
     Scenarios,
+    /// Triggers: the ways to take a device away
+    Triggers,
     /// Bugs: how a kernel that has one fails, which have it, what shows it, and what was last measured
     Bugs,
     /// Profiles: other configurations of the kernels
@@ -60,6 +63,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let lists = [
         (What::Kernels, "kernels", kernels(manifest)),
         (What::Scenarios, "scenarios", scenarios.iter().map(scenario).collect()),
+        (What::Triggers, "triggers", Trigger::ALL.iter().map(trigger).collect()),
         (What::Bugs, "bugs", bugs(manifest, &scenarios)?),
         (What::Profiles, "profiles", manifest.profiles.iter().map(profile).collect()),
         (What::Cells, "cells", cells.iter().map(cell).collect()),
@@ -91,11 +95,79 @@ fn kernels(manifest: &Manifest) -> Vec<Shown> {
     let width = manifest.variants.iter().map(|variant| variant.name.len()).max().unwrap_or(0);
     let kernel = |variant: &Variant| {
         let Variant { name, about, base, bugs, .. } = variant;
-        let has = if bugs.is_empty() { "none that is known".to_owned() } else { bugs.join(", ") };
-        let text = format!("  {name:<width$} {about} (base {base})\n  {:<width$}   has: {has}", "");
+        let text =
+            format!("  {name:<width$} {about} (base {base})\n  {:<width$}   bugs: {}", "", bugs_of(variant, manifest));
         (text, json!({"name": name, "about": about, "base": base, "bugs": bugs}))
     };
     manifest.variants.iter().map(kernel).collect()
+}
+
+/// The bugs of a kernel, as far as they are not those of its base; or of a base, as far as they are not those of the first.
+fn bugs_of(variant: &Variant, manifest: &Manifest) -> String {
+    let first = manifest.bases.first().and_then(|first| plain(&first.name, manifest));
+    let reference = if variant.is_plain() { first } else { plain(&variant.base, manifest) };
+    let Some(reference) = reference.filter(|reference| reference.name != variant.name) else {
+        return if variant.bugs.is_empty() { "none that is known".to_owned() } else { variant.bugs.join(", ") };
+    };
+    let change = Change::between(reference, variant);
+    let immune = manifest.base(&variant.base).map_or(&[][..], |base| &base.immune);
+    match first.zip(twin(variant, manifest)) {
+        Some((first, twin)) if Change::between(first, twin).on(reference, immune) == change => {
+            format!("as {}, changed as {} is from {}", reference.name, twin.name, first.name)
+        }
+        _ if variant.is_plain() && !immune.is_empty() => {
+            format!("as {}{change}; no patch brings {}", reference.name, immune.join(", "))
+        }
+        _ => format!("as {}{change}", reference.name),
+    }
+}
+
+/// The kernel of a base as it is.
+fn plain<'a>(base: &str, manifest: &'a Manifest) -> Option<&'a Variant> {
+    manifest.variants.iter().find(|variant| variant.base == base && variant.is_plain())
+}
+
+/// The kernel of the first base with the same patches, if this one has patches and is of another base: what it is called
+/// without the name of the base.
+fn twin<'a>(variant: &Variant, manifest: &'a Manifest) -> Option<&'a Variant> {
+    let first = manifest.bases.first().filter(|first| first.name != variant.base && !variant.is_plain())?;
+    let name = variant.name.strip_suffix(&variant.base)?.strip_suffix('-')?;
+    manifest.variants.iter().find(|twin| twin.base == first.name && twin.name == name)
+}
+
+/// What bugs a kernel has not, and has, unlike another.
+#[derive(PartialEq, Eq)]
+struct Change<'a> {
+    without: Vec<&'a str>,
+    with: Vec<&'a str>,
+}
+
+impl<'a> Change<'a> {
+    fn between(reference: &'a Variant, variant: &'a Variant) -> Change<'a> {
+        let only = |one: &'a Variant, other: &Variant| {
+            one.bugs.iter().filter(|bug| !other.bugs.contains(bug)).map(String::as_str).collect()
+        };
+        Change { without: only(reference, variant), with: only(variant, reference) }
+    }
+
+    /// The same change of another kernel, to which some bugs cannot be brought.
+    fn on(self, other: &Variant, immune: &[String]) -> Change<'a> {
+        let is_in = |bugs: &[String], bug: &str| bugs.iter().any(|other| other == bug);
+        let comes = |bug: &&str| !is_in(&other.bugs, bug) && !is_in(immune, bug);
+        Change {
+            without: self.without.into_iter().filter(|bug| is_in(&other.bugs, bug)).collect(),
+            with: self.with.into_iter().filter(comes).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Change<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [("without", &self.without), ("with", &self.with)];
+        let told = parts.into_iter().filter(|(_, bugs)| !bugs.is_empty());
+        let told: Vec<_> = told.map(|(word, bugs)| format!("{word} {}", bugs.join(", "))).collect();
+        if told.is_empty() { Ok(()) } else { write!(f, ", {}", told.join("; ")) }
+    }
 }
 
 fn scenario(scenario: &Scenario) -> Shown {
@@ -110,6 +182,12 @@ fn scenario(scenario: &Scenario) -> Shown {
     let json = json!({"name": name, "about": about, "detects": detects, "topology": topology, "also": also,
                       "triggers": triggers});
     (text, json)
+}
+
+fn trigger(trigger: &Trigger) -> Shown {
+    let width = Trigger::ALL.iter().map(|trigger| trigger.name().len()).max().unwrap_or(0);
+    let json = json!({"name": trigger.name(), "about": trigger.about()});
+    (format!("  {trigger:<width$} {}", trigger.about()), json)
 }
 
 fn bugs(manifest: &Manifest, scenarios: &[Scenario]) -> Result<Vec<Shown>> {
@@ -153,4 +231,92 @@ fn cell(cell: &PlannedCell) -> Shown {
     let json = json!({"name": name, "expected": expected, "scenario": scenario, "topology": topology,
                       "trigger": cell.id.trigger_name(), "variant": variant});
     (format!("  {expected:<5} {name}"), json)
+}
+
+#[cfg(test)]
+mod tests {
+    use kernels::{Base, Source};
+
+    use super::*;
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    fn manifest(variants: &[(&str, &str, &[&str])]) -> Manifest {
+        let base = |name: &str, immune: &[&str]| Base {
+            name: name.to_owned(),
+            source: Source::Package(String::new()),
+            config: Vec::new(),
+            asked: Vec::new(),
+            bugs: Vec::new(),
+            immune: strings(immune),
+        };
+        let variant = |&(name, base, bugs): &(&str, &str, &[&str])| Variant {
+            name: name.to_owned(),
+            about: format!("about {name}"),
+            base: base.to_owned(),
+            patches: if name.starts_with("stock") { Vec::new() } else { vec!["a.patch".into()] },
+            bugs: strings(bugs),
+            concerns: Vec::new(),
+            known: true,
+        };
+        Manifest {
+            bases: vec![base("6.12", &[]), base("6.1", &["newer"])],
+            variants: variants.iter().map(variant).collect(),
+            bugs: Vec::new(),
+            profiles: Vec::new(),
+            profile: None,
+            own: None,
+        }
+    }
+
+    #[test]
+    fn bugs_are_listed_once_and_changes_after_that() {
+        let manifest = manifest(&[
+            ("stock", "6.12", &["a", "b", "c"]),
+            ("stock-6.1", "6.1", &["b", "c", "old"]),
+            ("same", "6.12", &["a", "b", "c"]),
+            ("same-6.1", "6.1", &["b", "c", "old"]),
+            ("fixed", "6.12", &["c"]),
+            ("fixed-6.1", "6.1", &["c", "old"]),
+            ("traded", "6.12", &["a", "b", "new", "newer"]),
+            ("traded-6.1", "6.1", &["b", "old", "new"]),
+            ("other", "6.12", &["a", "b", "c", "new"]),
+            ("other-6.1", "6.1", &["c", "old", "new"]),
+            ("alone-6.1", "6.1", &["b", "c"]),
+        ]);
+        let shown: Vec<_> = kernels(&manifest).into_iter().map(|(text, _)| text).collect();
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        stock      about stock (base 6.12)
+                     bugs: a, b, c
+        stock-6.1  about stock-6.1 (base 6.1)
+                     bugs: as stock, without a; with old; no patch brings newer
+        same       about same (base 6.12)
+                     bugs: as stock
+        same-6.1   about same-6.1 (base 6.1)
+                     bugs: as stock-6.1, changed as same is from stock
+        fixed      about fixed (base 6.12)
+                     bugs: as stock, without a, b
+        fixed-6.1  about fixed-6.1 (base 6.1)
+                     bugs: as stock-6.1, changed as fixed is from stock
+        traded     about traded (base 6.12)
+                     bugs: as stock, without c; with new, newer
+        traded-6.1 about traded-6.1 (base 6.1)
+                     bugs: as stock-6.1, changed as traded is from stock
+        other      about other (base 6.12)
+                     bugs: as stock, with new
+        other-6.1  about other-6.1 (base 6.1)
+                     bugs: as stock-6.1, without b; with new
+        alone-6.1  about alone-6.1 (base 6.1)
+                     bugs: as stock-6.1, without old
+        ");
+        assert_eq!(kernels(&manifest)[4].1["bugs"], json!(["c"]), "programs are told all");
+    }
+
+    #[test]
+    fn a_kernel_without_bugs_says_so() {
+        let manifest = manifest(&[("stock", "6.12", &[])]);
+        assert_eq!(bugs_of(&manifest.variants[0], &manifest), "none that is known");
+    }
 }

@@ -16,6 +16,7 @@ use harness::verdict::Expected;
 use harness::vm::transcript::Recorder;
 
 use crate::interrupt::until_interrupted;
+use crate::names;
 use crate::out;
 use crate::own::Own;
 use crate::patched::{Base, kept};
@@ -31,9 +32,11 @@ Example:
   cargo xtask run owner_rescans_on_removal --kernel-image /boot/vmlinuz-$(uname -r) --trigger yank")]
 pub struct Args {
     /// The scenario: `family::scenario`, or `scenario` alone
+    #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
     scenario: String,
     /// The kernel: any, with any scenario
     #[arg(short, long, value_name = "VARIANT", required_unless_present_any = ["tree", "kernel_image"])]
+    #[arg(value_parser = names::kernels(), hide_possible_values = true)]
     kernel: Option<String>,
     #[command(flatten)]
     own: Own,
@@ -45,11 +48,11 @@ pub struct Args {
     /// HEAD]
     #[arg(long, value_name = "REV", requires = "series", conflicts_with = "rev")]
     base: Option<String>,
-    /// The trigger, for scenarios that remove a device: device-del, device-del-acpi, yank, sysfs-remove
-    #[arg(short, long)]
+    /// The trigger, for scenarios that remove a device
+    #[arg(short, long, value_parser = names::triggers())]
     trigger: Option<String>,
     /// The topology [default: the scenario's own]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = names::topologies())]
     topology: Option<String>,
     #[command(flatten)]
     how: How,

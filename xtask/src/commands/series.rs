@@ -15,6 +15,7 @@ use harness::matrix::{Request, Runner};
 use harness::report::{SeriesReport, Terminal};
 
 use crate::interrupt::until_interrupted;
+use crate::names;
 use crate::out;
 use crate::own::OwnTree;
 use crate::posted;
@@ -51,10 +52,10 @@ pub struct Args {
     /// Scenarios, by glob over `family::scenario` or over `scenario` alone [default: all that can tell something of a kernel
     /// of which nothing is known]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
     scenarios: Vec<String>,
-    /// Triggers, by glob: device-del, device-del-acpi, yank, sysfs-remove; none for scenarios that remove nothing
-    /// [default: all]
-    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    /// Triggers, by glob [default: all]
+    #[arg(long, value_name = "GLOB", value_delimiter = ',', value_parser = names::trigger_globs())]
     triggers: Vec<String>,
     /// Cells at a time [default: as many as cores and memory allow]
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]

@@ -24,7 +24,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("classify", &[]),
     ("guest", &["text", "trigger", "verdict", "notes", "vm", "classify"]),
     ("scenario", &["trigger", "verdict", "guest"]),
-    ("host", &["text", "vm"]),
+    ("host", &["text", "trigger", "vm"]),
     ("progress", &["verdict", "host"]),
     ("lab", &["trigger", "verdict", "vm", "classify", "scenario", "host", "progress"]),
     ("evidence", &["verdict", "cell", "notes", "classify"]),

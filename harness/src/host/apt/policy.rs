@@ -114,12 +114,6 @@ pinned-away:
         assert_eq!(offers["linux-source"].versions_in("bookworm").count(), 0);
     }
 
-    #[test]
-    fn unknown_packages_are_not_offered() {
-        // What apt-cache prints about them: nothing at all.
-        assert!(parse("").is_empty());
-    }
-
     proptest! {
         #[test]
         fn anything_parses(text in "(?s).*") {
