@@ -99,6 +99,7 @@ mod tests {
         let with = |probe| Requirement { name: "x", why: "x", probe, debian_package: "x" };
         assert!(with(Probe::Program("sh")).is_met());
         assert!(!with(Probe::Program("no-such-program-here")).is_met());
+        assert!(with(Probe::Header("stdio.h")).is_met());
         assert!(!with(Probe::Header("no/such/header.h")).is_met());
     }
 

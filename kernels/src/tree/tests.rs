@@ -200,6 +200,7 @@ fn shallow_sparse_partial_and_bare_repositories_will_do() {
 fn an_entry_that_is_removed_from_the_cache_leaves_no_note() {
     let user = User::new();
     let entry = user.worktree(&user.tree("linux").unwrap(), "v1").path().parent().unwrap().to_owned();
+    assert!(user.path("linux/.git/worktrees").exists());
     forget(&entry);
     assert!(!user.path("linux/.git/worktrees").exists());
 }
