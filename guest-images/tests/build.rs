@@ -1,4 +1,4 @@
-//! The real build: cargo, the agent, the archive, the cache.
+//! Tests the real build with cargo, and adding modules to its result.
 
 use std::fs;
 
@@ -27,12 +27,12 @@ fn modules_follow_the_agent_in_an_initramfs_of_its_own_key() {
     assert!(second.key != first.key && first.key != agent.key);
 
     fs::remove_file(&module).unwrap();
-    let error = guest_images::with_modules(&cache, &agent, &[module.clone()]).unwrap_err();
+    let error = guest_images::with_modules(&cache, &agent, std::slice::from_ref(&module)).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot read {}", module.display()));
 }
 
 #[test]
-fn built_once_and_found_again() {
+fn an_initramfs_is_built_once_and_then_found() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::at(folder.path());
     let first = guest_images::build(&cache, &CancelToken::new(), |_| {}).unwrap();

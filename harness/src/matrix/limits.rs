@@ -66,7 +66,7 @@ fn missing_symbols(topology: &Topology, config: &Path) -> Vec<String> {
     let is_loaded = |module: &str| kernels::modules_of_cells().any(|loaded| loaded == module);
     let drivers = topology.models().into_iter().flat_map(|model| model.row().drivers());
     let lacking = drivers
-        .filter(|driver| !is(driver.symbol, "y") && !(is(driver.symbol, "m") && is_loaded(driver.name)))
+        .filter(|driver| !(is(driver.symbol, "y") || is(driver.symbol, "m") && is_loaded(driver.name)))
         .map(|driver| driver.symbol);
     let iommu = Some(topology.iommu.row().symbol).filter(|symbol| !is(symbol, "y"));
     let mut symbols: Vec<_> = lacking.chain(iommu).map(|symbol| format!("CONFIG_{symbol}")).collect();
