@@ -1,4 +1,4 @@
-//! Operations on files that the standard library has only in part.
+//! Removing what may not be there.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::BuildError;
 
-/// Removes a file, or a folder with all that is in it, if it is there.
+/// Removes a file, or a folder with everything in it. It is no error if there is nothing at the path.
 pub(crate) fn remove(path: &Path) -> Result<(), BuildError> {
     let removed = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),

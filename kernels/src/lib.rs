@@ -1,7 +1,7 @@
 //! Kernels with and without a change: manifest, fetch, patch, configure, build, cache.
 //!
-//! [`Manifest::load`] reads `kernels.toml`; a [`Builder`] finds the [`KernelImage`] of a variant in the
-//! [cache](cache::Cache) or builds it there.
+//! [`Manifest::load`] reads `kernels.toml`. A [`Builder`] finds the [`KernelImage`] of a variant in the
+//! [cache](cache::Cache), or builds it there. This crate knows nothing of QEMU.
 
 mod bug;
 mod builder;

@@ -1,6 +1,6 @@
-//! "Did you mean": the known name that is nearest to one that is not known.
+//! "Did you mean": the known name that is most similar to an unknown one.
 
-/// The candidate that is most likely meant by `name`, if one is near enough to be worth saying.
+/// The candidate that is most similar to `name`, if one is similar enough to be suggested.
 pub fn near<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
@@ -11,29 +11,30 @@ pub fn near<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Op
 }
 
 fn likeness(name: &str, candidate: &str) -> f64 {
-    let (name, candidate) = (name.to_lowercase(), candidate.to_lowercase());
+    let name = name.to_lowercase();
+    let candidate = candidate.to_lowercase();
     if name.len() >= 3 && candidate.contains(&name) {
         return 0.9;
     }
     strsim::jaro_winkler(&name, &candidate).min(0.4 + strsim::normalized_damerau_levenshtein(&name, &candidate))
 }
 
-/// An unknown name, with what to say about it.
+/// An unknown name. The error suggests the most similar known name, or lists all known names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no {kind} `{name}`{}", hint(.near, .known))]
 pub struct Unknown {
-    /// What was looked for: a kernel, a bug, ...
+    /// What the name should have been of: a kernel, a bug, ...
     pub kind: &'static str,
     /// The name that is not known.
     pub name: String,
-    /// The known name that is nearest to it, if any is near.
+    /// The most similar known name, if one is similar enough.
     pub near: Option<String>,
     /// All known names.
     pub known: Vec<String>,
 }
 
 impl Unknown {
-    /// `name` is none of `known`.
+    /// The error for a `name` that is not among `known`.
     pub fn new<'a>(kind: &'static str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Unknown {
         let known: Vec<String> = known.into_iter().map(str::to_owned).collect();
         let near = near(name, known.iter().map(String::as_str)).map(str::to_owned);

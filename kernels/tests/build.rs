@@ -1,4 +1,4 @@
-//! Whole builds, of something that has a kernel's make targets and compiles in no time.
+//! Whole builds of a tiny source tree that has the make targets of a kernel.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -131,8 +131,9 @@ fn a_variant_is_built_once_and_on_top_of_its_base() {
     let (stock, steps) = bench.build("stock");
     assert_eq!(steps, [Unpack, Prepare, Configure, Compile, Collect]);
     let (fixed, steps) = bench.build("fixed");
-    assert_eq!(steps, [Prepare, Patch, Compile, Collect], "nothing that it patches has a say in the configuration");
-    let (stock, fixed) = (stock.unwrap(), fixed.unwrap());
+    assert_eq!(steps, [Prepare, Patch, Compile, Collect], "the configuration depends on nothing that it patches");
+    let stock = stock.unwrap();
+    let fixed = fixed.unwrap();
     assert_ne!(fs::read(&stock.vmlinux).unwrap(), fs::read(&fixed.vmlinux).unwrap());
     assert_eq!(fs::read_to_string(&fixed.config).unwrap(), "CONFIG_TINY=y\nCONFIG_A=y\n");
     assert_eq!((fixed.release.as_str(), fixed.base.as_str()), ("6.12.0", "tiny"));
@@ -148,7 +149,7 @@ fn a_variant_is_built_once_and_on_top_of_its_base() {
 }
 
 #[test]
-fn everything_that_a_kernel_is_made_of_makes_it_another() {
+fn every_ingredient_changes_the_key() {
     let bench = Bench::new();
     let key = || bench.build("fixed").0.unwrap().key;
     let first = key();
@@ -162,13 +163,13 @@ fn everything_that_a_kernel_is_made_of_makes_it_another() {
     keys.sort();
     keys.dedup();
     assert_eq!(keys.len(), 4);
-    // Words are no ingredient.
+    // Comments and the order of lines do not change the key.
     bench.write("a.config", "# comment\nCONFIG_B=y\n\nCONFIG_A=y\n");
     assert_eq!(key(), fourth);
 }
 
 #[test]
-fn what_goes_wrong_is_said() {
+fn errors_name_the_cause() {
     let bench = Bench::new();
     assert!(
         bench.error("broken").starts_with("does not compile: show.c:4: 'nothing' undeclared"),
@@ -195,7 +196,7 @@ fn a_failed_build_leaves_its_log_and_nothing_else() {
     let BuildError::Compile { log, .. } = error else { panic!("{error}") };
     assert!(fs::read_to_string(log).unwrap().contains("undeclared"));
     assert_eq!(fs::read_dir(bench.path("cache/images")).unwrap().count(), 0);
-    // What the failed build has left behind does no harm to the next one.
+    // The next build is not disturbed by the leftovers of the failed one.
     assert!(bench.works()[0].exists());
     bench.build("fixed").0.unwrap();
 }
@@ -212,7 +213,7 @@ fn a_killed_build_is_not_continued() {
 }
 
 #[test]
-fn a_variant_does_not_see_what_the_one_before_it_patched() {
+fn a_variant_does_not_have_the_patches_of_the_variant_before_it() {
     let bench = Bench::new();
     let new_file = "--- /dev/null\n+++ b/scripts/new/more.c\n@@ -0,0 +1 @@\n+int more;\n";
     bench.write("other.patch", &format!("{}{new_file}", change("\treturn 0;", "\treturn 2;")));
@@ -227,9 +228,9 @@ fn a_variant_does_not_see_what_the_one_before_it_patched() {
     assert!(!source.join("scripts/new/more.c").exists() && source.join("show.c").exists());
     assert!(fs::read_to_string(source.join("show.c")).unwrap().contains("return 1"));
     let same = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&source).unwrap());
-    assert_eq!(same, std::os::unix::fs::MetadataExt::ino(&folder), "the source tree was laid out again");
+    assert_eq!(same, std::os::unix::fs::MetadataExt::ino(&folder), "the source tree was made again");
 
-    // The same kernel as from a tree that was laid out for it.
+    // It is the same kernel as from a new source tree.
     let alone = Bench::new();
     let alone = alone.build("fixed").0.unwrap();
     assert_eq!(fs::read(fixed.vmlinux).unwrap(), fs::read(alone.vmlinux).unwrap());
@@ -237,12 +238,12 @@ fn a_variant_does_not_see_what_the_one_before_it_patched() {
 }
 
 #[test]
-fn a_base_that_was_built_for_a_variant_does_not_hide_what_that_one_patched() {
+fn a_base_that_was_built_for_a_variant_does_not_keep_its_patches() {
     let bench = Bench::new();
     for variant in ["fixed", "stock"] {
         bench.build(variant).0.unwrap();
     }
-    // On top of the fix this patch would not be what makes the difference.
+    // If the source still had the fix, this variant would differ from the base.
     assert!(matches!(bench.build("reworded").0, Err(BuildError::NoEffect { .. })));
     bench.write("other.patch", &change("\treturn 0;", "\treturn 2;"));
     bench.write("kernels.toml", &MANIFEST.replace("stale.patch", "other.patch"));
@@ -274,7 +275,8 @@ fn builds_at_the_same_time_share_the_work() {
     let compiled = Mutex::new(0);
     std::thread::scope(|scope| {
         for variant in ["stock", "fixed", "stock", "fixed"] {
-            let (bench, compiled) = (&bench, &compiled);
+            let bench = &bench;
+            let compiled = &compiled;
             scope.spawn(move || {
                 let observer = |event| {
                     if matches!(event, BuildEvent::Step { step: Step::Compile, .. }) {
@@ -313,7 +315,7 @@ fn a_tarball_and_a_repository_are_sources_too() {
     let committed = bench.build("stock").0.unwrap();
     assert_eq!(committed.source.split(' ').next_back().unwrap().len(), 40, "{}", committed.source);
     bench.write("tree/show.c", "int show(void) { return 7; }\n");
-    insta::assert_snapshot!(bench.error("stock"), @"tree: it has changes that are not committed: commit or stash them");
+    insta::assert_snapshot!(bench.error("stock"), @"tree: this tree has changes that are not committed: commit or stash them");
     assert_eq!(files(&bench.path("tree/.git")), before, "the user's repository was changed");
 }
 

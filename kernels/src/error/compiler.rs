@@ -5,11 +5,11 @@ use std::fmt;
 /// The first error of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompilerError {
-    /// The file, relative to the kernel's source. `None` for errors that belong to no file, such as the linker's.
+    /// The file, relative to the kernel's source. `None` for an error without a file, such as the linker's.
     pub file: Option<String>,
     /// The line, from 1.
     pub line: Option<u32>,
-    /// The compiler's words.
+    /// The message of the compiler, the linker or make.
     pub message: String,
 }
 

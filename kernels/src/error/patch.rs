@@ -1,37 +1,37 @@
-//! Why a patch is refused.
+//! Why a patch does not apply, or has no effect.
 
 use std::path::PathBuf;
 
 /// What is wrong with a patch.
 #[derive(Debug, thiserror::Error)]
 pub enum PatchError {
-    /// One of its hunks does not fit.
+    /// A hunk does not match the file.
     #[error("{} does not apply: {hunk} does not fit {file}", patch.display())]
     Hunk {
         /// The patch.
         patch: PathBuf,
         /// The file of the kernel.
         file: String,
-        /// Which hunk, as one says it.
+        /// Which hunk, for people: "hunk 2 of 3 (...)".
         hunk: String,
-        /// The line of the file at which the hunk says it begins, from 1.
+        /// The line of the file that the hunk names as its first, from 1.
         line: usize,
     },
-    /// It does not apply for another reason.
+    /// The patch does not apply for another reason.
     #[error("{} does not apply: {reason}", patch.display())]
     Refused {
         /// The patch.
         patch: PathBuf,
-        /// git's words.
+        /// The error message of git.
         reason: String,
     },
-    /// It applies and changes nothing.
+    /// The patch applies but changes no file.
     #[error("{} changes nothing", patch.display())]
     Empty {
         /// The patch.
         patch: PathBuf,
     },
-    /// A series undoes what it does.
+    /// Later patches undo what earlier ones do.
     #[error("the patches together change nothing: {}", patches.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
     Circle {
         /// The patches.

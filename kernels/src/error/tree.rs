@@ -1,26 +1,27 @@
-//! Why a user's tree, or a revision of it, can't be used.
+//! Why a user's tree, or a revision of it, cannot be used.
 
 use std::path::PathBuf;
 
-/// What is wrong with a user's tree, or with what was asked of it.
+/// Why a user's tree, or a revision of it, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
-    /// There is nothing at the path.
+    /// There is no folder at the path.
     #[error("there is no folder {}: a kernel tree was expected there", path.display())]
     Missing {
         /// The path.
         path: PathBuf,
     },
-    /// It is a folder, and no git repository.
+    /// The folder is not in a git repository.
     #[error(
-        "{} is not a git tree, nor in one; for a tree or tarball without git, give a base in kernels.toml a `path = ` to it",
+        "{} is not in a git repository; for a kernel tree or tarball without git, add a base with `path = ` to \
+         kernels.toml",
         path.display()
     )]
     NotGit {
         /// The folder.
         path: PathBuf,
     },
-    /// git does not trust it.
+    /// git does not trust the repository.
     #[error(
         "git refuses to read {0}, because it belongs to another user; if you trust it, run\n  \
          git config --global --add safe.directory {0}",
@@ -30,38 +31,38 @@ pub enum TreeError {
         /// The folder.
         path: PathBuf,
     },
-    /// It has no such revision.
+    /// The repository has no such revision.
     #[error("{} has no revision `{rev}`{}", path.display(), hint(.near.as_deref(), *shallow))]
     Revision {
         /// The tree.
         path: PathBuf,
         /// What was asked for.
         rev: String,
-        /// The branch or tag whose name is nearest to it, if any is near.
+        /// The branch or tag with the most similar name, if one is similar.
         near: Option<String>,
-        /// The clone has not all of the history.
+        /// The clone is shallow: older history is missing.
         shallow: bool,
     },
-    /// What it has at a revision is no Linux kernel.
+    /// The revision is no Linux kernel.
     #[error("{} at {rev} is no Linux kernel: there is no {missing}", path.display())]
     NotLinux {
         /// The tree.
         path: PathBuf,
         /// The revision.
         rev: String,
-        /// What every kernel has.
+        /// A file or folder that every kernel has, and this revision has not.
         missing: &'static str,
     },
-    /// No worktree can be added to it.
+    /// No worktree can be added to the repository.
     #[error(
-        "cannot add a worktree to {0}, which takes a note in its .git folder: {why}\n\
-         Make a clone that is yours: git clone --shared --bare {0} ~/linux.git, and use that",
+        "cannot add a worktree to {0}, because that writes to its .git folder: {why}\n\
+         Make a clone that you can write to, and use that: git clone --shared --bare {0} ~/linux.git",
         path.display()
     )]
     ReadOnly {
         /// The tree.
         path: PathBuf,
-        /// git's words.
+        /// The error message of git.
         why: String,
     },
 }

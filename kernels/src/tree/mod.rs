@@ -1,8 +1,8 @@
-//! A user's own kernel tree: any git repository, read through a worktree of ours and never changed.
+//! A user's own kernel tree: any git repository. It is read through a worktree in the cache, and never changed.
 //!
-//! [`Tree::open`] finds the repository, [`Tree::commit`] a revision in it, and [`Tree::worktree`] gives a checkout that
-//! is ours alone: it lies in the cache, git knows of it as of any linked worktree (`git worktree list` shows it), and
-//! the user's checkout, index, branches and stash have nothing to do with it.
+//! [`Tree::open`] finds the repository, and [`Tree::commit`] a revision in it. [`Tree::worktree`] gives a checkout in
+//! the cache. For git it is a linked worktree like any other (`git worktree list` shows it). The user's checkout,
+//! index, branches and stash are not touched.
 
 mod git;
 mod revision;
@@ -24,17 +24,18 @@ use crate::near::near;
 /// A user's git repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
-    /// What the user calls it, absolute.
+    /// The path by which the user opened it, absolute.
     path: PathBuf,
-    /// What all its worktrees share, canonical: `.git` of the first.
+    /// The `.git` folder that all its worktrees share, canonical.
     common: PathBuf,
 }
 
-/// Where a history that was made for a series names the kernels that its commits stand for.
+/// The prefix of the refs in a history that was made for a series. Each ref names the kernel that its commit stands
+/// for.
 pub const NAMES: &str = "refs/iov-regress/";
 
 impl Tree {
-    /// The repository that a folder belongs to: a checkout or any folder within it, a linked worktree, a bare repository.
+    /// The repository of a folder: a checkout or any folder in it, a linked worktree, or a bare repository.
     ///
     /// # Errors
     /// [`TreeError::Missing`], [`TreeError::NotGit`], [`TreeError::NotTrusted`], and those of running git.
@@ -61,7 +62,7 @@ impl Tree {
         Ok(Tree { path, common })
     }
 
-    /// What it is called: the path by which it was opened, absolute.
+    /// The path by which it was opened, absolute.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -72,14 +73,14 @@ impl Tree {
     /// [`TreeError::Revision`], and those of running git.
     pub fn commit(&self, rev: &str, cancel: &CancelToken) -> Result<Commit, BuildError> {
         let one = format!("{rev}^{{commit}}");
-        // Where the user is: a linked worktree has a HEAD of its own.
+        // In the user's folder, because a linked worktree has a HEAD of its own.
         let verify = git::command(&self.path).args(["rev-parse", "--verify", "--quiet", "--end-of-options", &one]);
         let id = match verify.output(cancel) {
             Ok(output) => output.lines().last().unwrap_or_default().to_owned(),
             Err(JobError::Failed { .. }) => return Err(self.unknown(rev, cancel)),
             Err(error) => return Err(self.looking(rev)(error)),
         };
-        // Marked, as git's warnings are among the output.
+        // Each field has a mark, because the output may also have warnings of git.
         const FORMAT: &str = "--format=<tree>%T%n<short>%h%n<name>%D%n<subject>%s%n<author>%an <%ae>%n<date>%cs";
         let names = format!("--decorate-refs={NAMES}");
         let log = self.git(["log", "-1", "--no-color", "--abbrev=12", &names, FORMAT, &id]);
@@ -113,7 +114,7 @@ impl Tree {
         BuildError::job(format!("looking at `{rev}` in {}", self.path.display()))
     }
 
-    /// What changed between two commits: paths, relative to the tree.
+    /// The files that changed between two commits, as paths relative to the tree.
     ///
     /// # Errors
     /// Those of running git.
@@ -122,12 +123,12 @@ impl Tree {
         Ok(diff.map_err(BuildError::job("comparing revisions"))?.lines().map(PathBuf::from).collect())
     }
 
-    /// Where its objects are.
+    /// The folder of its objects.
     pub(crate) fn objects(&self) -> PathBuf {
         self.common.join("objects")
     }
 
-    /// Writes files of a commit into a folder. Those that it does not have are left out.
+    /// Writes files of a commit into a folder. Paths that the commit does not have are left out.
     ///
     /// # Errors
     /// Those of running git and tar.

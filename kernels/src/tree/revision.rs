@@ -11,21 +11,21 @@ use super::Tree;
 pub struct Commit {
     /// Its hash.
     pub id: String,
-    /// The hash of its tree: equal for commits with the same content, whatever their history.
+    /// The hash of its tree object. Commits with the same files have the same hash, whatever their history.
     pub tree: String,
-    /// Enough of its hash to be told from others; of one that stands for a kernel of a series, the name of that kernel
-    /// ([`NAMES`]).
+    /// Its abbreviated hash. For a commit that was made for a kernel of a series, the name of that kernel
+    /// ([`NAMES`](super::NAMES)).
     pub short: String,
     /// The first line of its message.
     pub subject: String,
     /// Who wrote it.
     pub author: String,
-    /// The day on which it was committed, as ISO 8601 has it.
+    /// The day on which it was committed, in the form of ISO 8601.
     pub date: String,
 }
 
 impl Commit {
-    /// Whether it stands for a kernel of a series, and is in no history but ours.
+    /// Whether it was made for a kernel of a series, and is not in the user's history.
     pub fn is_of_series(&self) -> bool {
         !self.id.starts_with(&self.short)
     }
@@ -44,6 +44,6 @@ pub struct Revision {
     pub tree: Tree,
     /// The commit.
     pub commit: Commit,
-    /// What `git describe` calls it: `v6.12-rc3-42-g0123456789ab`, or the beginning of its hash where there are no tags.
+    /// The output of `git describe`: `v6.12-rc3-42-g0123456789ab`, or an abbreviated hash if there are no tags.
     pub describe: String,
 }
