@@ -1,60 +1,60 @@
-//! Why there is no initramfs.
+//! Why an initramfs cannot be built.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use kernels::cache::{self, CacheError};
 
-/// Why there is no initramfs.
+/// Why an initramfs cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// Cargo could not be started.
-    #[error("cannot run {cargo:?} to build the guest agent; a Rust toolchain has to be in PATH")]
+    #[error("cannot run {cargo:?} to build the guest agent: is a Rust toolchain in PATH?")]
     NoCargo {
-        /// What was run.
+        /// The program.
         cargo: PathBuf,
-        /// Why it did not.
+        /// Why it could not be started.
         source: io::Error,
     },
-    /// The agent does not build.
+    /// The agent cannot be compiled.
     #[error("the guest agent does not build ({command}):\n{first_error}")]
     Build {
-        /// What was run.
+        /// The command line of cargo.
         command: String,
-        /// The compiler's first error, or what cargo said if it did not come so far.
+        /// The first error of the compiler. If the compiler was not started, the output of cargo.
         first_error: String,
     },
-    /// The agent wants a dynamic linker, which the guest does not have.
+    /// The agent needs a dynamic linker, which the guest does not have.
     #[error(
-        "{path} is not a static program: its interpreter is {interpreter}; is there a rustflags setting of cargo's that \
-         takes crt-static away?",
+        "{path} is not a static program: its interpreter is {interpreter}; does a `rustflags` setting of cargo turn \
+         off crt-static?",
         path = path.display()
     )]
     NotStatic {
         /// The agent.
         path: PathBuf,
-        /// What it asks for.
+        /// The dynamic linker that it needs.
         interpreter: String,
     },
-    /// What cargo built is not a program for this machine.
+    /// The file that cargo built is not a program for x86-64.
     #[error("{path} is not an x86-64 program: {reason}", path = path.display())]
     NotAProgram {
         /// The agent.
         path: PathBuf,
-        /// What is wrong.
+        /// Why it is not.
         reason: String,
     },
     /// An operation on a file failed.
     #[error("cannot {action} {path}{}", cache::advice(source), path = path.display())]
     Io {
-        /// What was being done.
+        /// What was tried.
         action: &'static str,
-        /// To which file.
+        /// The file.
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
     },
-    /// It was told to stop.
+    /// The build was cancelled.
     #[error("cancelled")]
     Cancelled,
     /// The cache failed.

@@ -1,4 +1,4 @@
-//! The real build: cargo, the agent, the archive, the cache.
+//! Tests the real build with cargo, and adding modules to its result.
 
 use std::fs;
 
@@ -32,7 +32,7 @@ fn modules_follow_the_agent_in_an_initramfs_of_its_own_key() {
 }
 
 #[test]
-fn built_once_and_found_again() {
+fn an_initramfs_is_built_once_and_then_found() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::at(folder.path());
     let first = guest_images::build(&cache, &CancelToken::new(), |_| {}).unwrap();

@@ -1,4 +1,4 @@
-//! Serves requests: each operation on the kernel gets a process of its own, so that the server never gets stuck.
+//! Serves requests. Each operation on the kernel runs in a process of its own, so that the server never gets stuck.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -34,12 +34,13 @@ struct Running {
 }
 
 impl Server {
-    /// A server that answers through an outbox and starts operations with a program: this one, in the guest.
+    /// A server that answers through an outbox. `program` is started for each operation. In the guest that is this
+    /// program.
     pub fn new(outbox: Arc<Outbox>, program: impl Into<PathBuf>) -> Server {
         Server { outbox, program: program.into(), running: Arc::default() }
     }
 
-    /// Serves requests, a line each, until they end. Operations that still run then go on.
+    /// Serves requests, one line each, until the input ends. Operations that still run then are not stopped.
     ///
     /// # Errors
     /// Those of reading requests.
@@ -60,8 +61,8 @@ impl Server {
             }
             match decode::<Request>(&text) {
                 Ok(request) => self.handle(request),
-                // Without an id there is nobody to answer to.
-                Err(error) => eprintln!("iov-agent: a request was not understood: {error}"),
+                // Without an id it cannot be answered.
+                Err(error) => eprintln!("iov-agent: a request cannot be parsed: {error}"),
             }
         }
     }
@@ -120,7 +121,8 @@ impl Server {
         let pid = process.pid();
         self.running().insert(id, Running { pid, what, accepts: job.command.control(), stdin });
         self.outbox.send(&Message::Started { id, pid, at: clock::now() });
-        let (outbox, running) = (self.outbox.clone(), self.running.clone());
+        let outbox = self.outbox.clone();
+        let running = self.running.clone();
         thread::spawn(move || {
             process.relay(id, &outbox, || drop(lock(&running).remove(&id)));
         });
@@ -144,7 +146,7 @@ impl Server {
     fn kill(&self, target: OpId, signal: i32) -> Result<(), AgentError> {
         let signal =
             Signal::try_from(signal).map_err(|_| AgentError::Refused(format!("{signal} is not a signal number")))?;
-        // Under the lock, the process is not reaped, so its number is its own.
+        // The process is not reaped as long as this lock is held, so no other process has its id.
         let running = self.running();
         let pid = running.get(&target).ok_or_else(|| not_running(target))?.pid;
         kill(Pid::from_raw(pid), signal)

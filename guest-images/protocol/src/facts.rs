@@ -33,7 +33,8 @@ impl Command {
     /// The name of the process that carries the command out, for `/proc/PID/comm` and the kernel's messages about hung
     /// tasks. It has at most 15 bytes (`TASK_COMM_LEN`).
     ///
-    /// `None` for a command that the agent's server carries out itself, at once. Such a command never waits in the kernel.
+    /// `None` for a command that the agent's server carries out itself, at once. Such a command never waits in the
+    /// kernel.
     pub fn process(&self) -> Option<&'static str> {
         match self {
             Command::Hello | Command::Continue { .. } | Command::Stop { .. } | Command::Kill { .. } => None,

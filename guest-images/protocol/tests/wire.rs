@@ -1,4 +1,4 @@
-//! What goes over the wire: one example of everything, as text, and back.
+//! The wire format: each example is encoded, compared with a snapshot, and decoded.
 
 mod examples;
 
@@ -13,7 +13,7 @@ use guest_protocol::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The lines of all examples, each of which has been read back.
+/// The lines of all examples. Checks that each is one line and is decoded to the same value.
 fn lines<T: Serialize + DeserializeOwned + PartialEq + Debug>(examples: Vec<T>) -> String {
     let mut lines = String::new();
     for example in examples {
@@ -70,24 +70,24 @@ fn every_message_progress_and_reply_has_an_example() {
 }
 
 #[test]
-fn what_the_host_says() {
+fn requests_have_this_form() {
     insta::assert_snapshot!(lines(requests()));
 }
 
 #[test]
-fn what_the_guest_says() {
+fn messages_have_this_form() {
     insta::assert_snapshot!(lines(messages()));
 }
 
 #[test]
-fn what_is_left_out_has_its_default() {
+fn missing_fields_have_their_defaults() {
     let line = r#"{"id": 1, "command": {"write": {"path": "/p", "data": "0"}}}"#;
     let command = Command::Write { path: "/p".to_owned(), data: "0".to_owned(), at: 0, sched: Sched::default() };
     assert_eq!(decode::<Request>(line).unwrap(), Request { id: OpId(1), command });
 }
 
 #[test]
-fn what_is_unknown_is_refused() {
+fn unknown_commands_and_fields_are_refused() {
     for line in [
         r#"{"id": 1, "command": "dance"}"#,
         r#"{"id": 1, "command": "hello", "urgent": true}"#,
@@ -149,7 +149,7 @@ mod any {
 
     proptest! {
         #[test]
-        fn a_request_comes_back(id: u64, command in command()) {
+        fn a_request_is_decoded_as_it_was_encoded(id: u64, command in command()) {
             let request = Request { id: OpId(id), command };
             let line = encode(&request).unwrap();
             prop_assert_eq!(line.matches('\n').count(), 1);
@@ -157,19 +157,19 @@ mod any {
         }
 
         #[test]
-        fn a_message_comes_back(message in message()) {
+        fn a_message_is_decoded_as_it_was_encoded(message in message()) {
             let line = encode(&message).unwrap();
             prop_assert_eq!(line.matches('\n').count(), 1);
             prop_assert_eq!(decode::<Message>(&line).unwrap(), message);
         }
 
         #[test]
-        fn no_text_panics(text: String) {
+        fn no_text_makes_it_panic(text: String) {
             let _ = (decode::<Request>(&text), decode::<Message>(&text));
         }
 
         #[test]
-        fn half_a_request_is_none(command in command(), cut in 1usize..100) {
+        fn a_cut_request_is_refused(command in command(), cut in 1usize..100) {
             let line = encode(&Request { id: OpId(1), command }).unwrap();
             let half: String = line.chars().take((line.chars().count() - 1).saturating_sub(cut)).collect();
             prop_assert!(decode::<Request>(&half).is_err());

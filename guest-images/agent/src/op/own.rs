@@ -1,4 +1,4 @@
-//! A single-threaded owner of devices under vfio-pci.
+//! A single-threaded owner of vfio-pci devices.
 
 use guest_protocol::{Control, Progress, Sched, Step, VfioDevice};
 
@@ -7,7 +7,7 @@ use crate::error::{AgentError, doing};
 use crate::job::Controls;
 use crate::vfio::{self, Device, Devices};
 
-/// Opens devices and takes the steps, one after the other.
+/// Opens the devices and takes the steps, one after the other.
 pub fn own(devices: &[VfioDevice], steps: &[Step], report: &Report, controls: &mut Controls) -> Result<(), AgentError> {
     let mut open = Devices::default();
     for device in devices {
@@ -55,7 +55,7 @@ fn take(step: &Step, open: &mut Devices, report: &Report, controls: &mut Control
     }
 }
 
-/// Closes what is still open, and says so.
+/// Closes the devices that are still open, and reports it.
 fn release(open: &mut Devices, report: &Report) -> Result<(), AgentError> {
     if open.is_empty() {
         return Ok(());
