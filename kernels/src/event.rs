@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn a_child_is_cancelled_with_its_parent_and_not_the_other_way_round() {
         let parent = CancelToken::new();
-        let (one, other) = (parent.child(), parent.child());
+        let one = parent.child();
+        let other = parent.child();
         one.cancel();
         assert!(one.is_cancelled() && !other.is_cancelled() && !parent.is_cancelled());
         parent.cancel();

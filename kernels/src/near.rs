@@ -11,7 +11,8 @@ pub fn near<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Op
 }
 
 fn likeness(name: &str, candidate: &str) -> f64 {
-    let (name, candidate) = (name.to_lowercase(), candidate.to_lowercase());
+    let name = name.to_lowercase();
+    let candidate = candidate.to_lowercase();
     if name.len() >= 3 && candidate.contains(&name) {
         return 0.9;
     }

@@ -132,7 +132,8 @@ fn a_variant_is_built_once_and_on_top_of_its_base() {
     assert_eq!(steps, [Unpack, Prepare, Configure, Compile, Collect]);
     let (fixed, steps) = bench.build("fixed");
     assert_eq!(steps, [Prepare, Patch, Compile, Collect], "the configuration depends on nothing that it patches");
-    let (stock, fixed) = (stock.unwrap(), fixed.unwrap());
+    let stock = stock.unwrap();
+    let fixed = fixed.unwrap();
     assert_ne!(fs::read(&stock.vmlinux).unwrap(), fs::read(&fixed.vmlinux).unwrap());
     assert_eq!(fs::read_to_string(&fixed.config).unwrap(), "CONFIG_TINY=y\nCONFIG_A=y\n");
     assert_eq!((fixed.release.as_str(), fixed.base.as_str()), ("6.12.0", "tiny"));
@@ -274,7 +275,8 @@ fn builds_at_the_same_time_share_the_work() {
     let compiled = Mutex::new(0);
     std::thread::scope(|scope| {
         for variant in ["stock", "fixed", "stock", "fixed"] {
-            let (bench, compiled) = (&bench, &compiled);
+            let bench = &bench;
+            let compiled = &compiled;
             scope.spawn(move || {
                 let observer = |event| {
                     if matches!(event, BuildEvent::Step { step: Step::Compile, .. }) {

@@ -160,7 +160,8 @@ fn only_changed_objects_are_built() {
     assert_eq!((zero.steps, zero.objects), (vec![Prepare, Configure, Compile, Collect], 3));
     let one = bench.build("one");
     assert_eq!((one.steps, one.objects), (vec![Prepare, Compile, Collect], 2));
-    let (zero, one) = (zero.image.unwrap(), one.image.unwrap());
+    let zero = zero.image.unwrap();
+    let one = one.image.unwrap();
     assert_ne!(bytes(&zero.boot), bytes(&one.boot));
     assert!(one.source.contains("linux one (") && one.source.ends_with(')'), "{}", one.source);
     let again = bench.build("one");

@@ -87,9 +87,11 @@ fn a_bisection_that_cannot_be_is_told_before_anything_is_built() {
         assert!(git.status().unwrap().success());
     }
     let (nowhere, own) = (cache.path().to_str().unwrap(), own.path().to_str().unwrap());
-    for (tree, good, said_of_it) in
-        [(nowhere, "HEAD", "not a git tree"), (own, "no-such-revision", "no-such-revision"), (own, "HEAD", "no Linux")]
-    {
+    for (tree, good, said_of_it) in [
+        (nowhere, "HEAD", "not in a git repository"),
+        (own, "no-such-revision", "no-such-revision"),
+        (own, "HEAD", "no Linux"),
+    ] {
         let question = ["bisect", "--tree", tree, "--good", good, "--bad", "HEAD", "--scenario", "pf_uevent"];
         let said = trouble(xtask(cache.path(), &question).output().unwrap());
         assert!(said.contains(said_of_it), "{said}");

@@ -1,3 +1,5 @@
+//! Worktrees of real, small repositories.
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;

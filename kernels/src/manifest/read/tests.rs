@@ -1,3 +1,5 @@
+//! Reads a small manifest, and the same manifest with one mistake at a time.
+
 use std::fs;
 
 use super::*;
