@@ -1,10 +1,12 @@
 //! What a run found, drawn from its evidence and from nothing else: for people, for programs, for CI.
 
 mod catalogue;
+mod change;
 mod compare;
 mod junit;
 pub(crate) mod mail;
 mod results;
+mod rows;
 mod series;
 mod table;
 mod terminal;
@@ -16,8 +18,9 @@ use crate::evidence::{EvidenceError, Run, RunCell, read_run, write_whole};
 use crate::verdict::{Expected, Verdict};
 
 pub use catalogue::{Comparison, Entry, Measured, chance, measured_in, measured_of, page, updated};
+pub use change::Change;
 pub use compare::{Disagreement, disagreements};
-pub use series::{Bisectable, Change, SERIES_FILES, SeriesReport};
+pub use series::{Bisectable, SERIES_FILES, SeriesReport};
 pub use terminal::Terminal;
 
 /// The report of a run.
