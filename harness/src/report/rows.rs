@@ -1,7 +1,7 @@
 //! The cells of a run, with kernels side by side.
 
 use crate::cell::CellId;
-use crate::evidence::{Run, RunCell};
+use crate::evidence::{EarlierCell, EarlierKernel, Run, RunCell};
 use crate::report::change::{Change, Seen, State, Ways};
 use crate::verdict::Expected;
 
@@ -10,6 +10,8 @@ use crate::verdict::Expected;
 pub enum Column<'a> {
     /// One of the run.
     Kernel(&'a str),
+    /// One of an earlier run, of this name.
+    Earlier(&'a str, &'a EarlierKernel),
 }
 
 /// A row of cells: the same on each kernel.
@@ -61,6 +63,14 @@ impl Row {
         run.cells.iter().filter(move |cell| self.is_of(&cell.record.cell) && cell.record.cell.variant == variant)
     }
 
+    /// Its cells on a kernel of an earlier run.
+    pub fn earlier_cells<'a>(&self, kernel: &'a EarlierKernel) -> impl Iterator<Item = &'a EarlierCell> + Clone {
+        let is_of_it = move |cell: &&EarlierCell| {
+            cell.scenario == self.scenario && cell.topology == self.topology && cell.trigger == self.trigger
+        };
+        kernel.cells.iter().filter(is_of_it)
+    }
+
     fn see(&self, run: &Run, column: Column<'_>) -> Seen {
         match column {
             Column::Kernel(variant) => {
@@ -68,6 +78,10 @@ impl Row {
                 let expected = cells.clone().map(|cell| &cell.record.expected).find(|one| **one != Expected::None);
                 let ways = expected.map_or_else(|| self.ways(run, variant, None), Ways::expected);
                 Seen { state: State::of(cells.map(|cell| &cell.record.verdict), &ways), ways }
+            }
+            Column::Earlier(name, kernel) => {
+                let ways = self.ways(run, name, kernel.bugs.as_deref());
+                Seen { state: State::of(self.earlier_cells(kernel).map(|cell| &cell.verdict), &ways), ways }
             }
         }
     }
