@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{EvidenceError, file};
+use crate::cell::CellId;
 use crate::verdict::Verdict;
 
 /// Where it is written, in the folder of the run.
@@ -47,6 +48,20 @@ pub struct EarlierCell {
     pub verdict: Verdict,
     /// Its folder, which may be gone.
     pub evidence: Option<PathBuf>,
+}
+
+impl EarlierKernel {
+    /// Whether it has a verdict on a cell, whatever that cell's kernel and repetition.
+    pub fn has(&self, id: &CellId) -> bool {
+        self.cells.iter().any(|cell| cell.is_like(id))
+    }
+}
+
+impl EarlierCell {
+    /// Whether it did what another cell does to its kernel.
+    pub fn is_like(&self, id: &CellId) -> bool {
+        self.scenario == id.scenario && self.topology == id.topology && self.trigger == id.trigger_name()
+    }
 }
 
 impl AgainstNote {
