@@ -45,16 +45,19 @@ What is new in a kernel, and not in what it is made from:
   cargo xtask run-matrix --kernel-image new.deb --kernel-image old.deb --against 6.1.0-49-amd64
   cargo xtask run-matrix --kernels candidate --against stock
 
-With --against each cell is compared with the same cell of the reference. Printed is first what REGRESSED (it passed there
-and fails, or fails for good and did not there, or its kernel does not build or boot), then what is fixed, what fails in
-another way, what shows a known bug that shows only now and then (neither REGRESSED nor fixed), what has no answer, and how
-many cells are still broken (they fail as there) and unchanged; -v prints the table as well. Cells that an earlier run does not
-have are not compared, and counted. What the manifest expects of a kernel does not matter then: the exit code and junit.xml
-are about what REGRESSED alone.
+With --against each cell is compared with the same cell of the reference. Printed are, in this order, the cells that
+  REGRESSED        passed there and fail; or fail for good, and did not there; or their kernel does not build or boot
+  are fixed        failed there and pass
+  fail otherwise   fail in another way than there, and in none that is worse
+  now and then     show a known bug that shows by chance, or did there: neither REGRESSED nor fixed
+  have no answer   came to no verdict, here or there
+and how many are still broken (fail as there), unchanged, or not compared (skipped, or the earlier run does not have them).
+-v prints the table of all cells as well. The exit code and junit.xml are about what REGRESSED alone, whatever the manifest
+expects of a kernel.
 
 Exit codes: 0 every cell as expected, 1 some not, 2 usage or infrastructure, 130 interrupted.
-With --against: 0 nothing REGRESSED, 1 something did, 2 usage, or nothing is known to have REGRESSED and not all cells came to
-a verdict on both kernels of this run, 130 interrupted.")]
+With --against: 0 nothing REGRESSED, 1 something did, 2 usage, or some cells have no answer, or none could be compared,
+130 interrupted.")]
 pub struct Args {
     #[command(flatten)]
     which: Which,
