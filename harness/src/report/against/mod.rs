@@ -11,11 +11,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::change::{Change, State, is_same};
+use super::change::{Change, State, failure, is_same};
 use super::rows::{Column, Row, rows};
 use crate::cell::CellId;
 use crate::evidence::{AgainstNote, Run, RunCell};
-use crate::verdict::Verdict;
 
 pub use earlier::{Earlier, EarlierError};
 
@@ -76,9 +75,9 @@ impl Against {
     ///
     /// `kernel` is the reference, `asked` what the command line called it, and `earlier` the file and the beginning of the
     /// run that it was taken from, or null if it is a kernel of this run. `kernels` has for each other kernel its `variant`,
-    /// `not_there` ("does not build", "does not boot", or null), `counts` by change, and its `cells`, each with what it came
-    /// to `before` (on the reference) and `after`, the `change` (`regressed`, `fixed`, `fails-otherwise`, `still-broken`, `flaky`, `by-chance`,
-    /// `no-answer`, `not-compared`, `unchanged`), and the folders of the `evidence`.
+    /// `not_there` ("does not build", "does not boot", or null), `counts` by change, and its `cells`: what each came to
+    /// `before` (on the reference) and `after`, the `change` (`regressed`, `fixed`, `fails-otherwise`, `still-broken`,
+    /// `flaky`, `by-chance`, `no-answer`, `not-compared`, `unchanged`), and the folders of the evidence.
     pub(super) fn results(&self, run: &Run) -> Value {
         let earlier = self.note.earlier.as_ref();
         json!({
@@ -99,7 +98,7 @@ impl Against {
                 "after": row.state(KERNEL).words(),
                 "change": change(row),
                 "evidence_before": self.evidence_before(row, run),
-                "evidence": evidence(row, run, &kernel.variant),
+                "evidence": evidence(row, run, KERNEL, &kernel.variant),
             })
         };
         let counts =
@@ -116,13 +115,11 @@ impl Against {
     /// reference of an earlier run has no verdict do not count, unless there are no others.
     pub(super) fn exit_code(&self) -> u8 {
         let changes: BTreeSet<_> = self.kernels.iter().flat_map(|kernel| &kernel.rows).map(change).collect();
-        let is_compared = changes.iter().any(|change| *change != Change::NotCompared);
-        match is_compared {
-            _ if changes.contains(&Change::Regressed) => 1,
-            _ if changes.contains(&Change::NoAnswer) => 2,
-            true => 0,
-            false => 2,
+        if changes.contains(&Change::Regressed) {
+            return 1;
         }
+        let is_known = !changes.contains(&Change::NoAnswer) && changes.iter().any(|one| *one != Change::NotCompared);
+        if is_known { 0 } else { 2 }
     }
 
     /// What became of a cell of the run, and that in words. One of the reference is unchanged, or has no answer if that is
@@ -139,14 +136,20 @@ impl Against {
 
     /// What the reference and a kernel do in a cell.
     fn sentence(&self, row: &Row, variant: &str) -> String {
-        text::sentence(row, &self.note.kernel, variant)
+        text::sentence(row, &self.reference(), variant)
+    }
+
+    /// What the reference is called: it may have the name of a kernel of this run.
+    fn reference(&self) -> String {
+        let earlier = if self.note.earlier.is_some() { "the earlier " } else { "" };
+        format!("{earlier}{}", self.note.kernel)
     }
 
     /// The folder of the reference's cell.
     fn evidence_before<'a>(&'a self, row: &Row, run: &'a Run) -> Option<&'a Path> {
         match &self.note.earlier {
             Some(earlier) => row.earlier_cells(earlier).next()?.evidence.as_deref(),
-            None => evidence(row, run, &self.note.kernel),
+            None => evidence(row, run, REFERENCE, &self.note.kernel),
         }
     }
 }
@@ -201,11 +204,12 @@ fn is_new(row: &Row) -> bool {
     }
 }
 
-/// The folder of a row's cell on a kernel: of the one that failed, if one did.
-fn evidence<'a>(row: &Row, run: &'a Run, variant: &'a str) -> Option<&'a Path> {
+/// The folder of a row's cell on a kernel: of the one that failed as is told, if it did.
+fn evidence<'a>(row: &Row, run: &'a Run, at: usize, variant: &'a str) -> Option<&'a Path> {
     let cells = || row.cells(run, variant);
-    let failed = cells().find(|cell| matches!(cell.record.verdict, Verdict::Fail(_)));
-    failed.or_else(|| cells().next()).and_then(|cell: &RunCell| cell.evidence.as_deref())
+    let told = row.state(at).failure();
+    let is_told = |cell: &&RunCell| told.is_some() && failure(&cell.record.verdict) == told;
+    cells().find(is_told).or_else(|| cells().next())?.evidence.as_deref()
 }
 
 #[cfg(test)]

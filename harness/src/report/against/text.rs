@@ -65,8 +65,7 @@ fn untried(against: &Against, kernel: &OfKernel, row: &Row) -> Option<String> {
         let (what, why) = state.not_there()?;
         Some(format!("{name} {what}: {}", on_a_line(why)))
     };
-    let reference = &against.note.kernel;
-    of(row.state(KERNEL), &kernel.variant).or_else(|| of(row.state(REFERENCE), reference))
+    of(row.state(KERNEL), &kernel.variant).or_else(|| of(row.state(REFERENCE), &against.reference()))
 }
 
 fn on_a_line(text: &str) -> String {
@@ -76,7 +75,7 @@ fn on_a_line(text: &str) -> String {
 /// A cell: what was done, what the reference did, what the kernel did, and where the evidence is.
 fn line(against: &Against, kernel: &OfKernel, row: &Row, run: &Run, text: &mut String) {
     let _ = writeln!(text, "  {}", against.sentence(row, &kernel.variant));
-    if let Some(folder) = evidence(row, run, &kernel.variant) {
+    if let Some(folder) = evidence(row, run, KERNEL, &kernel.variant) {
         let _ = writeln!(text, "    evidence: {}", folder.display());
     }
 }
