@@ -179,6 +179,12 @@ impl Expected {
         self.showing(failure).map(|signature| signature.bug.as_str())
     }
 
+    /// Whether this is how bugs fail that are expected, and each of them shows itself now and then.
+    pub fn shows_by_chance(&self, failure: &Failure) -> bool {
+        let mut showing = self.showing(failure).peekable();
+        showing.peek().is_some() && showing.all(|signature| signature.chance == Chance::Random)
+    }
+
     fn showing<'a>(&'a self, failure: &'a Failure) -> impl Iterator<Item = &'a Signature> {
         let signatures = match self {
             Expected::Fail(signatures) => signatures.as_slice(),

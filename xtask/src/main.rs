@@ -1,5 +1,6 @@
 //! The command line of iov-regress: `cargo xtask`.
 
+mod against;
 mod commands;
 #[cfg(test)]
 mod examples;

@@ -120,7 +120,7 @@ impl Own {
         Ok((self.tree.lab(manifest, profile)?, names))
     }
 
-    /// Adds the revisions to a manifest, and returns what they are called there.
+    /// Adds the kernels to a manifest, and returns what they are called there.
     ///
     /// # Errors
     /// A path or a revision that is not there.

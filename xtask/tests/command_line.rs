@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use kernels::cache::{Cache, KeyMaker};
 use kernels::{Manifest, Source};
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 fn xtask(cache: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -67,7 +68,7 @@ fn what_goes_wrong_in_a_step_of_a_bisection_is_never_a_bad_commit() {
         (&["owner_rescans_on_removal", "--tree", own], "one cell judges a commit"),
         (&["pf_uevent", "--trigger", "yak", "--tree", own], "'yank'"),
         (&["pf_uevent", "--failure", "hang"], "`hang` is no kind of failure"),
-        (&["pf_uevent", "--tree", nowhere], "not a git tree"),
+        (&["pf_uevent", "--tree", nowhere], "not in a git repository"),
         (&["pf_uevent", "--tree", own], "HEAD"),
     ] {
         let output = xtask(cache.path(), &[&["bisect-step"], arguments].concat()).output().unwrap();
@@ -148,6 +149,117 @@ fn bugs_are_listed_with_all_that_is_known_of_them() {
     ] {
         assert!(bug.contains(known), "{known:?} is not in: {bug}");
     }
+}
+
+/// A tree that looks like Linux, with two commits, of which a branch and a tag name the first: `stock` and `v1`.
+fn linux() -> TempDir {
+    let tree = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(tree.path().join("scripts/kconfig")).unwrap();
+    std::fs::write(tree.path().join("Kbuild"), "").unwrap();
+    std::fs::write(tree.path().join("scripts/kconfig/conf.c"), "").unwrap();
+    for words in [
+        &["init", "--quiet", "-b", "stock"][..],
+        &["add", "."],
+        &["commit", "--quiet", "-m", "first"],
+        &["tag", "v1"],
+        &["checkout", "--quiet", "-b", "topic"],
+        &["commit", "--quiet", "--allow-empty", "-m", "second"],
+    ] {
+        let mut git = Command::new("git");
+        git.args(["-c", "user.name=n", "-c", "user.email=n@example.org"]).args(words).current_dir(tree.path());
+        assert!(git.status().unwrap().success());
+    }
+    tree
+}
+
+/// `results.json` of a run of these kernels, in a folder.
+fn results(folder: &Path, kernels: &[&str]) -> String {
+    let cell = |kernel: &&str| {
+        format!(
+            r#"{{"scenario": "numvfs_events::pf_uevent", "variant": "{kernel}", "topology": "igb", "trigger": "none", "outcome": "pass"}}"#
+        )
+    };
+    let cells: Vec<_> = kernels.iter().map(cell).collect();
+    let path = folder.join("results.json");
+    std::fs::write(&path, format!(r#"{{"cells": [{}]}}"#, cells.join(", "))).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// A run of `pf_uevent` that is to be compared, from within a folder; nothing is built or run.
+fn compared(folder: &Path, tree: &Path, arguments: &[&str]) -> Output {
+    let cache = tempfile::tempdir().unwrap();
+    let tree = tree.to_str().unwrap();
+    let all = [&["run-matrix", "--dry-run", "--scenarios", "pf_uevent", "--tree", tree], arguments].concat();
+    xtask(cache.path(), &all).current_dir(folder).output().unwrap()
+}
+
+#[test]
+fn a_reference_that_is_not_there_is_told_with_what_was_tried() {
+    let (tree, folder) = (linux(), tempfile::tempdir().unwrap());
+    let wrong = |arguments: &[&str]| trouble(compared(folder.path(), tree.path(), arguments));
+    let said = wrong(&["--against", "stokc"]);
+    for tried in ["no file and no folder stokc", "did you mean `stock`?", "no revision `stokc`"] {
+        assert!(said.contains(tried), "{tried:?} is not in: {said}");
+    }
+    let one = results(folder.path(), &["base"]);
+    for (reference, said_of_it) in [
+        ("/no/such/results.json", "no file and no folder /no/such/results.json"),
+        (&format!("{one}:other"), "no results of a kernel `other`; it has those of: base"),
+        ("kernel:v1", "there is no kernel `v1`"),
+        (folder.path().parent().unwrap().to_str().unwrap(), "is not the folder of a run"),
+    ] {
+        let said = wrong(&["--against", reference]);
+        assert!(said.contains(said_of_it), "{reference}: {said}");
+    }
+    let of_another = std::fs::read_to_string(&one).unwrap().replace("pf_uevent", "of_old");
+    std::fs::write(&one, of_another).unwrap();
+    assert!(wrong(&["--against", "./"]).contains("has no verdict of base on any cell of this run"));
+    let several = results(folder.path(), &["base", "topic"]);
+    let said = wrong(&["--against", "./"]);
+    assert!(said.contains(&format!("name one of them: {several}:base, {several}:topic")), "{said}");
+    std::fs::write(&several, "{}").unwrap();
+    assert!(wrong(&["--against", "results.json"]).contains("is not the results.json of a run"));
+    let said = wrong(&["--rev", "v1", "--against", "v1"]);
+    assert!(said.contains("v1 would be compared with itself"), "{said}");
+    let said = wrong(&["--against", "v1", "--fail-fast"]);
+    assert!(said.contains("cannot be used with '--fail-fast'"), "{said}");
+}
+
+#[test]
+fn a_reference_that_may_be_several_things_is_told_with_a_way_to_say_each() {
+    let (tree, folder) = (linux(), tempfile::tempdir().unwrap());
+    std::fs::create_dir(folder.path().join("stock")).unwrap();
+    results(&folder.path().join("stock"), &["base"]);
+    let said = trouble(compared(folder.path(), tree.path(), &["--against", "stock"]));
+    let ways: Vec<_> =
+        said.lines().filter_map(|line| line.trim().strip_prefix("--against ")?.split(' ').next()).collect();
+    let [results, kernel, revision] = ways.as_slice() else { panic!("{said}") };
+    assert_eq!((*results, *kernel), ("./stock", "kernel:stock"));
+    for (way, name) in [(results, "base"), (kernel, "stock"), (revision, *revision)] {
+        let output = compared(folder.path(), tree.path(), &["--against", way]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains(&format!("compared with {name}")), "{way}: {said}");
+    }
+}
+
+#[test]
+fn a_reference_runs_the_same_cells() {
+    let (tree, folder) = (linux(), tempfile::tempdir().unwrap());
+    // A folder that is no run's is nothing to compare with, whatever its name.
+    std::fs::create_dir(folder.path().join("v1")).unwrap();
+    let cells = |arguments: &[&str]| {
+        let output = compared(folder.path(), tree.path(), &[&["--triggers", "none"], arguments].concat());
+        let said = String::from_utf8(output.stdout).unwrap();
+        let names = said.lines().filter(|line| line.contains("(expected: "));
+        names.map(|line| line.split([' ', ':']).nth(8).unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(cells(&["--rev", "topic", "--against", "v1"]), ["v1", "topic"]);
+    assert_eq!(cells(&["--rev", "topic", "--rev", "v1", "--against", "topic~1"]), ["v1", "topic"], "it is v1");
+    assert_eq!(
+        cells(&["--rev", "topic", "--rev", "stock", "--against", "kernel:stock"]),
+        ["stock", "topic", "stock-own1"]
+    );
+    assert_eq!(cells(&["--rev", "topic", "--against", &results(folder.path(), &["base"])]), ["topic"]);
 }
 
 /// A run that waits for a kernel source that another process (this one) is fetching.

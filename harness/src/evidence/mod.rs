@@ -10,12 +10,14 @@
 //!                          qmp.jsonl     the QMP channel, line by line
 //!                          agent.jsonl   the agent's channel
 //!                          verdict.json  written last, and whole
+//! OUT/20260514-101500/against.json       what its kernels are compared with, if with anything
 //! OUT/20260514-101500/series.json        of a series: its patches, which are in the folder patches/
 //! ```
 //!
 //! A cell counts when its verdict is there, and a cell without one did not complete. Reports are drawn from these files
 //! and from nothing else.
 
+mod against;
 mod cell_dir;
 mod file;
 mod jsonl;
@@ -23,6 +25,7 @@ mod read;
 mod run_dir;
 mod series;
 
+pub use against::{AgainstNote, EarlierCell, EarlierKernel};
 pub use cell_dir::{CellDir, CellRecord, CellStart, KernelNote};
 pub use file::{EvidenceError, write_whole};
 pub use jsonl::JsonlWriter;

@@ -65,6 +65,9 @@ pub struct ScenarioNote {
     pub name: String,
     /// One line for people.
     pub about: String,
+    /// The bugs that it detects, by id. Runs of before this was written down have none.
+    #[serde(default)]
+    pub detects: Vec<String>,
 }
 
 /// The folder of a run.

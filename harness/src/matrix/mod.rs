@@ -379,7 +379,8 @@ fn record(cell: &PlannedCell, seconds: f64, finding: Finding, retries: Vec<Strin
 }
 
 fn scenario_note(scenario: &Scenario) -> ScenarioNote {
-    ScenarioNote { name: scenario.name.to_owned(), about: scenario.about.to_owned() }
+    let detects = scenario.detects.iter().map(|&bug| bug.to_owned()).collect();
+    ScenarioNote { name: scenario.name.to_owned(), about: scenario.about.to_owned(), detects }
 }
 
 fn recorder(writer: JsonlWriter) -> Recorder {

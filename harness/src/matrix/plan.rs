@@ -68,7 +68,6 @@ pub fn plan(
     let known: Vec<_> = scenarios.iter().flat_map(Scenario::topologies).collect();
     let topologies = Globs::new("topology", &selection.topologies, known.iter().copied())?;
     let further = selection.all || !selection.topologies.is_empty();
-    let profile = manifest.profile.as_ref().map(|profile| profile.name.as_str());
     let every = selection.all || !selection.kernels.is_empty();
     let mut cells = Vec::new();
     for scenario in scenarios.iter().filter(|scenario| names.select(scenario.name)) {
@@ -82,10 +81,7 @@ pub fn plan(
                     && (variant.known || selection.all || !selection.scenarios.is_empty() || judges(manifest, scenario))
             };
             for variant in manifest.variants.iter().filter(wanted) {
-                let expected = match variant.known {
-                    true => Expected::of(&variant.bugs, scenario.detects, &manifest.bugs, profile),
-                    false => Expected::None,
-                };
+                let expected = expected(manifest, variant, scenario);
                 if expected.is_by_chance() && !every {
                     continue;
                 }
@@ -103,6 +99,36 @@ pub fn plan(
         }
     }
     if cells.is_empty() { Err(PlanError::Nothing) } else { Ok(cells) }
+}
+
+/// What the manifest lets one expect of a variant in a scenario.
+fn expected(manifest: &Manifest, variant: &Variant, scenario: &Scenario) -> Expected {
+    let profile = manifest.profile.as_ref().map(|profile| profile.name.as_str());
+    match variant.known {
+        true => Expected::of(&variant.bugs, scenario.detects, &manifest.bugs, profile),
+        false => Expected::None,
+    }
+}
+
+/// These cells, and before those of each row the same on the kernel with which all others are compared: no more of it than
+/// they have, whatever else was planned.
+pub fn with_reference(
+    manifest: &Manifest,
+    scenarios: &[Scenario],
+    cells: &[PlannedCell],
+    reference: &Variant,
+) -> Vec<PlannedCell> {
+    let mut all: Vec<PlannedCell> = Vec::new();
+    for cell in cells.iter().filter(|cell| cell.id.variant != reference.name) {
+        let id = CellId { variant: reference.name.clone(), ..cell.id.clone() };
+        let scenario = scenarios.iter().find(|scenario| scenario.name == id.scenario);
+        let expected = scenario.map_or(Expected::None, |scenario| expected(manifest, reference, scenario));
+        if !all.iter().any(|planned| planned.id == id) {
+            all.push(PlannedCell { id, expected });
+        }
+        all.push(cell.clone());
+    }
+    all
 }
 
 /// Whether a scenario tells something of a variant that it does not tell of the variant's base.
@@ -245,6 +271,29 @@ mod tests {
         assert!(!planned(by_design, &[], false));
         assert!(planned(by_design, &["uevent"], false));
         assert!(planned(by_design, &[], true));
+    }
+
+    #[test]
+    fn a_reference_runs_the_cells_of_the_others_and_no_more() {
+        let mut manifest = manifest();
+        manifest.variants.push(Variant::unknown("mine", "", "new", Vec::new()));
+        let scenarios = [scenario("read::owner", &[Trigger::Yank]), scenario("events::uevent", &[])];
+        let planned = |kernels: &[&str], scenario: &str, reference: &str| {
+            let selection =
+                Selection { kernels: globs(kernels), scenarios: globs(&[scenario]), ..Selection::default() };
+            let cells = plan(&manifest, &scenarios, &selection, 2).unwrap();
+            let cells = with_reference(&manifest, &scenarios, &cells, manifest.variant(reference).unwrap());
+            cells.iter().map(|cell| format!("{} {}", cell.id, cell.expected.word())).collect::<Vec<_>>()
+        };
+        insta::assert_snapshot!(planned(&["mine"], "uevent", "stock").join("\n"), @r"
+        events::uevent::igb::none::stock fail
+        events::uevent::igb::none::mine none
+        events::uevent::igb::none::stock#2 fail
+        events::uevent::igb::none::mine#2 none
+        ");
+        assert_eq!(planned(&["mine", "stock"], "uevent", "stock"), planned(&["mine"], "uevent", "stock"));
+        assert_eq!(planned(&["mine", "fixed"], "*", "stock").len(), 2 * 2 * 3);
+        assert!(planned(&["stock"], "uevent", "stock").is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::change::{Change, Seen, State, Ways};
 use super::words;
 use crate::cell::CellId;
 use crate::evidence::{CellRecord, Run};
@@ -33,7 +34,7 @@ pub fn disagreements(first: &Run, second: &Run) -> Vec<Disagreement> {
     let (first, second) = (records(first), records(second));
     let cells: BTreeSet<&CellId> = first.keys().chain(second.keys()).copied().collect();
     let differ = |cell: &&CellId| match (first.get(*cell), second.get(*cell)) {
-        (Some(first), Some(second)) => verdict(first) != verdict(second) && !is_chance(first, second),
+        (Some(first), Some(second)) => verdict(first) != verdict(second) && !agree(first, second),
         _ => true,
     };
     let told = |cell: &CellId| Disagreement {
@@ -49,16 +50,12 @@ fn records(run: &Run) -> BTreeMap<&CellId, &CellRecord> {
 }
 
 /// Whether both failed in a way of the same bug, or one missed what the other shows.
-fn is_chance(first: &CellRecord, second: &CellRecord) -> bool {
-    let shows = |record: &CellRecord, failure| record.expected.shown_by(failure).next().is_some();
-    match (&first.verdict, &second.verdict) {
-        (Verdict::Fail(one), Verdict::Fail(other)) => {
-            first.expected.shown_by(one).any(|bug| second.expected.shown_by(other).any(|shown| shown == bug))
-        }
-        (Verdict::Fail(failure), passed) => shows(first, failure) && second.expected.missed_by(passed),
-        (passed, Verdict::Fail(failure)) => shows(second, failure) && first.expected.missed_by(passed),
-        _ => false,
-    }
+fn agree(first: &CellRecord, second: &CellRecord) -> bool {
+    let seen = |record: &CellRecord| {
+        let ways = Ways::expected(&record.expected);
+        Seen { state: State::of(std::iter::once(&record.verdict), &ways), ways }
+    };
+    matches!(Change::between(&seen(first), &seen(second)), Change::StillBroken | Change::ByChance)
 }
 
 fn verdict(record: &CellRecord) -> String {

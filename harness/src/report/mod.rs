@@ -1,10 +1,13 @@
 //! What a run found, drawn from its evidence and from nothing else: for people, for programs, for CI.
 
+mod against;
 mod catalogue;
+mod change;
 mod compare;
 mod junit;
 pub(crate) mod mail;
 mod results;
+mod rows;
 mod series;
 mod table;
 mod terminal;
@@ -12,18 +15,22 @@ mod words;
 
 use std::path::{Path, PathBuf};
 
-use crate::evidence::{EvidenceError, Run, RunCell, read_run, write_whole};
+use crate::evidence::{AgainstNote, EvidenceError, Run, RunCell, read_run, write_whole};
 use crate::verdict::{Expected, Verdict};
 
+use against::Against;
+pub use against::{Earlier, EarlierError};
 pub use catalogue::{Comparison, Entry, Measured, chance, measured_in, measured_of, page, updated};
+pub use change::Change;
 pub use compare::{Disagreement, disagreements};
-pub use series::{Bisectable, Change, SERIES_FILES, SeriesReport};
+pub use series::{Bisectable, SERIES_FILES, SeriesReport};
 pub use terminal::Terminal;
 
 /// The report of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
     run: Run,
+    against: Option<Against>,
 }
 
 /// How many cells ended how.
@@ -54,7 +61,10 @@ impl Report {
     /// # Errors
     /// If the folder is not that of a run.
     pub fn of(run: &Path) -> Result<Report, EvidenceError> {
-        Ok(Report { run: read_run(run)? })
+        let note = AgainstNote::read(run)?;
+        let run = read_run(run)?;
+        let against = note.map(|note| Against::of(&run, note));
+        Ok(Report { run, against })
     }
 
     /// The run.
@@ -66,6 +76,11 @@ impl Report {
     /// not end as expected, and a summary.
     pub fn table(&self, terminal: Terminal) -> String {
         table::render(self, terminal)
+    }
+
+    /// What is worse, better and unchanged, compared with a reference, for people; none if there is no reference.
+    pub fn comparison(&self) -> Option<String> {
+        self.against.as_ref().map(|against| against.text(&self.run))
     }
 
     /// The results for programs.
@@ -110,8 +125,12 @@ impl Report {
     }
 
     /// The exit status of a run: 0 if all cells ended as expected, 1 if one about the kernel did not or a kernel did not
-    /// build or boot, 2 if there was nothing but trouble with the test bed, or no cell at all.
+    /// build or boot, 2 if there was nothing but trouble with the test bed, or no cell at all. With a reference: 0 if nothing
+    /// is worse than there, 1 if something is, 2 if that is not known.
     pub fn exit_code(&self) -> u8 {
+        if let Some(against) = &self.against {
+            return against.exit_code();
+        }
         match self.counts() {
             Counts { unexpected: 1.., .. } => 1,
             Counts { infra: 1.., .. } | Counts { cells: 0, .. } => 2,

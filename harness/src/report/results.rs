@@ -15,6 +15,7 @@ pub fn render(report: &Report) -> Value {
         "schema": SCHEMA,
         "run": run(report),
         "cells": cells,
+        "against": report.against.as_ref().map(|against| against.results(&report.run)),
         "summary": summary(report),
     })
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::{Report, Terminal, words};
+use super::{Against, Report, Terminal, words};
 use crate::cell::CellId;
 use crate::evidence::RunCell;
 use crate::verdict::{Expected, Verdict};
@@ -40,10 +40,12 @@ fn rows(report: &Report) -> Vec<Row<'_>> {
     rows
 }
 
-/// The variants: those of the run in its order, then those that it does not describe.
+/// The variants: the one that the others are compared with, those of the run in its order, then those that it does not
+/// describe.
 fn variants(report: &Report) -> Vec<&str> {
     let seen: Vec<&str> = distinct(report.run.cells.iter().map(|cell| cell.record.cell.variant.as_str()));
-    let known = report.run.info.variants.iter().map(|variant| variant.name.as_str());
+    let reference = report.against.as_ref().and_then(Against::kernel_of_run);
+    let known = reference.into_iter().chain(report.run.info.variants.iter().map(|variant| variant.name.as_str()));
     distinct(known.filter(|name| seen.contains(name)).chain(seen.iter().copied()))
 }
 

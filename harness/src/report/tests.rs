@@ -70,7 +70,11 @@ fn info(planned: Vec<PlannedCell>) -> RunInfo {
             variant("stock", "6.12 as it is", &["numvfs-show-vfio-remove"]),
             variant("revert-only", "sriov_numvfs_show() reads without a lock", &["numvfs-stale-pf-uevent"]),
         ],
-        scenarios: vec![ScenarioNote { name: OWNER.to_owned(), about: "the owner reads, then releases".to_owned() }],
+        scenarios: vec![ScenarioNote {
+            name: OWNER.to_owned(),
+            about: "the owner reads, then releases".to_owned(),
+            detects: vec!["numvfs-show-vfio-remove".to_owned()],
+        }],
         bugs: vec![Bug {
             id: "numvfs-show-vfio-remove".to_owned(),
             title: "reading sriov_numvfs deadlocks the owner of a device that is removed".to_owned(),

@@ -1,21 +1,24 @@
 //! `cargo xtask run-matrix`: the main job.
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use harness::cell::PlannedCell;
+use harness::evidence::AgainstNote;
 use harness::host::accel;
 use harness::lab::Lab;
 use harness::matrix::coverage::Coverage;
-use harness::matrix::plan::{Selection, plan};
+use harness::matrix::plan::{Selection, plan, with_reference};
 use harness::matrix::{Request, Runner, command_of};
-use harness::report::{Report, Terminal, disagreements};
+use harness::report::{FILES, Report, Terminal, disagreements};
 use harness::vm::argv;
+use kernels::Manifest;
 
 use super::setup;
+use crate::against::{self, Reference};
 use crate::interrupt::until_interrupted;
 use crate::machine::Machine;
 use crate::out;
@@ -36,12 +39,34 @@ Examples:
   cargo xtask run-matrix --kernel-image linux-image-6.1.0-50-amd64_6.1.176-1_amd64.deb
   cargo xtask run-matrix --dry-run
 
-Exit codes: 0 every cell as expected, 1 some not, 2 usage or infrastructure, 130 interrupted.")]
+What is new in a kernel, and not in what it is made from:
+  cargo xtask run-matrix --tree ~/src/linux --rev topic --against v6.11
+  cargo xtask run-matrix --tree ~/src/linux --rev topic --against base/results.json
+  cargo xtask run-matrix --kernel-image new.deb --kernel-image old.deb --against 6.1.0-49-amd64
+  cargo xtask run-matrix --kernels candidate --against stock
+
+With --against each cell is compared with the same cell of the reference. Printed are, in this order, the cells that
+  REGRESSED        passed there and fail; or fail for good, and did not there; or their kernel does not build or boot
+  are fixed        failed there and pass
+  fail otherwise   fail in another way than there, and in none that is worse
+  now and then     show a known bug that shows by chance, or did there: neither REGRESSED nor fixed
+  have no answer   came to no verdict, here or there
+and how many are still broken (fail as there), unchanged, or not compared (skipped, or the earlier run does not have them).
+-v prints the table of all cells as well. The exit code and junit.xml are about what REGRESSED alone, whatever the manifest
+expects of a kernel.
+
+Exit codes: 0 every cell as expected, 1 some not, 2 usage or infrastructure, 130 interrupted.
+With --against: 0 nothing REGRESSED, 1 something did, 2 usage, or some cells have no answer, or none could be compared,
+130 interrupted.")]
 pub struct Args {
     #[command(flatten)]
     which: Which,
     #[command(flatten)]
     own: Own,
+    /// Compare each kernel with this one, and fail only on what is worse: a revision of the --tree or a kernel (`stock`),
+    /// which runs as well, or the results.json of an earlier run (or that run's folder; PATH:KERNEL if it has several)
+    #[arg(long, value_name = "REV|KERNEL|PATH", conflicts_with_all = ["fail_fast", "verify_snapshots"])]
+    against: Option<String>,
     /// Install what is missing first
     #[arg(long)]
     setup: bool,
@@ -72,12 +97,14 @@ pub struct Args {
 
 /// Builds, runs, and prints the table.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let (lab, own) = args.own.lab(args.how.profile.as_deref())?;
-    let scenarios = scenarios::all();
-    let which = args.which.clone();
-    let selection = Selection::from(Which { kernels: Own::kernels(own, which.kernels), ..which });
-    let cells = plan(lab.manifest(), &scenarios, &selection, args.repeat)?;
-    let every = plan(lab.manifest(), &scenarios, &Selection { all: true, ..selection }, args.repeat)?.len();
+    let mut manifest = Manifest::of_project()?;
+    let own = args.own.add_to(&mut manifest)?;
+    let find = |word: &String| Reference::find(word, &args.own.tree, &mut manifest);
+    let reference = args.against.as_ref().map(find).transpose()?;
+    let lab = args.own.tree.lab(manifest, args.how.profile.as_deref())?;
+    let (cells, every) = planned(&lab, &args, own.clone(), reference.as_ref())?;
+    let asked = args.against.as_deref().unwrap_or_default();
+    let note = reference.map(|reference| reference.note(asked, lab.manifest())).transpose()?;
     let request = Request {
         jobs: args.jobs.map(usize::from),
         fail_fast: args.fail_fast,
@@ -86,6 +113,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let coverage = Coverage::of(&request, every, |kernel: &str| lab.find(kernel).is_some());
     let ui = Arc::new(Ui::new(args.verbose));
     ui.say(&coverage.to_string());
+    if let Some(note) = &note {
+        ui.say(&comparable(note, &cells)?);
+    }
     if args.dry_run {
         return show(&lab, &cells, &args);
     }
@@ -97,24 +127,98 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let folder = OnceCell::new();
     until_interrupted(&lab, &folder, async {
-        let report = carry_out(&lab, &request, &ui, &folder).await?;
+        let report = carry_out(&lab, &request, note.as_ref(), &ui, &folder).await?;
         if args.verify_snapshots {
             let booted = Request { snapshots: false, ..request.clone() };
-            let booted = carry_out(&lab, &booted, &ui, &OnceCell::new()).await?;
+            let booted = carry_out(&lab, &booted, None, &ui, &OnceCell::new()).await?;
             return compare(&report, &booted);
         }
         out::print(&match args.format {
-            Format::Human => report.table(Terminal::of_stdout(&std::io::stdout())),
+            Format::Human => told(&report, &args, !own.is_empty()),
             Format::Json => format!("{:#}", report.results()),
         })?;
         Ok(ExitCode::from(report.exit_code()))
     })
 }
 
-async fn carry_out(lab: &Lab, request: &Request, ui: &Arc<Ui>, folder: &OnceCell<PathBuf>) -> Result<Report> {
+/// The cells, and how many there are of every kernel. A reference runs those that the others do.
+fn planned(
+    lab: &Lab,
+    args: &Args,
+    own: Vec<String>,
+    reference: Option<&Reference>,
+) -> Result<(Vec<PlannedCell>, usize)> {
+    let (manifest, scenarios, which) = (lab.manifest(), scenarios::all(), args.which.clone());
+    let selection = Selection::from(Which { kernels: Own::kernels(own, which.kernels), ..which });
+    let cells = |selection: &Selection| -> Result<Vec<PlannedCell>> {
+        let cells = plan(manifest, &scenarios, selection, args.repeat)?;
+        let Some(Reference::Kernel(name)) = reference else { return Ok(cells) };
+        Ok(with_reference(manifest, &scenarios, &cells, against::variant(manifest, name)?))
+    };
+    let wanted = cells(&selection)?;
+    if let (Some(Reference::Kernel(name)), true) = (reference, wanted.is_empty()) {
+        bail!(
+            "{name} would be compared with itself: name another kernel with --kernels, --rev or --kernel-image, or another \
+             reference with --against"
+        );
+    }
+    Ok((wanted, cells(&Selection { all: true, ..selection })?.len()))
+}
+
+/// What is compared with what, said before anything is built.
+///
+/// # Errors
+/// If nothing is.
+fn comparable(note: &AgainstNote, cells: &[PlannedCell]) -> Result<String> {
+    let kernel = &note.kernel;
+    let Some(earlier) = &note.earlier else {
+        return Ok(format!("each is compared with {kernel}, which runs the same cells"));
+    };
+    let is_there = |cell: &&PlannedCell| earlier.has(&cell.id);
+    let (there, place) = (cells.iter().filter(is_there).count(), earlier.results.display());
+    if there == 0 {
+        bail!("{place} has no verdict of {kernel} on any cell of this run, so there is nothing to compare");
+    }
+    Ok(format!(
+        "each is compared with {kernel} in {place}, which has a verdict on {there} of these {} cells",
+        cells.len()
+    ))
+}
+
+/// The comparison, or the table and, of a kernel of the user's own, how to get a comparison.
+fn told(report: &Report, args: &Args, is_own: bool) -> String {
+    let table = || report.table(Terminal::of_stdout(&std::io::stdout()));
+    match report.comparison() {
+        Some(comparison) if args.verbose => format!("{}\n{comparison}", table()),
+        Some(comparison) => comparison,
+        None if is_own => format!("{}{}\n", table(), hint(&report.run().path, args.own.tree.path.as_deref())),
+        None => table(),
+    }
+}
+
+/// How to see what is new in a kernel of the user's own.
+fn hint(run: &Path, tree: Option<&Path>) -> String {
+    let rev = tree.map(|tree| format!("--against REV (a revision of {}), ", tree.display())).unwrap_or_default();
+    let results = run.join(FILES[0]);
+    format!(
+        "to see only what is worse than on another kernel: {rev}--against stock, or, in a later run, --against {}",
+        results.display()
+    )
+}
+
+async fn carry_out(
+    lab: &Lab,
+    request: &Request,
+    note: Option<&AgainstNote>,
+    ui: &Arc<Ui>,
+    folder: &OnceCell<PathBuf>,
+) -> Result<Report> {
     let runner = Runner::prepare(lab, &scenarios::all(), request, ui.clone()).await?;
     // Set once for each run: there is no other.
     let _ = folder.set(runner.folder().to_owned());
+    if let Some(note) = note {
+        note.write(runner.folder())?;
+    }
     runner.run(request, &**ui).await?;
     let report = Report::of(runner.folder())?;
     report.write_files()?;
@@ -163,4 +267,20 @@ fn show(lab: &Lab, cells: &[PlannedCell], args: &Args) -> Result<ExitCode> {
         }
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_kernel_of_the_users_own_is_said_how_to_compare_it() {
+        let said = |tree: Option<&str>| hint(Path::new("/runs/latest"), tree.map(Path::new));
+        assert_eq!(
+            said(Some("/src/linux")),
+            "to see only what is worse than on another kernel: --against REV (a revision of /src/linux), --against stock, \
+             or, in a later run, --against /runs/latest/results.json"
+        );
+        assert!(!said(None).contains("REV"), "a revision needs a tree");
+    }
 }

@@ -1,6 +1,5 @@
 //! What each patch of a series does, drawn from the evidence of a run: for people, for programs, for a reply to a list.
 
-mod answer;
 mod table;
 mod text;
 
@@ -8,12 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::change::Change;
+use super::rows::{Column, Row, rows};
 use super::{Report, Terminal};
 use crate::evidence::{Applies, EvidenceError, SeriesNote, SeriesStep, write_whole};
-use crate::verdict::Verdict;
-
-use answer::Row;
-pub use answer::{Change, State};
 
 /// The report of a run of a series.
 #[derive(Clone, Debug)]
@@ -44,7 +41,9 @@ impl SeriesReport {
     /// If the folder is not that of a run of a series.
     pub fn of(run: &Path) -> Result<SeriesReport, EvidenceError> {
         let (report, note) = (Report::of(run)?, SeriesNote::read(run)?);
-        let rows = answer::rows(&report.run, &note);
+        let tried = note.tried().map(|(_, step)| step.variant.as_str());
+        let columns: Vec<_> = std::iter::once(note.base.as_str()).chain(tried).map(Column::Kernel).collect();
+        let rows = rows(&report.run, &columns);
         Ok(SeriesReport { report, note, rows })
     }
 
@@ -71,7 +70,7 @@ impl SeriesReport {
                 "topology": row.topology,
                 "trigger": row.trigger,
                 "before": row.before(step).words(),
-                "after": row.states[step].words(),
+                "after": row.state(step).words(),
                 "change": row.change(step),
             })
         };
@@ -152,7 +151,7 @@ impl SeriesReport {
         let bisectable = self.bisectable();
         if matches!(bisectable, Bisectable::No(_))
             || [Change::Regressed, Change::Flaky].into_iter().any(ends)
-            || (self.note.answers_for_base && ends(Change::StillBroken))
+            || (self.note.answers_for_base && [Change::StillBroken, Change::FailsOtherwise].into_iter().any(ends))
         {
             return 1;
         }
@@ -162,11 +161,7 @@ impl SeriesReport {
 
     /// `does not build` or `does not boot`, if that is what became of the kernel with patch `step` of those tried.
     fn not_there(&self, step: usize) -> Option<&'static str> {
-        self.rows.iter().find_map(|row| match &row.states[step] {
-            State::Unknown(Verdict::BuildFailed(_)) => Some("does not build"),
-            State::Unknown(Verdict::BootFailed(_)) => Some("does not boot"),
-            _ => None,
-        })
+        self.rows.iter().find_map(|row| row.state(step).not_there()).map(|(what, _)| what)
     }
 
     /// Whether the kernel with patch `step` of those tried is the very one as with the patch before it.

@@ -2,8 +2,9 @@
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::answer::{Change, Row, State};
 use super::{SeriesReport, Terminal};
+use crate::report::change::{Change, State};
+use crate::report::rows::Row;
 use crate::report::words;
 
 pub fn render(series: &SeriesReport, terminal: Terminal) -> String {
@@ -16,14 +17,14 @@ pub fn render(series: &SeriesReport, terminal: Terminal) -> String {
     let numbers = steps.iter().map(|(_, number)| number.clone());
     table
         .set_header(["scenario".to_owned(), "trigger".to_owned(), series.note.base.clone()].into_iter().chain(numbers));
-    let tells = |row: &&Row| row.states.iter().any(|state| !matches!(state, State::Pass | State::Skipped));
+    let tells = |row: &&Row| row.seen.iter().any(|seen| !matches!(seen.state, State::Pass | State::Skipped));
     let mut before = None;
     for row in series.rows.iter().filter(tells) {
         let same = before.replace(&row.scenario) == Some(&row.scenario);
         let name = if same { String::new() } else { row.scenario.replace("::", "::\n  ") };
         let trigger = if row.trigger == "none" { "" } else { row.trigger };
         let changes = steps.iter().map(|&(step, _)| changed(row, step));
-        let fixed = [name, trigger.to_owned(), shown(&row.states[0])];
+        let fixed = [name, trigger.to_owned(), shown(row.state(0))];
         table.add_row(fixed.into_iter().chain(changes));
     }
     let others = series.rows.iter().filter(|row| !tells(row)).count();
@@ -38,17 +39,12 @@ pub fn render(series: &SeriesReport, terminal: Terminal) -> String {
 }
 
 fn changed(row: &Row, step: usize) -> String {
-    let state = shown(&row.states[step]);
+    let state = shown(row.state(step));
     match row.change(step) {
-        Change::Unchanged | Change::NoAnswer | Change::Flaky => state,
-        Change::StillBroken
-            if row.before(step).failure().map(|f| (f.kind, &f.function))
-                == row.states[step].failure().map(|f| (f.kind, &f.function)) =>
-        {
-            state
+        change @ (Change::Regressed | Change::Fixed | Change::FailsOtherwise | Change::ByChance) => {
+            format!("{state}\n({})", change.words())
         }
-        Change::StillBroken => format!("{state}\n(fails otherwise)"),
-        change => format!("{state}\n({})", change.words()),
+        _ => state,
     }
 }
 
@@ -59,5 +55,6 @@ fn shown(state: &State) -> String {
         State::Flaky { failure, failed, of } => format!("{failed}/{of} {}", words::kind(failure.kind)),
         State::Skipped => "skipped".to_owned(),
         State::Unknown(verdict) => words::outcome(verdict).to_owned(),
+        State::Absent => String::new(),
     }
 }

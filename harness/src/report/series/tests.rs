@@ -1,13 +1,13 @@
 use guest_protocol::TaskState;
-use kernels::FailureKind;
+use kernels::{Bug, Chance, Fails, FailureKind};
 
 use super::*;
 use crate::cell::{CellId, PlannedCell};
 use crate::evidence::tests::{id, record, start};
-use crate::evidence::{RunDir, RunInfo};
+use crate::evidence::{RunDir, RunInfo, ScenarioNote};
 use crate::notes::{Note, Notes};
 use crate::trigger::Trigger;
-use crate::verdict::Expected;
+use crate::verdict::{Expected, Verdict};
 
 const OWNER: &str = "numvfs_read::owner_rescans_on_removal";
 const UEVENT: &str = "numvfs_events::pf_uevent";
@@ -76,6 +76,19 @@ fn observed(verdict: &Verdict) -> Notes {
     }
 }
 
+const RACE: &str = "rescan_race::unbind";
+
+fn race() -> ScenarioNote {
+    ScenarioNote { name: RACE.to_owned(), about: String::new(), detects: vec!["readd-race".to_owned()] }
+}
+
+/// What its scenario detects.
+fn now_and_then() -> Bug {
+    let fails = vec![Fails { kind: FailureKind::KernelSplat, function: "proc_register".to_owned() }];
+    let (title, references, under) = Default::default();
+    Bug { id: "readd-race".to_owned(), title, references, fails, under, chance: Chance::Random, by_design: false }
+}
+
 /// A run of a series with these cells, as the harness writes it. The folder lives as long as the guard.
 fn run(note: &SeriesNote, cells: &[(CellId, Verdict)]) -> (tempfile::TempDir, SeriesReport) {
     let out = tempfile::tempdir().unwrap();
@@ -86,6 +99,8 @@ fn run(note: &SeriesNote, cells: &[(CellId, Verdict)]) -> (tempfile::TempDir, Se
         qemu: "QEMU emulator version 10.0.2 (Debian 1:10.0.2)".to_owned(),
         accel: "tcg".to_owned(),
         planned,
+        scenarios: vec![race()],
+        bugs: vec![now_and_then()],
         ..RunInfo::default()
     };
     let folder = RunDir::create(out.path(), info).unwrap();
@@ -173,26 +188,28 @@ fn trouble_of_all_kinds() {
 }
 
 #[test]
-fn changes() {
-    let (fails, passes) = (|verdict| State::Fail(answer::failure(&verdict).unwrap().clone()), || State::Pass);
-    let flaky = || State::Flaky { failure: answer::failure(&stale()).unwrap().clone(), failed: 1, of: 2 };
-    let unknown = || State::Unknown(Verdict::Infra(String::new()));
-    for (before, after, change) in [
-        (passes(), passes(), Change::Unchanged),
-        (fails(stale()), passes(), Change::Fixed),
-        (passes(), fails(stale()), Change::Regressed),
-        (fails(stale()), fails(stale()), Change::StillBroken),
-        (fails(deadlock()), fails(stale()), Change::StillBroken),
-        (fails(stale()), fails(deadlock()), Change::Regressed),
-        (fails(stale()), flaky(), Change::Flaky),
-        (flaky(), passes(), Change::Flaky),
-        (passes(), flaky(), Change::Flaky),
-        (unknown(), passes(), Change::NoAnswer),
-        (fails(stale()), unknown(), Change::NoAnswer),
-        (State::Skipped, State::Skipped, Change::Unchanged),
-    ] {
-        assert_eq!(Change::between(&before, &after), change, "{before:?} {after:?}");
-    }
+fn what_fails_otherwise_or_by_chance_is_told_apart() {
+    let splat = Verdict::fail(FailureKind::KernelSplat, "proc_register", "WARNING: ...".to_owned());
+    let mut cells = row(OWNER, Some(Trigger::Yank), &[deadlock(), stale(), stale()]);
+    cells.extend(row(RACE, None, &[Verdict::Pass, splat, Verdict::Pass]));
+    let (_out, report) = run(&SeriesNote { answers_for_base: false, ..note([Applies::Yes, Applies::Yes]) }, &cells);
+    let summary = report.summary();
+    fits_a_mail(&summary);
+    let part =
+        |from: &str, to: &str| summary[summary.find(from).unwrap()..].split(to).next().unwrap().trim_end().to_owned();
+    insta::assert_snapshot!(part("  fails", "2/2"), @r"
+    fails otherwise: stale-read at sriov_numvfs
+      numvfs_read::owner_rescans_on_removal (before: deadlock at
+        sriov_numvfs_show)
+    now and then: kernel-splat at proc_register, here and not before
+      rescan_race::unbind
+    ");
+    insta::assert_snapshot!(part("Result", "Evidence"), @r"
+    Result: with all patches, compared to the base: 0 fixed, 0 still broken,
+      0 regressed, 1 unchanged, 1 fails otherwise.
+    ");
+    assert!(report.table(Terminal::default()).contains("(fails otherwise)"));
+    assert_eq!(report.exit_code(), 0, "neither is worse");
 }
 
 /// Of a series that was run with all scenarios: what was broken before is not its fault.

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::answer::{Change, Row, State};
 use super::{Bisectable, SeriesReport};
 use crate::classify::{Severity, Splat};
 use crate::evidence::{Applies, RunCell, SeriesStep};
 use crate::notes::Notes;
+use crate::report::change::{Change, State};
 use crate::report::mail::{WIDTH, wrap};
+use crate::report::rows::Row;
 use crate::verdict::Verdict;
 
 /// How many failures are shown with their evidence.
@@ -18,6 +19,32 @@ const TASKS: usize = 3;
 const FRAMES: usize = 4;
 /// How many lines of what a tree has in place of what a patch wants.
 const LINES: usize = 24;
+/// In which order a patch's changes are told.
+const ORDER: [Change; 9] = [
+    Change::Fixed,
+    Change::Regressed,
+    Change::FailsOtherwise,
+    Change::StillBroken,
+    Change::Flaky,
+    Change::ByChance,
+    Change::NoAnswer,
+    Change::NotCompared,
+    Change::Unchanged,
+];
+/// In which order they are counted in the end,
+const COUNTED: [Change; 9] = [
+    Change::Fixed,
+    Change::StillBroken,
+    Change::Regressed,
+    Change::Unchanged,
+    Change::FailsOtherwise,
+    Change::Flaky,
+    Change::ByChance,
+    Change::NoAnswer,
+    Change::NotCompared,
+];
+/// and how many of these are told even if there are none.
+const ALWAYS: usize = 4;
 
 pub fn render(series: &SeriesReport) -> String {
     let mut text = String::new();
@@ -87,34 +114,24 @@ fn cut(text: &mut String, line: &str) {
 
 /// What a patch fixes, breaks, and leaves as it is.
 fn changes(series: &SeriesReport, step: usize, text: &mut String) {
-    if let Some((what, why)) = not_there(series, step) {
-        wrap(text, &format!("  {what}: "), "    ", &why);
+    if let Some((what, why)) = series.rows.iter().find_map(|row| row.state(step).not_there()) {
+        wrap(text, &format!("  {}: ", what.to_uppercase()), "    ", why);
         return;
     }
     if series.is_without_effect(step) {
         wrap(text, "  ", "    ", "changes nothing in the kernel that is built: comments, or code that is left out");
     }
-    let order =
-        [Change::Fixed, Change::Regressed, Change::StillBroken, Change::Flaky, Change::NoAnswer, Change::Unchanged];
-    for change in order {
+    for change in ORDER {
         let is = |row: &Row| row.change(step) == change;
         let found = series.rows.iter().filter(|row| is(row)).count();
         match change {
             _ if found == 0 => {}
             Change::Unchanged => wrap(text, "  unchanged: ", "    ", &count(found, "cell")),
             Change::Fixed => list(series, step, change, is, |row| ended(row.before(step)), text),
-            _ => list(series, step, change, is, |row| ended(&row.states[step]), text),
+            Change::ByChance => list(series, step, change, is, |row| by_chance(row, step), text),
+            _ => list(series, step, change, is, |row| ended(row.state(step)), text),
         }
     }
-}
-
-/// `DOES NOT BUILD` or the like, and why, if that is what became of a kernel.
-fn not_there(series: &SeriesReport, step: usize) -> Option<(&'static str, String)> {
-    series.rows.iter().find_map(|row| match &row.states[step] {
-        State::Unknown(Verdict::BuildFailed(why)) => Some(("DOES NOT BUILD", why.clone())),
-        State::Unknown(Verdict::BootFailed(why)) => Some(("DOES NOT BOOT", why.clone())),
-        _ => None,
-    })
 }
 
 /// How it is, or was, in a few words.
@@ -122,6 +139,15 @@ fn ended(state: &State) -> String {
     match state {
         State::Unknown(verdict) => verdict.reason().unwrap_or_default().to_owned(),
         other => other.words(),
+    }
+}
+
+/// What shows now and then, and with which of the two kernels it did.
+fn by_chance(row: &Row, step: usize) -> String {
+    match (row.before(step).failure(), row.state(step).failure()) {
+        (Some(failure), None) => format!("{failure}, before and not here"),
+        (_, Some(failure)) => format!("{failure}, here and not before"),
+        (None, None) => String::new(),
     }
 }
 
@@ -155,8 +181,8 @@ fn list(
 fn before(row: &Row, step: usize, change: Change) -> String {
     let before = row.before(step);
     match change {
-        Change::StillBroken | Change::Regressed
-            if before.failure().is_some() && before.words() != row.states[step].words() =>
+        Change::StillBroken | Change::FailsOtherwise | Change::Regressed
+            if before.failure().is_some() && before.words() != row.state(step).words() =>
         {
             format!(" (before: {})", before.words())
         }
@@ -179,11 +205,8 @@ fn end(series: &SeriesReport, text: &mut String) {
         text.push('\n');
         return;
     };
-    let counts =
-        [Change::Fixed, Change::StillBroken, Change::Regressed, Change::Unchanged, Change::Flaky, Change::NoAnswer]
-            .map(|change| (change, series.rows.iter().filter(|row| row.in_all() == change).count()));
-    let told =
-        counts.iter().filter(|(change, count)| *count > 0 || !matches!(change, Change::Flaky | Change::NoAnswer));
+    let counts = COUNTED.map(|change| (change, series.rows.iter().filter(|row| row.in_all() == change).count()));
+    let told = counts.iter().enumerate().filter(|(at, (_, count))| *count > 0 || *at < ALWAYS).map(|(_, told)| told);
     let told: Vec<_> = told.map(|(change, count)| format!("{count} {}", change.words().to_lowercase())).collect();
     let with = match last == series.note.steps.len() {
         true => "with all patches".to_owned(),
@@ -207,7 +230,8 @@ fn evidence(series: &SeriesReport, text: &mut String) {
         series.rows.iter().filter(|row| row.change(step) == Change::Regressed).for_each(|row| add(step, row));
     }
     let last = series.steps().count();
-    series.rows.iter().filter(|row| row.in_all() == Change::StillBroken).for_each(|row| add(last, row));
+    let left = |row: &&Row| matches!(row.in_all(), Change::StillBroken | Change::FailsOtherwise);
+    series.rows.iter().filter(left).for_each(|row| add(last, row));
     if examples.is_empty() {
         return;
     }
@@ -223,11 +247,11 @@ fn evidence(series: &SeriesReport, text: &mut String) {
 
 /// The last kernel before a step on which a cell failed.
 fn failing(row: &Row, step: usize) -> usize {
-    (0..step).rev().find(|&at| row.states[at].failure().is_some()).unwrap_or(0)
+    (0..step).rev().find(|&at| row.state(at).failure().is_some()).unwrap_or(0)
 }
 
 fn way(row: &Row, at: usize) -> Option<String> {
-    row.states[at].failure().map(ToString::to_string)
+    row.state(at).failure().map(ToString::to_string)
 }
 
 fn example(series: &SeriesReport, at: usize, row: &Row, text: &mut String) {

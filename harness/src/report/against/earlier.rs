@@ -1,0 +1,203 @@
+//! `results.json` of an earlier run, read as a reference.
+//!
+//! It may be of an older version, or of a newer one: a cell in which something is missing or unknown is left out, and is
+//! then not compared.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kernels::split_profile;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::evidence::{EarlierCell, EarlierKernel, EvidenceError, LATEST};
+use crate::report::{FILES, Report};
+use crate::verdict::{Failure, Verdict};
+
+/// The results of an earlier run.
+#[derive(Clone, Debug)]
+pub struct Earlier {
+    path: PathBuf,
+    started: String,
+    bugs: Vec<VariantPart>,
+    cells: Vec<CellPart>,
+}
+
+/// A path does not lead to the results of a kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum EarlierError {
+    /// It cannot be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Read {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// It is something else.
+    #[error("{} is not the results.json of a run: {why}", path.display())]
+    Other {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A folder in which no run left anything.
+    #[error("{} is not the folder of a run: it has neither results.json nor run.json{}", path.display(), hint(path))]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder whose evidence cannot be read.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+    /// There are several kernels, and none was named.
+    #[error(
+        "{} has the results of {} kernels; name one of them: {}",
+        path.display(),
+        known.len(),
+        known.iter().map(|name| format!("{}:{name}", path.display())).collect::<Vec<_>>().join(", ")
+    )]
+    Several {
+        /// The file.
+        path: PathBuf,
+        /// The names of the kernels.
+        known: Vec<String>,
+    },
+    /// The kernel that was named is not among them.
+    #[error("{} has no results of a kernel `{kernel}`; it has those of: {}", path.display(), known.join(", "))]
+    Kernel {
+        /// The file.
+        path: PathBuf,
+        /// The name.
+        kernel: String,
+        /// The names of the kernels.
+        known: Vec<String>,
+    },
+}
+
+fn hint(folder: &Path) -> String {
+    match folder.join(LATEST) {
+        latest if latest.is_dir() => format!("; the newest run there is {}", latest.display()),
+        _ => String::new(),
+    }
+}
+
+#[derive(Deserialize)]
+struct Results {
+    #[serde(default)]
+    run: RunPart,
+    cells: Vec<Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RunPart {
+    started: String,
+    variants: Vec<Value>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct VariantPart {
+    name: String,
+    #[serde(default)]
+    bugs: Vec<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct CellPart {
+    scenario: String,
+    variant: String,
+    topology: String,
+    trigger: String,
+    outcome: String,
+    failure: Option<Failure>,
+    reason: Option<String>,
+    expected: Option<String>,
+    evidence: Option<PathBuf>,
+}
+
+impl CellPart {
+    /// What it says of its kernel, if anything.
+    fn verdict(&self) -> Option<Verdict> {
+        match (self.outcome.as_str(), &self.failure) {
+            ("pass", _) => Some(Verdict::Pass),
+            ("fail", Some(failure)) => Some(Verdict::Fail(failure.clone())),
+            ("skip", _) => Some(Verdict::Skip(self.reason.clone().unwrap_or_default())),
+            _ => None,
+        }
+    }
+}
+
+impl Earlier {
+    /// Reads a `results.json`, or the one in the folder of a run.
+    ///
+    /// # Errors
+    /// [`EarlierError`], but not that of a kernel's name.
+    pub fn read(path: &Path) -> Result<Earlier, EarlierError> {
+        let read = |cause| EarlierError::Read { path: path.to_owned(), cause };
+        let found = fs::canonicalize(path).map_err(read)?;
+        let file = if found.is_dir() { found.join(FILES[0]) } else { found.clone() };
+        let other = |why: serde_json::Error| EarlierError::Other { path: file.clone(), why: why.to_string() };
+        let results = if file.is_file() {
+            serde_json::from_slice(&fs::read(&file).map_err(read)?).map_err(other)?
+        } else {
+            let no_run = |error| match error {
+                EvidenceError::Io { .. } => EarlierError::Folder { path: path.to_owned() },
+                malformed @ EvidenceError::Malformed { .. } => malformed.into(),
+            };
+            Report::of(&found).map_err(no_run)?.results()
+        };
+        let Results { run, cells } = Results::deserialize(results).map_err(other)?;
+        Ok(Earlier { started: run.started, bugs: known(run.variants), cells: known(cells), path: file })
+    }
+
+    /// The names of its kernels, in its order.
+    pub fn kernels(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for cell in &self.cells {
+            if !names.contains(&cell.variant) {
+                names.push(cell.variant.clone());
+            }
+        }
+        names
+    }
+
+    /// What it says of the kernel of this name, with its profile or without, or of the only one: with its name.
+    ///
+    /// # Errors
+    /// [`EarlierError::Kernel`], [`EarlierError::Several`].
+    pub fn kernel(&self, name: Option<&str>) -> Result<(String, EarlierKernel), EarlierError> {
+        let (path, known) = (self.path.clone(), self.kernels());
+        let is_named = |known: &&String| name.is_none_or(|name| *known == name || split_profile(known).0 == name);
+        let found: Vec<_> = known.iter().filter(is_named).collect();
+        let exact = known.iter().find(|known| Some(known.as_str()) == name);
+        match (exact.or(found.first().copied()), name) {
+            (Some(one), _) if exact.is_some() || found.len() == 1 => Ok((one.clone(), self.of_kernel(one))),
+            (Some(_), _) => Err(EarlierError::Several { path, known }),
+            (None, Some(kernel)) => Err(EarlierError::Kernel { path, kernel: kernel.to_owned(), known }),
+            (None, None) => Err(EarlierError::Other { path, why: "it has no cells".to_owned() }),
+        }
+    }
+
+    fn of_kernel(&self, name: &str) -> EarlierKernel {
+        let cells = || self.cells.iter().filter(|cell| cell.variant == name);
+        let is_known = cells().any(|cell| matches!(cell.expected.as_deref(), Some("pass" | "fail")));
+        let variant = self.bugs.iter().find(|variant| variant.name == name);
+        let cell = |cell: &CellPart| {
+            let CellPart { scenario, topology, trigger, evidence, .. } = cell.clone();
+            Some(EarlierCell { scenario, topology, trigger, verdict: cell.verdict()?, evidence })
+        };
+        EarlierKernel {
+            results: self.path.clone(),
+            started: self.started.clone(),
+            bugs: variant.filter(|_| is_known).map(|variant| variant.bugs.clone()),
+            cells: cells().filter_map(cell).collect(),
+        }
+    }
+}
+
+/// Those that can be understood.
+fn known<T: for<'de> Deserialize<'de>>(values: Vec<Value>) -> Vec<T> {
+    values.into_iter().filter_map(|value| T::deserialize(value).ok()).collect()
+}

@@ -1,0 +1,216 @@
+//! Each kernel of a run compared with a reference: with another kernel of the run, or with one of an earlier run.
+//!
+//! What the scenarios find on the reference is not held against a kernel. The exit code, JUnit and the text for people are
+//! about what is worse than there.
+
+mod earlier;
+mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::change::{Change, State, failure, is_same};
+use super::rows::{Column, Row, rows};
+use crate::cell::CellId;
+use crate::evidence::{AgainstNote, Run, RunCell};
+
+pub use earlier::{Earlier, EarlierError};
+
+/// The comparison of a run with its reference.
+#[derive(Clone, Debug)]
+pub struct Against {
+    note: AgainstNote,
+    kernels: Vec<OfKernel>,
+}
+
+/// What a kernel changes.
+#[derive(Clone, Debug)]
+struct OfKernel {
+    variant: String,
+    /// The reference, then this kernel.
+    rows: Vec<Row>,
+}
+
+/// Where the reference is in a row, and the kernel that is compared with it.
+const REFERENCE: usize = 0;
+const KERNEL: usize = 1;
+
+impl Against {
+    /// The comparison of a run with what it is to be compared with.
+    pub fn of(run: &Run, note: AgainstNote) -> Against {
+        let reference = match &note.earlier {
+            Some(earlier) => Column::Earlier(&note.kernel, earlier),
+            None => Column::Kernel(&note.kernel),
+        };
+        let mut variants: Vec<&str> = Vec::new();
+        for cell in &run.cells {
+            let variant = cell.record.cell.variant.as_str();
+            let is_reference = note.earlier.is_none() && variant == note.kernel;
+            if !is_reference && !variants.contains(&variant) {
+                variants.push(variant);
+            }
+        }
+        let of_kernel = |variant: &str| {
+            let rows = rows(run, &[reference, Column::Kernel(variant)]);
+            let rows = rows.into_iter().filter(|row| *row.state(KERNEL) != State::Absent).collect();
+            OfKernel { variant: variant.to_owned(), rows }
+        };
+        let kernels = variants.into_iter().map(of_kernel).collect();
+        Against { note, kernels }
+    }
+
+    /// The name of the reference, if it is a kernel of the run.
+    pub(super) fn kernel_of_run(&self) -> Option<&str> {
+        self.note.earlier.is_none().then_some(self.note.kernel.as_str())
+    }
+
+    /// The comparison for people: what is worse, what is better, and how many cells are as they were.
+    pub(super) fn text(&self, run: &Run) -> String {
+        text::render(self, run)
+    }
+
+    /// The comparison for programs: the key `against` of `results.json`.
+    ///
+    /// `kernel` is the reference, `asked` what the command line called it, and `earlier` the file and the beginning of the
+    /// run that it was taken from, or null if it is a kernel of this run. `kernels` has for each other kernel its `variant`,
+    /// `not_there` ("does not build", "does not boot", or null), `counts` by change, and its `cells`: what each came to
+    /// `before` (on the reference) and `after`, the `change` (`regressed`, `fixed`, `fails-otherwise`, `still-broken`,
+    /// `flaky`, `by-chance`, `no-answer`, `not-compared`, `unchanged`), and the folders of the evidence.
+    pub(super) fn results(&self, run: &Run) -> Value {
+        let earlier = self.note.earlier.as_ref();
+        json!({
+            "asked": self.note.asked,
+            "kernel": self.note.kernel,
+            "earlier": earlier.map(|earlier| json!({"results": earlier.results, "started": earlier.started})),
+            "kernels": self.kernels.iter().map(|kernel| self.of_kernel(kernel, run)).collect::<Vec<_>>(),
+        })
+    }
+
+    fn of_kernel(&self, kernel: &OfKernel, run: &Run) -> Value {
+        let cell = |row: &Row| {
+            json!({
+                "scenario": row.scenario,
+                "topology": row.topology,
+                "trigger": row.trigger,
+                "before": row.state(REFERENCE).words(),
+                "after": row.state(KERNEL).words(),
+                "change": change(row),
+                "evidence_before": self.evidence_before(row, run),
+                "evidence": evidence(row, run, KERNEL, &kernel.variant),
+            })
+        };
+        let counts =
+            kernel.counts().map(|(change, count)| (json!(change).as_str().unwrap_or_default().to_owned(), count));
+        json!({
+            "variant": kernel.variant,
+            "not_there": kernel.not_there().map(|(what, _)| what),
+            "counts": counts.collect::<BTreeMap<_, _>>(),
+            "cells": kernel.rows.iter().map(cell).collect::<Vec<_>>(),
+        })
+    }
+
+    /// The exit status: 1 if something is worse than on the reference, 2 if that is not known, 0 if not. Cells on which the
+    /// reference of an earlier run has no verdict do not count, unless there are no others.
+    pub(super) fn exit_code(&self) -> u8 {
+        let changes: BTreeSet<_> = self.kernels.iter().flat_map(|kernel| &kernel.rows).map(change).collect();
+        if changes.contains(&Change::Regressed) {
+            return 1;
+        }
+        let is_known = !changes.contains(&Change::NoAnswer) && changes.iter().any(|one| *one != Change::NotCompared);
+        if is_known { 0 } else { 2 }
+    }
+
+    /// What became of a cell of the run, and that in words. One of the reference is unchanged, or has no answer if that is
+    /// why another kernel has none.
+    pub(super) fn told(&self, id: &CellId) -> (Change, String) {
+        let kernel = self.kernels.iter().find(|kernel| kernel.variant == id.variant);
+        if let Some((kernel, row)) = kernel.and_then(|kernel| Some((kernel, kernel.row(id)?))) {
+            return (change(row), format!("{}: {}", change(row).words(), self.sentence(row, &kernel.variant)));
+        }
+        let mut others = self.kernels.iter().filter_map(|kernel| kernel.row(id));
+        let is_unknown = others.any(|row| change(row) == Change::NoAnswer);
+        (if is_unknown { Change::NoAnswer } else { Change::Unchanged }, "the reference".to_owned())
+    }
+
+    /// What the reference and a kernel do in a cell.
+    fn sentence(&self, row: &Row, variant: &str) -> String {
+        text::sentence(row, &self.reference(), variant)
+    }
+
+    /// What the reference is called: it may have the name of a kernel of this run.
+    fn reference(&self) -> String {
+        let earlier = if self.note.earlier.is_some() { "the earlier " } else { "" };
+        format!("{earlier}{}", self.note.kernel)
+    }
+
+    /// The folder of the reference's cell.
+    fn evidence_before<'a>(&'a self, row: &Row, run: &'a Run) -> Option<&'a Path> {
+        match &self.note.earlier {
+            Some(earlier) => row.earlier_cells(earlier).next()?.evidence.as_deref(),
+            None => evidence(row, run, REFERENCE, &self.note.kernel),
+        }
+    }
+}
+
+impl OfKernel {
+    fn row(&self, id: &CellId) -> Option<&Row> {
+        self.rows.iter().find(|row| row.is_of(id))
+    }
+
+    /// How many cells changed how, without what did not occur.
+    fn counts(&self) -> impl Iterator<Item = (Change, usize)> {
+        let mut changes: Vec<_> = self.rows.iter().map(change).collect();
+        changes.sort();
+        let mut counts: Vec<(Change, usize)> = Vec::new();
+        for change in changes {
+            match counts.last_mut() {
+                Some((last, count)) if *last == change => *count += 1,
+                _ => counts.push((change, 1)),
+            }
+        }
+        counts.into_iter()
+    }
+
+    /// Whether it does not build or boot: what, and why.
+    fn not_there(&self) -> Option<(&'static str, &str)> {
+        self.rows.iter().find_map(|row| row.state(KERNEL).not_there())
+    }
+}
+
+/// What became of a cell. A kernel that does not come to be tried where the reference was, and one that fails now and then in a
+/// way in which the reference never did, are worse.
+fn change(row: &Row) -> Change {
+    match row.change(KERNEL) {
+        Change::NoAnswer if is_lost(row) => Change::Regressed,
+        Change::Flaky if is_new(row) => Change::Regressed,
+        other => other,
+    }
+}
+
+/// Whether the kernel does not build or boot, and the reference has a verdict.
+fn is_lost(row: &Row) -> bool {
+    row.state(REFERENCE).is_known() && row.state(KERNEL).not_there().is_some()
+}
+
+/// Whether a kernel fails, be it now and then, in a way in which the reference does not.
+fn is_new(row: &Row) -> bool {
+    let [before, after] = row.seen.as_slice() else { return false };
+    match (before.state.failure(), after.state.failure()) {
+        (Some(one), Some(other)) => !is_same(before, one, after, other),
+        (None, Some(_)) => true,
+        (_, None) => false,
+    }
+}
+
+/// The folder of a row's cell on a kernel: of the one that failed as is told, if it did.
+fn evidence<'a>(row: &Row, run: &'a Run, at: usize, variant: &'a str) -> Option<&'a Path> {
+    let cells = || row.cells(run, variant);
+    let told = row.state(at).failure();
+    let is_told = |cell: &&RunCell| told.is_some() && failure(&cell.record.verdict) == told;
+    cells().find(is_told).or_else(|| cells().next())?.evidence.as_deref()
+}
+
+#[cfg(test)]
+mod tests;

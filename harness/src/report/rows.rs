@@ -1,0 +1,114 @@
+//! The cells of a run, with kernels side by side.
+
+use crate::cell::CellId;
+use crate::evidence::{EarlierCell, EarlierKernel, Run, RunCell};
+use crate::report::change::{Change, Seen, State, Ways};
+use crate::verdict::Expected;
+
+/// A kernel whose cells stand in a column.
+#[derive(Clone, Copy, Debug)]
+pub enum Column<'a> {
+    /// One of the run.
+    Kernel(&'a str),
+    /// One of an earlier run, of this name.
+    Earlier(&'a str, &'a EarlierKernel),
+}
+
+/// A row of cells: the same on each kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub scenario: String,
+    pub topology: String,
+    pub trigger: &'static str,
+    /// On each kernel, in the order of the columns.
+    pub seen: Vec<Seen>,
+}
+
+impl Row {
+    /// What column `step` (from 1) changes, compared to the last kernel before it of which something is known.
+    pub fn change(&self, step: usize) -> Change {
+        Change::between(self.seen_before(step), &self.seen[step])
+    }
+
+    /// What a column is compared to.
+    pub fn before(&self, step: usize) -> &State {
+        &self.seen_before(step).state
+    }
+
+    /// What is in a column.
+    pub fn state(&self, at: usize) -> &State {
+        &self.seen[at].state
+    }
+
+    fn seen_before(&self, step: usize) -> &Seen {
+        let known = self.seen[..step].iter().rev().find(|seen| seen.state.is_known());
+        known.unwrap_or(&self.seen[step - 1])
+    }
+
+    /// What all columns together do.
+    pub fn in_all(&self) -> Change {
+        match (self.seen.first(), self.seen.last()) {
+            (Some(before), Some(after)) => Change::between(before, after),
+            _ => Change::NoAnswer,
+        }
+    }
+
+    /// Whether a cell is of this row.
+    pub fn is_of(&self, id: &CellId) -> bool {
+        (id.scenario == self.scenario) && (id.topology == self.topology) && (id.trigger_name() == self.trigger)
+    }
+
+    /// Its cells on one kernel.
+    pub fn cells<'a>(&self, run: &'a Run, variant: &str) -> impl Iterator<Item = &'a RunCell> + Clone {
+        run.cells.iter().filter(move |cell| self.is_of(&cell.record.cell) && cell.record.cell.variant == variant)
+    }
+
+    /// Its cells on a kernel of an earlier run.
+    pub fn earlier_cells<'a>(&self, kernel: &'a EarlierKernel) -> impl Iterator<Item = &'a EarlierCell> + Clone {
+        let is_of_it = move |cell: &&EarlierCell| {
+            cell.scenario == self.scenario && cell.topology == self.topology && cell.trigger == self.trigger
+        };
+        kernel.cells.iter().filter(is_of_it)
+    }
+
+    fn see(&self, run: &Run, column: Column<'_>) -> Seen {
+        match column {
+            Column::Kernel(variant) => {
+                let cells = self.cells(run, variant);
+                let expected = cells.clone().map(|cell| &cell.record.expected).find(|one| **one != Expected::None);
+                let ways = expected.map_or_else(|| self.ways(run, variant, None), Ways::expected);
+                Seen { state: State::of(cells.map(|cell| &cell.record.verdict), &ways), ways }
+            }
+            Column::Earlier(name, kernel) => {
+                let ways = self.ways(run, name, kernel.bugs.as_deref());
+                Seen { state: State::of(self.earlier_cells(kernel).map(|cell| &cell.verdict), &ways), ways }
+            }
+        }
+    }
+
+    /// The ways in which bugs may show on a kernel that has these, or of which nothing is known.
+    fn ways(&self, run: &Run, kernel: &str, has: Option<&[String]>) -> Ways {
+        let scenario = run.info.scenarios.iter().find(|scenario| scenario.name == self.scenario);
+        Ways::of(kernel, has, scenario.map_or(&[], |scenario| &scenario.detects), &run.info.bugs)
+    }
+}
+
+/// The rows of a run, in its order.
+pub fn rows(run: &Run, columns: &[Column<'_>]) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for cell in &run.cells {
+        let id = &cell.record.cell;
+        if rows.iter().any(|row| row.is_of(id)) {
+            continue;
+        }
+        let row = Row {
+            scenario: id.scenario.clone(),
+            topology: id.topology.clone(),
+            trigger: id.trigger_name(),
+            seen: Vec::new(),
+        };
+        let seen = columns.iter().map(|column| row.see(run, *column)).collect();
+        rows.push(Row { seen, ..row });
+    }
+    rows
+}

@@ -1,0 +1,187 @@
+//! The reference of `run-matrix --against`: a kernel, a revision of the user's tree, or a kernel of an earlier run.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use harness::evidence::{AgainstNote, EarlierKernel};
+use harness::report::{Earlier, EarlierError};
+use kernels::tree::TreeError;
+use kernels::{BuildError, CancelToken, Manifest, Source, Variant};
+
+use crate::own::OwnTree;
+
+/// What comes before the name of a kernel that is to be nothing else.
+const KERNEL: &str = "kernel:";
+
+/// What kernels are compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// A kernel of the manifest, by its name without a profile: it runs as the others do.
+    Kernel(String),
+    /// One of an earlier run, with what that says of it.
+    Earlier(String, EarlierKernel),
+}
+
+/// What a word may mean.
+#[derive(Default)]
+struct Meanings {
+    found: Vec<Meaning>,
+    /// Why it does not mean something else.
+    tried: Vec<String>,
+}
+
+/// One of them, with a way to say it that means nothing else, and what it is.
+struct Meaning {
+    reference: Found,
+    say: String,
+    about: String,
+}
+
+enum Found {
+    Kernel(String),
+    Revision,
+    Earlier(Earlier, Option<String>),
+}
+
+impl Reference {
+    /// Finds what a word of the command line means. A revision is added to the manifest, which has the kernels of the user's
+    /// own already.
+    ///
+    /// # Errors
+    /// A word that means nothing, with what was tried, or several things; results that cannot be read, or of several
+    /// kernels; and those of git.
+    pub fn find(word: &str, tree: &OwnTree, manifest: &mut Manifest) -> Result<Reference> {
+        let meanings = Meanings::of(word, tree, manifest)?;
+        let mut found = meanings.found;
+        match (found.pop(), found.is_empty()) {
+            (Some(one), true) => match one.reference {
+                Found::Kernel(name) => Ok(Reference::Kernel(name)),
+                Found::Earlier(earlier, kernel) => {
+                    let (name, kernel) = earlier.kernel(kernel.as_deref())?;
+                    Ok(Reference::Earlier(name, kernel))
+                }
+                Found::Revision => {
+                    let added = tree.add_to(manifest, &[word])?.into_iter().next();
+                    Ok(Reference::Kernel(added.context("the revision was not added")?))
+                }
+            },
+            (Some(last), false) => {
+                found.push(last);
+                let line = |Meaning { say, about, .. }: &Meaning| format!("\n  --against {say}  for {about}");
+                bail!("--against {word} is ambiguous: say{}", found.iter().map(line).collect::<String>())
+            }
+            (None, _) => {
+                let lines: String = meanings.tried.iter().map(|line| format!("\n  {line}")).collect();
+                bail!("--against {word} is no kernel, no revision and no results of a run:{lines}")
+            }
+        }
+    }
+
+    /// What is written of it into the folder of a run, once its kernels have the names that they have there.
+    pub fn note(&self, asked: &str, manifest: &Manifest) -> Result<AgainstNote> {
+        let (kernel, earlier) = match self {
+            Reference::Kernel(name) => (variant(manifest, name)?.name.clone(), None),
+            Reference::Earlier(name, kernel) => (name.clone(), Some(kernel.clone())),
+        };
+        Ok(AgainstNote { asked: asked.to_owned(), kernel, earlier })
+    }
+}
+
+/// A kernel by its name without a profile.
+///
+/// # Errors
+/// One that there is not.
+pub fn variant<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a Variant> {
+    let found = manifest.variants.iter().find(|variant| kernels::split_profile(&variant.name).0 == name);
+    found.with_context(|| format!("there is no kernel `{name}`"))
+}
+
+impl Meanings {
+    fn of(word: &str, tree: &OwnTree, manifest: &Manifest) -> Result<Meanings> {
+        let mut meanings = Meanings::default();
+        if let Some(name) = word.strip_prefix(KERNEL) {
+            meanings.kernel(manifest.variant(name)?);
+            return Ok(meanings);
+        }
+        meanings.results(word)?;
+        match manifest.variant(word) {
+            Ok(variant) => meanings.kernel(variant),
+            Err(unknown) => meanings.tried.push(unknown.to_string()),
+        }
+        meanings.revision(word, tree, manifest)?;
+        Ok(meanings)
+    }
+
+    fn kernel(&mut self, variant: &Variant) {
+        self.found.push(Meaning {
+            reference: Found::Kernel(variant.name.clone()),
+            say: format!("{KERNEL}{}", variant.name),
+            about: format!("the kernel {} ({})", variant.name, variant.about),
+        });
+    }
+
+    fn has_kernel(&self, name: &str) -> bool {
+        self.found.iter().any(|known| matches!(&known.reference, Found::Kernel(kernel) if kernel == name))
+    }
+
+    /// The results of a run, at a path or at what comes before the last colon.
+    fn results(&mut self, word: &str) -> Result<()> {
+        let whole = (word, None);
+        let parted = word.rsplit_once(':').map(|(path, kernel)| (path, Some(kernel.to_owned())));
+        let there = std::iter::once(whole).chain(parted).find(|(path, _)| Path::new(path).exists());
+        let Some((path, kernel)) = there else {
+            self.tried.push(format!("there is no file and no folder {word}"));
+            return Ok(());
+        };
+        match Earlier::read(Path::new(path)) {
+            Ok(earlier) => {
+                let say = if path.contains('/') { word.to_owned() } else { format!("./{word}") };
+                let about = format!("the results of a run in {path}");
+                self.found.push(Meaning { reference: Found::Earlier(earlier, kernel), say, about });
+            }
+            // A folder may have the name of a branch.
+            Err(EarlierError::Folder { .. } | EarlierError::Other { .. }) if !is_path(path) => {
+                self.tried.push(format!("{path} is there, and has no results of a run"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// A revision of the tree, unless that is one of the kernels already.
+    fn revision(&mut self, word: &str, tree: &OwnTree, manifest: &Manifest) -> Result<()> {
+        let Some(tree) = tree.open()? else {
+            self.tried.push("without --tree PATH it can be no revision".to_owned());
+            return Ok(());
+        };
+        let revision = match tree.revision(word, &CancelToken::new()) {
+            Ok(revision) => revision,
+            Err(BuildError::Tree(error @ TreeError::Revision { .. })) => {
+                self.tried.push(error.to_string());
+                return Ok(());
+            }
+            // It is another thing then.
+            Err(BuildError::Tree(TreeError::NotLinux { .. })) if !self.found.is_empty() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let is_it = |base: &&kernels::Base| match &base.source {
+            Source::Git(known) => known.commit.id == revision.commit.id,
+            _ => false,
+        };
+        match manifest.bases.iter().find(is_it) {
+            Some(base) if self.has_kernel(&base.name) => {}
+            Some(base) => self.kernel(manifest.variant(&base.name)?),
+            None => self.found.push(Meaning {
+                say: revision.commit.short.clone(),
+                about: format!("the revision of {} ({})", tree.path().display(), revision.commit.subject),
+                reference: Found::Revision,
+            }),
+        }
+        Ok(())
+    }
+}
+
+/// Whether a word can only be meant as a path.
+fn is_path(word: &str) -> bool {
+    word.starts_with(['.', '/']) || word.ends_with(".json")
+}
