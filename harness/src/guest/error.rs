@@ -4,6 +4,7 @@ use guest_protocol::Errno;
 
 use crate::trigger::Trigger;
 use crate::vm::agent::{AgentError, Lost};
+use crate::vm::ended::Ended;
 use crate::vm::event_log::WaitError;
 use crate::vm::qmp::QmpError;
 
@@ -50,6 +51,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// How QEMU ended, if that is why.
+    pub fn ended(&self) -> Option<&Ended> {
+        match self {
+            Error::Wait(error) => error.ended(),
+            Error::Agent(error) => error.ended(),
+            _ => None,
+        }
+    }
+
     /// Whether another try may go better: it was a matter of time, or of how busy the test bed was.
     pub fn may_pass(&self) -> bool {
         self.is_deadline() || matches!(self, Error::Lost(_))

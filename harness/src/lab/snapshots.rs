@@ -190,8 +190,8 @@ enum Unmade {
 impl From<SnapshotError> for Unmade {
     fn from(error: SnapshotError) -> Unmade {
         match error {
-            SnapshotError::Boot(BootError::Qemu(_)) => Unmade::Snapshot,
-            SnapshotError::Boot(BootError::Ended(why)) if process::is_crash(&why) => Unmade::Snapshot,
+            SnapshotError::Boot(BootError::Qemu(_) | BootError::Gone(_)) => Unmade::Snapshot,
+            SnapshotError::Boot(BootError::Ended(ended)) if ended.is_crash() => Unmade::Snapshot,
             SnapshotError::Boot(error) => Unmade::Guest(error),
             _ => Unmade::Snapshot,
         }

@@ -14,10 +14,10 @@ use crate::guest::{Back, Error, Guest, Hardware};
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::{Failure, Verdict};
-use crate::vm::process;
+use crate::vm::ended::Ended;
 use crate::vm::scale::Scale;
 use crate::vm::steps::Steps;
-use crate::vm::{BootError, Vm};
+use crate::vm::{BootError, KillError, Vm};
 
 /// What a cell found.
 #[derive(Clone, Debug)]
@@ -109,13 +109,13 @@ pub async fn run(
     let mut notes = notes;
     let ended = vm.kill(rules.scale.seconds(QUIT)).await.err();
     if let Some(how) = &ended {
-        notes.insert("qemu-end".to_owned(), how.as_str().into());
+        notes.insert("qemu-end".to_owned(), how.to_string().into());
     }
     let splats = classify::classify_knowing(&log(console), rules.known);
     if let Some(splat) = splats.iter().find(|splat| splat.kind == SplatKind::Lockdep && splat.known.is_some()) {
         notes.insert("lockdep-off-after".to_owned(), splat.to_string().into());
     }
-    let (verdict, retry) = conclude(ran, ended.as_deref(), &splats);
+    let (verdict, retry) = conclude(ran, ended.as_ref(), &splats);
     phases.teardown = began.elapsed().as_secs_f64();
     Finding { verdict, notes, proofs, splats, phases, retry }
 }
@@ -196,7 +196,7 @@ async fn gather(guest: &Guest) {
 /// explains an error; so does how QEMU `ended`, if not as it was told. If a task died, that also explains a deadlock: it
 /// leaves behind, taken for ever, the locks that it had. So does a report of lockdep, which names the locks. And a kernel that
 /// complained of what it did may well show something wrong afterwards.
-fn conclude(ran: Ran, ended: Option<&str>, splats: &[Splat]) -> (Verdict, bool) {
+fn conclude(ran: Ran, ended: Option<&KillError>, splats: &[Splat]) -> (Verdict, bool) {
     let fatal = splats.iter().find(|splat| splat.is_fatal());
     let died = splats.iter().any(|splat| splat.kind.kills());
     let lockdep = splats.iter().find(|splat| splat.is_fatal() && splat.kind == SplatKind::Lockdep);
@@ -210,13 +210,15 @@ fn conclude(ran: Ran, ended: Option<&str>, splats: &[Splat]) -> (Verdict, bool) 
         (Ok(verdict), _) => (verdict, false),
         (Err(error @ Error::Lacks(_)), None) => (Verdict::Skip(error.to_string()), false),
         (Err(error), None) => {
-            let why = match (error.to_string(), ended) {
-                (why, Some(how)) if !why.contains(how) => format!("{why}; {how}"),
-                (why, _) => why,
+            let why = match ended {
+                // The error tells of it already.
+                Some(how) if how.ended().is_none() || how.ended() != error.ended() => format!("{error}; {how}"),
+                _ => error.to_string(),
             };
+            let crashed = error.ended().or(ended.and_then(KillError::ended)).is_some_and(Ended::is_crash);
             match test_bed(splats) {
                 Some(splat) => (Verdict::Infra(format!("{why}; the test bed had trouble: {}", splat.title)), true),
-                None => (Verdict::Infra(why.clone()), error.may_pass() || process::is_crash(&why)),
+                None => (Verdict::Infra(why), error.may_pass() || crashed),
             }
         }
     }
@@ -231,8 +233,9 @@ fn splatted(splat: &Splat) -> Verdict {
 /// may bring it up.
 fn boot_failed(error: &BootError, splats: &[Splat], log: &str) -> (Verdict, bool) {
     let why = error.to_string();
-    let may_pass = matches!(error, BootError::Mute(_) | BootError::Clock { .. }) || process::is_crash(&why);
-    if may_pass || matches!(error, BootError::Qemu(_)) {
+    let crashed = error.ended().is_some_and(Ended::is_crash);
+    let may_pass = matches!(error, BootError::Mute(_) | BootError::Clock { .. }) || crashed;
+    if may_pass || matches!(error, BootError::Qemu(_) | BootError::Gone(_)) {
         return (Verdict::Infra(why), may_pass);
     }
     if let Some(splat) = splats.iter().find(|splat| splat.is_fatal()) {
@@ -261,10 +264,10 @@ mod tests {
 
     use super::*;
     use crate::vm::agent::AgentError;
-    use crate::vm::event_log::WaitError;
+    use crate::vm::ended::tests::{aborted, exited};
+    use crate::vm::event_log::{Closed, WaitError};
     use crate::vm::qmp::QmpError;
 
-    const CRASH: &str = "QEMU ended (signal: 6 (SIGABRT)); it said: Assertion failed.";
     const WARNING: &str = "[    1.000000] ------------[ cut here ]------------\n\
         [    1.000000] WARNING: CPU: 0 PID: 7 at drivers/pci/iov.c:1 sriov_enable+0x1/0x2\n\
         [    1.000000] ---[ end trace 0000000000000000 ]---\n";
@@ -274,8 +277,8 @@ mod tests {
         [    1.000000] ---[ end trace 0000000000000000 ]---\n";
     const LOST_TIMER: &str = "[    1.000000] rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies! g1 f0x0 RCU_GP_WAIT_FQS(5)\n";
 
-    fn ended(why: &str) -> Error {
-        Error::Wait(WaitError::Closed { awaited: "a thing".to_owned(), why: why.into() })
+    fn ended(how: Ended) -> Error {
+        Error::Wait(WaitError::Closed { awaited: "a thing".to_owned(), why: Closed::Ended(how) })
     }
 
     fn late() -> WaitError {
@@ -313,7 +316,7 @@ mod tests {
         let stale = || Ok(Verdict::fail(FailureKind::StaleRead, "f", String::new()));
         assert_eq!(conclude(stale(), None, &classify::classify(OOPS)).0, stale().unwrap());
         // The kernel's own words explain what went wrong.
-        assert_eq!(concluded(Err(ended("QEMU ended (exit status: 0)")), WARNING), ("fail", false));
+        assert_eq!(concluded(Err(ended(exited(0, ""))), WARNING), ("fail", false));
         assert_eq!(concluded(Err(deadline()), WARNING), ("fail", false));
     }
 
@@ -349,10 +352,10 @@ mod tests {
     #[test]
     fn what_is_not_the_kernels_fault_is_never_a_verdict_on_it() {
         assert_eq!(concluded(Err(deadline()), ""), ("infra", true));
-        assert_eq!(concluded(Err(ended(CRASH)), ""), ("infra", true));
+        assert_eq!(concluded(Err(ended(aborted())), ""), ("infra", true));
         let silent = QmpError::Silent { command: "device_del", within: Duration::from_secs(30) };
         assert_eq!(concluded(Err(Error::Qmp(silent)), ""), ("infra", true));
-        assert_eq!(concluded(Err(ended("QEMU ended (exit status: 1)")), ""), ("infra", false));
+        assert_eq!(concluded(Err(ended(exited(1, "QEMU ended (signal: 6"))), ""), ("infra", false));
         assert_eq!(concluded(Err(deadline()), LOST_TIMER), ("infra", true));
         assert_eq!(concluded(Err(Error::Unprepared("no PF".to_owned())), ""), ("infra", false));
         // What a kernel never had it is not to blame for.
@@ -370,7 +373,7 @@ mod tests {
         };
         let silent = || BootError::Silent(AgentError::Wait(late()));
         let foreign = || BootError::Foreign(AgentError::Version { theirs: 0 });
-        let reset = || BootError::Ended("QEMU ended (exit status: 0)".to_owned());
+        let reset = || BootError::Ended(exited(0, "QEMU ended (signal: 6"));
         let panic = "[    1.000000] Kernel panic - not syncing: no good\n";
         assert_eq!(failed(reset(), panic), ("boot-failed", false));
         assert_eq!(failed(reset(), ""), ("boot-failed", false));
@@ -379,7 +382,9 @@ mod tests {
         assert_eq!(failed(foreign(), "[    1.000000] hello\n"), ("infra", false));
         assert_eq!(failed(foreign(), panic), ("boot-failed", false));
         assert_eq!(failed(BootError::Mute("no greeting".to_owned()), ""), ("infra", true));
-        assert_eq!(failed(BootError::Ended(CRASH.to_owned()), ""), ("infra", true));
+        assert_eq!(failed(BootError::Ended(aborted()), ""), ("infra", true));
+        assert_eq!(failed(BootError::Gone(aborted()), ""), ("infra", true));
+        assert_eq!(failed(BootError::Gone(exited(1, "QEMU ended (signal: 6")), ""), ("infra", false));
         // A clock that runs fast makes a watchdog bark.
         assert_eq!(failed(BootError::Clock { guest: 924.0, host: 134.8 }, panic), ("infra", true));
         assert_eq!(failed(BootError::Known("silence".to_owned()), ""), ("boot-failed", false));

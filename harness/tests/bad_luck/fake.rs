@@ -19,6 +19,9 @@ pub const PREFIX: &str = "qemu-that-";
 /// What it says on stderr before it ends badly.
 pub const LAST_WORDS: &str = "Assertion `luck > 0' failed.";
 
+/// The same, in words with which the harness tells of other ends.
+pub const MISLEADING: &str = "QEMU ended (signal: 6 (SIGABRT)), exit status: 0";
+
 /// A kernel's last words.
 const OOPS: &str = include_str!("../../src/classify/fixtures/oops.log");
 
@@ -101,6 +104,11 @@ fn serve_qmp(habit: &str, stream: UnixStream) {
         match command["execute"].as_str().unwrap() {
             // The latter is about to end by itself.
             "quit" if ["never-quits", "ends-after-its-answer"].contains(&habit) => {}
+            "quit" if habit == "quits-badly" => {
+                send(&stream, json!({"return": {}, "id": id}));
+                eprintln!("{MISLEADING}");
+                exit(1);
+            }
             "quit" => {
                 send(&stream, json!({"return": {}, "id": id}));
                 exit(0);
@@ -190,6 +198,10 @@ impl Fake {
             "crashes" | "crashes-once" => {
                 fs::write(&self.console, format!("try {}\n", self.start)).unwrap();
                 crash()
+            }
+            "misleads" => {
+                eprintln!("{MISLEADING}");
+                exit(1)
             }
             "falls-silent" => forever(),
             "oopses-and-falls-silent" => {

@@ -54,6 +54,7 @@ const CASES: &[Case] = &[
     case("refuses", "infra", false, &["QMP command human-monitor-command", "no such luck"]),
     case("panics", "fail", false, &["NULL pointer dereference"]),
     case("ends", "infra", false, &["read /proc/version", "QEMU ended (exit status: 0)"]),
+    case("misleads", "infra", false, &["QEMU ended (exit status: 1)", fake::MISLEADING]),
     case("crashes", "infra", true, ABORTED),
     case("crashes-on-the-first-request", "infra", true, ABORTED),
     case("crashes-with-a-request-unread", "infra", true, ABORTED),
@@ -69,6 +70,7 @@ pub fn trials() -> Vec<Trial> {
     trials.push(trial("a qemu that ends after its answer does no harm", ends_after_its_answer));
     trials.push(trial("a command after one without an answer is an error", unanswered));
     trials.push(trial("a qemu that does not quit is killed", never_quits));
+    trials.push(trial("a qemu that quits badly is noted, whatever it says", quits_badly));
     trials.push(trial("an oops ends a wait for what cannot come any more", oops));
     trials
 }
@@ -118,6 +120,13 @@ async fn unanswered() -> Result<(), Failed> {
 async fn never_quits() -> Result<(), Failed> {
     let bed = Bed::new("never-quits")?;
     passes_although(&judge(&bed, &scenario(), Scale::times(SOON)).await, "did not end within")?;
+    bed.gone().await
+}
+
+async fn quits_badly() -> Result<(), Failed> {
+    let bed = Bed::new("quits-badly")?;
+    let end = format!("QEMU ended (exit status: 1); it said: {}", fake::MISLEADING);
+    passes_although(&judge(&bed, &scenario(), Scale::times(1.0)).await, &end)?;
     bed.gone().await
 }
 
