@@ -15,6 +15,7 @@ pub mod matrix;
 pub mod progress;
 pub mod report;
 pub mod scenario;
+pub mod tries;
 pub mod trigger;
 pub mod verdict;
 pub mod vm;

@@ -11,6 +11,7 @@ use crate::classify::stack;
 use crate::verdict::Verdict;
 use crate::vm::agent::{AgentError, Operation};
 use crate::vm::event_log::WaitError;
+use crate::vm::starved::Late;
 
 /// How what was begun ended.
 #[derive(Debug)]
@@ -138,7 +139,8 @@ impl Guest {
         functions: &[&str],
         patience: Duration,
     ) -> Result<Place, Error> {
-        let began = Instant::now();
+        let starved = self.vm().starved();
+        let patience = starved.patience(patience);
         loop {
             match over(operation, POLL).await {
                 Ok(()) => return Ok(Place::Over),
@@ -149,7 +151,7 @@ impl Guest {
             if let Some((_, function)) = tasks.iter().find_map(|task| found_in(task, functions)) {
                 return Ok(Place::In(function));
             }
-            if began.elapsed() > patience {
+            if patience.is_over().is_some() {
                 return Ok(Place::Elsewhere);
             }
         }
@@ -203,14 +205,15 @@ impl Guest {
         how: &str,
         is: impl Fn(&TaskState) -> bool,
     ) -> Result<Vec<TaskState>, Error> {
-        let began = Instant::now();
+        let starved = self.vm().starved();
+        let patience = starved.patience(within);
         loop {
             let tasks = self.agent().tasks(functions, self.prompt()).await?;
             let there: Vec<_> = tasks.iter().filter(|task| is(task)).cloned().collect();
             if there.len() >= count.max(1) {
                 return Ok(there);
             }
-            if began.elapsed() > within {
+            if let Some(Late { within, starved }) = patience.is_over() {
                 let awaited = format!(
                     "{} {how} {}",
                     if count > 1 { format!("{count} tasks") } else { "a task".to_owned() },
@@ -218,7 +221,7 @@ impl Guest {
                 );
                 let last = tasks.iter().map(describe).collect::<Vec<_>>().join("; ");
                 let last = if last.is_empty() { "no task in D state".to_owned() } else { last };
-                return Err(WaitError::Deadline { awaited, within, last }.into());
+                return Err(WaitError::Deadline { awaited, within, starved, last }.into());
             }
             sleep(POLL).await;
         }
@@ -229,14 +232,15 @@ impl Guest {
     /// # Errors
     /// The agent's; a deadline.
     pub async fn none_in(&self, function: &str, within: Duration) -> Result<(), Error> {
-        let began = Instant::now();
+        let starved = self.vm().starved();
+        let patience = starved.patience(within);
         loop {
             let mut tasks = self.agent().tasks(&[function], self.prompt()).await?;
             tasks.retain(|task| stack::is_in(task, function));
             let Some(task) = tasks.first() else { return Ok(()) };
-            if began.elapsed() > within {
+            if let Some(Late { within, starved }) = patience.is_over() {
                 let awaited = format!("all tasks to leave {function}");
-                return Err(WaitError::Deadline { awaited, within, last: describe(task) }.into());
+                return Err(WaitError::Deadline { awaited, within, starved, last: describe(task) }.into());
             }
             sleep(POLL).await;
         }

@@ -7,6 +7,7 @@ use crate::vm::agent::{AgentError, Lost};
 use crate::vm::ended::Ended;
 use crate::vm::event_log::WaitError;
 use crate::vm::qmp::QmpError;
+use crate::vm::starved::Late;
 
 /// Something other than the kernel under test went wrong, as far as can be known.
 #[derive(Debug, thiserror::Error)]
@@ -60,17 +61,21 @@ impl Error {
         }
     }
 
-    /// Whether another try may go better: it was a matter of time, or of how busy the test bed was.
-    pub fn may_pass(&self) -> bool {
-        self.is_deadline() || matches!(self, Error::Lost(_))
-    }
-
     /// Whether it is a deadline that passed with the guest still there.
     pub fn is_deadline(&self) -> bool {
+        self.late().is_some() || self.is_mute_qemu()
+    }
+
+    /// The deadline of something of the guest's, if it was that.
+    pub fn late(&self) -> Option<Late> {
         match self {
-            Error::Wait(error) | Error::Agent(AgentError::Wait(error)) => error.is_deadline(),
-            Error::Qmp(QmpError::Silent { .. } | QmpError::Unanswered { .. }) => true,
-            _ => false,
+            Error::Wait(error) | Error::Agent(AgentError::Wait(error)) => error.late(),
+            _ => None,
         }
+    }
+
+    /// Whether QEMU does not answer on QMP.
+    pub fn is_mute_qemu(&self) -> bool {
+        matches!(self, Error::Qmp(QmpError::Silent { .. } | QmpError::Unanswered { .. }))
     }
 }

@@ -71,6 +71,15 @@ pub enum AgentError {
 }
 
 impl AgentError {
+    /// Whether nothing comes from the guest, although its QEMU is there.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            AgentError::Wait(error) => error.is_deadline(),
+            AgentError::Send(error) => error.kind() == std::io::ErrorKind::TimedOut,
+            _ => false,
+        }
+    }
+
     /// How QEMU ended, if that is why.
     pub fn ended(&self) -> Option<&Ended> {
         match self {

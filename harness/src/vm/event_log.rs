@@ -52,6 +52,8 @@ pub enum WaitError {
         awaited: String,
         /// How long, in the end: time in which QEMU waited for the host does not count.
         within: Duration,
+        /// How much of that QEMU waited for the host's CPUs.
+        starved: Duration,
         /// The last message that came instead, or `nothing`.
         last: String,
     },
@@ -69,6 +71,14 @@ impl WaitError {
     /// Whether it was the deadline, so that the other side may still be there.
     pub fn is_deadline(&self) -> bool {
         matches!(self, WaitError::Deadline { .. })
+    }
+
+    /// The deadline, if it was that.
+    pub fn late(&self) -> Option<Late> {
+        match self {
+            WaitError::Deadline { within, starved, .. } => Some(Late { within: *within, starved: *starved }),
+            WaitError::Closed { .. } => None,
+        }
     }
 
     /// How QEMU ended, if that is why.
@@ -175,11 +185,12 @@ impl<T: std::fmt::Debug> EventLog<T> {
         };
         match self.inner.starved.timeout(within, search).await {
             Ok(result) => result,
-            Err(Late(within)) => {
+            Err(Late { within, starved }) => {
                 let last = self.items().last().map(|item| format!("{item:?}").chars().take(SHOWN).collect());
                 Err(WaitError::Deadline {
                     awaited: awaited.to_owned(),
                     within,
+                    starved,
                     last: last.unwrap_or_else(|| "nothing".to_owned()),
                 })
             }

@@ -223,7 +223,7 @@ async fn accept(listener: &UnixListener, process: &Process, within: Duration) ->
             ended = end.wait() => Err(BootError::Gone(ended)),
         }
     };
-    let late = |Late(after)| Err(mute(process, "connect to the harness's sockets", after));
+    let late = |late: Late| Err(mute(process, "connect to the harness's sockets", late.within));
     end.starved().timeout(within, accepted).await.unwrap_or_else(late)
 }
 
@@ -232,7 +232,7 @@ async fn greet(stream: UnixStream, record: Recorder, process: &Process, within: 
     match end.starved().timeout(within, Qmp::open(stream, record, end.clone())).await {
         Ok(Ok(qmp)) => Ok(qmp),
         Ok(Err(error)) => Err(last_words(process).await.map_or_else(|| error.into(), BootError::Gone)),
-        Err(Late(after)) => Err(mute(process, "greet on QMP", after)),
+        Err(late) => Err(mute(process, "greet on QMP", late.within)),
     }
 }
 

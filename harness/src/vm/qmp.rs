@@ -105,7 +105,7 @@ impl Qmp {
     where
         Sink: futures_util::Sink<qapi::Execute<C, u32>, Error = std::io::Error> + Unpin,
     {
-        let late = |Late(within)| Err(QmpError::Silent { command: C::NAME, within });
+        let late = |Late { within, .. }| Err(QmpError::Silent { command: C::NAME, within });
         self.starved.timeout(ANSWER, self.execute_in_turn(command)).await.unwrap_or_else(late)
     }
 

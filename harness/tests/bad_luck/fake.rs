@@ -127,9 +127,21 @@ fn serve_qmp(habit: &str, stream: UnixStream) {
                     send(&stream, json!({"return": "VM status: running\r\n", "id": id}));
                 }
             }
-            _ => send(&stream, json!({"return": {}, "id": id})),
+            command => {
+                send(&stream, json!({"return": {}, "id": id}));
+                match command {
+                    "migrate" => send(&stream, migration("completed")),
+                    "migrate-incoming" => send(&stream, migration("failed")),
+                    _ => {}
+                }
+            }
         }
     }
+}
+
+/// How a migration ended: to a file, or from one.
+fn migration(status: &str) -> Value {
+    json!({"event": "MIGRATION", "data": {"status": status}, "timestamp": {"seconds": 1, "microseconds": 2}})
 }
 
 struct Fake {
@@ -153,6 +165,9 @@ impl Fake {
             "speaks-another-version" => VERSION + 1,
             _ => VERSION,
         };
+        if self.habit == "does-not-restore" {
+            fs::write(&self.console, "booted\n").unwrap();
+        }
         let hello = Message::Hello { version, kernel: "6.12.0-fake".to_owned(), cpus: 2, at: 1 };
         send(&stream, guest_protocol::encode(&hello).unwrap());
         // Byte by byte: what is not asked for stays in the socket.
@@ -171,6 +186,12 @@ impl Fake {
             Command::List { .. } if self.habit == "crashes-on-the-first-request" => crash(),
             Command::List { .. } => Reply::Names(vec!["0000:01:00.0".to_owned()]),
             Command::Read { path } => return self.read(stream, id, path),
+            Command::Write { path, data, .. } if self.habit == "does-not-restore" => {
+                // What is written to the log is told, as the harness waits for that before it saves a guest.
+                let text = data.trim_start_matches("<6>").trim_end().to_owned();
+                send(stream, guest_protocol::encode(&Message::Kmsg { at: 1, seq: 1, level: 6, text }).unwrap());
+                Reply::Access(Access { path, value: Ok(String::new()), started: 1, finished: 2 })
+            }
             Command::Tasks { .. } => Reply::Tasks(Vec::new()),
             Command::Inventory => Reply::Inventory(Box::default()),
             _ => Reply::Nothing,

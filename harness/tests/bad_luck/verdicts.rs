@@ -2,6 +2,7 @@
 
 use harness::matrix::judge::{self, Finding, Rules};
 use harness::scenario::Scenario;
+use harness::tries::Sign;
 use harness::verdict::Verdict;
 use harness::vm::Vm;
 use harness::vm::scale::Scale;
@@ -15,6 +16,7 @@ use crate::{fake, impatient_scenario, scenario, short_scenario, trial};
 struct Case {
     habit: &'static str,
     outcome: &'static str,
+    /// Whether there is a sign of the test bed.
     retry: bool,
     /// What the reason must name.
     names: &'static [&'static str],
@@ -78,9 +80,9 @@ pub fn trials() -> Vec<Trial> {
 async fn check(case: &Case) -> Result<(), Failed> {
     let bed = Bed::new(case.habit)?;
     let scale = Scale::times(case.scale);
-    let Finding { verdict, retry, .. } = judge(&bed, &scenario(), scale).await;
-    if (verdict.outcome(), retry) != (case.outcome, case.retry) {
-        return Err(format!("{verdict:?}, retry: {retry}").into());
+    let Finding { verdict, sign, .. } = judge(&bed, &scenario(), scale).await;
+    if (verdict.outcome(), sign.is_some()) != (case.outcome, case.retry) {
+        return Err(format!("{verdict:?}, sign: {sign:?}").into());
     }
     if case.outcome == "fail" && !matches!(&verdict, Verdict::Fail(f) if f.kind == FailureKind::KernelSplat) {
         return Err(format!("{verdict:?}").into());
@@ -111,7 +113,10 @@ async fn unanswered() -> Result<(), Failed> {
     let bed = Bed::new("never-answers-on-qmp")?;
     let finding = judge(&bed, &impatient_scenario(), Scale::times(1.0)).await;
     let reason = finding.verdict.reason().unwrap_or_default();
-    if finding.verdict.outcome() != "infra" || !finding.retry || !reason.contains("an earlier one was not answered") {
+    if finding.verdict.outcome() != "infra"
+        || finding.sign != Some(Sign::Mute)
+        || !reason.contains("an earlier one was not answered")
+    {
         return Err(format!("{finding:?}").into());
     }
     bed.gone().await
@@ -135,7 +140,7 @@ async fn oops() -> Result<(), Failed> {
     let bed = Bed::new("oopses-and-falls-silent")?;
     let finding = judge(&bed, &scenario(), Scale::times(0.3)).await;
     let is_splat = matches!(&finding.verdict, Verdict::Fail(failure) if failure.kind == FailureKind::KernelSplat);
-    if !is_splat || finding.retry || finding.phases.scenario > 6.0 {
+    if !is_splat || finding.sign.is_some() || finding.phases.scenario > 6.0 {
         return Err(format!("{finding:?}").into());
     }
     bed.gone().await
