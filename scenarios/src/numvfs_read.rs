@@ -112,7 +112,7 @@ async fn bystander_reads_during_removal(guest: &Guest) -> Result<Verdict, Error>
     guest.remove(pf).await?;
     owner.holding(guest.prompt()).await?;
     let reader = guest.read(numvfs).await?;
-    let read = guest.unless_stuck(&reader, async |within| reader.accessed(within).await).await?;
+    let read = guest.unless_stuck(&reader, async |within| Ok(reader.accessed(within).await?)).await?;
 
     owner.go_on(guest).await?;
     owner.released(guest.prompt()).await?;
@@ -132,7 +132,7 @@ async fn vf_owner_reads_during_disable(guest: &Guest) -> Result<Verdict, Error> 
     let owner = guest.own(&vfs[0], vec![Step::Read { path: pf.numvfs() }, Step::Release]).await?;
 
     let disable = guest.write(pf.numvfs(), 0, Sched::default()).await?;
-    owner.requested(guest.prompt()).await?;
+    guest.unless_refused(&disable, owner.requested(guest.prompt())).await?;
     match guest.unless_stuck(owner.operation(), async |within| owner.has_read(&pf.numvfs(), within).await).await? {
         Came::Stuck(stuck) => deadlock(guest, stuck).await,
         Came::Yes(access) => {
@@ -151,7 +151,7 @@ async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verd
     guest.note_tasks("stuck", std::slice::from_ref(&stuck.task));
     let Stuck { task, function, .. } = stuck;
     let who = format!("reader {} (pid {}) in D state in {function}", task.comm, task.pid);
-    match guest.unless_stuck(reader, async |within| reader.accessed(within).await).await? {
+    match guest.unless_stuck(reader, async |within| Ok(reader.accessed(within).await?)).await? {
         Came::Yes(access) => {
             note_read(guest, &access, NO_VFS);
             let summary =

@@ -8,6 +8,7 @@ use guest_protocol::Reply;
 use harness::guest::{Ending, Error, Guest};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
+use kernels::FailureKind;
 
 /// What every scenario of this family has in common.
 const BASE: Scenario = Scenario {
@@ -44,6 +45,9 @@ pub const ALL: &[Scenario] = &[
 /// How many rounds a kernel has to survive.
 const ROUNDS: u32 = 10;
 
+/// Has the kernel look for devices on all its buses.
+const RESCAN: &str = "/sys/bus/pci/rescan";
+
 /// All VFs of igb: the more, the longer they take.
 const VFS: &str = "7";
 
@@ -62,7 +66,7 @@ async fn unbind(guest: &Guest) -> Result<Verdict, Error> {
 /// Does all this again and again while the bus is rescanned, until the rounds are over or the kernel complains.
 async fn rescanning(guest: &Guest, writes: &[(String, &str)]) -> Result<Verdict, Error> {
     guest.set(guest.pf()?.attribute("sriov_drivers_autoprobe"), 0).await?;
-    let rescan = guest.cycle(&[("/sys/bus/pci/rescan".to_owned(), "1")], None).await?;
+    let rescan = guest.cycle(&[(RESCAN.to_owned(), "1")], None).await?;
     let mut refused = 0;
     for round in 1..=ROUNDS {
         guest.note("rounds", round);
@@ -77,13 +81,18 @@ async fn rescanning(guest: &Guest, writes: &[(String, &str)]) -> Result<Verdict,
     }
     let (rescans, lost) = tally(&guest.stop(&rescan).await?);
     guest.note("rescans", rescans);
-    match refused + lost {
-        0 => Ok(Verdict::Pass),
-        refused => Err(Error::Unprepared(format!("the kernel refused {refused} writes, and said nothing else"))),
-    }
+    let written: Vec<_> = writes.iter().map(|(path, _)| path.as_str()).collect();
+    Ok(granted(refused, &written).or_else(|| granted(lost, &[RESCAN])).unwrap_or(Verdict::Pass))
 }
 
-/// Rounds, and writes that the kernel refused: those raced with nothing.
+/// Whoever writes while the bus is rescanned may have to wait, and is not refused.
+fn granted(refused: u32, paths: &[&str]) -> Option<Verdict> {
+    let attribute = paths.first()?.rsplit('/').next()?;
+    let summary = format!("the kernel refused {refused} of the writes to {}", paths.join(", "));
+    (refused > 0).then(|| Verdict::fail(FailureKind::WrongState, attribute, summary))
+}
+
+/// Rounds, and writes that the kernel refused.
 fn tally(cycled: &Reply) -> (u32, u32) {
     match cycled {
         Reply::Cycled { rounds, refused } => (*rounds, *refused),

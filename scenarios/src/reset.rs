@@ -3,11 +3,12 @@
 //! A reset holds the device lock of what it resets. A reset of what is in a hotplug slot holds pciehp's `reset_lock` too,
 //! so that pciehp overlooks the link that goes down (`drivers/pci/hotplug/pciehp_hpc.c`, `pciehp_reset_slot()`).
 
-use guest_protocol::{Sched, Step};
+use guest_protocol::{Reply, Sched, Step};
 use harness::guest::{Ending, Error, Guest, ResetMethod, WAITS_FOR_OWNER};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
+use kernels::FailureKind;
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -61,9 +62,20 @@ async fn function_reset_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, 
         Ending::Done => {
             let resets = guest.stop(&resets).await?;
             guest.note("resets", format!("{resets:?}"));
-            Verdict::Pass
+            none_granted(&resets).unwrap_or(Verdict::Pass)
         }
     })
+}
+
+/// A kernel that resets nothing has shown nothing.
+fn none_granted(resets: &Reply) -> Option<Verdict> {
+    match resets {
+        Reply::Cycled { rounds, refused } if *rounds > 0 && refused >= rounds => {
+            let summary = format!("the kernel refused all {rounds} resets of a PF that nobody removes");
+            Some(Verdict::fail(FailureKind::WrongState, "reset", summary))
+        }
+        _ => None,
+    }
 }
 
 async fn slot_reset_during_unplug(guest: &Guest) -> Result<Verdict, Error> {

@@ -40,7 +40,7 @@ async fn unplug_during_unbind(guest: &Guest) -> Result<Verdict, Error> {
     let vfs = guest.enable_vfs_for_vfio(pf, 2).await?;
     let owner = guest.own(&vfs[0], vec![Step::Hold, Step::Release]).await?;
     let unbind = guest.write(pf.attribute("driver/unbind"), pf.device.bdf, Sched::default()).await?;
-    owner.holding(guest.prompt()).await?;
+    guest.unless_refused(&unbind, owner.holding(guest.prompt())).await?;
     guest.remove(pf).await?;
     let waits = guest.task_at(WAITS, guest.prompt()).await?;
     guest.note_tasks("remover", &[waits]);

@@ -189,12 +189,10 @@ async fn vf_token(guest: &Guest) -> Result<Verdict, Error> {
         guest.open_with_tokens(vec![with_token(&pf.device, Some(TOKEN))], vec![Step::Hold, Step::Release]).await?;
     let vfs = guest.enable_vfs(pf, 1).await?;
     for token in [None, Some(OTHER_TOKEN)] {
-        let answer = match guest.open_with_tokens(vec![with_token(&vfs[0], token)], vec![]).await {
+        let answer = match guest.try_open(vec![with_token(&vfs[0], token)], vec![]).await {
             Ok(_) => "an open device".to_owned(),
-            Err(Error::Agent(AgentError::Failed { failure, .. })) => {
-                failure.errno.map_or(failure.message, |errno| errno.name)
-            }
-            Err(error) => return Err(error),
+            Err(AgentError::Failed { failure, .. }) => failure.errno.map_or(failure.message, |errno| errno.name),
+            Err(error) => return Err(error.into()),
         };
         if answer != "EACCES" {
             let summary = format!("opening a VF with the token {token:?} brought {answer}, not EACCES");
@@ -204,7 +202,7 @@ async fn vf_token(guest: &Guest) -> Result<Verdict, Error> {
     let vf_steps = vec![Step::AwaitRequest, Step::Release];
     let vf_owner = guest.open_with_tokens(vec![with_token(&vfs[0], Some(TOKEN))], vf_steps).await?;
     let disable = guest.write(pf.numvfs(), 0, Sched::default()).await?;
-    let verdict = ended(guest, &[vf_owner.operation(), &disable]).await?;
+    let verdict = guest.unless_refused(&disable, ended(guest, &[vf_owner.operation(), &disable])).await?;
     owner.go_on(guest).await?;
     owner.released(guest.prompt()).await?;
     Ok(verdict)

@@ -1,6 +1,4 @@
-//! Why a cell says nothing about its kernel.
-
-use guest_protocol::Errno;
+//! Why a scenario came to no verdict of its own.
 
 use crate::trigger::Trigger;
 use crate::vm::agent::{AgentError, Lost};
@@ -9,7 +7,8 @@ use crate::vm::event_log::WaitError;
 use crate::vm::qmp::QmpError;
 use crate::vm::starved::Late;
 
-/// Something other than the kernel under test went wrong, as far as can be known.
+/// A scenario could not be carried out. That says nothing about the kernel, unless the kernel refused what it must grant, or
+/// its log says more.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// What was waited for did not come.
@@ -21,13 +20,15 @@ pub enum Error {
     /// QEMU.
     #[error(transparent)]
     Qmp(#[from] QmpError),
-    /// The kernel refused what a scenario needs before it begins.
-    #[error("{path}: {} (errno {})", errno.name, errno.code)]
+    /// The kernel refused what it must grant. That is the verdict on it.
+    #[error("the kernel refused to {what}: {why}")]
     Refused {
-        /// The attribute.
-        path: String,
-        /// What the kernel said.
-        errno: Errno,
+        /// The attribute, or the part of the kernel.
+        at: String,
+        /// What it was to do.
+        what: String,
+        /// What it said, or did.
+        why: String,
     },
     /// A removal took another way than its trigger claims: the cell would be about something else.
     #[error("the removal did not go the way of {trigger}: {why}")]

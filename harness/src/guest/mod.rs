@@ -9,6 +9,7 @@ mod ending;
 mod error;
 mod find;
 mod gadget;
+mod grant;
 mod hotplug;
 mod owner;
 mod removal;
@@ -141,16 +142,6 @@ impl Guest {
     /// The deadline of what has nothing to wait for.
     pub fn prompt(&self) -> Duration {
         self.scale.seconds(PROMPT)
-    }
-
-    /// Gives a device to a driver.
-    ///
-    /// # Errors
-    /// The agent's.
-    pub async fn bind(&self, device: impl AsRef<Device>, driver: &str) -> Result<(), Error> {
-        let command = Command::Bind { bdf: device.as_ref().bdf.to_string(), driver: driver.to_owned() };
-        self.agent().call(command, self.prompt()).await?;
-        Ok(())
     }
 
     /// Starts to read an attribute from a process of its own.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Error, Guest};
 use crate::classify::stack;
-use crate::vm::agent::{AgentError, Operation};
+use crate::vm::agent::Operation;
 
 /// A task that sleeps uninterruptibly at one place of the kernel.
 #[derive(Clone, Debug)]
@@ -43,14 +43,14 @@ impl Guest {
     pub async fn unless_stuck<T>(
         &self,
         operation: &Operation,
-        mut wait: impl AsyncFnMut(Duration) -> Result<T, AgentError>,
+        mut wait: impl AsyncFnMut(Duration) -> Result<T, Error>,
     ) -> Result<Came<T>, Error> {
         let mut before: Option<TaskState> = None;
         let mut looks = 0;
         loop {
             let error = match wait(self.seconds(LOOK)).await {
                 Ok(found) => return Ok(Came::Yes(found)),
-                Err(error) => Error::from(error),
+                Err(error) => error,
             };
             if !error.is_deadline() {
                 return Err(error);

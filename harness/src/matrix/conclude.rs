@@ -27,7 +27,7 @@ pub(super) struct Seen<'a> {
 /// What scenario and kernel log say together, and what kept them from a verdict. A splat overrules a pass, and
 /// explains an error; so does how QEMU ended, if not as it was told. If a task died, that also explains a deadlock: it
 /// leaves behind, taken for ever, the locks that it had. So does a report of lockdep, which names the locks. And a kernel that
-/// complained of what it did may well show something wrong afterwards.
+/// complained of what it did may well show something wrong afterwards, or refuse what it must grant.
 pub(super) fn conclude(ran: Ran, seen: Seen<'_>) -> (Verdict, Option<Sign>) {
     let splats = seen.splats;
     let fatal = splats.iter().find(|splat| splat.is_fatal());
@@ -42,6 +42,10 @@ pub(super) fn conclude(ran: Ran, seen: Seen<'_>) -> (Verdict, Option<Sign>) {
         (Ok(_), Some(splat)) if lockdep.is_some() && deadlocked => (splatted(lockdep.unwrap_or(splat)), None),
         (Ok(verdict), _) => (verdict, None),
         (Err(error @ Error::Lacks(_)), None) => (Verdict::Skip(error.to_string()), None),
+        (Err(Error::Refused { at, what, why }), None) if test_bed(splats).is_none() => {
+            let summary = Error::Refused { at: at.clone(), what, why }.to_string();
+            (Verdict::fail(FailureKind::WrongState, &at, summary), None)
+        }
         (Err(error), None) => nothing_learned(&error, seen),
     }
 }
@@ -222,6 +226,22 @@ mod tests {
         assert_eq!(concluded(Err(Error::Lacks("reset_method".to_owned())), OOPS), ("fail", None));
         // A scenario that got its answer in spite of it keeps it.
         assert_eq!(concluded(Ok(Verdict::Pass), LOST_TIMER), ("pass", None));
+    }
+
+    #[test]
+    fn a_kernel_that_refuses_what_it_must_grant_fails() {
+        let refused = || {
+            let what = "write \"2\" to /sys/x/sriov_numvfs".to_owned();
+            Err(Error::Refused { at: "sriov_numvfs".to_owned(), what, why: "EEXIST (errno 17)".to_owned() })
+        };
+        let summary = "the kernel refused to write \"2\" to /sys/x/sriov_numvfs: EEXIST (errno 17)";
+        let wrong = Verdict::fail(FailureKind::WrongState, "sriov_numvfs", summary.to_owned());
+        assert_eq!(judged(refused(), &[]), wrong);
+        assert_eq!(concluded(refused(), ""), ("fail", None));
+        // Its own words say more. And in a machine that loses timers it may not be to blame.
+        let splat = judged(refused(), &classify::classify(OOPS));
+        assert!(matches!(&splat, Verdict::Fail(failure) if failure.kind == FailureKind::KernelSplat), "{splat:?}");
+        assert_eq!(concluded(refused(), LOST_TIMER), ("infra", Some(Sign::Log)));
     }
 
     #[test]

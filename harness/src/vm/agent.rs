@@ -262,6 +262,11 @@ impl Operation {
         self.id
     }
 
+    /// What was asked for, in words: "write "2" to /sys/...".
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
     fn unexpected(&self, reply: Reply) -> AgentError {
         AgentError::Reply { what: self.what.clone(), reply }
     }

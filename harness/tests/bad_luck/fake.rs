@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{abort, exit};
 
-use guest_protocol::{Access, Command, Message, OpId, Outcome, Reply, Request, VERSION};
+use guest_protocol::{Access, Command, Errno, Message, OpId, Outcome, Reply, Request, VERSION};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::{Value, json};
 
@@ -191,6 +191,12 @@ impl Fake {
                 let text = data.trim_start_matches("<6>").trim_end().to_owned();
                 send(stream, guest_protocol::encode(&Message::Kmsg { at: 1, seq: 1, level: 6, text }).unwrap());
                 Reply::Access(Access { path, value: Ok(String::new()), started: 1, finished: 2 })
+            }
+            Command::Write { path, .. } => {
+                let errno = Errno { code: 17, name: "EEXIST".to_owned() };
+                let refused = self.habit == "has-a-kernel-that-refuses";
+                let value = if refused { Err(errno) } else { Ok(String::new()) };
+                Reply::Access(Access { path, value, started: 1, finished: 2 })
             }
             Command::Tasks { .. } => Reply::Tasks(Vec::new()),
             Command::Inventory => Reply::Inventory(Box::default()),

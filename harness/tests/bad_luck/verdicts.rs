@@ -10,7 +10,7 @@ use kernels::FailureKind;
 use libtest_mimic::{Failed, Trial};
 
 use crate::bed::Bed;
-use crate::{fake, impatient_scenario, scenario, short_scenario, trial};
+use crate::{fake, impatient_scenario, scenario, setting_scenario, short_scenario, trial};
 
 /// A habit of QEMU's, and what must be said of it.
 struct Case {
@@ -71,6 +71,7 @@ pub fn trials() -> Vec<Trial> {
     let mut trials: Vec<_> = CASES.iter().map(|case| trial(format!("qemu {}", case.habit), || check(case))).collect();
     trials.push(trial("a qemu that ends after its answer does no harm", ends_after_its_answer));
     trials.push(trial("a command after one without an answer is an error", unanswered));
+    trials.push(trial("a kernel that refuses what it must grant fails, and is not tried again", refused));
     trials.push(trial("a qemu that does not quit is killed", never_quits));
     trials.push(trial("a qemu that quits badly is noted, whatever it says", quits_badly));
     trials.push(trial("an oops ends a wait for what cannot come any more", oops));
@@ -117,6 +118,17 @@ async fn unanswered() -> Result<(), Failed> {
         || finding.sign != Some(Sign::Mute)
         || !reason.contains("an earlier one was not answered")
     {
+        return Err(format!("{finding:?}").into());
+    }
+    bed.gone().await
+}
+
+/// What another guest would not change, and no other verdict explains.
+async fn refused() -> Result<(), Failed> {
+    let bed = Bed::new("has-a-kernel-that-refuses")?;
+    let finding = judge(&bed, &setting_scenario(), Scale::times(1.0)).await;
+    let summary = "the kernel refused to write \"2\" to /sys/x/sriov_numvfs: EEXIST (errno 17)".to_owned();
+    if finding.verdict != Verdict::fail(FailureKind::WrongState, "sriov_numvfs", summary) || finding.sign.is_some() {
         return Err(format!("{finding:?}").into());
     }
     bed.gone().await
