@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use guest_protocol::{Sched, Step, TaskState};
 
-use super::ending::{found_in, is_at};
+use super::place::{found_in, is_at};
 use super::{Device, Error, Guest, Owner, Pf};
 use crate::vm::agent::Operation;
 

@@ -5,11 +5,8 @@ use std::time::Duration;
 
 use guest_protocol::{Access, Command, Errno};
 
-use super::{Device, Error, Guest};
+use super::{Device, EVER, Error, Guest};
 use crate::vm::agent::{AgentError, Operation};
-
-/// Longer than any cell.
-const EVER: Duration = Duration::from_secs(24 * 3600);
 
 /// Where a driver shows that it has a device: a link of the device.
 const DRIVER: &str = "driver";

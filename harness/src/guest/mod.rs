@@ -12,6 +12,7 @@ mod gadget;
 mod grant;
 mod hotplug;
 mod owner;
+mod place;
 mod removal;
 mod reset;
 mod sriov;
@@ -28,12 +29,13 @@ use serde_json::{Map, Value};
 
 pub use aftermath::Back;
 pub use device::{Device, Pf, Slot};
-pub use ending::{Ending, Place};
+pub use ending::Ending;
 pub use error::Error;
 pub use find::Hardware;
 pub use gadget::{Hold, RESCAN_LOCK};
 pub use hotplug::{AerError, Plugged, Pressed};
 pub use owner::Owner;
+pub use place::Place;
 pub use removal::Removal;
 pub use reset::ResetMethod;
 pub use sriov::ENABLES_VFS;
@@ -63,6 +65,9 @@ pub struct Guest {
 /// How long an operation may take that has nothing to wait for, on a machine with KVM, in seconds. Generous, as nothing
 /// but the harness's own patience depends on it.
 const PROMPT: f64 = 20.0;
+
+/// Longer than any cell.
+const EVER: Duration = Duration::from_secs(24 * 3600);
 
 impl Guest {
     /// A booted guest with this hardware, as [`Hardware::find`] finds it.
