@@ -4,7 +4,7 @@
 //! that lock and waits for the owner to release the device. If owner and reader are one thread, that is for ever.
 
 use guest_protocol::{Access, Sched, Step};
-use harness::guest::{Came, Ending, Error, Guest, Stuck};
+use harness::guest::{Came, Error, Guest, Stuck};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
@@ -74,15 +74,7 @@ pub(crate) async fn owner_reads_on_removal(guest: &Guest, path: String, expected
         }
     }
     owner.released(guest.prompt()).await?;
-    completed(guest).await
-}
-
-/// The owner has let go: the removal must complete, and nobody stay stuck in it.
-async fn completed(guest: &Guest) -> Result<Verdict, Error> {
-    Ok(match guest.ending(&[]).await? {
-        Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[]),
-    })
+    guest.passes_unless_stuck(&[], &[]).await
 }
 
 /// The owner is stuck. That is a deadlock if the remover waits for this very owner, the device's only one.
@@ -116,7 +108,7 @@ async fn bystander_reads_during_removal(guest: &Guest) -> Result<Verdict, Error>
 
     owner.go_on(guest).await?;
     owner.released(guest.prompt()).await?;
-    match (completed(guest).await?, read) {
+    match (guest.passes_unless_stuck(&[], &[]).await?, read) {
         (Verdict::Pass, Came::Yes(access)) => {
             note_read(guest, &access, NO_VFS);
             Ok(wrong_value(&access, NO_VFS).unwrap_or(Verdict::Pass))
@@ -137,10 +129,7 @@ async fn vf_owner_reads_during_disable(guest: &Guest) -> Result<Verdict, Error> 
         Came::Stuck(stuck) => deadlock(guest, stuck).await,
         Came::Yes(access) => {
             guest.note("read", access.shown());
-            Ok(match guest.ending(&[owner.operation(), &disable]).await? {
-                Ending::Done => Verdict::Pass,
-                Ending::Stuck(stuck) => guest.deadlock(&stuck, &[]),
-            })
+            guest.passes_unless_stuck(&[owner.operation(), &disable], &[]).await
         }
     }
 }

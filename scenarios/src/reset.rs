@@ -89,10 +89,7 @@ async fn slot_reset_during_unplug(guest: &Guest) -> Result<Verdict, Error> {
     let place = guest.waits_in(&reset, &[RESET_SLOT], guest.prompt()).await?;
     guest.note("reset", format!("{place:?}"));
     hold.release(guest).await?;
-    Ok(match guest.ending(&[&reset, hold.holder()]).await? {
-        Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[RESET_SLOT]),
-    })
+    guest.passes_unless_stuck(&[&reset, hold.holder()], &[RESET_SLOT]).await
 }
 
 async fn owner_closes_while_two_slots_unplug(guest: &Guest) -> Result<Verdict, Error> {
@@ -111,8 +108,5 @@ async fn owner_closes_while_two_slots_unplug(guest: &Guest) -> Result<Verdict, E
     guest.remove(second).await?;
     guest.removal_waits_for_rescan_lock(guest.prompt()).await?;
     owner.go_on(guest).await?;
-    Ok(match guest.ending(&[owner.operation()]).await? {
-        Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[RESET_SLOT]),
-    })
+    guest.passes_unless_stuck(&[owner.operation()], &[RESET_SLOT]).await
 }

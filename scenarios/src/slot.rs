@@ -317,8 +317,7 @@ fn not_taken(which: &str, answer: &str) -> Verdict {
 async fn comes_up(guest: &Guest, slot: &Slot, id: &str) -> Result<Verdict, Error> {
     let card = guest.plug(slot, id).await?;
     match guest.ending_with(&[], async |within| guest.plugged(&card, within).await.map(drop)).await {
-        Ok(Ending::Done) => Ok(Verdict::Pass),
-        Ok(Ending::Stuck(stuck)) => Ok(guest.deadlock(&stuck, &[])),
+        Ok(ending) => Ok(guest.verdict_on(&ending, &[])),
         Err(error) if error.is_deadline() => {
             let state = State::of(guest, slot).await?;
             let is_lost = state.adapter == "1" && (state.power == "0" || state.devices.is_empty());
