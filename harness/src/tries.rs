@@ -25,23 +25,23 @@ pub enum Sign {
     Clock,
     /// While a deadline passed, QEMU waited for the host's CPUs for a good part of it.
     Starved(Duration),
-    /// Nothing comes from the guest, not even an answer of its agent. The emulated machine may have lost a timer. So may
-    /// have a kernel, or it hangs.
+    /// Nothing comes from the guest, not even an answer of its agent. The emulated machine may have lost a timer; or the
+    /// kernel hangs.
     Silence,
 }
 
-/// With this many guests a trouble that comes now and then is most unlikely to spoil a cell; one that comes every time
-/// is no business of another guest.
+/// Trouble that comes now and then is most unlikely to spoil so many guests in a row. What comes every time another guest
+/// would not change.
 const GUESTS: usize = 3;
 
-/// Silence costs its whole deadline each time, and is most often the kernel's.
+/// Each costs its whole deadline, and most often the kernel is silent by itself.
 const SILENT_GUESTS: usize = 2;
 
-/// How often a snapshot is made of a machine that does not restore. It may be the host's doing once.
+/// How many snapshots of a machine are made that do not restore. One may be the host's fault.
 pub const SNAPSHOTS: usize = 2;
 
-/// QEMU starved if it waited for the host's CPUs for one part in so many of the time that was waited for it. A guest
-/// that hangs and is idle wants no CPU, so that its QEMU does not starve on any host.
+/// QEMU starved if it waited for the host's CPUs for one part in so many of the time in which something of its guest was
+/// awaited. A guest that hangs and is idle wants no CPU: its QEMU starves on no host.
 const STARVED: u32 = 4;
 
 impl Sign {
