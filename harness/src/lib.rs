@@ -17,6 +17,7 @@ pub mod progress;
 pub mod report;
 pub mod scenario;
 pub mod text;
+pub mod tries;
 pub mod trigger;
 pub mod verdict;
 pub mod vm;

@@ -30,7 +30,7 @@ pub struct Scenario {
     /// The scenario.
     ///
     /// It returns a verdict on the kernel, [`Verdict::Pass`] or [`Verdict::Fail`], or an error, which says nothing about
-    /// the kernel unless the kernel's own log does.
+    /// the kernel unless it is [`Error::Refused`], or the kernel's own log says more.
     pub run: for<'a> fn(&'a Guest) -> Running<'a>,
 }
 

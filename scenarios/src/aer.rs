@@ -64,10 +64,8 @@ async fn error_while_vfs_are_added(guest: &Guest) -> Result<Verdict, Error> {
         said = guest.says(from, ENABLING, guest.prompt()) => drop(said?),
         place = guest.waits_in(&store, ENABLES_VFS, guest.prompt()) => drop(place?),
     }
-    Ok(match report(guest, &pf.slot, AerError::CompletionTimeout, &[&store]).await? {
-        Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &["pcie_do_recovery"]),
-    })
+    let ending = report(guest, &pf.slot, AerError::CompletionTimeout, &[&store]).await?;
+    Ok(guest.verdict_on(&ending, &["pcie_do_recovery"]))
 }
 
 async fn fatal_error_during_bring_up(guest: &Guest) -> Result<Verdict, Error> {

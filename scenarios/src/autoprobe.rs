@@ -26,7 +26,7 @@ async fn vfs_without_driver(guest: &Guest) -> Result<Verdict, Error> {
     let vfs = guest.enable_vfs(pf, VFS).await?;
     let mut lies = Vec::new();
     for vf in &vfs {
-        let names = guest.agent().list(&vf.attribute(""), guest.prompt()).await?;
+        let names = guest.list(&vf.attribute("")).await?;
         if names.iter().any(|name| name == "driver") {
             lies.push(format!("{} shows {}", vf.bdf, guest.read_link(&vf.attribute("driver")).await?));
         }

@@ -5,7 +5,7 @@
 //! (`drivers/pci/hotplug/pciehp_pci.c`, `pciehp_unconfigure_device()`).
 
 use guest_protocol::Sched;
-use harness::guest::{Device, Ending, Error, Guest, Hold, RESCAN_LOCK, Slot};
+use harness::guest::{Device, Error, Guest, Hold, RESCAN_LOCK, Slot};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
@@ -84,7 +84,7 @@ async fn button_below_removed_port(guest: &Guest) -> Result<Verdict, Error> {
     guest.press_button("pf1").await?;
     guest.task_in(&[REMOVES], guest.prompt()).await?;
     parts.hold.release(guest).await?;
-    Ok(judge(guest, guest.ending(&[parts.hold.holder(), &removal]).await?))
+    guest.passes_unless_stuck(&[parts.hold.holder(), &removal], &[RESCAN_LOCK]).await
 }
 
 async fn button_below_unplugged_port(guest: &Guest) -> Result<Verdict, Error> {
@@ -95,7 +95,8 @@ async fn button_below_unplugged_port(guest: &Guest) -> Result<Verdict, Error> {
     guest.tasks_in(&[REMOVES], 2, guest.prompt()).await?;
     parts.hold.release(guest).await?;
     let unplugged = async |within| guest.unplugged(&switch, within).await;
-    Ok(judge(guest, guest.ending_with(&[parts.hold.holder()], unplugged).await?))
+    let ending = guest.ending_with(&[parts.hold.holder()], unplugged).await?;
+    Ok(guest.verdict_on(&ending, &[RESCAN_LOCK]))
 }
 
 async fn power_off_below_removed_port(guest: &Guest) -> Result<Verdict, Error> {
@@ -104,12 +105,5 @@ async fn power_off_below_removed_port(guest: &Guest) -> Result<Verdict, Error> {
     let power_off = guest.write(parts.nested.attribute("power"), 0, Sched::default()).await?;
     guest.task_in(&[REMOVES], guest.prompt()).await?;
     parts.hold.release(guest).await?;
-    Ok(judge(guest, guest.ending(&[parts.hold.holder(), &removal, &power_off]).await?))
-}
-
-fn judge(guest: &Guest, ending: Ending) -> Verdict {
-    match ending {
-        Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[RESCAN_LOCK]),
-    }
+    guest.passes_unless_stuck(&[parts.hold.holder(), &removal, &power_off], &[RESCAN_LOCK]).await
 }

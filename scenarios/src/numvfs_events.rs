@@ -166,8 +166,7 @@ async fn pf_netlink(guest: &Guest) -> Result<Verdict, Error> {
         Sighting::Link(link) if link.ifname == own => Some("PF".to_owned()),
         _ => None,
     };
-    let command = guest_protocol::Command::SetLink { ifname: own.clone(), up: true };
-    guest.agent().call(command, guest.prompt()).await?;
+    guest.set_link(&own, true).await?;
     let mut rounds = Rounds::new(guest, pf, Source::Rtnetlink, &of_pf);
     for vfs in ROUNDS {
         link_settled(guest, &own).await?;

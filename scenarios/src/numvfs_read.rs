@@ -4,7 +4,7 @@
 //! that lock and waits for the owner to release the device. If owner and reader are one thread, that is for ever.
 
 use guest_protocol::{Access, Sched, Step};
-use harness::guest::{Came, Ending, Error, Guest, Stuck};
+use harness::guest::{Came, Error, Guest, Stuck};
 use harness::notes::{Note, Read};
 use harness::scenario::Scenario;
 use harness::text::duration;
@@ -76,15 +76,7 @@ pub(crate) async fn owner_reads_on_removal(guest: &Guest, path: String, expected
         }
     }
     owner.released(guest.prompt()).await?;
-    completed(guest).await
-}
-
-/// The owner has let go: the removal must complete, and nobody stay stuck in it.
-async fn completed(guest: &Guest) -> Result<Verdict, Error> {
-    Ok(match guest.ending(&[]).await? {
-        Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[]),
-    })
+    guest.passes_unless_stuck(&[], &[]).await
 }
 
 /// The owner is stuck. That is a deadlock if the remover waits for this very owner, the device's only one.
@@ -114,11 +106,11 @@ async fn bystander_reads_during_removal(guest: &Guest) -> Result<Verdict, Error>
     guest.remove(pf).await?;
     owner.holding(guest.prompt()).await?;
     let reader = guest.read(numvfs).await?;
-    let read = guest.unless_stuck(&reader, async |within| reader.accessed(within).await).await?;
+    let read = guest.unless_stuck(&reader, async |within| Ok(reader.accessed(within).await?)).await?;
 
     owner.go_on(guest).await?;
     owner.released(guest.prompt()).await?;
-    match (completed(guest).await?, read) {
+    match (guest.passes_unless_stuck(&[], &[]).await?, read) {
         (Verdict::Pass, Came::Yes(access)) => {
             guest.note_read(&access, NO_VFS);
             Ok(wrong_value(&access, NO_VFS).unwrap_or(Verdict::Pass))
@@ -134,15 +126,12 @@ async fn vf_owner_reads_during_disable(guest: &Guest) -> Result<Verdict, Error> 
     let owner = guest.own(&vfs[0], vec![Step::Read { path: pf.numvfs() }, Step::Release]).await?;
 
     let disable = guest.write(pf.numvfs(), 0, Sched::default()).await?;
-    owner.requested(guest.prompt()).await?;
+    guest.unless_refused(&disable, owner.requested(guest.prompt())).await?;
     match guest.unless_stuck(owner.operation(), async |within| owner.has_read(&pf.numvfs(), within).await).await? {
         Came::Stuck(stuck) => deadlock(guest, stuck).await,
         Came::Yes(access) => {
             guest.note(Note::Read(Read::Any(access.shown().to_owned())));
-            Ok(match guest.ending(&[owner.operation(), &disable]).await? {
-                Ending::Done => Verdict::Pass,
-                Ending::Stuck(stuck) => guest.deadlock(&stuck, &[]),
-            })
+            guest.passes_unless_stuck(&[owner.operation(), &disable], &[]).await
         }
     }
 }
@@ -153,7 +142,7 @@ async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verd
     guest.note_tasks(Note::Stuck, std::slice::from_ref(&stuck.task));
     let Stuck { task, function, .. } = stuck;
     let who = format!("reader {} (pid {}) in D state in {function}", task.comm, task.pid);
-    match guest.unless_stuck(reader, async |within| reader.accessed(within).await).await? {
+    match guest.unless_stuck(reader, async |within| Ok(reader.accessed(within).await?)).await? {
         Came::Yes(access) => {
             guest.note_read(&access, NO_VFS);
             let summary = format!("{who} for {}, until the owner released the device", duration(access.latency()));

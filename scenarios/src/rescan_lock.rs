@@ -94,6 +94,9 @@ pub const ALL: &[Scenario] = &[
 /// Where the removal of an attribute waits for those who are in it (`fs/kernfs/dir.c`).
 const DRAIN: &str = "kernfs_drain";
 
+/// Where a deadlock is. A removal that waits in `kernfs_drain()` has the locks; one that does not waits for them.
+const LOCKS: &[&str] = &[DRAIN, RESCAN_LOCK];
+
 /// How long a store may take to get to where it waits, if it waits.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -106,7 +109,7 @@ async fn store_during_removal(guest: &Guest) -> Result<Verdict, Error> {
     let place = guest.waits_in(&store, &[RESCAN_LOCK], PATIENCE).await?;
     guest.note(Note::Store(place));
     hold.release(guest).await?;
-    Ok(ended(guest, guest.ending(&[&store, hold.holder()]).await?))
+    guest.passes_unless_stuck(&[&store, hold.holder()], LOCKS).await
 }
 
 /// The functions of a slot are removed last first, so that the removal waits for the second with the first still there.
@@ -121,22 +124,14 @@ async fn store_on_sibling(guest: &Guest) -> Result<Verdict, Error> {
     guest.note(Note::Store(place));
     owner.go_on(guest).await?;
     owner.released(guest.prompt()).await?;
-    Ok(ended(guest, guest.ending(&[&store]).await?))
+    guest.passes_unless_stuck(&[&store], LOCKS).await
 }
 
 async fn remove_pf_with_vfs(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     guest.enable_vfs(pf, 2).await?;
     guest.remove(pf).await?;
-    Ok(ended(guest, guest.ending(&[]).await?))
-}
-
-/// A removal that waits in `kernfs_drain()` has the locks; one that does not waits for them.
-fn ended(guest: &Guest, ending: Ending) -> Verdict {
-    match ending {
-        Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[DRAIN, RESCAN_LOCK]),
-    }
+    guest.passes_unless_stuck(&[], LOCKS).await
 }
 
 async fn unrelated_removal(guest: &Guest) -> Result<Verdict, Error> {
@@ -150,7 +145,7 @@ async fn unrelated_removal(guest: &Guest) -> Result<Verdict, Error> {
     hold.release(guest).await?;
     let after = guest.ending(&[hold.holder()]).await?;
     Ok(match (during, after) {
-        (_, after @ Ending::Stuck(_)) => ended(guest, after),
+        (_, after @ Ending::Stuck(_)) => guest.verdict_on(&after, LOCKS),
         (Ending::Done, Ending::Done) => Verdict::Pass,
         (Ending::Stuck(stuck), Ending::Done) => blocked(guest, &stuck, within),
     })

@@ -8,6 +8,7 @@ use harness::guest::{Ending, Error, Guest, Pf};
 use harness::notes::{Note, Rounds};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
+use kernels::FailureKind;
 
 /// What every scenario of this family has in common.
 const BASE: Scenario = Scenario {
@@ -44,6 +45,9 @@ pub const ALL: &[Scenario] = &[
 /// How many rounds a kernel has to survive.
 const ROUNDS: u32 = 10;
 
+/// Has the kernel look for devices on all its buses.
+const RESCAN: &str = "/sys/bus/pci/rescan";
+
 /// All VFs that the driver allows: the more, the longer they take.
 fn all_vfs(pf: &Pf) -> String {
     pf.model().vfs_of_driver.to_string()
@@ -64,7 +68,7 @@ async fn unbind(guest: &Guest) -> Result<Verdict, Error> {
 /// Does all this again and again while the bus is rescanned, until the rounds are over or the kernel complains.
 async fn rescanning(guest: &Guest, writes: &[(String, &str)]) -> Result<Verdict, Error> {
     guest.set(guest.pf()?.attribute("sriov_drivers_autoprobe"), 0).await?;
-    let rescan = guest.cycle(&[("/sys/bus/pci/rescan".to_owned(), "1")], None).await?;
+    let rescan = guest.cycle(&[(RESCAN.to_owned(), "1")], None).await?;
     let mut refused = 0;
     for round in 1..=ROUNDS {
         guest.note(Note::Rounds(Rounds::Begun(round)));
@@ -77,11 +81,15 @@ async fn rescanning(guest: &Guest, writes: &[(String, &str)]) -> Result<Verdict,
         }
         refused += once.cycled(guest.prompt()).await?.refused;
     }
-    // Writes that the kernel refused raced with nothing.
     let rescans = guest.stop_cycle(&rescan).await?;
     guest.note(Note::Rescans(rescans.rounds));
-    match refused + rescans.refused {
-        0 => Ok(Verdict::Pass),
-        refused => Err(Error::Unprepared(format!("the kernel refused {refused} writes, and said nothing else"))),
-    }
+    let written: Vec<_> = writes.iter().map(|(path, _)| path.as_str()).collect();
+    Ok(granted(refused, &written).or_else(|| granted(rescans.refused, &[RESCAN])).unwrap_or(Verdict::Pass))
+}
+
+/// Whoever writes while the bus is rescanned may have to wait, and is not refused.
+fn granted(refused: u32, paths: &[&str]) -> Option<Verdict> {
+    let attribute = paths.first()?.rsplit('/').next()?;
+    let summary = format!("the kernel refused {refused} of the writes to {}", paths.join(", "));
+    (refused > 0).then(|| Verdict::fail(FailureKind::WrongState, attribute, summary))
 }

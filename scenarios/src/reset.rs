@@ -5,10 +5,11 @@
 
 use guest_protocol::{Sched, Step};
 use harness::guest::{Ending, Error, Guest, ResetMethod, WAITS_FOR_OWNER};
-use harness::notes::Note;
+use harness::notes::{Cycled, Note};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
+use kernels::FailureKind;
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -60,9 +61,19 @@ async fn function_reset_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, 
     Ok(match guest.ending(&[&store]).await? {
         Ending::Stuck(stuck) => guest.deadlock(&stuck, &[CONFIG_LOCK]),
         Ending::Done => {
-            guest.note(Note::Resets(guest.stop_cycle(&resets).await?));
-            Verdict::Pass
+            let resets = guest.stop_cycle(&resets).await?;
+            guest.note(Note::Resets(resets));
+            none_granted(resets).unwrap_or(Verdict::Pass)
         }
+    })
+}
+
+/// A kernel that resets nothing has shown nothing.
+fn none_granted(resets: Cycled) -> Option<Verdict> {
+    let Cycled { rounds, refused } = resets;
+    (rounds > 0 && refused >= rounds).then(|| {
+        let summary = format!("the kernel refused all {rounds} resets of a PF that nobody removes");
+        Verdict::fail(FailureKind::WrongState, "reset", summary)
     })
 }
 
@@ -77,10 +88,7 @@ async fn slot_reset_during_unplug(guest: &Guest) -> Result<Verdict, Error> {
     let place = guest.waits_in(&reset, &[RESET_SLOT], guest.prompt()).await?;
     guest.note(Note::Reset(place));
     hold.release(guest).await?;
-    Ok(match guest.ending(&[&reset, hold.holder()]).await? {
-        Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[RESET_SLOT]),
-    })
+    guest.passes_unless_stuck(&[&reset, hold.holder()], &[RESET_SLOT]).await
 }
 
 async fn owner_closes_while_two_slots_unplug(guest: &Guest) -> Result<Verdict, Error> {
@@ -99,8 +107,5 @@ async fn owner_closes_while_two_slots_unplug(guest: &Guest) -> Result<Verdict, E
     guest.remove(second).await?;
     guest.removal_waits_for_rescan_lock(guest.prompt()).await?;
     owner.go_on(guest).await?;
-    Ok(match guest.ending(&[owner.operation()]).await? {
-        Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[RESET_SLOT]),
-    })
+    guest.passes_unless_stuck(&[owner.operation()], &[RESET_SLOT]).await
 }

@@ -169,8 +169,12 @@ async fn port_bound_again_while_removed(guest: &Guest) -> Result<Verdict, Error>
     let owner = guest.own(pf, vec![Step::Hold, Step::Release]).await?;
     // The last port loses its driver first; then the removal waits for the PF's owner.
     let removal = guest.write(upstream.attribute("remove"), 1, Sched::default()).await?;
-    owner.holding(guest.prompt()).await?;
-    guest.set("/sys/bus/pci/drivers/pcieport/bind".to_owned(), port.bdf).await?;
+    guest.unless_refused(&removal, owner.holding(guest.prompt())).await?;
+    let bind = guest.write_now("/sys/bus/pci/drivers/pcieport/bind".to_owned(), port.bdf).await?;
+    if let Err(errno) = bind.value {
+        // A kernel may do so, and has nothing to go wrong then.
+        return Err(Error::Unprepared(format!("a port that is being removed gets no driver: {}", errno.name)));
+    }
     owner.go_on(guest).await?;
     owner.released(guest.prompt()).await?;
     removal.accessed(guest.prompt()).await?;
@@ -314,8 +318,7 @@ fn not_taken(which: &str, answer: &str) -> Verdict {
 async fn comes_up(guest: &Guest, slot: &Slot, id: &str) -> Result<Verdict, Error> {
     let card = guest.plug(slot, id).await?;
     match guest.ending_with(&[], async |within| guest.plugged(&card, within).await.map(drop)).await {
-        Ok(Ending::Done) => Ok(Verdict::Pass),
-        Ok(Ending::Stuck(stuck)) => Ok(guest.deadlock(&stuck, &[])),
+        Ok(ending) => Ok(guest.verdict_on(&ending, &[])),
         Err(error) if error.is_deadline() => {
             let state = State::of(guest, slot).await?;
             let is_lost = state.adapter == "1" && (state.power == "0" || state.devices.is_empty());
@@ -377,7 +380,7 @@ impl State {
     async fn of(guest: &Guest, slot: &Slot) -> Result<State, Error> {
         let adapter = guest.read_now(slot.attribute("adapter")).await?.shown().to_owned();
         let power = guest.read_now(slot.attribute("power")).await?.shown().to_owned();
-        let mut devices = guest.agent().list(&slot.port.attribute(""), guest.prompt()).await?;
+        let mut devices = guest.list(&slot.port.attribute("")).await?;
         devices.retain(|name| name.parse::<Bdf>().is_ok());
         Ok(State { adapter, power, devices })
     }

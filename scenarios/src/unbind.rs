@@ -1,7 +1,7 @@
 //! Taking a PF's driver away while its VFs are in use.
 
 use guest_protocol::{Sched, Step};
-use harness::guest::{Ending, Error, Guest};
+use harness::guest::{Error, Guest};
 use harness::notes::Note;
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
@@ -41,14 +41,11 @@ async fn unplug_during_unbind(guest: &Guest) -> Result<Verdict, Error> {
     let vfs = guest.enable_vfs_for_vfio(pf, 2).await?;
     let owner = guest.own(&vfs[0], vec![Step::Hold, Step::Release]).await?;
     let unbind = guest.write(pf.attribute("driver/unbind"), pf.device.bdf, Sched::default()).await?;
-    owner.holding(guest.prompt()).await?;
+    guest.unless_refused(&unbind, owner.holding(guest.prompt())).await?;
     guest.remove(pf).await?;
     let waits = guest.task_at(WAITS, guest.prompt()).await?;
     guest.note_tasks(Note::Remover, &[waits]);
     owner.go_on(guest).await?;
     owner.released(guest.prompt()).await?;
-    Ok(match guest.ending(&[&unbind]).await? {
-        Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &[]),
-    })
+    guest.passes_unless_stuck(&[&unbind], &[]).await
 }

@@ -4,13 +4,12 @@
 //! is no deadlock as long as the owner can still let go, or be killed.
 
 use guest_protocol::{AttributeWrite, Sched, Step, VfioDevice};
-use harness::guest::{Device, Ending, Error, Guest, Owner, ResetMethod, WAITS_FOR_OWNER};
-use harness::notes::Note;
-use harness::notes::Place;
+use harness::guest::{Device, Error, Guest, Owner, ResetMethod, WAITS_FOR_OWNER};
+use harness::notes::{Note, Place};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
-use harness::vm::agent::{AgentError, Operation};
+use harness::vm::agent::AgentError;
 use kernels::FailureKind;
 
 /// What every scenario of this family has in common.
@@ -89,19 +88,12 @@ pub const ALL: &[Scenario] = &[
 
 const SIGKILL: i32 = 9;
 
-async fn ended(guest: &Guest, operations: &[&Operation]) -> Result<Verdict, Error> {
-    Ok(match guest.ending(operations).await? {
-        Ending::Done => Verdict::Pass,
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, WAITS_FOR_OWNER),
-    })
-}
-
 async fn owner_lets_go(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     guest.bind(pf, "vfio-pci").await?;
     let owner = guest.own(pf, vec![Step::Release]).await?;
     guest.remove(pf).await?;
-    match ended(guest, &[owner.operation()]).await? {
+    match guest.passes_unless_stuck(&[owner.operation()], WAITS_FOR_OWNER).await? {
         Verdict::Pass => guest.put_back_and_use().await,
         failed => Ok(failed),
     }
@@ -121,7 +113,7 @@ async fn asked(guest: &Guest) -> Result<Owner, Error> {
 async fn owner_is_killed(guest: &Guest) -> Result<Verdict, Error> {
     let owner = asked(guest).await?;
     owner.kill(guest, SIGKILL).await?;
-    ended(guest, &[owner.operation()]).await
+    guest.passes_unless_stuck(&[owner.operation()], WAITS_FOR_OWNER).await
 }
 
 async fn owner_never_answers(guest: &Guest) -> Result<Verdict, Error> {
@@ -141,7 +133,7 @@ async fn owner_never_answers(guest: &Guest) -> Result<Verdict, Error> {
         return Ok(Verdict::fail(FailureKind::WrongState, WAITS_FOR_OWNER[0], summary));
     }
     owner.kill(guest, SIGKILL).await?;
-    ended(guest, &[owner.operation()]).await
+    guest.passes_unless_stuck(&[owner.operation()], WAITS_FOR_OWNER).await
 }
 
 /// How long an owner is left alone, on a machine with KVM, in seconds.
@@ -158,7 +150,7 @@ async fn owner_removes_its_own_device(guest: &Guest) -> Result<Verdict, Error> {
         owner.kill(guest, SIGKILL).await?;
     }
     let rescan = guest.write(other.slot.port.attribute("rescan"), 1, Sched::default()).await?;
-    let verdict = ended(guest, &[owner.operation(), &rescan]).await?;
+    let verdict = guest.passes_unless_stuck(&[owner.operation(), &rescan], WAITS_FOR_OWNER).await?;
     if verdict == Verdict::Pass {
         for function in WAITS_FOR_OWNER {
             guest.none_in(function, guest.prompt()).await?;
@@ -177,7 +169,7 @@ async fn vf_owners_while_the_pf_goes(guest: &Guest) -> Result<Verdict, Error> {
     first.holding(guest.prompt()).await?;
     guest.task_in(WAITS_FOR_OWNER, guest.prompt()).await?;
     first.go_on(guest).await?;
-    ended(guest, &[first.operation(), second.operation()]).await
+    guest.passes_unless_stuck(&[first.operation(), second.operation()], WAITS_FOR_OWNER).await
 }
 
 const TOKEN: &str = "14d63f20-8445-11ea-8900-1f9ce7d5650d";
@@ -191,12 +183,10 @@ async fn vf_token(guest: &Guest) -> Result<Verdict, Error> {
         guest.open_with_tokens(vec![with_token(&pf.device, Some(TOKEN))], vec![Step::Hold, Step::Release]).await?;
     let vfs = guest.enable_vfs(pf, 1).await?;
     for token in [None, Some(OTHER_TOKEN)] {
-        let answer = match guest.open_with_tokens(vec![with_token(&vfs[0], token)], vec![]).await {
+        let answer = match guest.try_open(vec![with_token(&vfs[0], token)], vec![]).await {
             Ok(_) => "an open device".to_owned(),
-            Err(Error::Agent(AgentError::Failed { failure, .. })) => {
-                failure.errno.map_or(failure.message, |errno| errno.name)
-            }
-            Err(error) => return Err(error),
+            Err(AgentError::Failed { failure, .. }) => failure.errno.map_or(failure.message, |errno| errno.name),
+            Err(error) => return Err(error.into()),
         };
         if answer != "EACCES" {
             let how = token.map_or_else(|| "without a token".to_owned(), |token| format!("with the token {token}"));
@@ -207,7 +197,9 @@ async fn vf_token(guest: &Guest) -> Result<Verdict, Error> {
     let vf_steps = vec![Step::AwaitRequest, Step::Release];
     let vf_owner = guest.open_with_tokens(vec![with_token(&vfs[0], Some(TOKEN))], vf_steps).await?;
     let disable = guest.write(pf.numvfs(), 0, Sched::default()).await?;
-    let verdict = ended(guest, &[vf_owner.operation(), &disable]).await?;
+    let operations = [vf_owner.operation(), &disable];
+    let ended = guest.passes_unless_stuck(&operations, WAITS_FOR_OWNER);
+    let verdict = guest.unless_refused(&disable, ended).await?;
     owner.go_on(guest).await?;
     owner.released(guest.prompt()).await?;
     Ok(verdict)
@@ -224,7 +216,7 @@ async fn reset_in_flight(guest: &Guest) -> Result<Verdict, Error> {
     let resets = guest.cycle(&[(pf.attribute("reset"), "1")], None).await?;
     guest.task_in(&["pcie_flr"], guest.prompt()).await?;
     guest.remove(pf).await?;
-    let verdict = ended(guest, &[]).await?;
+    let verdict = guest.passes_unless_stuck(&[], WAITS_FOR_OWNER).await?;
     if verdict == Verdict::Pass {
         guest.note(Note::Resets(guest.stop_cycle(&resets).await?));
     }

@@ -13,7 +13,7 @@ use crate::matrix::judge;
 use crate::notes::Steps;
 use crate::vm::argv::Machine;
 use crate::vm::scale::Scale;
-use crate::vm::{BootError, Recorders, Vm};
+use crate::vm::{BootError, KillError, Recorders, Vm};
 
 /// How long QEMU may take to quit, on a machine with KVM, in seconds.
 const QUIT: f64 = 5.0;
@@ -26,7 +26,7 @@ pub enum StartError {
     Boot(#[from] BootError),
     /// Its QEMU did not end as it was told.
     #[error("after a guest was measured: {0}")]
-    End(String),
+    End(KillError),
     /// There is no room for its console.
     #[error("cannot make a folder for consoles")]
     Folder(#[from] std::io::Error),

@@ -18,7 +18,7 @@ use crate::verdict::Verdict;
 const SHELF: &str = "verdicts";
 
 /// Changes whenever the same kernel may be judged in another way.
-const JUDGING: &str = "1";
+const JUDGING: &str = "2";
 
 /// Verdicts on one question, of all contents.
 #[derive(Clone, Debug)]

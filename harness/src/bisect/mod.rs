@@ -32,9 +32,6 @@ use session::{Next, Session};
 use crate::evidence::EvidenceError;
 use crate::verdict::Verdict;
 
-/// How often a run is tried when the test bed keeps it from a verdict.
-const TRIES: usize = 3;
-
 /// What is asked.
 #[derive(Clone, Debug)]
 pub struct Question {
@@ -120,15 +117,6 @@ pub enum Event<'a> {
         /// Which.
         revision: &'a Revision,
     },
-    /// The test bed kept it from a verdict, and it is tried again.
-    Again {
-        /// As what.
-        place: Place,
-        /// Which.
-        revision: &'a Revision,
-        /// What happened.
-        why: &'a str,
-    },
     /// It is judged.
     Judged {
         /// As what.
@@ -198,8 +186,9 @@ impl Answer {
     }
 }
 
-/// Bisects. `judge` runs the scenario once on a commit. What says nothing about the commit ([`Verdict::Infra`]) is tried
-/// again if there was a guest, and ends the bisection if that does not help; verdicts are remembered. Dropping the future is safe at any time.
+/// Bisects. `judge` runs the scenario on a commit, in as many guests as it takes ([`crate::tries`]). What says nothing about
+/// the commit even so ([`Verdict::Infra`]) ends the bisection; verdicts are remembered. Dropping the future is safe at any
+/// time.
 ///
 /// # Errors
 /// [`BisectError`].
@@ -281,18 +270,12 @@ impl<J: AsyncFnMut(&Revision) -> Observed, T: FnMut(Event<'_>)> Bench<'_, J, T> 
         Ok(judged)
     }
 
-    /// One run, repeated as long as the test bed spoils it and there is hope. Without a cell there was no guest: what
-    /// keeps a kernel from being built (a full disk, say) does so the next time too.
+    /// One run. It has tried as many guests as it may.
     async fn run(&mut self, place: Place, revision: &Revision) -> Result<Observed, BisectError> {
-        let mut tries = 1;
-        loop {
-            let observed = (self.judge)(revision).await;
-            let Verdict::Infra(why) = observed.verdict else { return Ok(observed) };
-            if tries == TRIES || observed.evidence.is_none() {
-                return Err(BisectError::Trouble { place, revision: revision.clone(), why });
-            }
-            (self.tell)(Event::Again { place, revision, why: &why });
-            tries += 1;
+        let observed = (self.judge)(revision).await;
+        match observed.verdict {
+            Verdict::Infra(why) => Err(BisectError::Trouble { place, revision: revision.clone(), why }),
+            _ => Ok(observed),
         }
     }
 }

@@ -1,19 +1,15 @@
 //! What becomes of a scenario when the kernel dies under it, or a part of the kernel.
 
 use std::future;
-use std::time::Duration;
 
 use guest_protocol::Message;
 
-use super::{Error, Guest};
+use super::{EVER, Error, Guest};
 use crate::classify;
 
 /// How long a scenario may go on, in seconds on a machine with KVM, after a task has died. Whoever does not need that task
 /// gets on in this time; whoever needs a lock that it had waits for ever, and often interruptibly, so that nothing is stuck.
 const GRACE: f64 = 5.0;
-
-/// Longer than any cell.
-const EVER: Duration = Duration::from_secs(24 * 3600);
 
 impl Guest {
     /// Waits until the kernel says through `/dev/kmsg` that a task has died, and then a little longer. On a kernel on which

@@ -1,13 +1,14 @@
-//! Why a cell says nothing about its kernel.
-
-use guest_protocol::Errno;
+//! Why a scenario came to no verdict of its own.
 
 use crate::trigger::Trigger;
 use crate::vm::agent::{AgentError, Lost};
+use crate::vm::ended::Ended;
 use crate::vm::event_log::WaitError;
 use crate::vm::qmp::QmpError;
+use crate::vm::starved::Late;
 
-/// Something other than the kernel under test went wrong, as far as can be known.
+/// A scenario could not be carried out. That says nothing about the kernel, unless the kernel refused what it must grant, or
+/// its log says more.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// What was waited for did not come.
@@ -19,13 +20,15 @@ pub enum Error {
     /// QEMU.
     #[error(transparent)]
     Qmp(#[from] QmpError),
-    /// The kernel refused what a scenario needs before it begins.
-    #[error("the kernel refused {path}: {} (errno {})", errno.name, errno.code)]
+    /// The kernel refused what it must grant. That is the verdict on it.
+    #[error("the kernel refused to {what}: {why}")]
     Refused {
-        /// The attribute.
-        path: String,
-        /// What the kernel said.
-        errno: Errno,
+        /// The attribute, or the part of the kernel.
+        at: String,
+        /// What it was to do.
+        what: String,
+        /// What it said, or did.
+        why: String,
     },
     /// A removal took another way than its trigger claims: the cell would be about something else.
     #[error("the removal did not go the way of {trigger}: {why}")]
@@ -50,17 +53,30 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether another try may go better: it was a matter of time, or of how busy the test bed was.
-    pub fn may_pass(&self) -> bool {
-        self.is_deadline() || matches!(self, Error::Lost(_))
+    /// How QEMU ended, if that is why.
+    pub fn ended(&self) -> Option<&Ended> {
+        match self {
+            Error::Wait(error) => error.ended(),
+            Error::Agent(error) => error.ended(),
+            _ => None,
+        }
     }
 
     /// Whether it is a deadline that passed with the guest still there.
     pub fn is_deadline(&self) -> bool {
+        self.late().is_some() || self.is_mute_qemu()
+    }
+
+    /// The deadline of something of the guest's, if it was that.
+    pub fn late(&self) -> Option<Late> {
         match self {
-            Error::Wait(error) | Error::Agent(AgentError::Wait(error)) => error.is_deadline(),
-            Error::Qmp(QmpError::Silent { .. } | QmpError::Unanswered { .. }) => true,
-            _ => false,
+            Error::Wait(error) | Error::Agent(AgentError::Wait(error)) => error.late(),
+            _ => None,
         }
+    }
+
+    /// Whether QEMU does not answer on QMP.
+    pub fn is_mute_qemu(&self) -> bool {
+        matches!(self, Error::Qmp(QmpError::Silent { .. } | QmpError::Unanswered { .. }))
     }
 }

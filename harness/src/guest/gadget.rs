@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use guest_protocol::{Sched, Step, TaskState};
 
-use super::ending::{found_in, is_at};
+use super::place::{found_in, is_at};
 use super::{Device, Error, Guest, Owner, Pf};
 use crate::vm::agent::Operation;
 
@@ -22,7 +22,7 @@ impl Guest {
     /// sysfs (`drivers/pci/remove.c`, `pci_stop_and_remove_bus_device_locked()`). The PF is gone afterwards.
     ///
     /// # Errors
-    /// The agent's.
+    /// The agent's; [`Error::Refused`].
     pub async fn hold_rescan_lock(&self, pf: &Pf) -> Result<Hold, Error> {
         self.bind(pf, "vfio-pci").await?;
         self.hold(&pf.device, pf.attribute("remove"), "1").await
@@ -32,7 +32,7 @@ impl Guest {
     /// (`drivers/base/dd.c`, `device_release_driver_internal()`). It has no driver afterwards.
     ///
     /// # Errors
-    /// The agent's.
+    /// The agent's; [`Error::Refused`].
     pub async fn hold_device_lock(&self, device: &Device) -> Result<Hold, Error> {
         self.hold(device, device.attribute("driver/unbind"), device.bdf).await
     }
@@ -41,7 +41,7 @@ impl Guest {
     /// The VFs are gone afterwards.
     ///
     /// # Errors
-    /// The agent's.
+    /// The agent's; [`Error::Refused`].
     pub async fn hold_disable(&self, pf: &Pf, vf: &Device) -> Result<Hold, Error> {
         self.hold(vf, pf.numvfs(), "0").await
     }
@@ -50,7 +50,7 @@ impl Guest {
     async fn hold(&self, device: &Device, path: String, data: impl ToString) -> Result<Hold, Error> {
         let owner = self.own(device, vec![Step::Hold, Step::Release]).await?;
         let holder = self.write(path, data, Sched::default()).await?;
-        owner.holding(self.prompt()).await?;
+        self.unless_refused(&holder, owner.holding(self.prompt())).await?;
         Ok(Hold { owner, holder })
     }
 }

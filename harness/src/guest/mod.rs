@@ -9,9 +9,11 @@ mod ending;
 mod error;
 mod find;
 mod gadget;
+mod grant;
 mod hotplug;
 mod noting;
 mod owner;
+mod place;
 mod removal;
 mod reset;
 mod sriov;
@@ -64,6 +66,9 @@ pub struct Guest {
 /// How long an operation may take that has nothing to wait for, on a machine with KVM, in seconds. Generous, as nothing
 /// but the harness's own patience depends on it.
 const PROMPT: f64 = 20.0;
+
+/// Longer than any cell.
+const EVER: Duration = Duration::from_secs(24 * 3600);
 
 impl Guest {
     /// A booted guest with this hardware, as [`Hardware::find`] finds it.
@@ -143,16 +148,6 @@ impl Guest {
     /// The deadline of what has nothing to wait for.
     pub fn prompt(&self) -> Duration {
         self.scale.seconds(PROMPT)
-    }
-
-    /// Gives a device to a driver.
-    ///
-    /// # Errors
-    /// The agent's.
-    pub async fn bind(&self, device: impl AsRef<Device>, driver: &str) -> Result<(), Error> {
-        let command = Command::Bind { bdf: device.as_ref().bdf.to_string(), driver: driver.to_owned() };
-        self.agent().call(command, self.prompt()).await?;
-        Ok(())
     }
 
     /// Starts to read an attribute from a process of its own.

@@ -17,7 +17,7 @@ impl Guest {
     /// has the device open.
     ///
     /// # Errors
-    /// The agent's.
+    /// As [`Guest::open`].
     pub async fn own(&self, device: impl AsRef<Device>, on_request: Vec<Step>) -> Result<Owner, Error> {
         let steps = [vec![Step::AwaitRequest], on_request].concat();
         self.open(&[device.as_ref()], steps).await
@@ -27,7 +27,7 @@ impl Guest {
     /// the devices open.
     ///
     /// # Errors
-    /// The agent's.
+    /// The agent's; [`Error::Refused`] if the kernel does not let it have a device.
     pub async fn open(&self, devices: &[&Device], steps: Vec<Step>) -> Result<Owner, Error> {
         let device = |device: &&Device| VfioDevice { bdf: device.bdf.to_string(), vf_token: None };
         self.open_with_tokens(devices.iter().map(device).collect(), steps).await
@@ -36,8 +36,16 @@ impl Guest {
     /// The same, of devices that may want a VF token.
     ///
     /// # Errors
-    /// The agent's.
+    /// As [`Guest::open`].
     pub async fn open_with_tokens(&self, devices: Vec<VfioDevice>, steps: Vec<Step>) -> Result<Owner, Error> {
+        self.try_open(devices, steps).await.map_err(refused)
+    }
+
+    /// The same, of devices that the kernel need not let it have.
+    ///
+    /// # Errors
+    /// The agent's; the kernel's refusal is [`AgentError::Failed`].
+    pub async fn try_open(&self, devices: Vec<VfioDevice>, steps: Vec<Step>) -> Result<Owner, AgentError> {
         let operation = self.agent().start(Command::Own { devices, steps }).await?;
         let opened = |progress: &Progress| matches!(progress, Progress::Opened { .. }).then_some(());
         operation.progress(self.prompt(), "the owner to have its devices open", opened).await?;
@@ -51,15 +59,15 @@ impl Owner {
         &self.operation
     }
 
-    async fn reached(&self, within: Duration, awaited: &str, is: impl Fn(&Progress) -> bool) -> Result<(), AgentError> {
-        self.operation.progress(within, awaited, |progress| is(progress).then_some(())).await
+    async fn reached(&self, within: Duration, awaited: &str, is: impl Fn(&Progress) -> bool) -> Result<(), Error> {
+        self.operation.progress(within, awaited, |progress| is(progress).then_some(())).await.map_err(refused)
     }
 
     /// Waits until the kernel asks for the device.
     ///
     /// # Errors
-    /// The agent's.
-    pub async fn requested(&self, within: Duration) -> Result<(), AgentError> {
+    /// The agent's; [`Error::Refused`] if the kernel refuses a step of it.
+    pub async fn requested(&self, within: Duration) -> Result<(), Error> {
         let awaited = "vfio's removal request to reach the owner";
         self.reached(within, awaited, |progress| matches!(progress, Progress::Requested { .. })).await
     }
@@ -67,20 +75,20 @@ impl Owner {
     /// Waits until it has read an attribute.
     ///
     /// # Errors
-    /// The agent's.
-    pub async fn has_read(&self, path: &str, within: Duration) -> Result<Access, AgentError> {
+    /// The agent's; [`Error::Refused`] if the kernel refuses a step of it.
+    pub async fn has_read(&self, path: &str, within: Duration) -> Result<Access, Error> {
         let pick = |progress: &Progress| match progress {
             Progress::Read(access) if access.path == path => Some(access.clone()),
             _ => None,
         };
-        self.operation.progress(within, &format!("the owner to have read {path}"), pick).await
+        self.operation.progress(within, &format!("the owner to have read {path}"), pick).await.map_err(refused)
     }
 
     /// Waits until it holds its devices and waits for [`Owner::go_on`].
     ///
     /// # Errors
-    /// The agent's.
-    pub async fn holding(&self, within: Duration) -> Result<(), AgentError> {
+    /// The agent's; [`Error::Refused`] if the kernel refuses a step of it.
+    pub async fn holding(&self, within: Duration) -> Result<(), Error> {
         self.reached(within, "the owner to hold its devices", |progress| matches!(progress, Progress::Holding)).await
     }
 
@@ -105,9 +113,45 @@ impl Owner {
     /// Waits until it has released all its devices.
     ///
     /// # Errors
-    /// The agent's.
-    pub async fn released(&self, within: Duration) -> Result<(), AgentError> {
+    /// The agent's; [`Error::Refused`] if the kernel refuses a step of it.
+    pub async fn released(&self, within: Duration) -> Result<(), Error> {
         self.reached(within, "the owner to release its devices", |progress| matches!(progress, Progress::Released))
             .await
+    }
+}
+
+/// What vfio says when a kernel has not what it takes: no group or container (ENOENT), or no interrupt remapping (EPERM). The
+/// kernel's configuration and the machine are the test bed's.
+const LACKING: &[&str] = &["ENOENT", "EPERM"];
+
+/// A kernel must let an owner have devices that are bound to vfio-pci, and do with them what vfio offers.
+fn refused(error: AgentError) -> Error {
+    match error {
+        AgentError::Failed { ref failure, .. }
+            if failure.errno.as_ref().is_some_and(|errno| LACKING.contains(&errno.name.as_str())) =>
+        {
+            error.into()
+        }
+        error => Error::of_grant("vfio", error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_protocol::{Errno, Failure};
+
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_what_vfio_takes_refuses_nothing() {
+        let failed = |code, name: &str| {
+            let errno = Some(Errno { code, name: name.to_owned() });
+            let failure = Failure { message: "open /dev/vfio/12".to_owned(), errno };
+            refused(AgentError::Failed { what: "own it".to_owned(), failure })
+        };
+        assert!(matches!(failed(16, "EBUSY"), Error::Refused { at, .. } if at == "vfio"));
+        for (code, name) in [(2, "ENOENT"), (1, "EPERM")] {
+            assert!(matches!(failed(code, name), Error::Agent(_)), "{name}");
+        }
     }
 }

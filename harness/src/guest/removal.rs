@@ -5,6 +5,7 @@ use std::time::Duration;
 use guest_protocol::{Command, Message, Sched, TaskState};
 use qapi::qmp;
 
+use super::grant::granted;
 use super::{Error, Pf};
 use crate::classify::stack;
 use crate::trigger::{Act, Of, Proof, Sign, Trigger};
@@ -64,7 +65,7 @@ impl Removal {
     /// `DEVICE_DELETED` where the guest has to let go of the slot first; the end of a write that removes it.
     ///
     /// # Errors
-    /// [`WaitError`] of the first that does not come.
+    /// [`WaitError`] of the first that does not come; [`Error::Refused`].
     pub async fn completed(&self, vm: &Vm, within: Duration) -> Result<(), Error> {
         let devpath = self.pf.devpath();
         let removed = |message: &Message| match message {
@@ -81,8 +82,7 @@ impl Removal {
             Act::CutPower => {}
             Act::Write { .. } => {
                 if let Some(write) = &self.write {
-                    let access = write.accessed(within).await?;
-                    access.value.map_err(|errno| Error::Refused { path: access.path, errno })?;
+                    granted(write, within).await?;
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! How functions are reset.
 
+use guest_protocol::Sched;
+
 use super::{Error, Guest, Pf};
 
 /// A way to reset a function (`drivers/pci/pci.c`, `pci_reset_fn_methods`).
@@ -22,14 +24,14 @@ impl Guest {
             ResetMethod::Flr => "flr",
             ResetMethod::Bus => "bus",
         };
-        let access = self.write_now(pf.attribute("reset_method"), word).await?;
-        match (access.value, method) {
+        let write = self.write(pf.attribute("reset_method"), word, Sched::default()).await?;
+        match (write.accessed(self.prompt()).await?.value, method) {
             (Ok(_), _) => Ok(()),
             (Err(errno), ResetMethod::Flr) if errno.name == NOT_THERE => Ok(()),
             (Err(errno), ResetMethod::Bus) if errno.name == NOT_THERE => {
                 Err(Error::Lacks("attribute reset_method, by which a reset through the slot is chosen".to_owned()))
             }
-            (Err(errno), _) => Err(Error::Refused { path: access.path, errno }),
+            (Err(errno), _) => Err(Error::refused("reset_method", write.what(), &errno)),
         }
     }
 }

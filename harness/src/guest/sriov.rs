@@ -2,6 +2,7 @@
 
 use guest_protocol::{Access, AttributeWrite, Command, Sched};
 
+use super::grant::name_of;
 use super::{Device, Error, Guest, Pf};
 use crate::vm::agent::Operation;
 
@@ -26,16 +27,22 @@ impl Guest {
         Ok(self.write(path, data, Sched::default()).await?.accessed(self.prompt()).await?)
     }
 
-    /// Writes an attribute whose write must succeed for the scenario to go on.
+    /// Writes an attribute that the kernel must take at once.
     ///
     /// # Errors
     /// The agent's; [`Error::Refused`].
     pub async fn set(&self, path: String, data: impl ToString) -> Result<Access, Error> {
-        let access = self.write_now(path, data).await?;
-        match &access.value {
-            Ok(_) => Ok(access),
-            Err(errno) => Err(Error::Refused { path: access.path, errno: errno.clone() }),
-        }
+        self.granted(&self.write(path, data, Sched::default()).await?).await
+    }
+
+    /// Sets an interface up or down.
+    ///
+    /// # Errors
+    /// The agent's; [`Error::Refused`].
+    pub async fn set_link(&self, ifname: &str, up: bool) -> Result<(), Error> {
+        let command = Command::SetLink { ifname: ifname.to_owned(), up };
+        let set = self.agent().call(command, self.prompt()).await;
+        set.map(drop).map_err(|error| Error::of_grant("RTM_NEWLINK", error))
     }
 
     /// Starts to write attributes by turns from a process of its own, so many rounds, or until [`Guest::stop`].
@@ -50,9 +57,9 @@ impl Guest {
     /// Name of a PF's network interface.
     ///
     /// # Errors
-    /// The agent's; [`Error::Unprepared`] if it has none, or several.
+    /// The agent's; [`Error::Refused`] if it has none, [`Error::Unprepared`] if it has several.
     pub async fn interface(&self, pf: &Pf) -> Result<String, Error> {
-        let mut names = self.agent().list(&pf.attribute("net"), self.prompt()).await?;
+        let mut names = self.list(&pf.attribute("net")).await?;
         match (names.pop(), names.as_slice()) {
             (Some(name), []) => Ok(name),
             (None, _) => Err(Error::Unprepared("the PF has no network interface".to_owned())),
@@ -97,7 +104,7 @@ impl Guest {
     /// The first VFs of a PF, by their `virtfn` links.
     ///
     /// # Errors
-    /// The agent's; [`Error::Unprepared`] for a link that leads to no PCI device.
+    /// The agent's; [`Error::Refused`] if there are not so many; [`Error::Unprepared`] for a link that leads to no PCI device.
     pub async fn vfs(&self, pf: &Pf, count: u16) -> Result<Vec<Device>, Error> {
         let mut vfs = Vec::new();
         for number in 0..count {
@@ -110,12 +117,13 @@ impl Guest {
         Ok(vfs)
     }
 
-    /// The target of a symbolic link.
+    /// The target of a symbolic link that the kernel must have.
     ///
     /// # Errors
-    /// The agent's.
+    /// The agent's; [`Error::Refused`].
     pub async fn read_link(&self, path: &str) -> Result<String, Error> {
         let command = Command::ReadLink { path: path.to_owned() };
-        Ok(self.agent().start(command).await?.target(self.prompt()).await?)
+        let target = self.agent().start(command).await?.target(self.prompt()).await;
+        target.map_err(|error| Error::of_grant(name_of(path), error))
     }
 }

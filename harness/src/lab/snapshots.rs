@@ -1,7 +1,7 @@
 //! Booted guests to start from: each machine boots once, and all cells on it start from its snapshot.
 //!
 //! A snapshot belongs to one QEMU binary and one command line, which names kernel and initramfs by their contents. One that
-//! does not restore is thrown away, and the cell boots.
+//! does not restore is thrown away, and the cell boots. How often any of that is tried: [`crate::tries`].
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,6 +13,7 @@ use kernels::cache::{Cache, Key, KeyMaker, Lock};
 use tokio::sync::Mutex;
 
 use crate::classify::{self, console};
+use crate::tries::{SNAPSHOTS, Sign};
 use crate::vm::argv::{Channels, Machine};
 use crate::vm::process;
 use crate::vm::snapshot::{self, SnapshotError};
@@ -37,14 +38,26 @@ pub struct Snapshots {
 /// What is known of guests that were booted on a machine.
 #[derive(Default)]
 struct Boots {
-    /// How they failed to come up: each time the whole deadline passed, so there is no sense in many times.
+    /// How they failed to come up.
     silences: Vec<String>,
     /// They come up, and cannot be saved or had trouble.
     unsaved: bool,
+    /// How many snapshots were made that did not restore at once.
+    unrestored: usize,
 }
 
-/// After this many silences, no other guest is booted on a machine. One may be the test bed's fault.
-const ENOUGH: usize = 2;
+impl Boots {
+    /// Whether a snapshot may come of another guest.
+    fn may_be_saved(&self) -> bool {
+        !self.unsaved && self.unrestored < SNAPSHOTS
+    }
+
+    /// Why no other guest comes up either, if so many were silent. It is for all cells of a machine as for one.
+    fn known(&self) -> Option<BootError> {
+        let enough = !Sign::Silence.calls_for_another(self.silences.len());
+        enough.then(|| BootError::Known(self.silences.join("; and again: ")))
+    }
+}
 
 impl Snapshots {
     /// Snapshots in a cache, for a version of QEMU.
@@ -62,7 +75,13 @@ impl Snapshots {
             return Ok(vm);
         }
         let restored = match self.make_once(&key, &machine, &recorders, within).await? {
-            Made::Now => self.resume(&key, &machine, &recorders, within).await,
+            Made::Now => {
+                let resumed = self.resume(&key, &machine, &recorders, within).await;
+                if resumed.is_none() {
+                    self.boots(&key).await.lock().await.unrestored += 1;
+                }
+                resumed
+            }
             Made::Before => self.restore(&key, &machine, &recorders, within).await,
             Made::Not => None,
         };
@@ -70,6 +89,10 @@ impl Snapshots {
             Some(vm) => Ok(vm),
             None => Vm::boot(machine, recorders, within).await,
         }
+    }
+
+    async fn boots(&self, key: &Key) -> Arc<Mutex<Boots>> {
+        self.boots.lock().await.entry(key.as_str().to_owned()).or_default().clone()
     }
 
     fn key(&self, machine: &Machine) -> Key {
@@ -91,15 +114,15 @@ impl Snapshots {
         recorders: &Recorders,
         within: Duration,
     ) -> Result<Made, BootError> {
-        let boots = self.boots.lock().await.entry(key.as_str().to_owned()).or_default().clone();
+        let boots = self.boots(key).await;
         let mut boots = boots.lock().await;
         if self.cache.find(SHELF, key).is_some() {
             return Ok(Made::Before);
         }
-        if boots.silences.len() >= ENOUGH {
-            return Err(BootError::Known(boots.silences.join("; and again: ")));
+        if let Some(known) = boots.known() {
+            return Err(known);
         }
-        let lock = if boots.unsaved { None } else { self.lock(key).await };
+        let lock = if boots.may_be_saved() { self.lock(key).await } else { None };
         let Some(lock) = lock else { return Ok(Made::Not) };
         if self.cache.find(SHELF, key).is_some() {
             return Ok(Made::Before);
@@ -190,8 +213,8 @@ enum Unmade {
 impl From<SnapshotError> for Unmade {
     fn from(error: SnapshotError) -> Unmade {
         match error {
-            SnapshotError::Boot(BootError::Qemu(_)) => Unmade::Snapshot,
-            SnapshotError::Boot(BootError::Ended(why)) if process::is_crash(&why) => Unmade::Snapshot,
+            SnapshotError::Boot(BootError::Qemu(_) | BootError::Gone(_)) => Unmade::Snapshot,
+            SnapshotError::Boot(BootError::Ended(ended)) if ended.is_crash() => Unmade::Snapshot,
             SnapshotError::Boot(error) => Unmade::Guest(error),
             _ => Unmade::Snapshot,
         }

@@ -1,5 +1,6 @@
 //! Running planned cells, several at a time, each leaving its evidence.
 
+mod conclude;
 pub mod coverage;
 pub mod judge;
 mod limits;
@@ -307,10 +308,11 @@ impl Runner {
                 None => running.await,
                 Some(echo) => tail::while_following(&dir.console(), echo.clone(), running).await,
             };
-            if !finding.retry || retries.len() + 1 == TRIES {
+            let tried = retries.len() + 1;
+            let Some(sign) = finding.sign.as_ref().filter(|sign| sign.calls_for_another(tried)) else {
                 return Ok((finding, retries));
-            }
-            let why = finding.verdict.reason().unwrap_or_default().to_owned();
+            };
+            let why = format!("{sign}: {}", finding.verdict.reason().unwrap_or_default());
             progress.event(Event::CellRetried { cell: &cell.id.to_string(), why: &why });
             retries.push(why);
             dir.set_aside(retries.len())?;
@@ -324,9 +326,6 @@ impl Runner {
         }
     }
 }
-
-/// How often a cell is tried when the test bed keeps it from a verdict.
-const TRIES: usize = 3;
 
 /// The scenario of a cell and its machine, if the cell is one of this harness's.
 fn machine<'a>(

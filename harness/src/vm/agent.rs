@@ -9,7 +9,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-use super::event_log::{EventLog, WaitError};
+use super::ended::Ended;
+use super::event_log::{Closed, EventLog, WaitError};
 use super::process::End;
 use super::transcript::{Recorded, Recorder, Speaker};
 
@@ -67,6 +68,25 @@ pub enum AgentError {
         /// What should have come.
         expected: &'static str,
     },
+}
+
+impl AgentError {
+    /// Whether nothing comes from the guest, although its QEMU is there.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            AgentError::Wait(error) => error.is_deadline(),
+            AgentError::Send(error) => error.kind() == std::io::ErrorKind::TimedOut,
+            _ => false,
+        }
+    }
+
+    /// How QEMU ended, if that is why.
+    pub fn ended(&self) -> Option<&Ended> {
+        match self {
+            AgentError::Wait(error) => error.ended(),
+            _ => None,
+        }
+    }
 }
 
 /// A stream of the guest overflowed, and something rests on its silence.
@@ -222,8 +242,8 @@ impl Operation {
         self.id
     }
 
-    /// What was asked for, as a verb and its object.
-    pub(super) fn what(&self) -> &str {
+    /// What was asked for, as a verb and its object: `write "2" to /sys/...`.
+    pub fn what(&self) -> &str {
         &self.what
     }
 
@@ -310,13 +330,17 @@ async fn read_messages(read: Recorded<ReadHalf<UnixStream>>, messages: EventLog<
         match lines.next_line().await {
             Ok(Some(line)) => match guest_protocol::decode(&line) {
                 Ok(message) => messages.push(message),
-                Err(error) => return messages.close(&error.to_string()),
+                Err(error) => return messages.close(nonsense(error.to_string())),
             },
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                return messages.close(&format!("what came over the agent's channel is no text: {error}"));
+                return messages.close(nonsense(format!("what came over the agent's channel is no text: {error}")));
             }
             // QEMU is ending, and how it ends is the reason. ECONNRESET says only that it left a request unread.
-            Ok(None) | Err(_) => return messages.close(&end.wait().await),
+            Ok(None) | Err(_) => return messages.close(Closed::Ended(end.wait().await)),
         }
     }
+}
+
+fn nonsense(what: String) -> Closed {
+    Closed::Nonsense(what.into())
 }

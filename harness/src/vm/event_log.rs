@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::ended::Ended;
 use super::starved::{Late, Starved};
 use crate::text::duration;
 
@@ -29,7 +30,18 @@ struct Inner<T> {
 #[derive(Clone, Debug, Default)]
 struct State {
     length: usize,
-    closed: Option<Arc<str>>,
+    closed: Option<Closed>,
+}
+
+/// Why a channel ended.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Closed {
+    /// QEMU ended, and with it all its channels.
+    #[error("{0}")]
+    Ended(Ended),
+    /// What came over it does not belong there.
+    #[error("{0}")]
+    Nonsense(Arc<str>),
 }
 
 /// What was waited for did not come.
@@ -42,6 +54,8 @@ pub enum WaitError {
         awaited: String,
         /// How long, in the end: time in which QEMU waited for the host does not count.
         within: Duration,
+        /// How much of that QEMU waited for the host's CPUs.
+        starved: Duration,
         /// The last message that came instead, or `nothing`.
         last: String,
     },
@@ -51,7 +65,7 @@ pub enum WaitError {
         /// What was waited for.
         awaited: String,
         /// Why the channel ended.
-        why: Arc<str>,
+        why: Closed,
     },
 }
 
@@ -59,6 +73,22 @@ impl WaitError {
     /// Whether it was the deadline, so that the other side may still be there.
     pub fn is_deadline(&self) -> bool {
         matches!(self, WaitError::Deadline { .. })
+    }
+
+    /// The deadline, if it was that.
+    pub fn late(&self) -> Option<Late> {
+        match self {
+            WaitError::Deadline { within, starved, .. } => Some(Late { within: *within, starved: *starved }),
+            WaitError::Closed { .. } => None,
+        }
+    }
+
+    /// How QEMU ended, if that is why.
+    pub fn ended(&self) -> Option<&Ended> {
+        match self {
+            WaitError::Closed { why: Closed::Ended(ended), .. } => Some(ended),
+            _ => None,
+        }
     }
 }
 
@@ -102,14 +132,14 @@ impl<T: fmt::Display> EventLog<T> {
     }
 
     /// Says that nothing more will come. The first reason given stays.
-    pub fn close(&self, why: &str) {
+    pub fn close(&self, why: Closed) {
         self.inner.state.send_modify(|state| {
-            state.closed.get_or_insert_with(|| why.into());
+            state.closed.get_or_insert(why);
         });
     }
 
     /// Why nothing more will come, if so.
-    pub fn closed(&self) -> Option<Arc<str>> {
+    pub fn closed(&self) -> Option<Closed> {
         self.inner.state.borrow().closed.clone()
     }
 
@@ -157,9 +187,9 @@ impl<T: fmt::Display> EventLog<T> {
         };
         match self.inner.starved.timeout(within, search).await {
             Ok(result) => result,
-            Err(Late(within)) => {
+            Err(Late { within, starved }) => {
                 let last = self.items().last().map_or_else(|| "nothing".to_owned(), short);
-                Err(WaitError::Deadline { awaited: awaited.to_owned(), within, last })
+                Err(WaitError::Deadline { awaited: awaited.to_owned(), within, starved, last })
             }
         }
     }
@@ -178,6 +208,7 @@ fn short(message: &impl fmt::Display) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::ended::tests::exited;
 
     const SOON: Duration = Duration::from_millis(20);
 
@@ -218,10 +249,11 @@ mod tests {
         log.push(7);
         let error = log.wait(0, SOON, "the moon", |n| (*n == 9).then_some(())).await.unwrap_err();
         assert!(error.is_deadline() && error.to_string().ends_with("(last heard: 7)"), "{error}");
-        log.close("QEMU ended");
-        log.close("second reason");
+        log.close(Closed::Ended(exited(1, "no moon")));
+        log.close(Closed::Nonsense("second reason".into()));
         let error = log.wait(0, SOON, "the moon", |n| (*n == 9).then_some(())).await.unwrap_err();
-        assert_eq!(error.to_string(), "while waiting for the moon: QEMU ended");
+        assert_eq!(error.to_string(), "while waiting for the moon: QEMU ended (exit status: 1); it said: no moon");
+        assert_eq!(error.ended(), Some(&exited(1, "no moon")));
         // What was said before the end still counts.
         log.wait(0, SOON, "seven", |n| (*n == 7).then_some(())).await.unwrap();
     }

@@ -3,6 +3,8 @@
 pub mod agent;
 pub mod argv;
 pub mod devices;
+pub mod ended;
+mod error;
 pub mod event_log;
 pub mod fault;
 mod first_byte;
@@ -32,8 +34,10 @@ use tokio::net::{UnixListener, UnixStream};
 
 use agent::{Agent, AgentError, Hello};
 use argv::{Channels, Machine};
+use ended::Ended;
+pub use error::{BootError, KillError};
 use process::Process;
-use qmp::{LAST_WORDS, Qmp, QmpError};
+use qmp::{LAST_WORDS, Qmp};
 use starved::{Late, Starved};
 use transcript::Recorder;
 
@@ -60,40 +64,6 @@ pub struct Vm {
     steps: Steps,
     // Dropped last: QEMU's sockets are in it.
     _sockets: TempDir,
-}
-
-/// A guest did not come up.
-#[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    /// QEMU itself failed: nothing is known about the kernel.
-    #[error("{0}")]
-    Qemu(String),
-    /// QEMU runs, and does not do its part: the host may be overloaded.
-    #[error("{0}")]
-    Mute(String),
-    /// QEMU ended while the kernel booted, as it does when the kernel panics.
-    #[error("the guest ended before its agent said hello: {0}")]
-    Ended(String),
-    /// The agent did not say hello in time.
-    #[error("the guest did not come up: {0}")]
-    Silent(AgentError),
-    /// Guests on the very same machine did not come up, and this one was not even tried.
-    #[error("the guest would not come up: others on this machine did not, {0}")]
-    Known(String),
-    /// The guest's clock runs fast: on a busy host its kernel may measure the TSC wrongly (`arch/x86/kernel/tsc.c`,
-    /// `pit_hpet_ptimer_calibrate_cpu()`), and then takes seconds for minutes.
-    #[error(
-        "the guest's clock runs fast, it counted {guest:.0} s in {host:.0} s: its kernel mismeasured the CPU's clock"
-    )]
-    Clock {
-        /// What the guest's clock showed when its agent said hello, in seconds.
-        guest: f64,
-        /// The time since its QEMU was started, in seconds.
-        host: f64,
-    },
-    /// What came over the agent's channel is not from an agent that this harness can talk to.
-    #[error("{0}")]
-    Foreign(AgentError),
 }
 
 /// A QEMU that is connected, and a guest that has not said anything yet.
@@ -147,8 +117,10 @@ impl Connected {
         match hello {
             Ok(_) => Ok(self.into_vm()),
             Err(AgentError::Wait(error)) if error.is_deadline() => Err(BootError::Silent(error.into())),
-            Err(error) if self.process.end().now().is_some() => Err(BootError::Ended(error.to_string())),
-            Err(error) => Err(BootError::Foreign(error)),
+            Err(error) => match error.ended().cloned().or_else(|| self.process.end().now()) {
+                Some(ended) => Err(BootError::Ended(ended)),
+                None => Err(BootError::Foreign(error)),
+            },
         }
     }
 
@@ -217,24 +189,24 @@ impl Vm {
     /// Stops QEMU without asking the guest, and waits until it has gone.
     ///
     /// # Errors
-    /// If QEMU had died before by itself: how. If it is not gone in time: that; it is killed then.
-    pub async fn kill(self, within: Duration) -> Result<(), String> {
+    /// [`KillError`]. QEMU is gone in any case.
+    pub async fn kill(self, within: Duration) -> Result<(), KillError> {
         let end = self.process.end();
-        if let Some(epitaph) = end.now() {
-            return Err(epitaph.to_string());
+        if let Some(ended) = end.now() {
+            return Err(KillError::Ended(ended));
         }
         // QEMU answers `quit` and then ends, from its main loop, whatever the guest does.
         let quit = async {
             match self.qmp.execute(qapi::qmp::quit {}).await {
                 Ok(_) => Ok(end.wait().await),
-                Err(error) => Err(no_answer(&self.process, &error).await),
+                Err(error) => Err(last_words(&self.process).await.map_or(KillError::Refused(error), KillError::Ended)),
             }
         };
         match tokio::time::timeout(within, quit).await {
-            Ok(Ok(epitaph)) if epitaph.contains("exit status: 0") => Ok(()),
-            Ok(Ok(epitaph)) => Err(epitaph.to_string()),
-            Ok(Err(why)) => Err(why),
-            Err(_) => Err(format!("QEMU did not end within {} of `quit`; it was killed", duration(within))),
+            Ok(Ok(ended)) if ended.is_success() => Ok(()),
+            Ok(Ok(ended)) => Err(KillError::Ended(ended)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(KillError::Late(within)),
         }
     }
 }
@@ -256,10 +228,10 @@ async fn accept(listener: &UnixListener, process: &Process, within: Duration) ->
                 Ok((stream, _)) => Ok(stream),
                 Err(error) => Err(BootError::Qemu(format!("QEMU's connection: {error}"))),
             },
-            epitaph = end.wait() => Err(BootError::Qemu(epitaph.to_string())),
+            ended = end.wait() => Err(BootError::Gone(ended)),
         }
     };
-    let late = |Late(after)| Err(mute(process, "connect to the harness's sockets", after));
+    let late = |late: Late| Err(mute(process, "connect to the harness's sockets", late.within));
     end.starved().timeout(within, accepted).await.unwrap_or_else(late)
 }
 
@@ -267,8 +239,8 @@ async fn greet(stream: UnixStream, record: Recorder, process: &Process, within: 
     let end = process.end();
     match end.starved().timeout(within, Qmp::open(stream, record, end.clone())).await {
         Ok(Ok(qmp)) => Ok(qmp),
-        Ok(Err(error)) => Err(BootError::Qemu(no_answer(process, &error).await)),
-        Err(Late(after)) => Err(mute(process, "greet on QMP", after)),
+        Ok(Err(error)) => Err(last_words(process).await.map_or_else(|| error.into(), BootError::Gone)),
+        Err(late) => Err(mute(process, "greet on QMP", late.within)),
     }
 }
 
@@ -276,18 +248,9 @@ fn mute(process: &Process, what: &str, within: Duration) -> BootError {
     BootError::Mute(process.in_its_words(&format!("QEMU did not {what} within {}", duration(within))))
 }
 
-/// QEMU did not answer. Mostly that is because it ended, and then its last words say more than a broken connection.
-async fn no_answer(process: &Process, error: &QmpError) -> String {
-    match tokio::time::timeout(LAST_WORDS, process.end().wait()).await {
-        Ok(epitaph) => epitaph.to_string(),
-        Err(_) => error.to_string(),
-    }
-}
-
-impl From<QmpError> for BootError {
-    fn from(error: QmpError) -> BootError {
-        BootError::Qemu(error.to_string())
-    }
+/// QEMU did not answer. Mostly that is because it ended, and then how it did says more than a broken connection.
+async fn last_words(process: &Process) -> Option<Ended> {
+    tokio::time::timeout(LAST_WORDS, process.end().wait()).await.ok()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::ended::{Ended, it_said};
 use super::starved::Starved;
 
 /// A running QEMU. Dropping it kills it.
@@ -26,7 +27,7 @@ pub struct Process {
 /// The end of a QEMU, for those who wait for it, or for something else of QEMU's. It does not keep QEMU alive.
 #[derive(Clone, Debug)]
 pub struct End {
-    epitaph: watch::Receiver<Option<Arc<str>>>,
+    ended: watch::Receiver<Option<Ended>>,
     starved: Starved,
 }
 
@@ -92,10 +93,10 @@ impl Process {
         let said = Said::default();
         let hear = said.clone();
         let keeper = tokio::spawn(async move {
-            let epitaph = keep(child, stderr, hear).await;
-            let _ = tell.send(Some(epitaph.into()));
+            let ended = keep(child, stderr, hear).await;
+            let _ = tell.send(Some(ended));
         });
-        Ok(Process { end: End { epitaph: ended, starved }, said, keeper })
+        Ok(Process { end: End { ended, starved }, said, keeper })
     }
 
     /// Its end.
@@ -105,24 +106,27 @@ impl Process {
 
     /// This, with the last lines of QEMU's stderr so far.
     pub fn in_its_words(&self, what: &str) -> String {
-        self.said.after(what)
+        let mut words = what.to_owned();
+        // Writing to a string does not fail.
+        let _ = it_said(&mut words, &self.said.lines());
+        words
     }
 }
 
 impl End {
-    /// Waits for the end of QEMU and returns how it came, with the last lines of its stderr.
-    pub async fn wait(&self) -> Arc<str> {
-        let mut ended = self.epitaph.clone();
-        match ended.wait_for(Option::is_some).await.map(|epitaph| epitaph.clone()) {
-            Ok(Some(epitaph)) => epitaph,
+    /// Waits for the end of QEMU and returns how it came.
+    pub async fn wait(&self) -> Ended {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await.map(|ended| ended.clone()) {
+            Ok(Some(ended)) => ended,
             // The keeper is gone without a word: it was aborted, which kills QEMU.
-            _ => "QEMU was killed by the harness".into(),
+            _ => Ended::killed(),
         }
     }
 
     /// How it came, if it has come.
-    pub fn now(&self) -> Option<Arc<str>> {
-        self.epitaph.borrow().clone()
+    pub fn now(&self) -> Option<Ended> {
+        self.ended.borrow().clone()
     }
 
     /// How long QEMU has waited for the host's CPUs.
@@ -140,9 +144,8 @@ impl Said {
         lines.push_back(line);
     }
 
-    fn after(&self, what: &str) -> String {
-        let lines: Vec<_> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-        if lines.is_empty() { what.to_owned() } else { format!("{what}; it said: {}", lines.join(" | ")) }
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }
 
@@ -152,21 +155,12 @@ impl Drop for Process {
     }
 }
 
-fn end(status: &std::process::ExitStatus) -> String {
-    format!("QEMU ended ({status})")
-}
-
-/// Whether QEMU's end, as told by [`End::wait`], was a crash of its own: an assertion, a fault, an OOM kill.
-pub fn is_crash(epitaph: &str) -> bool {
-    epitaph.contains("QEMU ended (signal: ")
-}
-
 /// What QEMU says of every guest of ours, and means nothing by: the network cards' cables lead nowhere, as intended.
 fn is_known(line: &str) -> bool {
     line.contains("warning: hub ") && line.ends_with(" is not connected to host network")
 }
 
-async fn keep(mut child: Child, stderr: Option<ChildStderr>, said: Said) -> String {
+async fn keep(mut child: Child, stderr: Option<ChildStderr>, said: Said) -> Ended {
     let listen = async {
         let Some(stderr) = stderr else { return };
         let mut lines = BufReader::new(stderr).lines();
@@ -177,25 +171,12 @@ async fn keep(mut child: Child, stderr: Option<ChildStderr>, said: Said) -> Stri
         }
     };
     let (status, ()) = tokio::join!(child.wait(), listen);
-    let status = match status {
-        Ok(status) => end(&status),
-        Err(error) => format!("QEMU ended (its status is not known: {error})"),
-    };
-    said.after(&status)
+    Ended::of(status, said.lines())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_crash_is_told_from_an_exit() {
-        let status = |code| std::os::unix::process::ExitStatusExt::from_raw(code);
-        for (raw, crash) in [(6, true), (9, true), (0, false), (1 << 8, false)] {
-            let status: std::process::ExitStatus = status(raw);
-            assert_eq!(is_crash(&end(&status)), crash, "{status}");
-        }
-    }
 
     #[test]
     fn a_qemu_is_known_by_its_file() {
@@ -219,7 +200,9 @@ mod tests {
     async fn a_bad_argument_is_told_in_its_own_words() {
         // Needs no QEMU: without one, setpriv itself says what it could not execute.
         let process = Process::start(&program(), &["-no-such-option".to_owned()]).unwrap();
-        let epitaph = tokio::time::timeout(std::time::Duration::from_secs(20), process.end().wait()).await.unwrap();
-        assert!(epitaph.starts_with("QEMU ended (exit status: ") && epitaph.contains("it said: "), "{epitaph}");
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(20), process.end().wait()).await.unwrap();
+        let told = ended.to_string();
+        assert!(told.starts_with("QEMU ended (exit status: ") && told.contains("it said: "), "{told}");
+        assert!(!ended.is_crash() && !ended.is_success());
     }
 }

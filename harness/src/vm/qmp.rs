@@ -9,7 +9,7 @@ use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 
-use super::event_log::{EventLog, WaitError};
+use super::event_log::{Closed, EventLog, WaitError};
 use super::known_events::KnownEvents;
 use super::pci::Bdf;
 use super::process::End;
@@ -116,7 +116,7 @@ impl Qmp {
     where
         Sink: futures_util::Sink<qapi::Execute<C, u32>, Error = std::io::Error> + Unpin,
     {
-        let late = |Late(within)| Err(QmpError::Silent { command: C::NAME, within });
+        let late = |Late { within, .. }| Err(QmpError::Silent { command: C::NAME, within });
         self.starved.timeout(ANSWER, self.execute_in_turn(command)).await.unwrap_or_else(late)
     }
 
@@ -177,12 +177,12 @@ async fn read_events(mut source: qapi::futures::QapiEvents<Source>, events: Even
     // Who waits for an answer must know now that none will come.
     drop(source);
     // QEMU is ending, and how it ends is the reason; unless it has just talked nonsense.
-    let epitaph = match nonsense {
-        None => end.wait().await,
+    let why = match nonsense {
+        None => Closed::Ended(end.wait().await),
         Some(error) => match tokio::time::timeout(LAST_WORDS, end.wait()).await {
-            Ok(epitaph) => epitaph,
-            Err(_) => format!("the QMP connection broke: {error}").into(),
+            Ok(ended) => Closed::Ended(ended),
+            Err(_) => Closed::Nonsense(format!("the QMP connection broke: {error}").into()),
         },
     };
-    events.close(&epitaph);
+    events.close(why);
 }

@@ -21,7 +21,7 @@ use super::agent::AgentError;
 use super::argv::{self, Machine};
 use super::event_log::WaitError;
 use super::qmp::{Qmp, QmpError, QmpEvent};
-use super::{BootError, Connected, Recorders, Vm};
+use super::{BootError, Connected, KillError, Recorders, Vm};
 
 /// How long QEMU may take to write or read its devices' state, half a megabyte, and to end then.
 const TRANSFER: Duration = Duration::from_secs(60);
@@ -55,8 +55,8 @@ pub enum SnapshotError {
     #[error("QEMU could not {0} the guest's state")]
     Failed(&'static str),
     /// QEMU did not end as told.
-    #[error("{0}")]
-    End(String),
+    #[error(transparent)]
+    End(#[from] KillError),
     /// What the guest had said could not be written down.
     #[error("cannot write what the guest said: {0}")]
     Said(#[source] std::io::Error),
@@ -85,7 +85,7 @@ impl Vm {
         transferred(qmp, from, "save").await?;
         let said = vm.agent().messages().collect(0, |message| guest_protocol::encode(message).ok());
         fs::write(folder.join(SAID), said.concat()).map_err(SnapshotError::Said)?;
-        vm.kill(TRANSFER).await.map_err(SnapshotError::End)
+        Ok(vm.kill(TRANSFER).await?)
     }
 
     /// Starts QEMU with the state of a guest that was saved, and waits until its agent answers. The machine must be the

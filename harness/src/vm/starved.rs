@@ -14,9 +14,24 @@ use tokio::time::{Instant, timeout_at};
 #[derive(Clone)]
 pub struct Starved(Arc<dyn Fn() -> Duration + Send + Sync>);
 
-/// A deadline passed, and this is how long it was in the end.
+/// A deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Late(pub Duration);
+pub struct Late {
+    /// How long it was in the end.
+    pub within: Duration,
+    /// For how long QEMU was starved meanwhile.
+    pub starved: Duration,
+}
+
+/// A deadline for whoever looks again and again.
+#[derive(Debug)]
+pub struct Patience<'a> {
+    starved: &'a Starved,
+    /// How long QEMU had been starved when it began.
+    before: Duration,
+    began: Instant,
+    within: Duration,
+}
 
 /// However busy the host is, a deadline gets no longer than this many times what it was.
 const MOST: u32 = 4;
@@ -46,25 +61,45 @@ impl Starved {
     /// [`Late`].
     pub async fn timeout<T>(&self, within: Duration, work: impl Future<Output = T>) -> Result<T, Late> {
         let mut work = pin!(work);
-        let (began, before) = (Instant::now(), (self.0)());
+        let patience = self.patience(within);
         let mut until = within;
         loop {
-            if let Ok(done) = timeout_at(began + until, &mut work).await {
+            if let Ok(done) = timeout_at(patience.began + until, &mut work).await {
                 return Ok(done);
             }
-            // A thread that ends takes its figures with it.
-            let lost = (self.0)().saturating_sub(before);
-            let longer = within + lost.min(within * (MOST - 1));
-            if longer < until + within / WORTH {
-                return Err(Late(until));
+            let late = patience.late();
+            if late.within < until + within / WORTH {
+                return Err(Late { within: until, ..late });
             }
-            until = longer;
+            until = late.within;
         }
+    }
+
+    /// The same deadline, for whoever cannot wait and has to look.
+    pub fn patience(&self, within: Duration) -> Patience<'_> {
+        Patience { starved: self, before: (self.0)(), began: Instant::now(), within }
     }
 
     /// Lets this much time pass of which QEMU is not starved.
     pub async fn pause(&self, time: Duration) {
         let _ = self.timeout(time, std::future::pending::<()>()).await;
+    }
+}
+
+impl Patience<'_> {
+    /// How long the deadline is by now.
+    fn late(&self) -> Late {
+        // A thread that ends takes its figures with it.
+        let starved = (self.starved.0)().saturating_sub(self.before);
+        Late { within: self.within + starved.min(self.within * (MOST - 1)), starved }
+    }
+
+    /// Whether the deadline has passed.
+    pub fn is_over(&self) -> Option<Late> {
+        let passed = self.began.elapsed();
+        // Looked at only then: it takes a look at each of QEMU's threads.
+        let late = (passed >= self.within).then(|| self.late())?;
+        (passed >= late.within).then_some(late)
     }
 }
 
@@ -94,8 +129,8 @@ mod tests {
     }
 
     async fn late(starved: Starved) -> u128 {
-        let Late(after) = starved.timeout(Duration::from_millis(40), pending::<()>()).await.unwrap_err();
-        after.as_millis()
+        let late = starved.timeout(Duration::from_millis(40), pending::<()>()).await.unwrap_err();
+        late.within.as_millis()
     }
 
     #[tokio::test]
@@ -107,6 +142,21 @@ mod tests {
         assert_eq!(late(looks(&[900, 920, 930, 930])).await, 70);
         assert_eq!(late(looks(&[0, 10_000])).await, 160, "no deadline is stretched for ever");
         assert_eq!(late(looks(&[900, 3])).await, 40, "a thread has ended");
+    }
+
+    #[test]
+    fn who_looks_has_the_same_deadline_as_who_waits() {
+        let seconds = Duration::from_secs;
+        let after = |passed, starved: &Starved| {
+            let patience = starved.patience(seconds(40));
+            Patience { began: Instant::now() - seconds(passed), ..patience }.is_over()
+        };
+        let starved = || looks(&[900_000, 920_000]);
+        assert_eq!(after(30, &starved()), None);
+        assert_eq!(after(50, &starved()), None);
+        assert_eq!(after(61, &starved()), Some(Late { within: seconds(60), starved: seconds(20) }));
+        assert_eq!(after(41, &Starved::never()), Some(Late { within: seconds(40), starved: Duration::ZERO }));
+        assert_eq!(after(161, &looks(&[0, 1_000_000])).map(|late| late.within), Some(seconds(160)));
     }
 
     #[tokio::test]

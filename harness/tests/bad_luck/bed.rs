@@ -84,6 +84,16 @@ impl Bed {
         until(GONE, &format!("process {pid} to be gone"), || is_dead(pid)).await
     }
 
+    /// QEMU must have been started so often.
+    pub fn was_started(&self, times: usize) -> Result<(), Failed> {
+        let counted = fs::read_to_string(self.path().join("starts"))?;
+        if counted == times.to_string() {
+            Ok(())
+        } else {
+            Err(format!("QEMU was started {counted} times, not {times}").into())
+        }
+    }
+
     fn sockets(&self) -> Result<PathBuf, Failed> {
         let argv = fs::read_to_string(self.path().join("argv"))?;
         let argv: Vec<_> = argv.lines().map(str::to_owned).collect();

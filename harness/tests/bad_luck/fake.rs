@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{abort, exit};
 
-use guest_protocol::{Access, Command, Message, OpId, Outcome, Reply, Request, VERSION};
+use guest_protocol::{Access, Command, Errno, Message, OpId, Outcome, Reply, Request, VERSION};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::{Value, json};
 
@@ -18,6 +18,9 @@ pub const PREFIX: &str = "qemu-that-";
 
 /// What it says on stderr before it ends badly.
 pub const LAST_WORDS: &str = "Assertion `luck > 0' failed.";
+
+/// The same, in words with which the harness tells of other ends.
+pub const MISLEADING: &str = "QEMU ended (signal: 6 (SIGABRT)), exit status: 0";
 
 /// A kernel's last words.
 const OOPS: &str = include_str!("../../src/classify/fixtures/oops.log");
@@ -101,6 +104,11 @@ fn serve_qmp(habit: &str, stream: UnixStream) {
         match command["execute"].as_str().unwrap() {
             // The latter is about to end by itself.
             "quit" if ["never-quits", "ends-after-its-answer"].contains(&habit) => {}
+            "quit" if habit == "quits-badly" => {
+                send(&stream, json!({"return": {}, "id": id}));
+                eprintln!("{MISLEADING}");
+                exit(1);
+            }
             "quit" => {
                 send(&stream, json!({"return": {}, "id": id}));
                 exit(0);
@@ -119,9 +127,21 @@ fn serve_qmp(habit: &str, stream: UnixStream) {
                     send(&stream, json!({"return": "VM status: running\r\n", "id": id}));
                 }
             }
-            _ => send(&stream, json!({"return": {}, "id": id})),
+            command => {
+                send(&stream, json!({"return": {}, "id": id}));
+                match command {
+                    "migrate" => send(&stream, migration("completed")),
+                    "migrate-incoming" => send(&stream, migration("failed")),
+                    _ => {}
+                }
+            }
         }
     }
+}
+
+/// How a migration ended: to a file, or from one.
+fn migration(status: &str) -> Value {
+    json!({"event": "MIGRATION", "data": {"status": status}, "timestamp": {"seconds": 1, "microseconds": 2}})
 }
 
 struct Fake {
@@ -145,6 +165,9 @@ impl Fake {
             "speaks-another-version" => VERSION + 1,
             _ => VERSION,
         };
+        if self.habit == "does-not-restore" {
+            fs::write(&self.console, "booted\n").unwrap();
+        }
         let hello = Message::Hello { version, kernel: "6.12.0-fake".to_owned(), cpus: 2, at: 1 };
         send(&stream, guest_protocol::encode(&hello).unwrap());
         // Byte by byte: what is not asked for stays in the socket.
@@ -163,6 +186,18 @@ impl Fake {
             Command::List { .. } if self.habit == "crashes-on-the-first-request" => crash(),
             Command::List { .. } => Reply::Names(vec!["0000:01:00.0".to_owned()]),
             Command::Read { path } => return self.read(stream, id, path),
+            Command::Write { path, data, .. } if self.habit == "does-not-restore" => {
+                // What is written to the log is told, as the harness waits for that before it saves a guest.
+                let text = data.trim_start_matches("<6>").trim_end().to_owned();
+                send(stream, guest_protocol::encode(&Message::Kmsg { at: 1, seq: 1, level: 6, text }).unwrap());
+                Reply::Access(Access { path, value: Ok(String::new()), started: 1, finished: 2 })
+            }
+            Command::Write { path, .. } => {
+                let errno = Errno { code: 17, name: "EEXIST".to_owned() };
+                let refused = self.habit == "has-a-kernel-that-refuses";
+                let value = if refused { Err(errno) } else { Ok(String::new()) };
+                Reply::Access(Access { path, value, started: 1, finished: 2 })
+            }
             Command::Tasks { .. } => Reply::Tasks(Vec::new()),
             Command::Inventory => Reply::Inventory(Box::default()),
             _ => Reply::Nothing,
@@ -190,6 +225,10 @@ impl Fake {
             "crashes" | "crashes-once" => {
                 fs::write(&self.console, format!("try {}\n", self.start)).unwrap();
                 crash()
+            }
+            "misleads" => {
+                eprintln!("{MISLEADING}");
+                exit(1)
             }
             "falls-silent" => forever(),
             "oopses-and-falls-silent" => {

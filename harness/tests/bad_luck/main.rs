@@ -66,7 +66,12 @@ fn short_scenario() -> Scenario {
     Scenario { run: |guest| Box::pin(read(guest)), ..scenario() }
 }
 
-/// The same, but for a first command whose answer it does not wait for.
+/// One that needs the kernel to take a value.
+fn setting_scenario() -> Scenario {
+    Scenario { run: |guest| Box::pin(set(guest)), ..scenario() }
+}
+
+/// As the first, but for a first command whose answer it does not wait for.
 fn impatient_scenario() -> Scenario {
     Scenario { run: |guest| Box::pin(ask_impatiently(guest)), ..scenario() }
 }
@@ -74,6 +79,11 @@ fn impatient_scenario() -> Scenario {
 async fn ask_impatiently(guest: &Guest) -> Result<Verdict, harness::guest::Error> {
     let _ = tokio::time::timeout(Duration::from_millis(100), guest.vm().qmp().monitor("info status")).await;
     ask(guest).await
+}
+
+async fn set(guest: &Guest) -> Result<Verdict, harness::guest::Error> {
+    guest.set("/sys/x/sriov_numvfs".to_owned(), 2).await?;
+    Ok(Verdict::Pass)
 }
 
 async fn read(guest: &Guest) -> Result<Verdict, harness::guest::Error> {

@@ -3,6 +3,7 @@
 use harness::matrix::judge::{self, Finding, Rules};
 use harness::notes::Note;
 use harness::scenario::Scenario;
+use harness::tries::Sign;
 use harness::verdict::Verdict;
 use harness::vm::Vm;
 use harness::vm::scale::Scale;
@@ -10,12 +11,13 @@ use kernels::FailureKind;
 use libtest_mimic::{Failed, Trial};
 
 use crate::bed::Bed;
-use crate::{fake, impatient_scenario, scenario, short_scenario, trial};
+use crate::{fake, impatient_scenario, scenario, setting_scenario, short_scenario, trial};
 
 /// A habit of QEMU's, and what must be said of it.
 struct Case {
     habit: &'static str,
     outcome: &'static str,
+    /// Whether there is a sign of the test bed.
     retry: bool,
     /// What the reason must name.
     names: &'static [&'static str],
@@ -55,6 +57,7 @@ const CASES: &[Case] = &[
     case("refuses", "infra", false, &["QMP command human-monitor-command", "no such luck"]),
     case("panics", "fail", false, &["NULL pointer dereference"]),
     case("ends", "infra", false, &["read /proc/version", "QEMU ended (exit status: 0)"]),
+    case("misleads", "infra", false, &["QEMU ended (exit status: 1)", fake::MISLEADING]),
     case("crashes", "infra", true, ABORTED),
     case("crashes-on-the-first-request", "infra", true, ABORTED),
     case("crashes-with-a-request-unread", "infra", true, ABORTED),
@@ -69,7 +72,9 @@ pub fn trials() -> Vec<Trial> {
     let mut trials: Vec<_> = CASES.iter().map(|case| trial(format!("qemu {}", case.habit), || check(case))).collect();
     trials.push(trial("a qemu that ends after its answer does no harm", ends_after_its_answer));
     trials.push(trial("a command after one without an answer is an error", unanswered));
+    trials.push(trial("a kernel that refuses what it must grant fails, and is not tried again", refused));
     trials.push(trial("a qemu that does not quit is killed", never_quits));
+    trials.push(trial("a qemu that quits badly is noted, whatever it says", quits_badly));
     trials.push(trial("an oops ends a wait for what cannot come any more", oops));
     trials
 }
@@ -77,9 +82,9 @@ pub fn trials() -> Vec<Trial> {
 async fn check(case: &Case) -> Result<(), Failed> {
     let bed = Bed::new(case.habit)?;
     let scale = Scale::times(case.scale);
-    let Finding { verdict, retry, .. } = judge(&bed, &scenario(), scale).await;
-    if (verdict.outcome(), retry) != (case.outcome, case.retry) {
-        return Err(format!("{verdict:?}, retry: {retry}").into());
+    let Finding { verdict, sign, .. } = judge(&bed, &scenario(), scale).await;
+    if (verdict.outcome(), sign.is_some()) != (case.outcome, case.retry) {
+        return Err(format!("{verdict:?}, sign: {sign:?}").into());
     }
     if case.outcome == "fail" && !matches!(&verdict, Verdict::Fail(f) if f.kind == FailureKind::KernelSplat) {
         return Err(format!("{verdict:?}").into());
@@ -110,7 +115,21 @@ async fn unanswered() -> Result<(), Failed> {
     let bed = Bed::new("never-answers-on-qmp")?;
     let finding = judge(&bed, &impatient_scenario(), Scale::times(1.0)).await;
     let reason = finding.verdict.reason().unwrap_or_default();
-    if finding.verdict.outcome() != "infra" || !finding.retry || !reason.contains("an earlier one was not answered") {
+    if finding.verdict.outcome() != "infra"
+        || finding.sign != Some(Sign::Mute)
+        || !reason.contains("an earlier one was not answered")
+    {
+        return Err(format!("{finding:?}").into());
+    }
+    bed.gone().await
+}
+
+/// What another guest would not change, and no other verdict explains.
+async fn refused() -> Result<(), Failed> {
+    let bed = Bed::new("has-a-kernel-that-refuses")?;
+    let finding = judge(&bed, &setting_scenario(), Scale::times(1.0)).await;
+    let summary = "the kernel refused to write \"2\" to /sys/x/sriov_numvfs: EEXIST (errno 17)".to_owned();
+    if finding.verdict != Verdict::fail(FailureKind::WrongState, "sriov_numvfs", summary) || finding.sign.is_some() {
         return Err(format!("{finding:?}").into());
     }
     bed.gone().await
@@ -122,12 +141,19 @@ async fn never_quits() -> Result<(), Failed> {
     bed.gone().await
 }
 
+async fn quits_badly() -> Result<(), Failed> {
+    let bed = Bed::new("quits-badly")?;
+    let end = format!("QEMU ended (exit status: 1); it said: {}", fake::MISLEADING);
+    passes_although(&judge(&bed, &scenario(), Scale::times(1.0)).await, &end)?;
+    bed.gone().await
+}
+
 /// The deadline of the read that is never answered would be 6 s, with another 3 s for the evidence.
 async fn oops() -> Result<(), Failed> {
     let bed = Bed::new("oopses-and-falls-silent")?;
     let finding = judge(&bed, &scenario(), Scale::times(0.3)).await;
     let is_splat = matches!(&finding.verdict, Verdict::Fail(failure) if failure.kind == FailureKind::KernelSplat);
-    if !is_splat || finding.retry || finding.phases.scenario > 6.0 {
+    if !is_splat || finding.sign.is_some() || finding.phases.scenario > 6.0 {
         return Err(format!("{finding:?}").into());
     }
     bed.gone().await

@@ -170,7 +170,6 @@ fn name(answer: &Answer) -> String {
 fn words(event: &Event<'_>) -> String {
     match event {
         Event::Judging { place, revision } => format!("{}: {revision}", at(place)),
-        Event::Again { place, revision, why } => format!("{}: {revision}: trying again, after {why}", at(place)),
         Event::Judged { place, judged } => format!("{}: {}", at(place), told(judged)),
     }
 }

@@ -16,6 +16,7 @@ pub const CRATES: &[(&str, &str)] = &[
 /// The rooms of `harness`, and which others each may use: only ones that come before it.
 pub const ROOMS: &[(&str, &[&str])] = &[
     ("text", &[]),
+    ("tries", &[]),
     ("trigger", &[]),
     ("verdict", &[]),
     ("cell", &["trigger", "verdict"]),
@@ -26,13 +27,13 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("scenario", &["trigger", "verdict", "guest"]),
     ("host", &["text", "trigger", "vm"]),
     ("progress", &["verdict", "host"]),
-    ("lab", &["trigger", "verdict", "vm", "classify", "scenario", "host", "progress"]),
+    ("lab", &["tries", "trigger", "verdict", "vm", "classify", "scenario", "host", "progress"]),
     ("evidence", &["verdict", "cell", "notes", "classify"]),
     (
         "matrix",
         &[
-            "text", "trigger", "verdict", "cell", "notes", "vm", "classify", "guest", "scenario", "host", "progress",
-            "lab", "evidence",
+            "text", "tries", "trigger", "verdict", "cell", "notes", "vm", "classify", "guest", "scenario", "host",
+            "progress", "lab", "evidence",
         ],
     ),
     ("report", &["text", "trigger", "verdict", "cell", "notes", "classify", "scenario", "evidence"]),
