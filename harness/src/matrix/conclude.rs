@@ -271,9 +271,9 @@ mod tests {
         };
         let crash = KillError::Ended(aborted());
         insta::assert_snapshot!(why(ended(aborted()), Some(&crash), ""), @"while waiting for a thing: QEMU ended (signal: 6 (SIGABRT)); it said: Assertion failed.");
-        insta::assert_snapshot!(why(late(30).into(), None, ""), @"waited 60s for a thing; it did not come (last heard: nothing); QEMU waited 30 s for the host's CPUs");
-        insta::assert_snapshot!(why(deadline(), Some(&crash), ""), @"waited 60s for a thing; it did not come (last heard: nothing); QEMU ended (signal: 6 (SIGABRT)); it said: Assertion failed.");
-        insta::assert_snapshot!(why(deadline(), None, LOST_TIMER), @"waited 60s for a thing; it did not come (last heard: nothing); the test bed had trouble: rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies! g1 f0x0 RCU_GP_WAIT_FQS(5)");
+        insta::assert_snapshot!(why(late(30).into(), None, ""), @"waited 60 s for a thing; it did not come (last heard: nothing); QEMU waited 30 s for the host's CPUs");
+        insta::assert_snapshot!(why(deadline(), Some(&crash), ""), @"waited 60 s for a thing; it did not come (last heard: nothing); QEMU ended (signal: 6 (SIGABRT)); it said: Assertion failed.");
+        insta::assert_snapshot!(why(deadline(), None, LOST_TIMER), @"waited 60 s for a thing; it did not come (last heard: nothing); the test bed had trouble: rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies! g1 f0x0 RCU_GP_WAIT_FQS(5)");
     }
 
     #[test]

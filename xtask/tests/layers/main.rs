@@ -88,7 +88,11 @@ fn no_two_modules_of_a_crate_use_each_other() {
 
 #[test]
 fn the_harness_names_no_scenario() {
-    let names: Vec<_> = scenarios::all().iter().filter_map(|scenario| scenario.name.split("::").nth(1)).collect();
+    let scenarios = scenarios::all();
+    // A name of one word may stand for something else: only with its family is it a scenario's.
+    let short =
+        scenarios.iter().filter_map(|scenario| scenario.name.split("::").nth(1)).filter(|name| name.contains('_'));
+    let names: Vec<_> = scenarios.iter().map(|scenario| scenario.name).chain(short).collect();
     let literals = paths::literals(&top().join("harness/src"), "harness").unwrap_or_else(|error| panic!("{error}"));
     let naming = literals.into_iter().filter(|(_, text)| names.iter().any(|name| text.contains(name)));
     fail_if_any(naming.map(|(place, text)| format!("{place}: {text:?} names a scenario")).collect());
