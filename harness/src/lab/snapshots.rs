@@ -1,7 +1,7 @@
-//! Booted guests to start from: each machine boots once, and all cells on it start from its snapshot.
+//! Snapshots of booted guests: each machine boots once, and all cells on it start from its snapshot.
 //!
-//! A snapshot belongs to one QEMU binary and one command line, which names kernel and initramfs by their contents. One that
-//! does not restore is thrown away, and the cell boots.
+//! A snapshot belongs to one QEMU binary and one command line, which names kernel and initramfs by their contents. A
+//! snapshot that cannot be restored is deleted, and the cell boots.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,30 +21,31 @@ use crate::vm::{BootError, Recorders, Vm};
 
 /// The shelf of the cache.
 const SHELF: &str = "snapshots";
-/// Changes whenever a snapshot is taken at another point of a guest's life, or laid out in another way.
+/// To be increased if the point at which a snapshot is taken changes, or its layout.
 const FORMAT: &str = "2";
-/// What the guest had printed by then, in an entry.
+/// The file in an entry with the console output until the snapshot.
 const CONSOLE: &str = "console.log";
 
 /// The snapshots of a run.
 pub struct Snapshots {
     cache: Cache,
     qemu: String,
-    /// One for each machine. While its first cell boots and saves, the others wait for the snapshot.
+    /// One entry for each machine. While its first cell boots and saves, the other cells wait for the snapshot.
     boots: Mutex<HashMap<String, Arc<Mutex<Boots>>>>,
 }
 
-/// What is known of guests that were booted on a machine.
+/// The results of boots on a machine.
 #[derive(Default)]
 struct Boots {
-    /// How they failed to come up: each time the whole deadline passed, so there is no sense in many times.
-    silences: Vec<String>,
-    /// They come up, and cannot be saved or had trouble.
+    /// The boots that failed because the agent did not answer. Each of them takes the whole deadline, so there are not
+    /// many.
+    timeouts: Vec<String>,
+    /// A guest booted, but could not be saved, or printed a splat.
     unsaved: bool,
 }
 
-/// After this many silences, no other guest is booted on a machine. One may be the test bed's fault.
-const ENOUGH: usize = 2;
+/// After this many timeouts, no other guest is booted on a machine. A single one may be the test bed's fault.
+const MAX_TIMEOUTS: usize = 2;
 
 impl Snapshots {
     /// Snapshots in a cache, for a version of QEMU.
@@ -52,10 +53,11 @@ impl Snapshots {
         Snapshots { cache, qemu, boots: Mutex::default() }
     }
 
-    /// A guest on this machine: restored, from a snapshot that is made now if there is none. If that cannot be, booted.
+    /// A guest on this machine, restored from a snapshot. If there is no snapshot, makes one. If no snapshot can be
+    /// made or restored, boots the guest.
     ///
     /// # Errors
-    /// Those of booting. That a guest could not be saved or restored is none.
+    /// Those of booting. A guest that cannot be saved or restored is not an error.
     pub async fn start(&self, machine: Machine, recorders: Recorders, within: Duration) -> Result<Vm, BootError> {
         let key = self.key(&machine);
         if let Some(vm) = self.restore(&key, &machine, &recorders, within).await {
@@ -83,7 +85,7 @@ impl Snapshots {
             .finish()
     }
 
-    /// Makes a snapshot, unless someone else has done so meanwhile.
+    /// Makes a snapshot, unless another cell or process has done so in the meantime.
     async fn make_once(
         &self,
         key: &Key,
@@ -96,8 +98,8 @@ impl Snapshots {
         if self.cache.find(SHELF, key).is_some() {
             return Ok(Made::Before);
         }
-        if boots.silences.len() >= ENOUGH {
-            return Err(BootError::Known(boots.silences.join("; and again: ")));
+        if boots.timeouts.len() >= MAX_TIMEOUTS {
+            return Err(BootError::Known(boots.timeouts.join("; and again: ")));
         }
         let lock = if boots.unsaved { None } else { self.lock(key).await };
         let Some(lock) = lock else { return Ok(Made::Not) };
@@ -109,27 +111,28 @@ impl Snapshots {
             Err(Unmade::Guest(error)) => {
                 if matches!(error, BootError::Silent(_)) {
                     let last = console::last_words(&console::log(&recorders.console));
-                    boots.silences.push(format!("{error}; {last}"));
+                    boots.timeouts.push(format!("{error}; {last}"));
                 }
                 Err(error)
             }
             Err(Unmade::Snapshot) => {
                 boots.unsaved = true;
-                forget(&recorders.console);
+                delete_log(&recorders.console);
                 Ok(Made::Not)
             }
         }
     }
 
-    /// The lock under which a snapshot is made. None in a cache that cannot be written.
+    /// The lock to make a snapshot. None in a cache that cannot be written.
     async fn lock(&self, key: &Key) -> Option<Lock> {
         let (cache, key) = (self.cache.clone(), key.clone());
-        // It may have to wait for another process that makes this very snapshot.
+        // On a blocking thread: another process that makes the same snapshot may hold the lock.
         let lock = move || cache.lock_entry(SHELF, &key, || {}).ok();
         tokio::task::spawn_blocking(lock).await.ok().flatten()
     }
 
-    /// The guest from a snapshot, if there is one that restores. Its console and transcript begin with the boot.
+    /// Restores a guest from a snapshot. None if there is no snapshot that can be restored. The guest's console log and
+    /// transcript begin with the boot.
     async fn restore(&self, key: &Key, machine: &Machine, recorders: &Recorders, within: Duration) -> Option<Vm> {
         let entry = self.cache.find(SHELF, key)?;
         fs::copy(entry.join(CONSOLE), &recorders.console).ok()?;
@@ -138,14 +141,14 @@ impl Snapshots {
         self.resume(key, machine, recorders, within).await
     }
 
-    /// The guest from a snapshot whose boot is on the console and in the transcript already.
+    /// Restores a guest from a snapshot, when its boot is already in the console log and in the transcript.
     async fn resume(&self, key: &Key, machine: &Machine, recorders: &Recorders, within: Duration) -> Option<Vm> {
         let entry = self.cache.find(SHELF, key)?;
         match Vm::restore(machine.clone(), recorders.clone(), &entry, within).await {
             Ok(vm) => Some(vm),
             Err(_) => {
                 self.cache.remove(SHELF, key);
-                forget(&recorders.console);
+                delete_log(&recorders.console);
                 None
             }
         }
@@ -161,7 +164,7 @@ impl Snapshots {
     ) -> Result<(), Unmade> {
         let aside = self.cache.stage(SHELF, key, lock).map_err(|_| Unmade::Snapshot)?;
         Vm::boot_and_save(machine.clone(), recorders.clone(), aside.path(), within).await?;
-        if had_trouble(&recorders.console) {
+        if had_splat(&recorders.console) {
             return Err(Unmade::Snapshot);
         }
         fs::copy(&recorders.console, aside.path().join(CONSOLE)).map_err(|_| Unmade::Snapshot)?;
@@ -171,9 +174,9 @@ impl Snapshots {
 
 /// Whether there is a snapshot.
 enum Made {
-    /// It was made for this very cell, whose console and transcript show it.
+    /// It was made by booting for this cell. Its console log and transcript contain the boot.
     Now,
-    /// Someone else made it.
+    /// Another cell or process made it.
     Before,
     /// It cannot be made.
     Not,
@@ -181,9 +184,10 @@ enum Made {
 
 /// Why there is no snapshot.
 enum Unmade {
-    /// The guest did not come up.
+    /// The guest did not boot.
     Guest(BootError),
-    /// It could not be saved, or had better not; or its memory's file is why QEMU failed, as on a full disk. It may come up without.
+    /// The guest could not or must not be saved, or QEMU failed because of the memory file, for example on a full disk.
+    /// The guest may boot without a snapshot.
     Snapshot,
 }
 
@@ -198,14 +202,14 @@ impl From<SnapshotError> for Unmade {
     }
 }
 
-/// Whether the kernel complained while it booted. Each cell from a snapshot of that would be blamed for it, in this run and in
-/// later ones; and if the host was to blame, the next boot need not have it.
-fn had_trouble(log: &Path) -> bool {
+/// Whether the kernel printed a splat while it booted. Every cell from such a snapshot would fail because of it, in
+/// this run and in later ones. If the host was the cause, the next boot may have no splat.
+fn had_splat(log: &Path) -> bool {
     !classify::classify(&console::log(log)).is_empty()
 }
 
-/// Removes a console's file: the boot that follows has one of its own.
-fn forget(console: &Path) {
+/// Deletes a console log, because the next boot writes a new one.
+fn delete_log(console: &Path) {
     let _ = fs::remove_file(console);
 }
 
@@ -214,12 +218,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_boot_with_a_complaint_is_trouble() {
+    fn a_boot_with_a_splat_is_recognized() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/classify/fixtures");
-        for (console, trouble) in [("clean-boot.log", false), ("rcu-stall-of-the-host.log", true), ("oops.log", true)] {
+        for (console, splat) in [("clean-boot.log", false), ("rcu-stall-of-the-host.log", true), ("oops.log", true)] {
             let console = fixtures.join(console);
             assert!(console.is_file(), "there is no {}", console.display());
-            assert_eq!(had_trouble(&console), trouble, "{}", console.display());
+            assert_eq!(had_splat(&console), splat, "{}", console.display());
         }
     }
 }
