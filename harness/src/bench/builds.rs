@@ -1,4 +1,4 @@
-//! What kernels take to build: a base from nothing, and then variants of it.
+//! How long kernels take to build: first a base from scratch, then variants of it.
 
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
@@ -13,29 +13,29 @@ use crate::progress::{Event, Progress};
 /// The shelf of sources in a cache.
 const SOURCES: &str = "sources";
 
-/// Builds could not be measured.
+/// Why builds could not be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildsError {
-    /// There is nothing to compare with.
-    #[error("needs two kernels of one base or more, the first of them first; {0}")]
+    /// There are no two kernels to compare.
+    #[error("needs two or more kernels of one base, and compares the others with the first; {0}")]
     TooFew(String),
     /// A kernel did not build.
     #[error("cannot build {variant}")]
     Build {
-        /// Which.
+        /// The kernel.
         variant: String,
-        /// Why.
+        /// The cause.
         source: Box<BuildError>,
     },
-    /// No cache to build in could be made.
-    #[error("cannot make a cache of its own")]
+    /// The temporary cache could not be created.
+    #[error("cannot create a temporary cache")]
     Scratch(#[from] std::io::Error),
-    /// The thread that builds died.
+    /// The build thread panicked.
     #[error("the build ended without a result: {0}")]
     Thread(String),
 }
 
-/// Ends a build when nobody waits for it any more.
+/// Cancels a build when the task that waits for it is dropped.
 struct CancelOnDrop(CancelToken);
 
 impl Drop for CancelOnDrop {
@@ -44,8 +44,8 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// Builds variants, one after the other, in a cache of their own beside `cache`, of which only the sources are used. The
-/// first builds its base with it.
+/// Builds variants, one after the other, in a temporary cache that shares only the sources with `cache`. The first
+/// build includes the base.
 ///
 /// # Errors
 /// [`BuildsError`].
@@ -66,7 +66,7 @@ pub async fn measure(
     symlink(&sources, scratch.path().join(SOURCES))?;
     let builder = Arc::new(Builder::new(manifest, Cache::at(scratch.path())));
     let cold = build(&builder, first, &progress).await?;
-    let name = format!("{first}, its base from nothing");
+    let name = format!("{first}, with its base from scratch");
     measurement.add(name.clone(), cold.0, Unit::Seconds);
     measurement.add(name, cold.1, Unit::CpuSeconds);
     let mut warm = Vec::new();
@@ -78,11 +78,11 @@ pub async fn measure(
     }
     let ratio = |of: fn(&(f64, f64)) -> f64| median(warm.iter().map(of)).unwrap_or(f64::NAN) / of(&cold);
     measurement.add("further variant / first with its base, median", ratio(|took| took.0), Unit::Ratio);
-    measurement.add("the same in CPU time", ratio(|took| took.1), Unit::Ratio);
+    measurement.add("CPU time, further variant / first with its base, median", ratio(|took| took.1), Unit::Ratio);
     Ok(())
 }
 
-/// Builds one, and returns what it took: seconds, and CPU seconds.
+/// Builds a variant. Returns the elapsed time in seconds and the CPU time in seconds.
 async fn build(builder: &Arc<Builder>, variant: &str, progress: &Arc<dyn Progress>) -> Result<(f64, f64), BuildsError> {
     let guard = CancelOnDrop(CancelToken::new());
     let (cancel, builder, progress, name) = (guard.0.clone(), builder.clone(), progress.clone(), variant.to_owned());

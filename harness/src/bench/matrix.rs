@@ -1,4 +1,4 @@
-//! What a run took beyond what its scenarios took, from its folder.
+//! The time that a run spent outside its scenarios, computed from the folder of the run.
 
 use std::fs;
 use std::time::SystemTime;
@@ -8,8 +8,8 @@ use crate::evidence::{Run, RunCell};
 use crate::notes::Note;
 use crate::notes::Phases;
 
-/// Measures a run. `cold_boot` is what a boot takes on this machine, in seconds, for runs that have none; `wall` is
-/// what the whole command took, if that is known.
+/// Measures a run. `cold_boot` is the time of a boot on this machine in seconds, for runs in which no cell boots.
+/// `wall` is the time of the whole command in seconds, if it is known.
 pub fn measure(run: &Run, wall: Option<f64>, cold_boot: Option<f64>, measurement: &mut Measurement) {
     let cells: Vec<_> = run.cells.iter().filter_map(|cell| Some((cell.record.seconds, phases(cell)?))).collect();
     let jobs = run.info.jobs.max(1) as f64;
@@ -25,18 +25,18 @@ pub fn measure(run: &Run, wall: Option<f64>, cold_boot: Option<f64>, measurement
     measurement.add("cells that booted", booted.len() as f64, Unit::Count);
     measurement.add("scenario seconds / jobs", ideal, Unit::Seconds);
     let wall = match wall {
-        Some(wall) => Some(("wall, of the whole command", wall)),
-        None => span(run).map(|wall| ("wall, from the run's beginning to its last verdict", wall)),
+        Some(wall) => Some(("wall time of the whole command", wall)),
+        None => span(run).map(|wall| ("wall time from the start of the run to its last verdict", wall)),
     };
     if let Some((what, wall)) = wall {
         measurement.add(what, wall, Unit::Seconds);
-        measurement.add("wall / (scenario seconds / jobs)", wall / ideal, Unit::Ratio);
+        measurement.add("wall time / (scenario seconds / jobs)", wall / ideal, Unit::Ratio);
     }
     let Some(overhead) = median(cells.iter().map(|(seconds, phases)| seconds - phases.scenario)) else { return };
     measurement.add("outside the scenario, median of cells", overhead, Unit::Seconds);
     if let Some(restored) = median(cells.iter().filter(|(_, p)| p.steps.restore.is_some()).map(|(s, p)| s - p.scenario))
     {
-        measurement.add("the same, of cells from snapshots", restored, Unit::Seconds);
+        measurement.add("outside the scenario, median of cells from snapshots", restored, Unit::Seconds);
     }
     if let Some(boot) = cold_boot.or_else(|| median_boot(run)) {
         measurement.add("cold boot, median", boot, Unit::Seconds);
@@ -44,14 +44,14 @@ pub fn measure(run: &Run, wall: Option<f64>, cold_boot: Option<f64>, measurement
     }
 }
 
-/// What a boot took in a run, until the agent's hello: the median of its cells that booted, in seconds.
+/// The time of a boot in a run until the agent's hello, in seconds: the median of the cells that booted.
 pub fn median_boot(run: &Run) -> Option<f64> {
     let phases = run.cells.iter().filter_map(phases);
     median(phases.filter(|phases| phases.steps.agent.is_some()).map(|phases| phases.steps.total()))
 }
 
-/// Where a finished cell's time went. None for one that ran no scenario, and for one of a harness before there were
-/// phases.
+/// The time of a finished cell by phases. None if the cell ran no scenario, or if an older harness without phases ran
+/// it.
 fn phases(cell: &RunCell) -> Option<Phases> {
     let phases = cell.record.observations.iter().find_map(|note| match note {
         Note::Phases(phases) => Some(*phases),
@@ -60,7 +60,8 @@ fn phases(cell: &RunCell) -> Option<Phases> {
     phases.filter(|phases| cell.finished && phases.scenario > 0.0)
 }
 
-/// From when a run was described, before its first cell, until its last verdict, in seconds, by the times of its files.
+/// The time from the writing of `run.json`, before the first cell, to the last verdict, in seconds. It follows from the
+/// modification times of the files.
 fn span(run: &Run) -> Option<f64> {
     let time = |path: std::path::PathBuf| -> Option<SystemTime> { fs::metadata(path).ok()?.modified().ok() };
     let began = time(run.path.join("run.json"))?;
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cells_take_besides_their_scenarios() {
+    fn time_outside_of_scenarios() {
         let booted = json!({"boot": 9.0, "qemu": 1.0, "kernel": 2.0, "agent": 5.0, "scenario": 4.0, "teardown": 0.0});
         let restored = |scenario| json!({"boot": 0.5, "restore": 0.5, "scenario": scenario, "teardown": 0.0});
         let unbegun = json!({"boot": 0.0, "scenario": 0.0, "teardown": 0.0});
@@ -115,11 +116,11 @@ mod tests {
         let of = |what: &str| found.iter().find(|(name, _)| name == what).map(|(_, value)| *value);
         assert_eq!(of("cells"), Some(3.0));
         assert_eq!(of("cells that booted"), Some(1.0));
-        assert_eq!(of("wall / (scenario seconds / jobs)"), Some(1.5));
+        assert_eq!(of("wall time / (scenario seconds / jobs)"), Some(1.5));
         assert_eq!(of("outside the scenario, median of cells"), Some(0.75));
-        assert_eq!(of("the same, of cells from snapshots"), Some(0.625));
+        assert_eq!(of("outside the scenario, median of cells from snapshots"), Some(0.625));
         assert_eq!(of("outside the scenario / cold boot"), Some(0.75 / 8.0));
-        // What was measured beside the run comes first, and without a wall there is no ratio to it.
+        // A given boot time overrides the boots of the run. Without a wall time there is no ratio to it.
         let found = figures(cells, None, Some(7.5));
         assert!(found.contains(&("outside the scenario / cold boot".to_owned(), 0.1)), "{found:?}");
         assert!(!found.iter().any(|(what, _)| what.starts_with("wall")), "{found:?}");

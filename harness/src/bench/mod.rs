@@ -1,5 +1,5 @@
-//! Measuring the harness itself. All that is said about speed is a ratio of things measured in one run on one machine:
-//! seconds alone say more about the host than about the harness.
+//! Measuring the harness itself. All claims about speed are ratios of times that were measured in one run on one
+//! machine, because times in seconds depend more on the host than on the harness.
 
 pub mod builds;
 pub mod leaks;
@@ -10,10 +10,10 @@ pub mod vng;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-/// What a benchmark found.
+/// The result of a benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measurement {
-    /// What was run, exactly, and on what: one line each.
+    /// What exactly was run, and on which machine. One line each.
     pub setup: Vec<String>,
     /// The figures.
     pub figures: Vec<Figure>,
@@ -24,23 +24,23 @@ pub struct Measurement {
 pub struct Figure {
     /// What was measured.
     pub what: String,
-    /// How much it was.
+    /// The value.
     pub value: f64,
-    /// In what.
+    /// The unit of the value.
     pub unit: Unit,
 }
 
-/// What a figure is counted in.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unit {
-    /// Seconds on the wall's clock.
+    /// Seconds of wall time.
     Seconds,
-    /// Seconds of CPU time: they change less with the load of the host.
+    /// Seconds of CPU time, which depends less on the load of the host.
     CpuSeconds,
-    /// One figure over another of the same run.
+    /// The quotient of two figures of the same run.
     Ratio,
-    /// Things.
+    /// A number of things.
     Count,
     /// MiB of memory.
     Mebibytes,
@@ -64,7 +64,7 @@ impl Figure {
 }
 
 impl Measurement {
-    /// A measurement that begins now: says how busy the host is, which is most of what spoils one.
+    /// A measurement that begins now. Records the load of the host, which is the main source of error.
     pub fn begin() -> Measurement {
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -77,7 +77,7 @@ impl Measurement {
         self.figures.push(Figure::new(what, value, unit));
     }
 
-    /// For people.
+    /// The measurement as a table for people.
     pub fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
@@ -91,7 +91,7 @@ impl Measurement {
     }
 }
 
-/// The middle one of some values; none of none.
+/// The median of some values. None if there are no values.
 pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -103,11 +103,11 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
-/// The CPU time of all processes that this one started and saw end, with theirs, in seconds: `cutime` and `cstime` of
-/// proc_pid_stat(5). They are counted in hundredths of a second (`USER_HZ`, 100 on x86).
+/// The CPU time of all children of this process that it has waited for, and of their children, in seconds: `cutime` and
+/// `cstime` of proc_pid_stat(5). They count hundredths of a second (`USER_HZ`, 100 on x86).
 pub(crate) fn cpu_of_children() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name before may hold anything, a parenthesis and spaces too.
+    // The field `comm` before the other fields may contain any character, even parentheses and spaces.
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
     let ticks: f64 = fields.skip(13).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     ticks / 100.0
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_child_is_seen() {
+    fn the_cpu_time_of_a_child_is_counted() {
         let before = cpu_of_children();
         let spin = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
         assert!(std::process::Command::new("sh").args(["-c", spin]).status().unwrap().success());

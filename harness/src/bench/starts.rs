@@ -1,4 +1,4 @@
-//! How long guests take to come up: booted, and from a snapshot, by turns.
+//! How long guests take to start, alternating between boots and restores from a snapshot.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,29 +18,29 @@ use crate::vm::{BootError, KillError, Recorders, Vm};
 /// How long QEMU may take to quit, on a machine with KVM, in seconds.
 const QUIT: f64 = 5.0;
 
-/// A guest could not be measured.
+/// Why a guest could not be measured.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// It did not come up.
+    /// It did not boot.
     #[error(transparent)]
     Boot(#[from] BootError),
-    /// Its QEMU did not end as it was told.
+    /// Its QEMU did not quit on request.
     #[error("after a guest was measured: {0}")]
     End(KillError),
-    /// There is no room for its console.
-    #[error("cannot make a folder for consoles")]
+    /// The folder for its console could not be created.
+    #[error("cannot create a folder for consoles")]
     Folder(#[from] std::io::Error),
-    /// A guest that should have come from a snapshot booted.
-    #[error("no guest came from a snapshot: saving or restoring fails here")]
+    /// A guest that should have been restored from a snapshot booted.
+    #[error("a guest booted instead of being restored: saving or restoring a snapshot fails on this machine")]
     NoSnapshot,
 }
 
-/// A start, as measured.
+/// The measurement of one start.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
-    /// Its steps.
+    /// How long each step took.
     pub steps: Steps,
-    /// QEMU's CPU time, until it had ended.
+    /// QEMU's CPU time until it exited, in seconds.
     pub cpu: f64,
 }
 
@@ -52,7 +52,8 @@ pub struct Starter {
 }
 
 impl Starter {
-    /// Guests on a machine, with snapshots of its own, which go with it. `qemu` is what QEMU says of its version.
+    /// A starter for guests on a machine. It has its own snapshots, which are deleted with it. `qemu` is the version
+    /// that QEMU prints.
     ///
     /// # Errors
     /// If no temporary folder can be made.
@@ -62,17 +63,17 @@ impl Starter {
         Ok(Starter { machine, folder, snapshots })
     }
 
-    /// What the guests are made of.
+    /// The machine of the guests.
     pub fn machine(&self) -> &Machine {
         &self.machine
     }
 
-    /// Another kernel for those to come.
+    /// Sets the kernel of the guests that start after this.
     pub fn use_kernel(&mut self, kernel: PathBuf) {
         self.machine.kernel = kernel;
     }
 
-    /// Boots a guest, and ends it.
+    /// Boots a guest and ends it.
     ///
     /// # Errors
     /// [`StartError`].
@@ -80,7 +81,7 @@ impl Starter {
         self.measured(Vm::boot(self.machine.clone(), self.recorders(), self.within())).await
     }
 
-    /// Starts a guest from a snapshot, and ends it. The first boots, and takes the snapshot.
+    /// Starts a guest from a snapshot and ends it. The first call boots a guest and takes the snapshot.
     ///
     /// # Errors
     /// [`StartError`].
@@ -110,12 +111,12 @@ impl Starter {
     }
 }
 
-/// Boots and restores guests by turns, this many of each.
+/// Boots and restores guests alternately, `count` of each.
 ///
 /// # Errors
 /// [`StartError`].
 pub async fn measure(starter: &Starter, count: usize, measurement: &mut Measurement) -> Result<(), StartError> {
-    // Takes the snapshot, and brings kernel and QEMU into the host's memory.
+    // Takes the snapshot, and brings kernel and QEMU into the host's page cache.
     starter.restore().await?;
     let (mut booted, mut restored) = (Vec::new(), Vec::new());
     for _ in 0..count {
@@ -125,27 +126,31 @@ pub async fn measure(starter: &Starter, count: usize, measurement: &mut Measurem
     if restored.iter().any(|start| start.steps.restore.is_none()) {
         return Err(StartError::NoSnapshot);
     }
-    tell("cold boot", &booted, measurement);
-    tell("restored start", &restored, measurement);
+    add_medians("cold boot", &booted, measurement);
+    add_medians("restored start", &restored, measurement);
     let over = |of: fn(&Start) -> f64| {
         median(booted.iter().zip(&restored).map(|(booted, restored)| of(restored) / of(booted))).unwrap_or(f64::NAN)
     };
     measurement.add("restored start / cold boot, median of pairs", over(|start| start.steps.total()), Unit::Ratio);
-    measurement.add("the same in CPU time of QEMU", over(|start| start.cpu), Unit::Ratio);
+    measurement.add(
+        "CPU time of QEMU, restored start / cold boot, median of pairs",
+        over(|start| start.cpu),
+        Unit::Ratio,
+    );
     Ok(())
 }
 
-/// One step of a start.
+/// The time of one step of a start, in seconds.
 type Of = fn(&Steps) -> Option<f64>;
 
-/// The medians of some starts and of their steps.
-fn tell(name: &str, starts: &[Start], measurement: &mut Measurement) {
+/// Adds the medians of some starts and of their steps.
+fn add_medians(name: &str, starts: &[Start], measurement: &mut Measurement) {
     let steps: [(&str, Of); 5] = [
         ("", |steps| Some(steps.total())),
-        (": qemu, until it greets", |steps| steps.qemu),
-        (": kernel, until its first words", |steps| steps.kernel),
+        (": qemu, until the QMP greeting", |steps| steps.qemu),
+        (": kernel, until the first byte on the console", |steps| steps.kernel),
         (": agent, until its hello", |steps| steps.agent),
-        (": restore, until its answer", |steps| steps.restore),
+        (": restore, until the agent answers", |steps| steps.restore),
     ];
     for (step, of) in steps {
         if let Some(seconds) = median(starts.iter().filter_map(|start| of(&start.steps))) {
@@ -153,6 +158,6 @@ fn tell(name: &str, starts: &[Start], measurement: &mut Measurement) {
         }
     }
     if let Some(cpu) = median(starts.iter().map(|start| start.cpu)) {
-        measurement.add(format!("{name}: QEMU's CPU time until it has ended"), cpu, Unit::CpuSeconds);
+        measurement.add(format!("{name}: CPU time of QEMU until its exit"), cpu, Unit::CpuSeconds);
     }
 }

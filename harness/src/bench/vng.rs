@@ -1,7 +1,7 @@
-//! Our cold boots beside virtme-ng's, by turns, of one and the same kernel image.
+//! Cold boots of iov-regress and of virtme-ng, alternating, with the same kernel image.
 //!
-//! virtme-ng boots without an initramfs, its root is the host's over 9p or virtiofs, and its init runs a command. Its
-//! guest is ready when that command prints its line; ours when the agent has said hello.
+//! virtme-ng boots without an initramfs. Its root is the host's over 9p or virtiofs, and its init runs a command. Its
+//! guest is ready when that command prints its line. A guest of iov-regress is ready when the agent has sent its hello.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -17,29 +17,29 @@ use super::{Measurement, Unit, cpu_of_children, median};
 use crate::text::duration;
 use crate::vm::argv::{Accel, CPUS, MEMORY_MIB};
 
-/// The name of the kernel that both can boot. No matrix runs it.
+/// The name of the kernel that both can boot. It is in no matrix.
 pub const KERNEL: &str = "vng";
 
-/// A manifest with one more kernel: the first base, configured with what virtme-ng's guest needs, too.
+/// A manifest with one more kernel: the first base, with the configuration that virtme-ng's guest needs added.
 pub fn with_kernel(mut manifest: Manifest) -> Manifest {
     let Some(base) = manifest.bases.first() else { return manifest };
     let fragment = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("kernels").join("config/vng.config");
     let config = base.config.iter().cloned().chain([fragment]).collect();
     let base = Base { name: format!("{}-vng", base.name), config, ..base.clone() };
-    let about = "what virtme-ng can boot, too".to_owned();
+    let about = "a kernel that virtme-ng can boot too".to_owned();
     let (name, patches, bugs, concerns) = (KERNEL.to_owned(), Vec::new(), base.bugs.clone(), Vec::new());
     manifest.variants.push(Variant { name, about, base: base.name.clone(), patches, bugs, concerns, known: true });
     manifest.bases.push(base);
     manifest
 }
 
-/// What the command in virtme-ng's guest prints.
+/// The line that the command in virtme-ng's guest prints.
 const READY: &str = "iov-regress-is-ready";
 
 /// A run of virtme-ng failed.
 #[derive(Debug, thiserror::Error)]
 pub enum VngError {
-    /// It is not there.
+    /// It cannot be started.
     #[error(
         "cannot run {}: {why}; virtme-ng is a Python program: `python3 -m venv vng && vng/bin/pip install virtme-ng`, \
          then `--vng vng/bin/vng`",
@@ -48,30 +48,30 @@ pub enum VngError {
     Absent {
         /// The program.
         program: PathBuf,
-        /// Why.
+        /// The cause.
         why: std::io::Error,
     },
-    /// It did not get to the command, or not to its end.
-    #[error("`{command}` {what}; it said: {said}")]
+    /// The guest did not run the command, or virtme-ng failed.
+    #[error("`{command}` {what}; its stderr: {said}")]
     Failed {
         /// The command line.
         command: String,
-        /// What it did.
+        /// How it failed.
         what: String,
         /// The last lines of its stderr.
         said: String,
     },
-    /// Ours did not come up.
+    /// The guest of iov-regress could not be measured.
     #[error(transparent)]
     Own(#[from] StartError),
 }
 
-/// A virtme-ng, and what it is to boot.
+/// A virtme-ng, and what it boots.
 #[derive(Clone, Debug)]
 pub struct Vng {
-    /// `vng`.
+    /// The path of `vng`.
     pub program: PathBuf,
-    /// The QEMU that it is to use.
+    /// The QEMU that it uses.
     pub qemu: OsString,
     /// The kernel.
     pub kernel: PathBuf,
@@ -82,16 +82,16 @@ pub struct Vng {
 /// One run of virtme-ng.
 #[derive(Clone, Copy, Debug)]
 struct VngRun {
-    /// Until the command's line, in seconds.
+    /// The time until the command's line, in seconds.
     ready: f64,
-    /// Until `vng` had ended, in seconds.
+    /// The time until `vng` exits, in seconds.
     end: f64,
     /// CPU time of all its processes, in seconds.
     cpu: f64,
 }
 
 impl Vng {
-    /// Looks whether this `vng` runs at all, before anything is built for it.
+    /// Checks whether this `vng` can be started, before a kernel is built for it.
     ///
     /// # Errors
     /// [`VngError::Absent`].
@@ -100,7 +100,8 @@ impl Vng {
         version.map(drop).map_err(|why| VngError::Absent { program: program.to_owned(), why })
     }
 
-    /// The command line. CPUs, memory, QEMU and accelerator are ours, all else is its own.
+    /// The command line. It sets CPUs, memory, QEMU and accelerator to those of iov-regress. Everything else is
+    /// virtme-ng's default.
     pub fn argv(&self) -> Vec<OsString> {
         let mut argv: Vec<OsString> = vec!["--run".into(), self.kernel.clone().into()];
         let (cpus, memory) = (CPUS.to_string(), format!("{MEMORY_MIB}M"));
@@ -111,7 +112,7 @@ impl Vng {
         if self.accel == Accel::Tcg {
             argv.push("--disable-kvm".into());
         }
-        // Its root has no block device, and a kernel without block devices must be told of it
+        // The root is not on a block device. A kernel without block devices needs this option then
         // (`init/do_mounts.c`, `mount_root()`).
         argv.extend(["--append", "root=/dev/root"].map(OsString::from));
         argv.extend(["--exec".into(), format!("echo {READY}").into()]);
@@ -158,13 +159,14 @@ impl Vng {
             (Ok(Ok(status)), Some(ready)) if status.success() => {
                 Ok(VngRun { ready, end, cpu: cpu_of_children() - before })
             }
-            (Ok(Ok(status)), _) => Err(failed(format!("ended ({status}) without a word from its guest"), &said)),
-            (Ok(Err(error)), _) => Err(failed(format!("could not be waited for: {error}"), &said)),
+            (Ok(Ok(status)), _) => Err(failed(format!("ended ({status}) before its guest printed `{READY}`"), &said)),
+            (Ok(Err(error)), _) => Err(failed(format!("has no exit status: {error}"), &said)),
             (Err(_), _) => Err(failed(format!("did not end within {}", duration(within)), &said)),
         }
     }
 
-    /// `vng` starts its own other programs by name: they lie beside it.
+    /// `PATH` with the folder of `vng` first: `vng` starts other programs of virtme-ng by name, and they are in that
+    /// folder.
     fn path(&self) -> OsString {
         let beside = self.program.parent().filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned);
         let rest = std::env::var_os("PATH").unwrap_or_default();
@@ -172,7 +174,7 @@ impl Vng {
     }
 }
 
-/// Where a program is that is named as on a command line.
+/// The path of a program on `PATH`.
 fn on_path(program: &OsStr) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| path.is_file())
@@ -183,7 +185,8 @@ fn last(said: &str) -> String {
     lines[lines.len().saturating_sub(8)..].join(" | ")
 }
 
-/// Boots ours and theirs by turns, this many times; the first turn is not counted.
+/// Boots guests of iov-regress and of virtme-ng alternately, `count` of each. One more of each at the beginning does
+/// not count.
 ///
 /// # Errors
 /// [`VngError`].
@@ -194,7 +197,7 @@ pub async fn measure(
     within: Duration,
     measurement: &mut Measurement,
 ) -> Result<(), VngError> {
-    measurement.setup.push(format!("theirs: {}", vng.shown()));
+    measurement.setup.push(format!("virtme-ng: {}", vng.shown()));
     vng.run(within).await?;
     starter.boot().await?;
     let mut pairs: Vec<(Start, VngRun)> = Vec::new();
@@ -206,14 +209,14 @@ pub async fn measure(
             measurement.add(what, value, unit);
         }
     };
-    add("ours: until the agent's hello", Unit::Seconds, |(own, _)| own.steps.total());
-    add("theirs: until the command's line", Unit::Seconds, |(_, vng)| vng.ready);
-    add("theirs: until vng has ended", Unit::Seconds, |(_, vng)| vng.end);
-    add("ours: CPU time until QEMU has ended", Unit::CpuSeconds, |(own, _)| own.cpu);
-    add("theirs: CPU time of all processes", Unit::CpuSeconds, |(_, vng)| vng.cpu);
-    add("ours until hello / theirs until the line", Unit::Ratio, |(own, vng)| own.steps.total() / vng.ready);
-    add("ours until hello / theirs until the end", Unit::Ratio, |(own, vng)| own.steps.total() / vng.end);
-    add("CPU time, ours / theirs", Unit::Ratio, |(own, vng)| own.cpu / vng.cpu);
+    add("iov-regress: until the agent's hello", Unit::Seconds, |(own, _)| own.steps.total());
+    add("virtme-ng: until the command's line", Unit::Seconds, |(_, vng)| vng.ready);
+    add("virtme-ng: until vng exits", Unit::Seconds, |(_, vng)| vng.end);
+    add("iov-regress: CPU time until QEMU exits", Unit::CpuSeconds, |(own, _)| own.cpu);
+    add("virtme-ng: CPU time of all processes", Unit::CpuSeconds, |(_, vng)| vng.cpu);
+    add("iov-regress until hello / virtme-ng until the line", Unit::Ratio, |(own, vng)| own.steps.total() / vng.ready);
+    add("iov-regress until hello / virtme-ng until exit", Unit::Ratio, |(own, vng)| own.steps.total() / vng.end);
+    add("CPU time, iov-regress / virtme-ng", Unit::Ratio, |(own, vng)| own.cpu / vng.cpu);
     Ok(())
 }
 
@@ -244,21 +247,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_there_is_told_with_the_way_to_get_it() {
+    async fn the_error_for_a_missing_vng_says_how_to_install_it() {
         let error = vng("/nonexistent/vng".into()).run(Duration::from_secs(5)).await.unwrap_err().to_string();
         assert!(error.contains("pip install virtme-ng"), "{error}");
     }
 
     #[tokio::test]
-    async fn only_a_guest_that_spoke_is_counted() {
+    async fn only_a_guest_that_ran_the_command_is_counted() {
         let folder = tempfile::tempdir().unwrap();
         let within = Duration::from_secs(10);
-        // Runs what --exec asks for, as a guest would.
-        let spoke = script(folder.path(), "while [ $# -gt 1 ]; do shift; done; eval \"$1\"");
-        let run = vng(spoke).run(within).await.unwrap();
+        // Runs the command of --exec, as a guest does.
+        let ready = script(folder.path(), "while [ $# -gt 1 ]; do shift; done; eval \"$1\"");
+        let run = vng(ready).run(within).await.unwrap();
         assert!(run.ready <= run.end, "{run:?}");
-        let mute = vng(script(folder.path(), "echo no pty >&2")).run(within).await.unwrap_err().to_string();
-        assert!(mute.contains("without a word from its guest; it said: no pty"), "{mute}");
+        let silent = vng(script(folder.path(), "echo no pty >&2")).run(within).await.unwrap_err().to_string();
+        assert!(silent.contains("before its guest printed `iov-regress-is-ready`; its stderr: no pty"), "{silent}");
         let stuck = vng(script(folder.path(), "exec sleep 60"));
         let stuck = stuck.run(Duration::from_millis(200)).await.unwrap_err().to_string();
         assert!(stuck.contains("did not end within 200 ms"), "{stuck}");

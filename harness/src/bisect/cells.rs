@@ -1,4 +1,4 @@
-//! Judging commits: the kernel that one stands for is built, and one cell is run on it.
+//! Judging commits: builds the kernel of a commit, and runs one cell on it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,47 +20,47 @@ use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::{Expected, Verdict};
 
-/// A cell that judges commits, and how it is run.
+/// The cell that judges commits, and how it runs.
 pub struct Cells {
-    /// The kernels that are known, and the cache.
+    /// The known kernels and the cache.
     pub lab: Lab,
-    /// The kernels that commits stand for.
+    /// The kernels of the commits.
     pub kernels: Kernels,
-    /// What is done to them.
+    /// The scenario that runs on each kernel.
     pub scenario: Scenario,
-    /// On what hardware.
+    /// The topology of the guest.
     pub topology: String,
-    /// How the device goes.
+    /// How the device is removed.
     pub trigger: Option<Trigger>,
-    /// How cells are run: its own cells are not.
+    /// How cells run. The cells of this request are ignored.
     pub how: Request,
-    /// Is told.
+    /// Receives the events of builds and cells.
     pub progress: Arc<dyn Progress>,
 }
 
-/// Which kernels commits stand for.
+/// The kernels of commits.
 pub enum Kernels {
-    /// Those of a user's tree. The kernels of the lab are under no profile.
+    /// Revisions of a user's tree. The kernels of the lab have no profile.
     OfTree {
         /// The tree.
         tree: Tree,
-        /// Fragments of the user's own.
+        /// The user's configuration fragments.
         config: Vec<PathBuf>,
         /// The profile of the kernels, if any.
         profile: Option<String>,
     },
-    /// Those of the lab, by their names: `base`, `patch-1`, ...
+    /// Kernels of the lab, by their names: `base`, `patch-1`, ...
     OfSeries {
-        /// The options of `run` that stand for them.
+        /// The options of `run` that select them.
         options: Vec<String>,
     },
 }
 
 impl Cells {
-    /// The memory of what these cells said: of this scenario, trigger and configuration.
+    /// The remembered verdicts of cells with this scenario, trigger and configuration.
     ///
     /// # Errors
-    /// A fragment that cannot be read, or a profile that there is not.
+    /// If a fragment cannot be read, or the profile is unknown.
     pub fn memory(&self) -> Result<Memory, LabError> {
         let mut config = KeyMaker::new();
         for fragment in self.fragments()? {
@@ -89,7 +89,8 @@ impl Cells {
         }
     }
 
-    /// The fragments that the kernels are configured with. Those of a series are in the keys that its commits hold.
+    /// The fragments that the kernels are configured with. Empty for a series: the keys in its commits include the
+    /// fragments.
     fn fragments(&self) -> Result<Vec<PathBuf>, LabError> {
         let Kernels::OfTree { config, profile, .. } = &self.kernels else { return Ok(Vec::new()) };
         let manifest = self.lab.manifest();
@@ -105,7 +106,8 @@ impl Cells {
         Ok(own.chain(profile.iter().flat_map(|profile| &profile.config)).chain(config).cloned().collect())
     }
 
-    /// Builds a commit and runs the cell on it. What goes wrong on the way says nothing about the commit.
+    /// Builds a commit and runs the cell on it. An error on the way is [`Verdict::Infra`], which says nothing about the
+    /// commit.
     pub async fn run(&self, revision: &Revision) -> Observed {
         self.try_run(revision)
             .await
@@ -134,7 +136,7 @@ impl Cells {
         Ok(Observed { verdict: record.verdict, evidence: Some(runner.folder().join(cell.id.folder())) })
     }
 
-    /// A lab with the kernel that a commit stands for, and what that is called there.
+    /// A lab with the kernel of a commit, and the name of the kernel in that lab.
     async fn kernel(&self, revision: &Revision) -> Result<(Lab, String), Box<dyn std::error::Error + Send + Sync>> {
         let mut manifest = self.lab.manifest().clone();
         let Kernels::OfTree { tree, config, profile } = &self.kernels else {
@@ -156,14 +158,15 @@ impl Cells {
     }
 }
 
-/// Tells of builds and trouble, once of the accelerator, and of no cell: what came of it is told of its commit.
+/// Passes on events of builds and errors, and the accelerator once. It drops the events of cells, because the result of
+/// a cell is reported as that of its commit.
 pub struct OfCommits {
     to: Arc<dyn Progress>,
     accelerator: AtomicBool,
 }
 
 impl OfCommits {
-    /// To be told on.
+    /// Passes events on to another receiver.
     pub fn new(to: Arc<dyn Progress>) -> OfCommits {
         OfCommits { to, accelerator: AtomicBool::new(false) }
     }

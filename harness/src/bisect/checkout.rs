@@ -1,17 +1,17 @@
-//! What a user's checkout holds, as a commit: HEAD, or HEAD with what was changed on top, as people do who apply a fix-up at
-//! each step of a bisection. The checkout and its index are only read; a commit that is made here is in no branch, and git
-//! clears it away in time.
+//! The content of a user's checkout as a commit: HEAD, or HEAD with the uncommitted changes. Users have such changes if
+//! they apply a fix-up at each step of a bisection. The checkout and its index are only read. A commit that is made
+//! here is in no branch, so git's garbage collection deletes it later.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::git::{GitError, NOBODY, NewCommit, Revision, commit, git, git_with, revision};
+use super::git::{COMMITTER, GitError, NewCommit, Revision, commit, git, git_with, revision};
 
-/// The commit that is checked out, with the changes to tracked files that are not committed, if there are any: whether
-/// there are comes with it. Files that git does not track are left out.
+/// The commit that is checked out, with the uncommitted changes to tracked files, and whether there are such changes.
+/// Untracked files are left out.
 ///
 /// # Errors
-/// Those of git, among them that there is no commit yet.
+/// Those of git. This includes that there is no commit yet.
 pub async fn checked_out(folder: &Path) -> Result<(Revision, bool), GitError> {
     let head = revision(folder, "HEAD").await?;
     let bare = git(folder, ["rev-parse", "--is-bare-repository"]).await?.ok()?;
@@ -31,11 +31,16 @@ pub async fn checked_out(folder: &Path) -> Result<(Revision, bool), GitError> {
     let ours: &[(&str, &OsStr)] = &[("GIT_INDEX_FILE", index.as_os_str())];
     git_with(top, ours, ["add", "--update"]).await?.ok()?;
     let tree = git_with(top, ours, ["write-tree"]).await?.ok()?;
-    // The same content on the same commit is the same commit every time.
+    // With the date of HEAD, the same content on the same HEAD always has the same commit id.
     let date = git(top, ["log", "-1", "--format=%cI", &head.id]).await?.ok()?;
     let message = format!("{}, with changes that are not committed", head.subject);
-    let new =
-        NewCommit { tree: tree.trim(), parent: Some(&head.id), author: NOBODY, date: date.trim(), message: &message };
+    let new = NewCommit {
+        tree: tree.trim(),
+        parent: Some(&head.id),
+        author: COMMITTER,
+        date: date.trim(),
+        message: &message,
+    };
     let id = commit(top, new).await?;
     Ok((revision(top, &id).await?, true))
 }

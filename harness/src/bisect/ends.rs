@@ -1,4 +1,4 @@
-//! The two ends of a bisection: whether they can be ends at all, first by history and then by what they do.
+//! The two ends of a bisection: checks them first in the history, and then by running them.
 
 use super::git::{Revision, are_related, is_ancestor, is_shallow, revision};
 use super::ruling::{Mark, Wanted, usual_failure};
@@ -7,10 +7,10 @@ use super::{Bench, BisectError, Event, Judged, Observed, Place, Question};
 /// Why two commits cannot be the ends.
 #[derive(Debug, thiserror::Error)]
 pub enum EndsError {
-    /// They are one.
+    /// They are the same commit.
     #[error("good and bad are the same commit, {0}: there is nothing between them")]
     Same(Revision),
-    /// The good one is the newer, and no fix is asked for.
+    /// The good end is newer, without `--reverse`.
     #[error(
         "good ({good}) is newer than bad ({bad}). If it was fixed in between, add --reverse to find the fix; if the two \
          are mixed up, swap --good and --bad"
@@ -21,10 +21,10 @@ pub enum EndsError {
         /// The bad end.
         bad: Revision,
     },
-    /// The good one is the older, and a fix is asked for.
+    /// The good end is older, with `--reverse`.
     #[error(
         "with --reverse the good end is the newer one, but good ({good}) is older than bad ({bad}). If it was broken in \
-         between, leave --reverse out; if the two are mixed up, swap --good and --bad"
+         between, omit --reverse; if the two are mixed up, swap --good and --bad"
     )]
     GoodIsOlder {
         /// The good end.
@@ -32,9 +32,9 @@ pub enum EndsError {
         /// The bad end.
         bad: Revision,
     },
-    /// They have nothing to do with each other.
+    /// Their histories have no common commit.
     #[error(
-        "good ({good}) and bad ({bad}) have no commit in common, so nothing lies between them{}",
+        "good ({good}) and bad ({bad}) have no commit in common, so there is no commit between them{}",
         if *shallow { ": this clone is shallow, and `git fetch --unshallow` fetches the rest" } else { "" }
     )]
     Unrelated {
@@ -42,10 +42,10 @@ pub enum EndsError {
         good: Revision,
         /// The bad end.
         bad: Revision,
-        /// The clone has not all of the history.
+        /// The clone does not have the whole history.
         shallow: bool,
     },
-    /// Each is what the other should be.
+    /// The good end fails, and the bad end passes.
     #[error(
         "good and bad are mixed up: good ({}) fails ({}), and bad ({}) passes. {}",
         good.revision, good.ruling.why, bad.revision, swap(&good.revision, *reverse)
@@ -55,12 +55,12 @@ pub enum EndsError {
         good: Box<Judged>,
         /// The bad end.
         bad: Box<Judged>,
-        /// A fix is asked for.
+        /// `--reverse` was given.
         reverse: bool,
     },
     /// The bad end passes.
     #[error(
-        "the bad end ({}) is not bad: it {}. If the bug shows only now and then, try more --runs; else choose another \
+        "the bad end ({}) is not bad: it {}. If the bug reproduces only randomly, try more --runs; else choose another \
          {}, scenario or trigger",
         .0.revision, .0.ruling.why, if .0.revision.is_of_series() { "--base" } else { "end" }
     )]
@@ -73,7 +73,7 @@ pub enum EndsError {
     GoodFails {
         /// The good end.
         good: Box<Judged>,
-        /// A fix is asked for.
+        /// `--reverse` was given.
         reverse: bool,
     },
     /// An end cannot be judged.
@@ -85,46 +85,46 @@ pub enum EndsError {
     Unjudged {
         /// `good` or `bad`.
         which: &'static str,
-        /// What was seen of it.
+        /// How it was judged.
         judged: Box<Judged>,
     },
 }
 
-/// What to do about ends of which each is what the other should be.
+/// What to do if the good end fails and the bad end passes.
 fn swap(end: &Revision, reverse: bool) -> &'static str {
     match (end.is_of_series(), reverse) {
         (false, false) => "Swap --good and --bad, and add --reverse if the passing one is newer",
-        (false, true) => "Swap --good and --bad, and leave --reverse out if the failing one is newer",
-        (true, false) => "The series fixes it: add --reverse to find the patch that does",
-        (true, true) => "The series breaks it: leave --reverse out to find the patch that does",
+        (false, true) => "Swap --good and --bad, and omit --reverse if the failing one is newer",
+        (true, false) => "The series fixes it: add --reverse to find the patch that fixes it",
+        (true, true) => "The series breaks it: omit --reverse to find the patch that breaks it",
     }
 }
 
-/// What to do about a good end that fails.
+/// What to do if the good end fails.
 fn better(end: &Revision, reverse: bool) -> &'static str {
     match (end.is_of_series(), reverse) {
         (false, false) => "Choose an older one",
         (false, true) => "Choose a newer one",
-        (true, false) => "It is not the series that breaks it: choose another --base, scenario or trigger",
+        (true, false) => "The series does not break it: choose another --base, scenario or trigger",
         (true, true) => "The series does not fix it: choose another --base, scenario or trigger",
     }
 }
 
-/// The ends.
+/// The two ends.
 pub(super) struct Ends {
     good: Revision,
     bad: Revision,
 }
 
 impl Ends {
-    /// The older and the newer one.
+    /// The older and the newer end.
     pub(super) fn in_order(&self, reverse: bool) -> (&Revision, &Revision) {
         if reverse { (&self.bad, &self.good) } else { (&self.good, &self.bad) }
     }
 }
 
-/// Finds them in the history, and looks whether they lie there as they should. That one need not be the other's ancestor
-/// is git's business: it has their merge base judged.
+/// Finds the ends in the history, and checks which is newer. One need not be the ancestor of the other: git requests a
+/// verdict on their merge base in that case.
 pub(super) async fn find(question: &Question) -> Result<Ends, BisectError> {
     let folder = &question.repository;
     let ends = Ends { good: revision(folder, &question.good).await?, bad: revision(folder, &question.bad).await? };
@@ -147,7 +147,7 @@ pub(super) async fn find(question: &Question) -> Result<Ends, BisectError> {
     Ok(ends)
 }
 
-/// Judges them: the bad one first, as its failure is the one that is looked for everywhere else.
+/// Judges the ends: the bad one first, because its failure is the one to look for in all other commits.
 pub(super) async fn check<J, T>(
     ends: &Ends,
     question: &Question,

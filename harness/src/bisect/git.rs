@@ -1,4 +1,5 @@
-//! git at work on a user's repository, of which it changes nothing but what `git worktree` notes of a worktree of ours.
+//! Runs git in a user's repository. Nothing in the repository changes except the entry of `git worktree` for the
+//! worktree of this bisection, and unreferenced objects.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,12 @@ use tokio::process::Command;
 
 use crate::text::duration;
 
-/// How long git may take. Walking all of the kernel's history takes seconds; a partial clone may fetch meanwhile.
+/// How long git may take. Walking the whole history of the kernel takes seconds, and a partial clone may fetch objects.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// What tells git of another repository than the one it is started in (`git rev-parse --local-env-vars`). `git bisect run`
-/// and hooks set some of it.
-const OF_ANOTHER: [&str; 8] = [
+/// Variables that make git use another repository than that of its working directory (`git rev-parse
+/// --local-env-vars`). `git bisect run` and hooks set some of them.
+const REPOSITORY_VARIABLES: [&str; 8] = [
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -28,14 +29,14 @@ const OF_ANOTHER: [&str; 8] = [
     "GIT_GRAFT_FILE",
 ];
 
-/// git did not do what it should.
+/// An operation of git failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
     /// It could not be started.
     #[error("cannot run git: install it")]
     Start(#[source] std::io::Error),
-    /// There is no place for what is made on the way.
-    #[error("cannot copy the index to a temporary folder")]
+    /// A temporary folder could not be created or written.
+    #[error("cannot write to a temporary folder")]
     Scratch(#[source] std::io::Error),
     /// It did not end.
     #[error("`git {command}` did not end within {}", duration(DEADLINE))]
@@ -48,11 +49,11 @@ pub enum GitError {
     Failed {
         /// The command.
         command: String,
-        /// Where.
+        /// The folder in which it ran.
         folder: PathBuf,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// What it said, and where there is more to it, what to do.
+        /// Its stderr, or else its stdout.
         said: String,
     },
     /// There is no such revision, or no repository.
@@ -60,39 +61,39 @@ pub enum GitError {
     Revision(Box<BuildError>),
 }
 
-/// What git printed, and how it ended.
+/// The output and the exit status of git.
 #[derive(Debug)]
 pub struct Ran {
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// What it printed.
+    /// Its stdout.
     pub stdout: String,
-    /// What it said about it.
+    /// Its stderr.
     pub stderr: String,
     command: String,
     folder: PathBuf,
 }
 
 impl Ran {
-    /// What it printed, if it succeeded.
+    /// Its stdout, if it succeeded.
     pub fn ok(self) -> Result<String, GitError> {
         if self.status.success() { Ok(self.stdout) } else { Err(self.failed()) }
     }
 
-    /// The error that it is.
+    /// Turns a failed command into an error.
     pub fn failed(self) -> GitError {
         let said = [self.stderr.trim(), self.stdout.trim()].into_iter().find(|said| !said.is_empty());
-        let said = said.unwrap_or("without a word").to_owned();
+        let said = said.unwrap_or("it printed nothing").to_owned();
         GitError::Failed { command: self.command, folder: self.folder, status: self.status, said }
     }
 }
 
-/// Runs git in a folder. Its words stay English, and hooks of the user's stay out of it.
+/// Runs git in a folder, in the C locale and without the user's hooks.
 pub async fn git<S: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = S>) -> Result<Ran, GitError> {
     git_with(folder, &[], arguments).await
 }
 
-/// The same, with these variables in its environment.
+/// As [`git`], with additional environment variables.
 pub async fn git_with<S: AsRef<OsStr>>(
     folder: &Path,
     environment: &[(&str, &OsStr)],
@@ -101,7 +102,7 @@ pub async fn git_with<S: AsRef<OsStr>>(
     let mut command = Command::new("git");
     command.args(["-c", "core.hooksPath=/dev/null", "-c", "color.ui=false", "-c", "log.showSignature=false"]);
     command.arg("-C").arg(folder).args(arguments);
-    for name in OF_ANOTHER {
+    for name in REPOSITORY_VARIABLES {
         command.env_remove(name);
     }
     command.envs(environment.iter().copied());
@@ -120,7 +121,7 @@ pub async fn git_with<S: AsRef<OsStr>>(
     })
 }
 
-/// The commit that a name stands for.
+/// The commit that a name resolves to.
 pub async fn revision(folder: &Path, name: &str) -> Result<Revision, GitError> {
     let (folder, name) = (folder.to_owned(), name.to_owned());
     let look = move || {
@@ -133,7 +134,7 @@ pub async fn revision(folder: &Path, name: &str) -> Result<Revision, GitError> {
     }
 }
 
-/// The ids of the commits that a name or a range (`A..B`) stands for.
+/// The ids of the commits that a name or a range (`A..B`) resolves to.
 pub async fn ids(folder: &Path, names: &str) -> Result<Vec<String>, GitError> {
     if !names.contains("..") {
         return Ok(vec![revision(folder, names).await?.id]);
@@ -142,33 +143,33 @@ pub async fn ids(folder: &Path, names: &str) -> Result<Vec<String>, GitError> {
     Ok(listed.lines().map(str::to_owned).collect())
 }
 
-/// A commit that is to be.
+/// The content of a commit to be created.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NewCommit<'a> {
     /// The id of its tree.
     pub tree: &'a str,
-    /// The id of the commit before it.
+    /// The id of its parent.
     pub parent: Option<&'a str>,
-    /// Name and address.
+    /// Name and address of the author.
     pub author: (&'a str, &'a str),
-    /// As ISO 8601 has it. The same commit at the same time has the same id.
+    /// Its date, in the format of ISO 8601. The same content with the same date has the same commit id.
     pub date: &'a str,
     /// Its message.
     pub message: &'a str,
 }
 
-/// Who commits what nobody has committed.
-pub(super) const NOBODY: (&str, &str) = ("iov-regress", "iov-regress@localhost");
+/// The committer of commits that the harness creates.
+pub(super) const COMMITTER: (&str, &str) = ("iov-regress", "iov-regress@localhost");
 
-/// Makes a commit, which is in no branch, and returns its id.
+/// Creates a commit that is in no branch, and returns its id.
 pub(super) async fn commit(folder: &Path, new: NewCommit<'_>) -> Result<String, GitError> {
     let NewCommit { tree, parent, author, date, message } = new;
     let environment = [
         ("GIT_AUTHOR_NAME", author.0),
         ("GIT_AUTHOR_EMAIL", author.1),
         ("GIT_AUTHOR_DATE", date),
-        ("GIT_COMMITTER_NAME", NOBODY.0),
-        ("GIT_COMMITTER_EMAIL", NOBODY.1),
+        ("GIT_COMMITTER_NAME", COMMITTER.0),
+        ("GIT_COMMITTER_EMAIL", COMMITTER.1),
         ("GIT_COMMITTER_DATE", date),
     ];
     let environment = environment.map(|(name, value)| (name, OsStr::new(value)));
@@ -177,14 +178,14 @@ pub(super) async fn commit(folder: &Path, new: NewCommit<'_>) -> Result<String, 
     Ok(git_with(folder, &environment, words).await?.ok()?.trim().to_owned())
 }
 
-/// The ids and names of the commits that stand for kernels of a series. A repository of a user's has none.
+/// The ids and names of the commits of a series' [`History`](super::History). Empty for a user's repository.
 pub(super) async fn names(folder: &Path) -> Result<Vec<(String, String)>, GitError> {
     let listed = git(folder, ["for-each-ref", "--format=%(objectname) %(refname)", NAMES]).await?.ok()?;
     let split = |line: &str| line.split_once(' ').map(|(id, name)| (id.to_owned(), name.replacen(NAMES, "", 1)));
     Ok(listed.lines().filter_map(split).collect())
 }
 
-/// Whether older history than this repository has exists elsewhere.
+/// Whether the clone is shallow: the repository does not have the whole history.
 pub async fn is_shallow(folder: &Path) -> Result<bool, GitError> {
     Ok(git(folder, ["rev-parse", "--is-shallow-repository"]).await?.ok()?.trim() == "true")
 }
@@ -194,7 +195,7 @@ pub async fn is_ancestor(folder: &Path, older: &Revision, newer: &Revision) -> R
     yes_or_no(git(folder, ["merge-base", "--is-ancestor", &older.id, &newer.id]).await?)
 }
 
-/// Whether two commits have any history in common.
+/// Whether two commits have a common ancestor.
 pub async fn are_related(folder: &Path, one: &Revision, other: &Revision) -> Result<bool, GitError> {
     yes_or_no(git(folder, ["merge-base", &one.id, &other.id]).await?)
 }

@@ -1,6 +1,6 @@
-//! A series as a history: a repository of ours, with a commit for the base and one for each patch with all before it. git
-//! bisects in it as in any other. What such a commit holds is the key of its kernel and nothing else, so that one may be
-//! made whether the base is in git or not, and nothing is added to a repository of the user's.
+//! A series as a git history: a temporary repository with a commit for the base and a commit for each patch. git
+//! bisects in it as in any other repository. A commit contains only the key of its kernel. So the base need not be in
+//! git, and nothing is added to the user's repository.
 
 use std::fs;
 use std::path::Path;
@@ -14,13 +14,13 @@ use super::git::{GitError, NewCommit, commit, git};
 use crate::evidence::SeriesNote;
 use crate::lab::Lab;
 
-/// The file of a commit.
+/// The only file in a commit.
 const KERNEL: &str = "kernel";
 
-/// Of all commits: the same series is the same history every time.
+/// The date of all commits. It is constant, so that the same series always has the same commit ids.
 const DATE: &str = "2000-01-01T00:00:00+00:00";
 
-/// The history of a series. It is there for as long as this value is.
+/// The history of a series. The repository is deleted when this value is dropped.
 #[derive(Debug)]
 pub struct History {
     folder: TempDir,
@@ -28,37 +28,37 @@ pub struct History {
     id: String,
 }
 
-/// What a commit stands for.
+/// The kernel of a commit.
 #[derive(Clone, Debug)]
-pub(super) struct Stand {
+pub(super) struct SeriesKernel {
     /// The name of the kernel.
     pub name: String,
     /// The title of the patch.
     pub title: String,
-    /// Who wrote it, as a mail says it.
+    /// Its author, in the format of a mail's `From:`.
     pub author: String,
-    /// What tells the kernel from others.
+    /// What identifies the kernel.
     pub content: String,
 }
 
 impl History {
-    /// That of a series, all of which applies on the base of a lab's kernels.
+    /// The history of a series. All patches must apply to the base of the lab's kernels.
     ///
     /// # Errors
-    /// Those of git and of the file system, and that the base's source is not in the cache.
+    /// Those of git and of the file system, and that the source of the base is not in the cache.
     pub async fn of_series(lab: &Lab, note: &SeriesNote) -> Result<History, BisectError> {
-        let stand = |variant: &str, title: &str, author: &str| {
+        let series_kernel = |variant: &str, title: &str, author: &str| {
             let (content, (name, _)) = (lab.key(variant)?, split_profile(variant));
-            Some(Stand { name: name.to_owned(), title: title.to_owned(), author: author.to_owned(), content })
+            Some(SeriesKernel { name: name.to_owned(), title: title.to_owned(), author: author.to_owned(), content })
         };
-        let base = stand(&note.base, &note.base_about, "");
-        let patches = note.steps.iter().map(|step| stand(&step.variant, &step.subject, &step.author));
+        let base = series_kernel(&note.base, &note.base_about, "");
+        let patches = note.steps.iter().map(|step| series_kernel(&step.variant, &step.subject, &step.author));
         let kernels: Option<Vec<_>> = std::iter::once(base).chain(patches).collect();
         Ok(History::of(kernels.ok_or_else(|| BisectError::Source(note.base_about.clone()))?).await?)
     }
 
-    /// That of these kernels, each of which comes after those before it.
-    pub(super) async fn of(kernels: impl IntoIterator<Item = Stand>) -> Result<History, GitError> {
+    /// The history of these kernels, in this order.
+    pub(super) async fn of(kernels: impl IntoIterator<Item = SeriesKernel>) -> Result<History, GitError> {
         let folder = tempfile::Builder::new().prefix("iov-regress-series-").tempdir().map_err(GitError::Scratch)?;
         git(folder.path(), ["init", "--quiet"]).await?.ok()?;
         let mut last: Option<(String, String)> = None;
@@ -71,12 +71,12 @@ impl History {
         Ok(History { folder, last, id })
     }
 
-    /// Where it is.
+    /// The folder of the repository.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Tells it from others, in a few signs: the same series on the same base has the same.
+    /// A short id. The same series on the same base has the same id.
     pub fn id(&self) -> &str {
         self.id.get(..12).unwrap_or(&self.id)
     }
@@ -92,9 +92,9 @@ impl History {
     }
 }
 
-async fn add(folder: &Path, kernel: &Stand, parent: Option<&str>) -> Result<String, GitError> {
+async fn add(folder: &Path, kernel: &SeriesKernel, parent: Option<&str>) -> Result<String, GitError> {
     fs::write(folder.join(KERNEL), &kernel.content).map_err(GitError::Scratch)?;
-    // By force: the user's settings may ignore files of any name.
+    // With --force, because the user's git configuration may ignore files of any name.
     git(folder, ["add", "--force", KERNEL]).await?.ok()?;
     let tree = git(folder, ["write-tree"]).await?.ok()?;
     let (name, address) = person(&kernel.author);
@@ -105,7 +105,7 @@ async fn add(folder: &Path, kernel: &Stand, parent: Option<&str>) -> Result<Stri
     Ok(id)
 }
 
-/// Name and address of an author, as far as git takes them: it refuses names of nothing but certain signs.
+/// Name and address of an author in a form that git accepts. git refuses names that consist only of certain characters.
 fn person(author: &str) -> (String, String) {
     let (name, address) = author.rsplit_once('<').unwrap_or((author, ""));
     let plain = |text: &str| {
@@ -133,12 +133,12 @@ mod tests {
     use crate::bisect::{Answer, Found, Mark, Memory, Observed, Question, Revision, bisect};
     use crate::verdict::Verdict;
 
-    fn stand(name: &str, author: &str) -> Stand {
+    fn series_kernel(name: &str, author: &str) -> SeriesKernel {
         let (name, author) = (name.to_owned(), author.to_owned());
-        Stand { title: format!("PCI: {name}"), content: name.clone(), name, author }
+        SeriesKernel { title: format!("PCI: {name}"), content: name.clone(), name, author }
     }
 
-    /// A series on its base, a letter for each kernel, and a cache: `p`asses, `f`ails, does `n`ot build.
+    /// A series on its base, and a cache. There is a letter for each kernel: `p`asses, `f`ails, does `n`ot build.
     struct Bed {
         kernels: Vec<char>,
         cache: TempDir,
@@ -164,14 +164,14 @@ mod tests {
             Observed { verdict, evidence: None }
         }
 
-        /// Bisects over the series, in which patches from `other` on are not what they were.
+        /// Bisects the series. The patches from number `other` on differ from those of other calls.
         async fn bisect(&self, reverse: bool, skip: &[&str], other: usize) -> Result<Answer, BisectError> {
-            let stands = (0..self.kernels.len()).map(|number| {
+            let kernels = (0..self.kernels.len()).map(|number| {
                 let name = if number == 0 { "base".to_owned() } else { format!("patch-{number}") };
                 let content = format!("{name} {}", number >= other);
-                Stand { content, ..stand(&name, "A Developer <dev@example.org>") }
+                SeriesKernel { content, ..series_kernel(&name, "A Developer <dev@example.org>") }
             });
-            let history = History::of(stands).await?;
+            let history = History::of(kernels).await?;
             let (base, whole) = (History::revision("base"), history.last());
             let (good, bad) = if reverse { (whole, base) } else { (base, whole) };
             let repository = history.path().to_owned();
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_bad_patch_is_found_wherever_it_is() {
+    async fn the_first_bad_patch_is_found_at_each_position() {
         for first in 1..=8 {
             let bed = Bed::of(&("p".repeat(first) + &"f".repeat(9 - first)));
             let answer = bed.bisect(false, &[], usize::MAX).await.unwrap();
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn patches_that_do_not_build_or_are_left_out_are_skipped() {
+    async fn patches_that_do_not_build_or_that_the_user_excludes_are_skipped() {
         assert_eq!(Bed::of("pppnnff").finds(false, &[]).await, ["patch-5", "patch-4", "patch-3"]);
         assert_eq!(Bed::of("pffnfff").finds(false, &[]).await, ["patch-1"]);
         let bed = Bed::of("ppppfff");
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_judged_is_known_to_the_next_version_as_far_as_it_is_the_same() {
+    async fn the_next_version_of_a_series_reuses_verdicts_on_unchanged_patches() {
         let bed = Bed::of("pppppff");
         let first = bed.bisect(false, &[], usize::MAX).await.unwrap();
         let judged = bed.asked.take();
@@ -238,12 +238,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ends_that_are_none_are_explained() {
+    async fn errors_explain_wrong_ends() {
         for (kernels, reverse, expected) in [
             ("fppp", false, "The series fixes it: add --reverse"),
-            ("pppf", true, "The series breaks it: leave --reverse out"),
+            ("pppf", true, "The series breaks it: omit --reverse"),
             ("pppp", false, "the bad end (patch-3 PCI: patch-3) is not bad: it passes"),
-            ("ffff", false, "the good end (base PCI: base) is not good: deadlock at show. It is not the series"),
+            (
+                "ffff",
+                false,
+                "the good end (base PCI: base) is not good: deadlock at show. The series does not break it",
+            ),
             ("ffff", true, "The series does not fix it"),
             ("pppn", false, "the bad end (patch-3 PCI: patch-3) cannot be judged: it does not build: error: x"),
         ] {
@@ -253,29 +257,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn kernels_have_their_names_and_are_in_their_order() {
-        let stands = ["base", "patch-1", "patch-2"].map(|name| stand(name, "A Developer <dev@example.org>"));
-        let history = History::of(stands.clone()).await.unwrap();
+    async fn commits_have_the_names_and_the_order_of_the_kernels() {
+        let kernels = ["base", "patch-1", "patch-2"].map(|name| series_kernel(name, "A Developer <dev@example.org>"));
+        let history = History::of(kernels.clone()).await.unwrap();
         let found = revision(history.path(), &history.last()).await.unwrap();
         assert_eq!((found.to_string().as_str(), found.is_of_series()), ("patch-2 PCI: patch-2", true));
         assert_eq!(found.author, "A Developer <dev@example.org>");
         let base = revision(history.path(), &format!("{}~2", found.id)).await.unwrap();
         assert_eq!(base.short, "base");
-        let again = History::of(stands).await.unwrap();
-        assert_eq!(revision(again.path(), &again.last()).await.unwrap(), found, "it differs from time to time");
+        let again = History::of(kernels).await.unwrap();
+        assert_eq!(revision(again.path(), &again.last()).await.unwrap(), found, "the id is not constant");
     }
 
     #[tokio::test]
-    async fn nobodys_name_is_too_strange() {
+    async fn a_commit_can_have_any_author() {
         for author in ["", "<>", "., <a@b>", "Jürgen", "\"X, Y\" <x@y> <z@w>", "a\n\0b <c\n>", "-- <--help>"] {
-            let history = History::of([stand("base", author)]).await;
+            let history = History::of([series_kernel("base", author)]).await;
             history.unwrap_or_else(|error| panic!("{author:?}: {error}"));
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn an_author_always_has_a_name_that_git_takes(author: String) {
+        fn an_author_always_has_a_name_that_git_accepts(author: String) {
             let (name, address) = person(&author);
             let is_plain = |text: &str| !text.contains(['<', '>', '\n', '\0']);
             proptest::prop_assert!(is_plain(&name) && is_plain(&address));

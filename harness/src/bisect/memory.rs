@@ -1,5 +1,5 @@
-//! What was seen of which content, so that nothing is judged twice: not in the same bisection, not when it is resumed, not
-//! in another one, and not by `git bisect run`.
+//! Remembered verdicts by the content of commits. So no commit is judged twice: in a bisection, after it is resumed, in
+//! another bisection, or by `git bisect run`.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -14,22 +14,22 @@ use super::ruling::Observed;
 use crate::evidence::{EvidenceError, write_whole};
 use crate::verdict::Verdict;
 
-/// The shelf of the cache. Its entries are files.
+/// The folder of the cache. Its entries are files.
 const SHELF: &str = "verdicts";
 
-/// Changes whenever the same kernel may be judged in another way.
+/// To be increased with each change of the code after which the same kernel may get another verdict.
 const JUDGING: &str = "2";
 
-/// Verdicts on one question, of all contents.
+/// The remembered verdicts for one question, on commits with any content.
 #[derive(Clone, Debug)]
 pub struct Memory {
     cache: Cache,
     asked: Vec<(&'static str, String)>,
-    /// What was seen before is forgotten, but for these contents.
+    /// If set, old verdicts are ignored, except for these contents, which were judged since then.
     afresh: Option<Arc<Mutex<HashSet<String>>>>,
 }
 
-/// What was seen of one content. While one process has it, others wait for what it will see.
+/// The verdicts on one content. It is locked: other processes wait until the one that has it is done.
 #[derive(Debug)]
 pub struct Page {
     path: PathBuf,
@@ -38,19 +38,19 @@ pub struct Page {
 }
 
 impl Memory {
-    /// In a cache; `asked` names all that a verdict depends on, but for the kernel's content: scenario, trigger,
-    /// configuration, ...
+    /// Verdicts in a cache. `asked` names everything that a verdict depends on, except for the kernel's content:
+    /// scenario, trigger, configuration, ...
     pub fn new(cache: Cache, asked: Vec<(&'static str, String)>) -> Memory {
         Memory { cache, asked, afresh: None }
     }
 
-    /// The same, with what was seen until now forgotten as it comes up.
+    /// The same, but old verdicts on a content are forgotten the first time it is judged.
     #[must_use]
     pub fn afresh(self) -> Memory {
         Memory { afresh: Some(Arc::default()), ..self }
     }
 
-    /// What is asked, as a key.
+    /// The question as the beginning of a key.
     pub fn question(&self) -> KeyMaker {
         let maker = KeyMaker::new().with("judging", JUDGING).with("harness", env!("CARGO_PKG_VERSION"));
         self.asked.iter().fold(maker, |maker, (name, content)| maker.with(name, content))
@@ -61,7 +61,7 @@ impl Memory {
         &self.cache
     }
 
-    /// What was seen of a commit's content.
+    /// The verdicts on a commit's content.
     ///
     /// # Errors
     /// Those of the cache.
@@ -86,20 +86,21 @@ fn open(cache: &Cache, key: &Key, forget: bool) -> Result<Page, CacheError> {
     fs::create_dir_all(&folder).map_err(|source| CacheError::Io { action: "create", path: folder.clone(), source })?;
     let path = folder.join(key.as_str());
     let text = if forget { None } else { fs::read(&path).ok() };
-    // What another version has written, or half a disk, is as good as nothing: the commit is judged again.
+    // If the file is damaged, or another version wrote it, the commit is judged again.
     let observed = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    // When it was last used decides how long it stays. In a cache that cannot be written, that is no matter.
+    // The cache deletes entries by the time of their last use. An error does not matter: a cache that cannot be written
+    // does not delete entries.
     let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
     Ok(Page { path, observed, _lock: lock })
 }
 
 impl Page {
-    /// All of it, in the order in which it was seen.
+    /// All runs, oldest first.
     pub fn observed(&self) -> &[Observed] {
         &self.observed
     }
 
-    /// Adds what was just seen. What says nothing about the kernel is not kept.
+    /// Adds a run. A verdict that says nothing about the kernel ([`Verdict::Infra`]) is not kept.
     ///
     /// # Errors
     /// Those of the file system.

@@ -1,8 +1,8 @@
-//! Which commit broke it, or which one fixed it: `git bisect`, with scenarios for a judge.
+//! Finds the commit that broke or fixed something: `git bisect`, in which a scenario judges the commits.
 //!
-//! git chooses what to judge, and keeps the log; here a commit is judged, and what was seen of its content is remembered.
-//! That is all the state there is: a bisection that was interrupted asks git the same questions again, and most answers
-//! are known.
+//! git chooses the next commit and keeps the log. This module judges commits, and remembers the verdicts by the content
+//! of the commit. There is no other state: a bisection that was interrupted starts again from the beginning, and finds
+//! most verdicts remembered.
 
 mod cells;
 mod checkout;
@@ -32,101 +32,101 @@ use session::{Next, Session};
 use crate::evidence::EvidenceError;
 use crate::verdict::Verdict;
 
-/// What is asked.
+/// The question of a bisection.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// A folder of the repository: of the user's, or of a [`History`].
+    /// A folder of the repository: the user's repository, or a [`History`].
     pub repository: PathBuf,
     /// A revision that passes.
     pub good: String,
     /// A revision that fails.
     pub bad: String,
-    /// The good one is the newer: which commit fixed it?
+    /// The good revision is newer, and the commit that fixed the bug is wanted.
     pub reverse: bool,
-    /// Revisions and ranges that are not to be judged.
+    /// Revisions and ranges that are skipped.
     pub skip: Vec<String>,
-    /// Only commits that touch one of these; all if there are none.
+    /// Only commits that touch one of these paths are judged. All commits if this is empty.
     pub paths: Vec<String>,
-    /// How many runs decide on a commit, by majority.
+    /// Up to this many runs of a commit decide by majority.
     pub runs: usize,
-    /// Take every failure for the one that is looked for, not only one like that of the bad end.
+    /// Count every failure as bad, not only one like that of the bad end.
     pub any_failure: bool,
 }
 
-/// Why a bisection has no answer. What was judged is remembered in each case.
+/// Why a bisection has no answer. The verdicts so far are remembered in each case.
 #[derive(Debug, thiserror::Error)]
 pub enum BisectError {
-    /// git.
+    /// git failed.
     #[error(transparent)]
     Git(GitError),
-    /// The cache.
+    /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// What was seen could not be written down.
+    /// A verdict could not be written.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
-    /// Another process is at it.
-    #[error("the same bisection is under way in another process: wait for it, or end it")]
+    /// Another process runs the same bisection.
+    #[error("the same bisection is running in another process: wait for it, or end it")]
     UnderWay,
-    /// The ends.
+    /// The ends are not usable.
     #[error(transparent)]
     Ends(#[from] ends::EndsError),
-    /// The ends have parted from a commit that fits neither.
+    /// The histories of the ends diverge, and their merge base has the wrong verdict.
     #[error(
-        "good and bad have parted from a commit that does not fit them, so there is no single commit to be found \
-         between them; git says:\n{said}"
+        "the merge base of good and bad does not have the verdict that a bisection needs, so no single commit between \
+         them made the change; git says:\n{said}"
     )]
     MergeBase {
-        /// git's words.
+        /// git's message.
         said: String,
     },
-    /// The source of what a series goes on.
-    #[error("the source of {0} is not in the cache any more: the same command brings it back")]
+    /// The source of the base of a series is missing.
+    #[error("the source of {0} is no longer in the cache: run the same command again to fetch it")]
     Source(String),
-    /// The test bed.
+    /// The test bed failed.
     #[error(
-        "trouble with the harness or its host at {revision}, which says nothing about that commit: {why}\n\
-         What was judged is remembered. The same command goes on from here{}",
-        around(*place, revision)
+        "error of the harness or its host at {revision}, which says nothing about that commit: {why}\n\
+         The verdicts so far are remembered. The same command continues from here{}",
+        how_to_skip(*place, revision)
     )]
     Trouble {
-        /// As what it was to be judged.
+        /// Whether the commit is an end or a step.
         place: Place,
-        /// At which commit.
+        /// The commit.
         revision: Revision,
-        /// What happened, the last time.
+        /// The last error.
         why: String,
     },
 }
 
-/// How to do without a commit.
-fn around(place: Place, revision: &Revision) -> String {
+/// How to continue without a commit.
+fn how_to_skip(place: Place, revision: &Revision) -> String {
     match place {
-        Place::Step { .. } => format!("; with --skip {} it does without this commit.", revision.short),
+        Place::Step { .. } => format!("; --skip {} leaves this commit out.", revision.short),
         Place::BadEnd | Place::GoodEnd => ".".to_owned(),
     }
 }
 
-/// What a bisection tells while it goes on.
+/// The progress of a bisection.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A commit is about to be judged.
+    /// The judging of a commit begins.
     Judging {
-        /// As what.
+        /// Whether the commit is an end or a step.
         place: Place,
-        /// Which.
+        /// The commit.
         revision: &'a Revision,
     },
-    /// It is judged.
+    /// A commit was judged.
     Judged {
-        /// As what.
+        /// Whether the commit is an end or a step.
         place: Place,
-        /// How.
+        /// The commit and its ruling.
         judged: &'a Judged,
     },
 }
 
-/// As what a commit is judged.
+/// Whether a commit is judged as an end or as a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// The end that must fail.
@@ -135,9 +135,9 @@ pub enum Place {
     GoodEnd,
     /// A step between them.
     Step {
-        /// Which one, from 1.
+        /// Its number, from 1.
         number: u32,
-        /// What is left, if git says so.
+        /// What is left, if git has reported it.
         left: Option<Left>,
     },
 }
@@ -145,29 +145,29 @@ pub enum Place {
 /// A commit that was judged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
-    /// Which.
+    /// The commit.
     pub revision: Revision,
-    /// What git was told.
+    /// How git marks it, and why.
     pub ruling: Ruling,
-    /// What was seen.
+    /// Its runs.
     pub observed: Vec<Observed>,
-    /// All of it was seen before.
+    /// All of its runs are remembered ones.
     pub remembered: bool,
 }
 
-/// What was found.
+/// The commit that a bisection found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Found {
-    /// The commit.
+    /// This commit.
     First(Revision),
-    /// One of these: the others could not be judged.
+    /// One of these commits. Commits among them could not be judged, so git cannot decide.
     OneOf(Vec<Revision>),
 }
 
-/// The answer.
+/// The answer of a bisection.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// What was found.
+    /// The commit that was found.
     pub found: Found,
     /// The failure that was looked for.
     pub wanted: Wanted,
@@ -175,20 +175,20 @@ pub struct Answer {
     pub judged: Vec<Judged>,
     /// `git bisect log`.
     pub log: String,
-    /// It was asked for a fix.
+    /// The fix was wanted.
     pub reverse: bool,
 }
 
 impl Answer {
-    /// What was seen of a commit, if it was judged.
+    /// The judgement of a commit, if it was judged.
     pub fn judged(&self, id: &str) -> Option<&Judged> {
         self.judged.iter().find(|judged| judged.revision.id == id)
     }
 }
 
-/// Bisects. `judge` runs the scenario on a commit, in as many guests as it takes ([`crate::tries`]). What says nothing about
-/// the commit even so ([`Verdict::Infra`]) ends the bisection; verdicts are remembered. Dropping the future is safe at any
-/// time.
+/// Bisects. `judge` runs the scenario on a commit, in as many guests as [`crate::tries`] allows. A verdict that says
+/// nothing about the commit even then ([`Verdict::Infra`]) ends the bisection. Other verdicts are remembered. Dropping the
+/// future is safe at any time.
 ///
 /// # Errors
 /// [`BisectError`].
@@ -227,7 +227,7 @@ pub async fn bisect(
     Ok(Answer { found, wanted, judged: bench.judged, log, reverse: question.reverse })
 }
 
-/// Judges one commit as a step of somebody else's bisection.
+/// Judges one commit as a step of a bisection that another program runs.
 ///
 /// # Errors
 /// [`BisectError`].
@@ -242,7 +242,7 @@ pub async fn step(
     bench.judge(Place::Step { number: 1, left: None }, revision, wanted).await
 }
 
-/// Where commits are judged.
+/// What is needed to judge commits, and the commits that were judged.
 struct Bench<'a, J, T> {
     memory: &'a Memory,
     judge: J,
@@ -252,7 +252,7 @@ struct Bench<'a, J, T> {
 }
 
 impl<J: AsyncFnMut(&Revision) -> Observed, T: FnMut(Event<'_>)> Bench<'_, J, T> {
-    /// Judges a commit, with as many runs as it still takes.
+    /// Judges a commit, with as many new runs as needed.
     async fn judge(&mut self, place: Place, revision: &Revision, wanted: &Wanted) -> Result<Judged, BisectError> {
         (self.tell)(Event::Judging { place, revision });
         let mut page = self.memory.of(revision).await?;
@@ -270,7 +270,7 @@ impl<J: AsyncFnMut(&Revision) -> Observed, T: FnMut(Event<'_>)> Bench<'_, J, T> 
         Ok(judged)
     }
 
-    /// One run. It has tried as many guests as it may.
+    /// One run. It has tried as many guests as a cell may try.
     async fn run(&mut self, place: Place, revision: &Revision) -> Result<Observed, BisectError> {
         let observed = (self.judge)(revision).await;
         match observed.verdict {

@@ -1,4 +1,4 @@
-//! The answer as plain text that fits into a mail, drawn from the answer and the evidence of what was run.
+//! The answer as plain text for a mail, made from the answer and from the evidence of the runs.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,20 +9,22 @@ use crate::evidence::{RunCell, read_run};
 use crate::report::mail::wrap;
 use crate::verdict::Verdict;
 
-/// How many tasks are shown, and how many frames of each.
+/// How many tasks are shown.
 const TASKS: usize = 3;
+/// How many stack frames of each task are shown.
 const FRAMES: usize = 5;
 
-/// What was asked, in words of the command line.
+/// The question in terms of the command line.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// The scenario and, if it has one, its trigger: `numvfs_read::owner_rescans_on_removal, yank`.
     pub cell: String,
-    /// The command that repeats the cell on a commit, up to what that is called in short.
+    /// The command that repeats the cell on a commit, without the short name of the commit at its end.
     pub repeat: String,
 }
 
-/// The answer: the commit, what was looked for, what was judged, the evidence and git's log.
+/// The answer as text: the commit, the failure that was looked for, the commits that were judged, the evidence and
+/// git's log.
 pub fn render(answer: &Answer, asked: &Asked) -> String {
     let mut text = String::new();
     let kind = if answer.reverse { "fixed" } else { "bad" };
@@ -41,7 +43,7 @@ pub fn render(answer: &Answer, asked: &Asked) -> String {
         }
         Found::OneOf(revisions) => {
             let what = if revisions.iter().any(Revision::is_of_series) { "patch" } else { "commit" };
-            let words = format!("The first {kind} {what} is one of these; those between could not be judged:");
+            let words = format!("The first {kind} {what} is one of these; some of them could not be judged:");
             line(&mut text, "", &words);
             text.push('\n');
             revisions.iter().for_each(|revision| line(&mut text, "  ", &revision.to_string()));
@@ -59,7 +61,7 @@ pub fn render(answer: &Answer, asked: &Asked) -> String {
     if let Some((judged, observed)) = shown(answer) {
         text.push('\n');
         evidence(&mut text, judged, observed);
-        line(&mut text, "", "To see it again:");
+        line(&mut text, "", "To reproduce it:");
         let _ = writeln!(text, "  {} {}", asked.repeat, judged.revision.short);
     }
     text.push_str("\ngit bisect log:\n");
@@ -83,11 +85,12 @@ fn commit(text: &mut String, revision: &Revision) {
         return line(text, "  ", &revision.author);
     }
     line(text, "  ", &format!("{}, {}", revision.author, revision.date));
-    // As Documentation/process/submitting-patches.rst has it; not to be wrapped.
+    // The format of Documentation/process/submitting-patches.rst. Must not be wrapped.
     let _ = writeln!(text, "  ({} (\"{}\"))", revision.short, revision.subject);
 }
 
-/// The failure that says the most: that of the commit that was found, or else of the nearest one that was judged last.
+/// The failure to show: that of the commit that was found, or else of the bad commit that was judged last, which is the
+/// nearest one.
 fn shown(answer: &Answer) -> Option<(&Judged, &Observed)> {
     let failure = |judged: &Judged| judged.ruling.mark == Mark::Bad;
     let found = match &answer.found {
@@ -115,18 +118,18 @@ fn evidence(text: &mut String, judged: &Judged, observed: &Observed) {
             let _ = writeln!(text, "Evidence:\n  {}", folder.display());
         }
         None => {
-            let _ = writeln!(text, "Its evidence is gone (--restart judges again):\n  {}", folder.display());
+            let _ = writeln!(text, "Its evidence was deleted (--restart judges again):\n  {}", folder.display());
         }
     }
 }
 
-/// A cell by its folder.
+/// The cell in a folder.
 fn cell(folder: &Path) -> Option<RunCell> {
     let run = read_run(folder.parent()?).ok()?;
     run.cells.into_iter().find(|cell| cell.evidence.as_deref() == Some(folder))
 }
 
-/// A line, wrapped. What goes on is indented deeper.
+/// Adds a line, wrapped. Continuation lines are indented by four more spaces.
 fn line(text: &mut String, indent: &str, words: &str) {
     wrap(text, indent, &format!("{indent}    "), words);
 }
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn patches_of_a_series_go_by_their_names() {
+    fn patches_of_a_series_are_called_by_their_names() {
         let named = |found: Revision, short: &str| Revision { short: short.to_owned(), ..found };
         let of_series = |judged: Judged| {
             let short = if judged.ruling.mark == Mark::Good { "base" } else { "patch-5" };

@@ -1,4 +1,4 @@
-//! From what was seen of a commit to what git is told of it.
+//! From the runs of a commit to its mark for git: good, bad or skip.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,26 +11,26 @@ use crate::verdict::{Failure, Verdict};
 /// One run of the scenario on a commit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
-    /// What came of it.
+    /// The verdict.
     pub verdict: Verdict,
-    /// The folder of the cell; none if there was none, as the kernel did not build.
+    /// The folder of the cell. None if there was no cell, because the kernel did not build.
     pub evidence: Option<PathBuf>,
 }
 
-/// What git is told of a commit.
+/// How git marks a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mark {
     /// It passes.
     Good,
-    /// It fails in the way that is looked for.
+    /// It fails with the failure that is looked for.
     Bad,
     /// It cannot be judged.
     Skip,
 }
 
 impl Mark {
-    /// The exit code that `git bisect run` takes it from.
+    /// The exit code for `git bisect run`.
     pub fn exit_code(self) -> u8 {
         match self {
             Mark::Good => 0,
@@ -40,16 +40,16 @@ impl Mark {
     }
 }
 
-/// Which failure is looked for. Another one on the way is another bug: it says nothing about this one.
+/// The failure that is looked for. A different failure is another bug, and says nothing about this one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wanted {
-    /// Any.
+    /// Any failure.
     Any,
-    /// The one of this kind, at this function or attribute.
+    /// A failure of this kind, at this function or attribute.
     Like {
-        /// In what way.
+        /// The kind.
         kind: FailureKind,
-        /// Where; anywhere, if that is not said.
+        /// The function or attribute. None: any.
         function: Option<String>,
     },
 }
@@ -81,19 +81,19 @@ impl fmt::Display for Wanted {
     }
 }
 
-/// What git is told of a commit, and why.
+/// How git marks a commit, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ruling {
-    /// What it is.
+    /// The mark.
     pub mark: Mark,
-    /// Why, in a few words.
+    /// The reason, in a few words.
     pub why: String,
     /// Its runs did not agree.
     pub flaky: bool,
 }
 
-/// What follows from the runs so far, if `runs` of them are enough; none if another one is needed. More than half must
-/// agree. What was seen in more runs than are asked for counts as well. A kernel that does not build does not in any run.
+/// The ruling from the runs so far. None if another run is needed. More than half of `runs` must agree. If there are
+/// more runs already, from earlier bisections, all of them count. A kernel that does not build needs only one run.
 pub fn ruling(observed: &[Observed], runs: usize, wanted: &Wanted) -> Option<Ruling> {
     if let Some(why) = observed.iter().find_map(unbuilt) {
         return Some(Ruling { mark: Mark::Skip, why: cannot("does not build", why), flaky: false });
@@ -115,7 +115,7 @@ pub fn ruling(observed: &[Observed], runs: usize, wanted: &Wanted) -> Option<Rul
         return None;
     }
     let why = format!(
-        "no majority: {} of {all} runs passed, {} failed as looked for, {} ended otherwise; try more --runs",
+        "no majority: of {all} runs, {} passed, {} failed with the wanted failure, {} ended otherwise; try more --runs",
         count(Mark::Good),
         count(Mark::Bad),
         count(Mark::Skip)
@@ -123,7 +123,7 @@ pub fn ruling(observed: &[Observed], runs: usize, wanted: &Wanted) -> Option<Rul
     Some(Ruling { mark: Mark::Skip, why, flaky })
 }
 
-/// The failure that was seen most often, and of those the first.
+/// The most frequent failure. If several are equally frequent, the first of them.
 pub fn usual_failure(observed: &[Observed]) -> Option<&Failure> {
     let failures = || {
         observed.iter().filter_map(|one| match &one.verdict {
@@ -132,7 +132,7 @@ pub fn usual_failure(observed: &[Observed]) -> Option<&Failure> {
         })
     };
     let often = |failure: &Failure| failures().filter(|other| Wanted::like(failure).is(other)).count();
-    // Of equals `max_by_key` takes the last.
+    // `max_by_key` returns the last of equal elements.
     failures().rev().max_by_key(|failure| often(failure))
 }
 
@@ -162,7 +162,7 @@ fn unbuilt(observed: &Observed) -> Option<&str> {
     }
 }
 
-/// What a kernel cannot, unless the reason says that already: `does not compile: ...`.
+/// What a kernel cannot do, and why. The reason alone, if it states that already: `does not compile: ...`.
 fn cannot(what: &str, why: &str) -> String {
     let why = first_line(why);
     if why.starts_with("does not ") { why.to_owned() } else { format!("{what}: {why}") }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_half_of_the_runs_decide_and_no_more_are_made_than_it_takes() {
+    fn a_majority_of_the_runs_decides_and_ends_them() {
         let mark = |letters, runs| ruling(&seen(letters), runs, &deadlock()).map(|ruling| (ruling.mark, ruling.flaky));
         for (letters, runs, expected) in [
             ("", 1, None),
@@ -205,14 +205,14 @@ mod tests {
             ("dpd", 3, Some((Mark::Bad, true))),
             ("dpp", 3, Some((Mark::Good, true))),
             ("dp", 2, Some((Mark::Skip, true))),
-            // Three ways, none with a majority.
+            // Three different marks, and no majority.
             ("dps", 3, Some((Mark::Skip, true))),
-            // Another failure is no sign of this one, nor of its absence.
+            // Another failure shows neither the presence nor the absence of the wanted one.
             ("s", 1, Some((Mark::Skip, false))),
             ("sd", 3, None),
             ("b", 1, Some((Mark::Skip, false))),
             ("n", 5, Some((Mark::Skip, false))),
-            // What earlier bisections saw counts as well.
+            // Runs of earlier bisections count too.
             ("dpp", 1, Some((Mark::Good, true))),
         ] {
             assert_eq!(mark(letters, runs), expected, "{letters} of {runs}");
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_is_told_in_a_line() {
+    fn the_reason_has_one_line() {
         let why = |letters, runs| ruling(&seen(letters), runs, &deadlock()).unwrap().why;
         insta::assert_snapshot!(why("d", 1), @"deadlock at show");
         insta::assert_snapshot!(why("dpd", 3), @"deadlock at show, 2 of 3 runs");
@@ -229,11 +229,11 @@ mod tests {
         insta::assert_snapshot!(why("n", 1), @"does not build: error: x");
         assert_eq!(cannot("does not build", "does not compile: x\nlog"), "does not compile: x");
         insta::assert_snapshot!(why("b", 1), @"does not boot: silent");
-        insta::assert_snapshot!(why("dp", 2), @"no majority: 1 of 2 runs passed, 1 failed as looked for, 0 ended otherwise; try more --runs");
+        insta::assert_snapshot!(why("dp", 2), @"no majority: of 2 runs, 1 passed, 1 failed with the wanted failure, 0 ended otherwise; try more --runs");
     }
 
     #[test]
-    fn the_usual_failure_is_the_one_seen_most_often() {
+    fn the_usual_failure_is_the_most_frequent_one() {
         let usual = |letters| usual_failure(&seen(letters)).map(ToString::to_string);
         assert_eq!(usual("sdd").as_deref(), Some("deadlock at show"));
         assert_eq!(usual("sd").as_deref(), Some("kernel-splat at oops"));

@@ -1,6 +1,6 @@
-//! `git bisect` in a worktree of ours that has no files: what it would check out it names (`--no-checkout`), and whoever
-//! builds takes it from there. Its refs and its log belong to that worktree, so a user may bisect in the own checkout at
-//! the same time.
+//! `git bisect` in a separate worktree without files. With `--no-checkout`, git only names the next commit in
+//! BISECT_HEAD, and the build reads that commit from the repository. The refs and the log of the bisection belong to
+//! the worktree, so a user can bisect in the checkout at the same time.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,10 +12,10 @@ use super::BisectError;
 use super::git::{GitError, Revision, git, revision};
 use super::ruling::Mark;
 
-/// Where the worktrees lie in the cache.
+/// The folder of the worktrees in the cache.
 const SHELF: &str = "bisect";
 
-/// A bisection that is under way.
+/// A running bisection.
 pub(super) struct Session {
     repository: PathBuf,
     worktree: PathBuf,
@@ -24,7 +24,7 @@ pub(super) struct Session {
     _lock: Lock,
 }
 
-/// What old and new commits are called.
+/// The terms for old and new commits (`git bisect start --term-old --term-new`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
     pub old: &'static str,
@@ -32,7 +32,7 @@ pub(super) struct Terms {
 }
 
 impl Terms {
-    /// For a commit that breaks something, or, in reverse, one that fixes it.
+    /// The terms to find the commit that breaks something, or, in reverse, the commit that fixes it.
     pub(super) fn of(reverse: bool) -> Terms {
         match reverse {
             false => Terms { old: "good", new: "bad" },
@@ -40,7 +40,7 @@ impl Terms {
         }
     }
 
-    /// What git calls a commit of this kind.
+    /// The subcommand of `git bisect` that marks a commit.
     pub(super) fn word(self, mark: Mark) -> &'static str {
         match (mark, self.new == "fixed") {
             (Mark::Good, false) => "good",
@@ -55,25 +55,25 @@ impl Terms {
 /// How much is left to do, as git estimates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
-    /// Commits that may still be judged after this one.
+    /// How many commits are left to test after this one.
     pub revisions: u32,
-    /// About how many of them will be.
+    /// About how many steps they need.
     pub steps: u32,
 }
 
-/// What comes next.
+/// The next step of a bisection.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// This commit is to be judged.
+    /// Judge this commit.
     Judge(Revision),
-    /// This is the one.
+    /// This is the commit.
     Found(Revision),
-    /// It is one of these, and no more can be known.
+    /// It is one of these commits, and git cannot decide which.
     OneOf(Vec<Revision>),
 }
 
 impl Session {
-    /// Makes the worktree. One that a killed run left behind is made anew.
+    /// Creates the worktree. Replaces one that a killed run left.
     pub(super) async fn open(
         cache: &Cache,
         repository: &Path,
@@ -99,7 +99,8 @@ impl Session {
         Ok(session)
     }
 
-    /// Begins between two commits, with what is not to be judged, in the history of these paths (all, if there are none).
+    /// Starts between two commits. Skips the commits of `skip`, and considers only commits that touch `paths` (all
+    /// commits if it is empty).
     pub(super) async fn start(
         &mut self,
         old: &Revision,
@@ -122,12 +123,13 @@ impl Session {
         Ok(())
     }
 
-    /// Tells git what a commit is.
+    /// Marks a commit.
     pub(super) async fn mark(&mut self, mark: Mark, revision: &Revision) -> Result<(), BisectError> {
         self.bisect(&[self.terms.word(mark), &revision.id]).await
     }
 
-    /// What git wants to know next, or what it has found. The log says the latter in the same words in all versions.
+    /// The next commit to judge, or the result. The result is read from the log, whose format is the same in all
+    /// versions of git.
     pub(super) async fn next(&self) -> Result<Next, BisectError> {
         let log = self.log().await?;
         let named = |what: &str| -> Vec<String> {
@@ -148,12 +150,12 @@ impl Session {
         Ok(Next::OneOf(revisions))
     }
 
-    /// How much is left, if git has said so.
+    /// How much is left, if git has reported it.
     pub(super) fn left(&self) -> Option<Left> {
         self.left
     }
 
-    /// What `git bisect log` says: what `git bisect replay` takes. A replay is to check commits out, as usual.
+    /// The output of `git bisect log`, as input for `git bisect replay`. A replay checks commits out, as usual.
     pub(super) async fn log(&self) -> Result<String, BisectError> {
         let log = git(&self.worktree, ["bisect", "log"]).await?.ok()?;
         Ok(log.replace(" '--no-checkout'", ""))
@@ -166,16 +168,16 @@ impl Session {
                 self.left = left(&ran.stdout).or(self.left);
                 Ok(())
             }
-            // Only skipped commits are left: the log names them.
+            // Only skipped commits are left. The log names them.
             Some(2) => Ok(()),
-            // A merge base that was judged is not what it has to be (`builtin/bisect.c`, BISECT_MERGE_BASE_CHECK).
+            // The verdict on a merge base is not the required one (`builtin/bisect.c`, BISECT_MERGE_BASE_CHECK).
             Some(3) => Err(BisectError::MergeBase { said: ran.stderr.trim().to_owned() }),
             _ => Err(ran.failed().into()),
         }
     }
 
-    /// Takes the worktree out of the repository, and its folder away. Without an answer: what stays is in nobody's way, and the
-    /// next bisection of the same question makes it anew.
+    /// Removes the worktree from the repository, and its folder. Ignores errors: a worktree that stays does no harm,
+    /// and the next bisection of the same question replaces it.
     fn remove(&self) {
         if self.worktree.exists() {
             let mut git = Command::new("git");
@@ -192,7 +194,7 @@ impl Drop for Session {
     }
 }
 
-/// `Bisecting: 3 revisions left to test after this (roughly 2 steps)`. Not said of a merge base.
+/// Parses `Bisecting: 3 revisions left to test after this (roughly 2 steps)`. git does not print it for a merge base.
 fn left(said: &str) -> Option<Left> {
     let words = Regex::new(r"Bisecting: (\d+) revisions? left to test after this \(roughly (\d+) steps?\)").ok()?;
     let found = words.captures(said)?;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A user's repository, and a cache. Each commit's file `state` says how it is judged.
+/// A user's repository, and a cache. The file `state` of each commit determines its verdict.
 struct Bed {
     folder: TempDir,
     ids: Vec<String>,
@@ -36,7 +36,7 @@ impl Bed {
 
     fn commit(&mut self, subject: &str, state: &str) {
         fs::write(self.repository().join("state"), state).unwrap();
-        // Every commit has a content of its own, unless its state says otherwise.
+        // Each commit has a different content, unless its state contains `=`.
         fs::write(self.repository().join("other"), if state.contains('=') { state } else { subject }).unwrap();
         self.git(&["add", "."]);
         self.git(&["commit", "--quiet", "--allow-empty", "-m", subject]);
@@ -68,7 +68,7 @@ impl Bed {
         Memory::new(Cache::at(self.folder.path().join("cache")), vec![("scenario", "s".to_owned())])
     }
 
-    /// A run of a commit. Those of a flaky one go by the letters of its state.
+    /// A run of a commit. If the state consists of letters `g` and `b`, they are the verdicts of successive runs.
     async fn run(&self, revision: &Revision) -> Observed {
         let before = self.asked.borrow().iter().filter(|asked| **asked == revision.subject).count();
         self.asked.borrow_mut().push(revision.subject.clone());
@@ -80,7 +80,7 @@ impl Bed {
             "unbootable" => Verdict::BootFailed("silent".to_owned()),
             "splat" => Verdict::fail(FailureKind::KernelSplat, "elsewhere", String::new()),
             "trouble" => Verdict::Infra("disk full".to_owned()),
-            "shaken" => Verdict::Infra("the agent is silent".to_owned()),
+            "shaken" => Verdict::Infra("no answer from the agent".to_owned()),
             "stuck" => std::future::pending().await,
             letters => match letters.chars().nth(before) {
                 Some('b') => deadlock(),
@@ -88,7 +88,7 @@ impl Bed {
                 other => panic!("run {before} of a commit that is {letters}: {other:?}"),
             },
         };
-        // Of this one there was a guest.
+        // Only this run had a guest.
         let evidence = state.starts_with("shaken").then(|| self.folder.path().join("cell"));
         Observed { verdict, evidence }
     }
@@ -97,7 +97,7 @@ impl Bed {
         bisect(question, &self.memory(), async |revision: &Revision| self.run(revision).await, |_| {}).await
     }
 
-    /// What it says, for people.
+    /// The error of a bisection with its causes.
     async fn says(&self, question: &Question) -> String {
         let error = self.bisect(question).await.unwrap_err();
         let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
@@ -138,7 +138,7 @@ fn breaks_at(first: usize, count: usize) -> Vec<&'static str> {
 }
 
 #[tokio::test]
-async fn the_first_bad_commit_is_found_wherever_it_is() {
+async fn the_first_bad_commit_is_found_at_each_position() {
     for first in 1..9 {
         let bed = Bed::of(&breaks_at(first, 9));
         let answer = bed.bisect(&bed.question(0, 8)).await.unwrap();
@@ -151,7 +151,7 @@ async fn the_first_bad_commit_is_found_wherever_it_is() {
 }
 
 #[tokio::test]
-async fn the_fix_is_found_in_reverse_and_the_log_says_so() {
+async fn the_fix_is_found_in_reverse_and_the_log_uses_the_terms() {
     let bed = Bed::of(&["bad", "bad", "bad", "bad", "good", "good", "good"]);
     let question = Question { reverse: true, ..bed.question(6, 0) };
     let answer = bed.bisect(&question).await.unwrap();
@@ -161,12 +161,12 @@ async fn the_fix_is_found_in_reverse_and_the_log_says_so() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_judged_is_skipped() {
+async fn commits_that_cannot_be_judged_are_skipped() {
     let mut states = breaks_at(7, 12);
     (states[5], states[6], states[9]) = ("unbuildable", "splat", "unbootable");
     let bed = Bed::of(&states);
     let answer = bed.bisect(&bed.question(0, 11)).await.unwrap();
-    // c4 is good and c7 is bad, and nothing is known of what lies between.
+    // c4 is good and c7 is bad, and the commits between them have no verdict.
     assert_eq!(subjects(&answer.found), ["c7", "c6", "c5"]);
     assert!(answer.log.contains("possible first bad commit"), "{}", answer.log);
     let splat = answer.judged(&bed.ids[6]).unwrap();
@@ -175,7 +175,7 @@ async fn what_cannot_be_judged_is_skipped() {
     let any = Question { any_failure: true, ..bed.question(0, 11) };
     assert_eq!(subjects(&bed.bisect(&any).await.unwrap().found), ["c6", "c5"]);
 
-    // And away from the edge it costs nothing.
+    // Skipped commits that are not next to the first bad one do not change the answer.
     let mut states = breaks_at(3, 12);
     (states[5], states[6]) = ("unbuildable", "unbootable");
     let bed = Bed::of(&states);
@@ -183,7 +183,7 @@ async fn what_cannot_be_judged_is_skipped() {
 }
 
 #[tokio::test]
-async fn what_the_user_leaves_out_is_not_judged() {
+async fn commits_that_the_user_skips_are_not_judged() {
     let bed = Bed::of(&breaks_at(5, 9));
     let skip = vec![format!("{}..{}", bed.ids[2], bed.ids[4]), bed.ids[6].clone()];
     let answer = bed.bisect(&Question { skip, ..bed.question(0, 8) }).await.unwrap();
@@ -210,14 +210,14 @@ async fn only_commits_that_touch_the_paths_are_judged() {
 }
 
 #[tokio::test]
-async fn most_of_the_runs_decide() {
+async fn a_majority_of_the_runs_decides() {
     let bed = Bed::of(&["ggg", "ggb", "gbg", "bgb", "bb", "bbb"]);
     let answer = bed.bisect(&Question { runs: 3, ..bed.question(0, 5) }).await.unwrap();
     assert_eq!(subjects(&answer.found), ["c3"]);
     let flaky = answer.judged(&bed.ids[3]).unwrap();
     assert!(flaky.ruling.flaky && flaky.ruling.why == "deadlock at show, 2 of 3 runs", "{:?}", flaky.ruling);
     assert!(!answer.judged(&bed.ids[5]).unwrap().ruling.flaky);
-    // A majority of two needs no third.
+    // Two equal verdicts are a majority of three, so there is no third run.
     assert_eq!(bed.asked().iter().filter(|asked| *asked == "c5").count(), 2);
 }
 
@@ -229,16 +229,16 @@ async fn nothing_is_judged_twice() {
     let again = bed.bisect(&bed.question(0, 6)).await.unwrap();
     assert_eq!(bed.asked(), [""; 0]);
     assert!(again.judged.iter().all(|judged| judged.remembered) && again.found == first.found);
-    // Another commit with the same content is known, to whoever asks.
+    // The verdict on another commit with the same content is remembered, for a single step too.
     let same = git::revision(&bed.repository(), &bed.ids[5]).await.unwrap();
-    let judge = async |_: &Revision| -> Observed { panic!("it is known") };
+    let judge = async |_: &Revision| -> Observed { panic!("the verdict is remembered") };
     let known = bed.bisect(&Question { bad: bed.ids[5].clone(), ..bed.question(0, 6) }).await.unwrap();
     assert_eq!(subjects(&known.found), ["c3"]);
     assert_eq!(step(&same, 1, &Wanted::Any, &bed.memory(), judge).await.unwrap().ruling.mark, Mark::Bad);
-    // Another question has answers of its own.
+    // Verdicts on another question are separate.
     let other = Memory::new(Cache::at(bed.folder.path().join("cache")), vec![("scenario", "t".to_owned())]);
     assert!(other.of(&same).await.unwrap().observed().is_empty());
-    // And all can be forgotten.
+    // All verdicts can be forgotten.
     bed.asked();
     let judge = async |revision: &Revision| bed.run(revision).await;
     let afresh = bisect(&bed.question(0, 6), &bed.memory().afresh(), judge, |_| {}).await.unwrap();
@@ -246,7 +246,7 @@ async fn nothing_is_judged_twice() {
 }
 
 #[tokio::test]
-async fn an_interrupted_bisection_goes_on_where_it_was() {
+async fn an_interrupted_bisection_continues() {
     let bed = Bed::of(&breaks_at(6, 12));
     let question = bed.question(0, 11);
     let steps = Cell::new(0);
@@ -266,7 +266,7 @@ async fn an_interrupted_bisection_goes_on_where_it_was() {
     }
     let before = bed.asked();
     assert_eq!(before.len(), 3);
-    assert!(!bed.git(&["worktree", "list"]).contains("cache"), "something is left behind");
+    assert!(!bed.git(&["worktree", "list"]).contains("cache"), "a worktree is left");
     let answer = bed.bisect(&question).await.unwrap();
     assert_eq!(subjects(&answer.found), ["c6"]);
     assert!(bed.asked().iter().all(|asked| !before.contains(asked)));
@@ -274,7 +274,7 @@ async fn an_interrupted_bisection_goes_on_where_it_was() {
 }
 
 #[tokio::test]
-async fn what_a_killed_bisection_left_is_in_nobodys_way() {
+async fn a_worktree_that_a_killed_bisection_left_is_replaced() {
     let bed = Bed::of(&breaks_at(2, 5));
     let question = bed.question(0, 4);
     let key = bed.memory().question().with("old", &bed.ids[0]).with("new", &bed.ids[4]).finish();
@@ -282,7 +282,7 @@ async fn what_a_killed_bisection_left_is_in_nobodys_way() {
     for entirely in [true, false] {
         bed.git(&["worktree", "add", "--quiet", "--detach", left.to_str().unwrap(), "HEAD~1"]);
         if entirely {
-            // Somebody has cleared the cache, and git still knows of a worktree there.
+            // The cache was cleared, and the repository still has an entry for the worktree.
             fs::remove_dir_all(&left).unwrap();
         }
         assert_eq!(subjects(&bed.bisect(&question).await.unwrap().found), ["c2"]);
@@ -291,7 +291,7 @@ async fn what_a_killed_bisection_left_is_in_nobodys_way() {
 }
 
 #[tokio::test]
-async fn two_that_ask_the_same_at_once_do_not_meet() {
+async fn the_same_bisection_cannot_run_twice_at_a_time() {
     let mut states = breaks_at(4, 8);
     states[4] = "stuck";
     let bed = Bed::of(&states);
@@ -313,11 +313,11 @@ async fn two_that_ask_the_same_at_once_do_not_meet() {
         _ = &mut first => panic!("it ended"),
         () = reached.notified() => {}
     }
-    assert!(bed.says(&question).await.contains("under way in another process"));
+    assert!(bed.says(&question).await.contains("running in another process"));
 }
 
 #[tokio::test]
-async fn trouble_ends_it_and_nothing_is_lost() {
+async fn an_error_of_the_test_bed_ends_a_bisection_and_verdicts_are_kept() {
     let mut bed = Bed::of(&breaks_at(5, 9));
     let question = bed.question(0, 8);
     let at = bed.bisect(&question).await.unwrap().judged[2].revision.subject.clone();
@@ -329,7 +329,7 @@ async fn trouble_ends_it_and_nothing_is_lost() {
     let said = bed.says(&question).await;
     assert!(said.contains("disk full") && said.contains(&at) && said.contains("--skip"), "{said}");
     assert_eq!(bed.asked(), ["c8".to_owned(), "c0".to_owned(), at.clone()]);
-    // It is tried again, and what was judged is not.
+    // The next bisection judges this commit again, and no other.
     bed.says(&question).await;
     assert_eq!(bed.asked(), [at.as_str()]);
     let around = Question { skip: vec![bed.ids[number].clone()], ..question };
@@ -341,21 +341,21 @@ async fn a_run_that_the_test_bed_spoiled_is_not_made_again() {
     // It has tried all the guests that a cell may try.
     let bed = Bed::of(&["good", "shaken", "bad"]);
     let said = bed.says(&bed.question(0, 2)).await;
-    assert!(said.contains("the agent is silent") && said.contains("--skip"), "{said}");
+    assert!(said.contains("no answer from the agent") && said.contains("--skip"), "{said}");
     assert_eq!(bed.asked(), ["c2", "c0", "c1"]);
     let bed = Bed::of(&["good", "bad", "shaken"]);
     let said = bed.says(&bed.question(0, 2)).await;
-    assert!(!said.contains("--skip"), "an end cannot be left out: {said}");
+    assert!(!said.contains("--skip"), "an end cannot be skipped: {said}");
 }
 
 #[tokio::test]
-async fn ends_that_are_none_are_explained() {
+async fn errors_explain_wrong_ends() {
     let bed = Bed::of(&["good", "bad", "good", "unbuildable", "bad", "bad"]);
     let reverse = |good, bad| Question { reverse: true, ..bed.question(good, bad) };
     for (question, expected) in [
         (bed.question(1, 1), "the same commit"),
         (bed.question(5, 0), "add --reverse"),
-        (reverse(0, 5), "leave --reverse out"),
+        (reverse(0, 5), "omit --reverse"),
         (bed.question(1, 2), "mixed up: good"),
         (reverse(1, 0), "mixed up: good"),
         (bed.question(0, 2), "is not bad: it passes"),
@@ -374,7 +374,7 @@ async fn ends_that_are_none_are_explained() {
 }
 
 #[tokio::test]
-async fn histories_that_have_parted_are_judged_where_they_did() {
+async fn the_merge_base_of_diverged_histories_is_judged() {
     // main: base - m1(good) - m2(good);  side: base - s1 - s2(bad)
     let branch = |base| {
         let mut bed = Bed::of(&[base, "good", "good"]);
@@ -387,7 +387,7 @@ async fn histories_that_have_parted_are_judged_where_they_did() {
     assert_eq!(subjects(&bed.bisect(&bed.question(2, 4)).await.unwrap().found), ["s1"]);
     let bed = branch("bad");
     let said = bed.says(&bed.question(2, 4)).await;
-    assert!(said.contains("does not fit them") && said.contains("merge base"), "{said}");
+    assert!(said.contains("no single commit") && said.contains("git says:\nThe merge base"), "{said}");
 
     let mut bed = Bed::of(&["good", "good"]);
     bed.git(&["checkout", "--quiet", "--orphan", "elsewhere"]);
@@ -396,7 +396,7 @@ async fn histories_that_have_parted_are_judged_where_they_did() {
 }
 
 #[tokio::test]
-async fn without_a_repository_it_is_said() {
+async fn a_folder_outside_of_a_repository_is_refused() {
     let bed = Bed::of(&["good", "bad"]);
     let question = Question { repository: bed.folder.path().to_owned(), ..bed.question(0, 1) };
     let said = bed.says(&question).await;
@@ -404,11 +404,11 @@ async fn without_a_repository_it_is_said() {
 }
 
 #[tokio::test]
-async fn the_users_checkout_stays_as_it_is() {
+async fn the_users_checkout_is_not_changed() {
     let mut states = breaks_at(6, 12);
     states[4] = "unbuildable";
     let bed = Bed::of(&states);
-    // In the middle of a bisection of the user's own, with work that is not committed.
+    // The user is in the middle of another bisection, with uncommitted changes.
     bed.git(&["bisect", "start", "HEAD", "HEAD~5"]);
     let hook = bed.repository().join(".git/hooks/post-checkout");
     fs::write(&hook, "#!/bin/sh\ntouch hook-ran\n").unwrap();
@@ -429,7 +429,7 @@ async fn the_users_checkout_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_checked_out_is_judged_with_what_was_changed() {
+async fn a_checkout_is_judged_with_its_uncommitted_changes() {
     let bed = Bed::of(&["good", "bad"]);
     let folder = bed.repository();
     assert_eq!(checked_out(&folder).await.unwrap(), (git::revision(&folder, "HEAD").await.unwrap(), false));

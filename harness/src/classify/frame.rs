@@ -1,4 +1,4 @@
-//! Stack frames in a log, and which of them say something.
+//! Stack frames in a log, and which of them are relevant for the cause.
 
 use std::sync::LazyLock;
 
@@ -13,11 +13,11 @@ static FRAME: LazyLock<Regex> = LazyLock::new(|| {
         .expect("a constant expression")
 });
 
-/// Where the CPU was, in kernel mode (`show_ip()`; the code segment of user space is 0033).
+/// The instruction pointer in kernel mode (`show_ip()`; the code segment of user space is 0033).
 static RIP: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^(?:RIP: 0010:|pc : )(?P<name>[A-Za-z_][\w.]*)\+0x").expect("a constant expression"));
 
-/// How a kernel reports: on the stack of every splat, and at fault in none.
+/// Functions that report faults. They are on the stacks of splats, and never at fault.
 const MACHINERY: &[&str] = &[
     "dump_stack",
     "__dump_stack",
@@ -26,7 +26,7 @@ const MACHINERY: &[&str] = &[
     "show_regs",
     "panic",
     "vpanic",
-    // A warning about what was freed may not survive the printing of its name.
+    // A warning about a freed object may fault while it prints the name of the object.
     "string",
     "vsnprintf",
     "vprintk_store",
@@ -35,7 +35,7 @@ const MACHINERY: &[&str] = &[
     "vprintk",
     "_printk",
     "__warn_printk",
-    // mm/slub.c, of an object that is freed twice.
+    // mm/slub.c, for an object that is freed twice.
     "object_err",
     "free_to_partial_list",
     "__slab_free",
@@ -66,7 +66,7 @@ const MACHINERY: &[&str] = &[
     "arch_trigger_cpumask_backtrace",
 ];
 
-/// The same, by how the names begin.
+/// Prefixes of the names of more such functions.
 const MACHINERY_PREFIXES: &[&str] = &[
     "__lock_acquire",
     "print_circular_bug",
@@ -91,7 +91,7 @@ const MACHINERY_PREFIXES: &[&str] = &[
     "__might_",
 ];
 
-/// How every system call and every kernel thread begins: nothing from here on tells one splat from another.
+/// The outermost functions of every system call and every kernel thread. Frames from here on do not distinguish splats.
 const ENTRIES: &[&str] = &[
     "x64_sys_call",
     "do_syscall_64",
@@ -101,16 +101,16 @@ const ENTRIES: &[&str] = &[
     "kthread",
 ];
 
-/// What a line says about a stack.
+/// A stack frame in a line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// A function that was running, without compiler suffixes.
+    /// A reliable frame: the function without compiler suffixes.
     Function(&'a str),
-    /// A guess of the unwinder.
+    /// A frame that the unwinder marks as a guess (`? `).
     Guess,
 }
 
-/// The frame in a message, if it is one.
+/// The stack frame in a message, if there is one.
 pub fn frame(text: &str) -> Option<Frame<'_>> {
     let captures = FRAME.captures(text)?;
     if captures.name("guess").is_some() {
@@ -119,19 +119,19 @@ pub fn frame(text: &str) -> Option<Frame<'_>> {
     Some(Frame::Function(stack::base(captures.name("name")?.as_str())))
 }
 
-/// The kernel function in which the CPU was, in a message that shows the registers.
+/// The kernel function of the instruction pointer, in a message that shows the registers.
 pub fn instruction_pointer(text: &str) -> Option<&str> {
     Some(stack::base(RIP.captures(text)?.name("name")?.as_str()))
 }
 
-/// Whether a function is a way of waiting or of reporting.
+/// Whether a function only waits, or only reports a fault.
 pub fn is_machinery(name: &str) -> bool {
     stack::is_primitive(name)
         || MACHINERY.contains(&name)
         || MACHINERY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether a function is where the kernel is entered.
+/// Whether a function is an entry of the kernel.
 pub fn is_entry(name: &str) -> bool {
     ENTRIES.contains(&name) || name.starts_with("__x64_sys_") || name.starts_with("__do_sys_")
 }

@@ -1,11 +1,11 @@
-//! One line of a console: what the kernel said in it.
+//! One line of a console log: the kernel's messages in it.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// What `CONFIG_PRINTK_TIME` and `CONFIG_PRINTK_CALLER` put before a message (`kernel/printk/printk.c`,
-/// `info_print_prefix()`), and `/dev/kmsg`-like level prefixes before that.
+/// The prefix of a message with `CONFIG_PRINTK_TIME` and `CONFIG_PRINTK_CALLER` (`kernel/printk/printk.c`,
+/// `info_print_prefix()`). A level prefix as in `/dev/kmsg` may precede it.
 static PREFIX: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"(?:<\d{1,3}>)?\[ *\d+\.\d{6}\](?: ?\[ *[TC]\d+\])? ?").expect("a constant expression")
 });
@@ -15,16 +15,16 @@ static PREFIX: LazyLock<Regex> = LazyLock::new(|| {
 pub struct Message<'a> {
     /// The text, without prefixes.
     pub text: &'a str,
-    /// It has a timestamp: the kernel said it.
+    /// It has a timestamp, so the kernel printed it.
     pub is_stamped: bool,
 }
 
-/// The messages in a line: more than one if two writers were torn into each other.
+/// The messages in a line. There is more than one if the output of two writers is interleaved.
 pub fn messages(line: &str) -> impl Iterator<Item = Message<'_>> {
     let mut rest = Some(line.trim_end());
     std::iter::from_fn(move || {
         let line = rest?;
-        // A prefix at the beginning belongs to this message; the next one begins another.
+        // A prefix at the beginning belongs to this message. The next prefix begins another message.
         let start = PREFIX.find(line).filter(|prefix| prefix.start() == 0).map_or(0, |prefix| prefix.end());
         let body = &line[start..];
         let next = PREFIX.find(body).map(|prefix| prefix.start());
@@ -38,12 +38,12 @@ pub fn is_banner(text: &str) -> bool {
     text.starts_with("Linux version ")
 }
 
-/// What precedes `WARN()` and `BUG()` (`include/asm-generic/bug.h`, `CUT_HERE`).
+/// The line before the reports of `WARN()` and `BUG()` (`include/asm-generic/bug.h`, `CUT_HERE`).
 pub fn is_cut_here(text: &str) -> bool {
     text.contains("[ cut here ]")
 }
 
-/// A line of nothing but `=`, at least 20.
+/// A line that consists of `=`, at least 20 of them.
 pub fn is_ruler(text: &str) -> bool {
     text.len() >= 20 && text.bytes().all(|byte| byte == b'=')
 }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefixes_go_and_torn_lines_come_apart() {
+    fn prefixes_are_removed_and_interleaved_messages_are_split() {
         for (line, expected) in [
             ("[    1.883202] sysrq: Trigger a crash\r", &["sysrq: Trigger a crash"][..]),
             ("<4>[   12.000001] [  T37] \tindented", &["\tindented"]),

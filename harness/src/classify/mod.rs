@@ -1,8 +1,8 @@
-//! What a kernel says on its console when something is wrong with it.
+//! A kernel's reports of its own faults on the console.
 //!
-//! [`classify`] finds the *splats* of a log: the reports that the kernel prints about itself. What begins one is data
-//! ([`rules::RULES`]); what belongs to it is found by the shape of the lines that follow. The formats are those of
-//! `kernel/panic.c`, `lib/bug.c`, `kernel/hung_task.c`, `kernel/watchdog.c`, `kernel/locking/lockdep.c`,
+//! [`classify`] finds the *splats* in a log: the reports that the kernel prints about its own faults. The headlines of
+//! splats are data ([`rules::RULES`]). The format of the lines that follow determines where a splat ends. The formats
+//! are those of `kernel/panic.c`, `lib/bug.c`, `kernel/hung_task.c`, `kernel/watchdog.c`, `kernel/locking/lockdep.c`,
 //! `kernel/rcu/tree_stall.h`, `mm/kasan/report.c` and `arch/x86/kernel/dumpstack.c`.
 
 pub mod console;
@@ -25,7 +25,7 @@ pub use nmi::backtrace;
 use report::Open;
 use rules::Rule;
 
-/// What a splat is.
+/// The kind of a splat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SplatKind {
@@ -37,19 +37,20 @@ pub enum SplatKind {
     Warning,
     /// A task in D state for too long.
     HungTask,
-    /// A CPU, or a workqueue, that does not get on.
+    /// A CPU or a workqueue that makes no progress.
     SoftLockup,
     /// RCU waits for a CPU or a task.
     RcuStall,
-    /// A locking rule was broken.
+    /// A violation of a locking rule.
     Lockdep,
-    /// A memory access was.
+    /// An invalid memory access, found by KASAN or KFENCE.
     Kasan,
-    /// The end.
+    /// The kernel panicked.
     Panic,
-    /// The kernel started again without having said why: a triple fault, or a reset.
+    /// The kernel restarted without a report: a triple fault, or a reset.
     Reboot,
-    /// The test bed is at fault: host starvation, a broken initramfs, the agent's death, a table of lockdep too small.
+    /// The test bed is at fault: host starvation, a broken initramfs, a crash of the agent, or a table of lockdep that
+    /// is too small.
     TestBed,
 }
 
@@ -59,9 +60,9 @@ pub enum SplatKind {
 pub enum Severity {
     /// The kernel is at fault: the cell fails.
     Fatal,
-    /// Evidence that a task is stuck. Whether it should be is the scenario's to say.
+    /// Evidence that a task is stuck. The scenario decides whether that is a failure.
     Witness,
-    /// Nothing is known about the kernel.
+    /// It says nothing about the kernel.
     TestBed,
 }
 
@@ -92,7 +93,7 @@ impl SplatKind {
         }
     }
 
-    /// Whether the task that it happened to is gone, as a rule, with all locks that it had.
+    /// Whether the kernel usually kills the task after this report. The task keeps its locks then.
     pub fn kills(self) -> bool {
         matches!(self, SplatKind::Oops | SplatKind::Bug | SplatKind::Panic)
     }
@@ -104,30 +105,30 @@ impl fmt::Display for SplatKind {
     }
 }
 
-/// One report of a kernel about itself.
+/// One report of a kernel about its own fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Splat {
-    /// What it is.
+    /// Its kind.
     pub kind: SplatKind,
-    /// The line that says so, without timestamp.
+    /// Its headline, without timestamp.
     pub title: String,
-    /// The kernel function at fault, without compiler suffixes: the one that the report names, else the innermost
-    /// frame.
+    /// The kernel function at fault, without compiler suffixes: the function that the report names, or else that of the
+    /// innermost frame.
     pub function: Option<String>,
-    /// The stack, innermost first, without the ways of waiting, the machinery of reporting, and the system call entry.
+    /// The stack, innermost first, without functions that only wait, functions that report, and the system call entry.
     pub frames: Vec<String>,
-    /// The task that it happened to, as `comm:pid`.
+    /// The task in which it happened, as `comm:pid`.
     pub task: Option<String>,
-    /// The lines of the log that it takes up, from 0, as [`str::lines`] counts them.
+    /// Its lines in the log, counted from 0 as by [`str::lines`].
     pub lines: Range<usize>,
-    /// The report is cut off or garbled: the guest ended in the middle of it, or its stack is missing.
+    /// The report is truncated or garbled: the guest ended in the middle of it, or its stack is missing.
     pub corrupted: bool,
-    /// Why it is held against no cell, if the kernel's profile knows it.
+    /// Why it makes no cell fail, if the kernel's profile lists it as known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<String>,
 }
 
-/// How many frames tell one splat from another.
+/// How many frames distinguish one splat from another.
 const FINGERPRINT: usize = 5;
 
 impl Splat {
@@ -136,7 +137,8 @@ impl Splat {
         self.known.is_none() && self.kind.severity() == Severity::Fatal
     }
 
-    /// What two splats of one cause share: the kind and the five innermost frames, else the title.
+    /// The same for all splats of one cause: the kind with the five innermost frames, or with the title if there are no
+    /// frames.
     pub fn fingerprint(&self) -> String {
         if self.frames.is_empty() {
             return format!("{}: {}", self.kind, self.title);
@@ -156,13 +158,13 @@ impl fmt::Display for Splat {
     }
 }
 
-/// What kind of report this line of a log begins, without its timestamp.
+/// The kind of splat that a line without its timestamp begins.
 pub fn headline(text: &str) -> Option<SplatKind> {
     rules::matching(text).map(|rule| rule.kind)
 }
 
-/// The splats of a console log, in order. The log may be of any quality: cut off, interleaved, with CRLF, of several
-/// boots.
+/// The splats of a console log, in order. The log may be truncated or interleaved, may have CRLF line ends, and may
+/// contain several boots.
 pub fn classify(log: &str) -> Vec<Splat> {
     let mut scan = Scan::default();
     for (number, raw) in log.lines().enumerate() {
@@ -175,7 +177,7 @@ pub fn classify(log: &str) -> Vec<Splat> {
     found
 }
 
-/// The splats of a console log; those that are known say why that is so.
+/// The splats of a console log. Sets [`Splat::known`] in those that match a known report.
 pub fn classify_knowing(log: &str, known: &[KnownReport]) -> Vec<Splat> {
     let mut found = classify(log);
     if known.is_empty() || found.is_empty() {
@@ -189,18 +191,18 @@ pub fn classify_knowing(log: &str, known: &[KnownReport]) -> Vec<Splat> {
     found
 }
 
-/// How many lines after `cut here` the headline may come: `WARN()` prints the caller's message in between.
+/// The headline follows `cut here` within this many lines. `WARN()` prints the caller's message in between.
 const CUT_REACH: usize = 16;
 
 #[derive(Default)]
 struct Scan {
     found: Vec<Splat>,
     open: Option<Open>,
-    /// The line of a `cut here` that no headline has followed yet.
+    /// The line of the last `cut here`, until a headline follows.
     cut: Option<usize>,
-    /// The last line of nothing but `=`: lockdep and KASAN print one before the headline.
+    /// The last line that consists of `=`. Lockdep and KASAN print one before the headline.
     ruler: Option<usize>,
-    /// The kernel said something already. (The log of a restored guest has no banner.)
+    /// The kernel has printed a message. (The log of a restored guest has no banner.)
     booted: bool,
 }
 
@@ -238,7 +240,7 @@ impl Scan {
         self.open = Some(Open::new(rule, cut.or(ruler).unwrap_or(number), number, text, cut.is_some()));
     }
 
-    /// The first line of a boot. The second one is a reboot that nobody asked for.
+    /// Takes the first line of a boot. A second boot is an unexpected reboot.
     fn banner(&mut self, number: usize, text: &str) {
         self.cut_off(number);
         self.ruler = None;
@@ -260,13 +262,13 @@ impl Scan {
         self.found.extend(self.open.take().map(|open| open.close(false)));
     }
 
-    /// The log ends here, or another one begins.
+    /// Closes the open splat, because the log ends here or another boot begins.
     fn cut_off(&mut self, end: usize) {
         self.found.extend(self.open.take().map(|open| open.close(true)));
         if let Some(cut) = self.cut.take().filter(|cut| end - cut <= CUT_REACH) {
             self.found.push(Splat {
                 kind: SplatKind::Warning,
-                title: "a report was cut off before it said what it is".to_owned(),
+                title: "a report was cut off before its headline".to_owned(),
                 function: None,
                 frames: Vec::new(),
                 task: None,
@@ -283,14 +285,14 @@ impl Scan {
         if let Some(last) = self.found.last_mut().filter(|_| last_is_cut) {
             last.corrupted = true;
         }
-        excuse(&mut self.found);
+        blame_lost_timer(&mut self.found);
         self.found
     }
 }
 
-/// A timer that never fired explains every stall in its log, wherever between the lines the kernel says so: the host lost
-/// it, and CPUs that wait for it look stuck.
-fn excuse(found: &mut [Splat]) {
+/// Attributes all stalls in a log to the test bed if the log reports a timer that never fired, at any place. The host
+/// lost the timer interrupt, and CPUs that wait for it seem to be stuck.
+fn blame_lost_timer(found: &mut [Splat]) {
     let lost = |splat: &Splat| splat.kind == SplatKind::TestBed && splat.title.contains("timer wakeup didn't happen");
     if found.iter().any(lost) {
         let stalls = found.iter_mut().filter(|s| matches!(s.kind, SplatKind::RcuStall | SplatKind::SoftLockup));

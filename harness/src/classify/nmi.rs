@@ -1,14 +1,14 @@
-//! What CPUs say that are made to (`lib/nmi_backtrace.c`): the only ones to know where a task is that runs on one of them.
+//! NMI backtraces of CPUs (`lib/nmi_backtrace.c`). Only these show the stack of a task that is running on a CPU.
 
 use super::frame::{self, Frame};
 
-/// The stack of the task with this number, innermost first, in the lines of a log, without timestamps; none if no CPU
-/// says that it was in the kernel for this task.
+/// The stack of the task with this number, innermost first, from the lines of a log without timestamps. None if no CPU
+/// reports that it ran this task in the kernel.
 pub fn backtrace<'a>(lines: impl IntoIterator<Item = &'a str>, tid: i32) -> Option<Vec<String>> {
     let head = format!(" PID: {tid} ");
     let mut lines = lines.into_iter().skip_while(|line| !(line.starts_with("CPU: ") && line.contains(&head)));
     lines.next()?;
-    // The NMI has a stack of its own, and the next CPU a head.
+    // The report of the next CPU begins with its own `CPU: ` line. The frames of the NMI handler are not the task's.
     let of_task = lines.take_while(|line| !line.starts_with("CPU: ") && line.trim() != "</TASK>");
     let mut stack = Vec::new();
     let mut in_nmi = false;
@@ -57,7 +57,7 @@ Call Trace:
 ";
 
     #[test]
-    fn the_stack_of_the_task_and_of_no_other() {
+    fn only_the_stack_of_the_given_task_is_found() {
         let of = |tid| backtrace(LOG.lines(), tid);
         let expected = ["igb_rd32", "igb_get_hw_semaphore", "igb_release_swfw_sync_82575"];
         assert_eq!(of(56).unwrap(), expected);
@@ -66,7 +66,7 @@ Call Trace:
     }
 
     #[test]
-    fn who_is_in_user_space_has_no_stack() {
+    fn a_task_in_user_space_has_no_stack() {
         let log = "CPU: 1 PID: 7 Comm: a\nRIP: 0033:0x55d0\nCPU: 0 PID: 8 Comm: b\nRIP: 0010:f+0x1/0x2\n";
         assert_eq!(backtrace(log.lines(), 7), None);
         assert_eq!(backtrace(log.lines(), 8).unwrap(), ["f"]);

@@ -1,4 +1,4 @@
-//! One splat as its lines come in.
+//! Collects the lines of one splat.
 
 use std::sync::LazyLock;
 
@@ -9,11 +9,11 @@ use super::rules::{Body, Rule};
 use super::{Splat, SplatKind, line, rules};
 use crate::classify::stack;
 
-/// How many lines that do not belong to a report may stand between its lines: other CPUs print too.
+/// How many foreign lines in sequence may be inside a report. Other CPUs print at the same time.
 const FOREIGN: usize = 8;
 
-/// The lines that reports are made of, apart from frames: registers, `CPU: ... Comm: ...`, lock lists, task headers,
-/// RCU's and KASAN's details.
+/// Lines of reports other than frames: registers, `CPU: ... Comm: ...`, lists of locks, task headers, details of RCU
+/// and KASAN.
 static BODY: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(concat!(
         r"^(?:\s|$|Call Trace:|\[ ?<|CPU: |Hardware name:|Modules linked in:|Tainted: |Workqueue: |Stack:|Code: |RIP: ",
@@ -32,38 +32,38 @@ static COMM: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^CPU: \d+ (?:UID: \d+ )?PID: (?P<pid>\d+) Comm: (?P<comm>\S+)").expect("a constant expression")
 });
 
-/// The one who breaks a locking rule, and the one who made a bad access.
+/// The task that violates a locking rule, or that made an invalid access.
 static ACTOR: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^(?:(?P<comm>\S+)/(?P<pid>\d+) (?:\[.*\] )?is |.* by task (?P<comm2>\S+)/(?P<pid2>\d+)$)")
         .expect("a constant expression")
 });
 
-/// A splat that is not over yet.
+/// A splat that has not ended yet.
 pub struct Open {
     rule: &'static Rule,
     splat: Splat,
-    /// It came after `cut here`, so it ends with `end trace`.
+    /// It follows `cut here`, so it ends with `end trace`.
     cut_here: bool,
     foreign: usize,
     stack: Stack,
     over: bool,
 }
 
-/// The stack that is shown.
+/// The state of the stack in a report.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stack {
-    /// None yet.
+    /// No stack yet.
     Awaited,
-    /// Its frames come.
+    /// Frames follow.
     Shown,
-    /// It is complete.
+    /// The stack ended without a frame.
     Over,
-    /// It is complete, its frames were taken, and others that may follow are of other tasks.
+    /// The stack ended, and its frames were taken. Stacks that follow belong to other tasks.
     Done,
 }
 
 impl Open {
-    /// A splat whose headline is at a line; its first line may be an earlier one.
+    /// A splat that begins at line `start` and has its headline at line `number`.
     pub fn new(rule: &'static Rule, start: usize, number: usize, text: &str, cut_here: bool) -> Open {
         let (function, task) = rules::named(rule, text);
         let splat = Splat {
@@ -79,21 +79,21 @@ impl Open {
         Open { rule, splat, cut_here, foreign: 0, stack: Stack::Awaited, over: false }
     }
 
-    /// The line after the last that belongs to it.
+    /// The line after its last line.
     pub fn end(&self) -> usize {
         self.splat.lines.end
     }
 
-    /// Whether a headline is part of this splat rather than the beginning of another; if so, it is taken.
+    /// Takes a headline if it is part of this splat. False if it begins another splat.
     pub fn absorbs(&mut self, rule: &Rule, number: usize, text: &str) -> bool {
         if self.over {
             return false;
         }
         let part = match (self.splat.kind, rule.kind) {
-            // "BUG: unable to handle ..." and "kernel BUG at ..." go on with "Oops: ...".
+            // "BUG: unable to handle ..." and "kernel BUG at ..." continue with "Oops: ...".
             (SplatKind::Oops, SplatKind::Oops) => !text.starts_with("BUG: "),
             (SplatKind::Bug, SplatKind::Oops) => text.starts_with("Oops: ") || text.starts_with("invalid opcode"),
-            // A timer that did not fire is why RCU stalled, and the host's fault.
+            // RCU stalled because a timer did not fire, which is the host's fault.
             (SplatKind::RcuStall, SplatKind::TestBed) if rule.headline.contains("timer wakeup") => {
                 self.splat.kind = SplatKind::TestBed;
                 self.splat.title = text.trim().to_owned();
@@ -133,7 +133,7 @@ impl Open {
 
     /// Takes a line of a stack.
     fn stack_line(&mut self, text: &str) -> bool {
-        // Lockdep shows the stacks of earlier events first; the one of this event has a heading.
+        // Lockdep prints the stacks of earlier events first. The stack of this event follows this heading.
         if text.trim() == "stack backtrace:" {
             self.splat.frames.clear();
             self.stack = Stack::Awaited;
@@ -170,7 +170,7 @@ impl Open {
         }
     }
 
-    /// Who and where, from the lines that tell.
+    /// Takes the task and the function from lines that contain them.
     fn details(&mut self, text: &str) {
         if let Some(name) = frame::instruction_pointer(text)
             && self.stack == Stack::Awaited
@@ -192,19 +192,19 @@ impl Open {
         }
     }
 
-    /// Whether a line is the last one of this splat for certain.
+    /// Whether a line is certainly the last one of this splat.
     fn is_last(&self, text: &str) -> bool {
         text.starts_with("---[ end ")
             || (self.splat.kind == SplatKind::Kasan && line::is_ruler(text))
             || (matches!(self.splat.kind, SplatKind::Panic) && text.starts_with("Rebooting in"))
     }
 
-    /// Whether all that the splat has to say was said.
+    /// Whether the report is complete.
     fn is_whole(&self) -> bool {
         match (self.rule.body, self.splat.kind) {
             (Body::Line, _) => true,
             _ if self.over => true,
-            // These end with a marker.
+            // These reports end with a marker.
             (_, SplatKind::Kasan | SplatKind::Oops) => false,
             (_, SplatKind::Bug | SplatKind::Warning) if self.cut_here => false,
             (Body::Maybe, _) => self.stack != Stack::Shown,
@@ -212,7 +212,7 @@ impl Open {
         }
     }
 
-    /// The splat. `cut_off`: the log ended, or the guest started again, before anything else did.
+    /// Returns the splat. `cut_off`: the log ended or the guest restarted, and no other line had ended the report.
     pub fn close(mut self, cut_off: bool) -> Splat {
         let without_stack = self.rule.body == Body::Stack && self.splat.frames.is_empty();
         self.splat.corrupted = without_stack || (cut_off && !self.is_whole());

@@ -1,4 +1,4 @@
-//! The lines that begin a splat, as data.
+//! The headlines of splats, as data.
 
 use std::sync::LazyLock;
 
@@ -9,25 +9,25 @@ use super::{SplatKind, frame};
 /// One headline.
 #[derive(Debug)]
 pub struct Rule {
-    /// What it begins.
+    /// The kind of splat.
     pub kind: SplatKind,
-    /// The headline, from its first character, as a regular expression. The groups `function` and `task`, where they
-    /// are, name the function at fault and the task.
+    /// A regular expression that matches the headline from its first character. The optional groups `function` and
+    /// `task` match the function at fault and the task.
     pub headline: &'static str,
-    /// What the headline must not contain.
+    /// Strings that the headline must not contain.
     pub ignore: &'static [&'static str],
-    /// How much follows.
+    /// What follows the headline.
     pub body: Body,
 }
 
 /// What follows a headline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// Nothing: the line is all.
+    /// Nothing. The report has one line.
     Line,
-    /// Perhaps a stack.
+    /// A stack or no stack.
     Maybe,
-    /// A stack; without one the report is not whole.
+    /// A stack. A report without a stack is incomplete.
     Stack,
 }
 
@@ -35,14 +35,14 @@ const fn rule(kind: SplatKind, headline: &'static str, body: Body) -> Rule {
     Rule { kind, headline, ignore: &[], body }
 }
 
-/// All headlines. The first that matches counts.
+/// All headlines. The first rule that matches applies.
 pub static RULES: &[Rule] = &[
-    // What is the test bed's fault, before the more general rules that would blame the kernel.
+    // Faults of the test bed. They precede the more general rules, which would attribute them to the kernel.
     rule(SplatKind::TestBed, r"(?:rcu: )?\s*\w+ kthread timer wakeup didn't happen for \d+ jiffies", Body::Maybe),
     rule(SplatKind::TestBed, r"Kernel panic - not syncing: Attempted to kill init!", Body::Maybe),
     rule(SplatKind::TestBed, r"Kernel panic - not syncing: (?:VFS: Unable to mount root|No working init)", Body::Maybe),
     rule(SplatKind::TestBed, r"Kernel panic - not syncing: Requested init \S+ failed", Body::Maybe),
-    // arch/x86/kernel/apic/io_apic.c, check_timer(): too few ticks came in time. Not a matter of PCI, but of a busy host.
+    // arch/x86/kernel/apic/io_apic.c, check_timer(): too few timer interrupts came in time, because the host is busy.
     rule(
         SplatKind::TestBed,
         r"Kernel panic - not syncing: (?:timer doesn't work through|IO-APIC \+ timer doesn't work)",
@@ -55,7 +55,7 @@ pub static RULES: &[Rule] = &[
     // kernel/panic.c, and the double fault of arch/x86/kernel/traps.c.
     rule(SplatKind::Panic, r"Kernel panic - not syncing: ", Body::Maybe),
     rule(SplatKind::Panic, r"PANIC: ", Body::Maybe),
-    // mm/kasan/report.c, and KFENCE's mm/kfence/report.c, which says the same of sampled allocations.
+    // mm/kasan/report.c, and mm/kfence/report.c: KFENCE reports the same faults for sampled allocations.
     rule(SplatKind::Kasan, r"BUG: K(?:ASAN|FENCE): .* in (?P<function>[\w.]+)", Body::Stack),
     rule(SplatKind::Kasan, r"BUG: K(?:ASAN|FENCE): ", Body::Stack),
     // kernel/watchdog.c, kernel/watchdog_perf.c, kernel/workqueue.c.
@@ -118,10 +118,11 @@ pub static RULES: &[Rule] = &[
     ),
     rule(SplatKind::Oops, r"Unable to handle kernel ", Body::Stack),
     rule(SplatKind::Oops, r"Internal error: ", Body::Stack),
-    // lib/bug.c, kernel/sched/core.c, mm/, lib/, and all others that say BUG.
+    // lib/bug.c, kernel/sched/core.c, mm/, lib/, and all others that print BUG.
     rule(SplatKind::Bug, r"[kK]ernel BUG at ", Body::Stack),
     rule(SplatKind::Bug, r"BUG: (?:scheduling while atomic|sleeping function called)", Body::Stack),
-    // A workqueue that runs for long is advice, and an aside of "possible reason" follows a report of its own.
+    // "hogged CPU" is only advice about a long work item. A line with "possible reason" belongs to the report before
+    // it.
     Rule { kind: SplatKind::Bug, headline: r"BUG: ", ignore: &["possible reason:", "hogged CPU"], body: Body::Maybe },
 ];
 
@@ -140,7 +141,7 @@ pub(super) fn matching(text: &str) -> Option<&'static Rule> {
     matches.into_iter().map(|index| &RULES[index]).find(|rule| !rule.ignore.iter().any(|word| text.contains(word)))
 }
 
-/// What a headline names: the function, unless that only reports, and the task.
+/// The function and the task that a headline names. A function that only reports faults is left out.
 pub(super) fn named(rule: &'static Rule, text: &str) -> (Option<String>, Option<String>) {
     let index = RULES.iter().position(|other| std::ptr::eq(other, rule));
     let Some(captures) = index.and_then(|index| EACH[index].captures(text)) else { return (None, None) };
@@ -149,7 +150,7 @@ pub(super) fn named(rule: &'static Rule, text: &str) -> (Option<String>, Option<
     (function.map(str::to_owned), group("task").map(with_colon))
 }
 
-/// `comm/pid` and `comm:pid` as `comm:pid`; the name may contain either sign.
+/// Converts `comm/pid` and `comm:pid` to `comm:pid`. The name may contain either separator.
 fn with_colon(task: &str) -> String {
     match task.rsplit_once(['/', ':']) {
         Some((comm, pid)) if pid.bytes().all(|byte| byte.is_ascii_digit()) => format!("{comm}:{pid}"),

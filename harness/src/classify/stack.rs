@@ -1,9 +1,9 @@
-//! Reading a kernel stack: the function that matters is the one that wanted to wait, not those that wait for it.
+//! Kernel stacks. The relevant function is the one that called a waiting primitive, not the primitive.
 
 use guest_protocol::TaskState;
 
-/// Functions that are how a task waits: the scheduler and the locking and waiting primitives (`kernel/sched`,
-/// `kernel/locking`). What called them is where the task is stuck.
+/// Functions in which a task waits: the scheduler and the locking and waiting primitives (`kernel/sched`,
+/// `kernel/locking`). The task is stuck in the function that called them.
 const PRIMITIVES: &[&str] = &[
     "__schedule",
     "schedule",
@@ -27,8 +27,8 @@ const PRIMITIVES: &[&str] = &[
     "ssleep",
 ];
 
-/// How the names of functions begin that are on the stack of a running task and are not what it does: the interrupt in which
-/// it was looked at (`arch/x86/include/asm/idtentry.h`, `kernel/entry/common.c`), and delays (`arch/x86/lib/delay.c`).
+/// Prefixes of functions on the stack of a running task that do not show what the task does: the interrupt in which the
+/// stack was taken (`arch/x86/include/asm/idtentry.h`, `kernel/entry/common.c`), and delays (`arch/x86/lib/delay.c`).
 const PASSING: &[&str] = &[
     "raw_irqentry_",
     "irqentry_",
@@ -46,7 +46,7 @@ pub fn busy_in(stack: &[String]) -> Option<&str> {
     stack.iter().map(|frame| base(frame)).find(|name| !PASSING.iter().any(|passing| name.starts_with(passing)))
 }
 
-/// The innermost function of a stack that is not a way of waiting, without compiler suffixes.
+/// The innermost function of a stack that is not a waiting primitive, without compiler suffixes.
 pub fn function(stack: &[String]) -> Option<&str> {
     stack.iter().map(|frame| base(frame)).find(|name| !is_primitive(name))
 }
@@ -56,12 +56,12 @@ pub fn is_in(task: &TaskState, function: &str) -> bool {
     task.stack.iter().any(|frame| base(frame) == function)
 }
 
-/// A frame's function without what the compiler appended (`.isra.0`, `.constprop.0`, `.part.0`).
+/// The function of a frame without compiler suffixes (`.isra.0`, `.constprop.0`, `.part.0`).
 pub(crate) fn base(frame: &str) -> &str {
     frame.split(['.', '+']).next().unwrap_or(frame)
 }
 
-/// Whether a function is one of the ways in which a task waits.
+/// Whether a function is a waiting primitive.
 pub(crate) fn is_primitive(name: &str) -> bool {
     PRIMITIVES.iter().any(|primitive| match primitive.strip_suffix('_') {
         Some(_) => name.starts_with(primitive),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_running_task_does() {
+    fn interrupts_and_delays_are_skipped() {
         let seen = "raw_irqentry_exit_cond_resched irqentry_exit sysvec_apic_timer_interrupt \
                     asm_sysvec_apic_timer_interrupt delay_tsc __const_udelay igb_get_hw_semaphore \
                     igb_release_swfw_sync_82575 igb_probe pciehp_ist";
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn ways_of_waiting_are_passed_over() {
+    fn waiting_primitives_are_skipped() {
         for (frames, expected) in [
             (&["__mutex_lock.constprop.0", "sriov_numvfs_show", "dev_attr_show"][..], Some("sriov_numvfs_show")),
             (&["schedule_preempt_disabled", "mutex_lock", "driver_override_show.isra.0"], Some("driver_override_show")),
@@ -98,10 +98,10 @@ mod tests {
                 &["__wait_for_common", "wait_for_completion_interruptible_timeout", "vfio_unregister_group_dev"],
                 Some("vfio_unregister_group_dev"),
             ),
-            // Linux 5.10 waits so for a vfio user.
+            // Linux 5.10 waits for a vfio user like this.
             (&["wait_woken", "vfio_del_group_dev", "vfio_pci_remove"], Some("vfio_del_group_dev")),
             (&["rwsem_down_write_slowpath", "down_write", "pci_bus_add_device"], Some("pci_bus_add_device")),
-            // Names that only begin alike are not primitives.
+            // Names that only have a similar beginning are not primitives.
             (&["downgrade_it"], Some("downgrade_it")),
             (&["scheduled_work"], Some("scheduled_work")),
             (&["__schedule"], None),

@@ -1,8 +1,8 @@
-//! Stalls of a CPU that the host kept from running.
+//! Stalls of a virtual CPU that the host did not run.
 //!
-//! RCU counts the ticks of its timer that a CPU took in the grace period that does not end
-//! (`kernel/rcu/tree_stall.h`, `print_cpu_stall_info()`). A CPU that is stuck in the kernel takes them all. One that
-//! finds itself stalled and took next to none was not running: its clock went on, and it did not.
+//! RCU counts the timer ticks of a CPU in the grace period that does not end (`kernel/rcu/tree_stall.h`,
+//! `print_cpu_stall_info()`). A CPU that is stuck in the kernel still gets all ticks. A CPU that detects its own stall
+//! and got almost no ticks was not running, while the guest's clock advanced.
 
 use std::sync::LazyLock;
 
@@ -10,14 +10,14 @@ use regex::Regex;
 
 use super::{Splat, SplatKind};
 
-/// Fewer ticks than one in so many jiffies.
+/// A CPU was starved if it had less than one tick in this many jiffies.
 const RARE: u64 = 10;
 
 static TICKS: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\((\d+) ticks this GP\)").expect("a constant expression"));
 static JIFFIES: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\(t=(\d+) jiffies ").expect("a constant expression"));
 
-/// Blames such stalls on the test bed.
+/// Attributes such stalls to the test bed.
 pub fn blame(found: &mut [Splat], log: &str) {
     let is_own = |splat: &&mut Splat| splat.kind == SplatKind::RcuStall && splat.title.contains("self-detected stall");
     for splat in found.iter_mut().filter(is_own) {

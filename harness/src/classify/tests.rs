@@ -1,6 +1,6 @@
-//! Logs with known contents (`fixtures/`): those of `clean-boot`, `hung-task-*`, `lockdep-*` but for
-//! `lockdep-circular`, `oops-in-printk`, `panic-*`, `reboot`, `slub-double-free` and `warning-fair-server` were captured from
-//! 6.12.117 in QEMU, the others are written after the kernel's formats.
+//! Logs with known contents (`fixtures/`). These were captured from 6.12.117 in QEMU: `clean-boot`, `hung-task-*`,
+//! `lockdep-*` except `lockdep-circular`, `oops-in-printk`, `panic-*`, `reboot`, `slub-double-free` and
+//! `warning-fair-server`. The others are written by hand in the kernel's formats.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ fn fixture(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The splats of a fixture with the first and the last line of each, as a person would check them.
+/// The splats of a fixture, each with its first and last line, so that people can check them.
 fn described(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     let mut text = String::new();
@@ -30,7 +30,7 @@ fn described(log: &str) -> String {
     text
 }
 
-/// The files of a folder beside this one that end so, without that.
+/// The names of the files in a folder beside this file that have an ending, without the ending.
 fn files(folder: &str, ending: &str) -> BTreeSet<String> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/classify").join(folder);
     let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -47,22 +47,23 @@ fn fixtures() {
     assert_eq!(files("snapshots", ".snap"), snapshots, "each snapshot has its fixture");
 }
 
-/// What lockdep says of pciehp on each unplug and each plug, and nothing else that it says; and what is not about PCI.
+/// The debug profile knows the lockdep reports on pciehp at each unplug and each plug, and a warning that is not about
+/// PCI. It knows no other reports of lockdep.
 #[test]
-fn what_the_debug_profile_knows() {
+fn reports_that_the_debug_profile_knows() {
     let manifest = kernels::Manifest::load(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../kernels")));
     let known = manifest.unwrap().under("debug").unwrap().profile.unwrap().known;
     let is_known = |name: &str| classify_knowing(&fixture(name), &known).first().unwrap().known.is_some();
     assert!(is_known("lockdep-reset-lock") && is_known("lockdep-reset-lock-plug"));
     assert!(is_known("warning-fair-server"));
-    // The last lists all locks that are held, both of pciehp's among them.
+    // The last one lists all held locks, which include both locks of pciehp.
     let others =
         ["lockdep-recursive", "lockdep-memory-lock", "lockdep-circular", "lockdep-igate", "hung-task-with-locks"];
     assert!(!others.into_iter().any(is_known));
 }
 
 #[test]
-fn a_clean_boot_gives_nothing() {
+fn a_clean_boot_has_no_splats() {
     assert_eq!(classify(&fixture("clean-boot")), []);
 }
 
@@ -77,9 +78,9 @@ fn line_ends_and_missing_timestamps_change_nothing() {
     }
 }
 
-/// Wherever the log ends, what began is found, and nothing that was not there before.
+/// A splat is found wherever the log ends, and there are no other splats.
 #[test]
-fn a_splat_cut_anywhere_is_found() {
+fn a_truncated_splat_is_found() {
     for name in ["oops", "kasan", "lockdep-recursive", "hung-task-numvfs", "warning-interleaved"] {
         let log = fixture(name);
         let whole = classify(&log);
@@ -97,8 +98,8 @@ fn a_splat_cut_anywhere_is_found() {
 }
 
 #[test]
-fn each_kind_of_log_has_its_meaning() {
-    let meaning = |name: &str| classify(&fixture(name)).first().map(|splat| splat.kind.severity());
+fn each_kind_of_log_has_its_severity() {
+    let severity = |name: &str| classify(&fixture(name)).first().map(|splat| splat.kind.severity());
     for (name, expected) in [
         ("oops", Some(Severity::Fatal)),
         ("hung-task-numvfs", Some(Severity::Witness)),
@@ -109,7 +110,7 @@ fn each_kind_of_log_has_its_meaning() {
         ("reboot", Some(Severity::Fatal)),
         ("clean-boot", None),
     ] {
-        assert_eq!(meaning(name), expected, "{name}");
+        assert_eq!(severity(name), expected, "{name}");
     }
 }
 
@@ -124,7 +125,7 @@ fn one_cause_has_one_fingerprint() {
 }
 
 #[test]
-fn headlines_of_one_line() {
+fn splats_of_one_line() {
     for (line, kind, task) in [
         ("BUG: MAX_LOCKDEP_CHAINS too low!", SplatKind::TestBed, None),
         ("agent[1]: segfault at 0 ip 0 sp 0 error 4", SplatKind::TestBed, Some("agent")),
@@ -146,7 +147,7 @@ fn headlines_of_one_line() {
 }
 
 #[test]
-fn what_only_looks_like_a_splat_is_none() {
+fn lines_that_are_similar_to_headlines_are_no_splats() {
     for line in [
         "ACPI BIOS Error (bug): Could not resolve symbol",
         "[Firmware Bug]: TSC_DEADLINE disabled",
@@ -159,7 +160,7 @@ fn what_only_looks_like_a_splat_is_none() {
     }
 }
 
-/// The pieces that logs are made of, and arbitrary text.
+/// Logs of typical lines and arbitrary text.
 fn log() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         Just("------------[ cut here ]------------".to_owned()),

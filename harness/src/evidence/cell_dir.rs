@@ -14,56 +14,56 @@ use crate::classify::{Splat, SplatKind};
 use crate::notes::Notes;
 use crate::verdict::{Expected, Verdict};
 
-/// What a cell is, written before it begins (`start.json`).
+/// The description of a cell, which is written before the cell begins (`start.json`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellStart {
-    /// Which cell.
+    /// The cell.
     pub cell: CellId,
-    /// What is expected of it.
+    /// The expected result.
     pub expected: Expected,
-    /// QEMU's command line; empty if it does not come to that.
+    /// QEMU's command line. Empty if QEMU is not started.
     pub argv: Vec<String>,
-    /// The kernel; none if there is none, as it did not build.
+    /// The kernel. None if it did not build.
     pub kernel: Option<KernelNote>,
-    /// The options that name the kernel on a command line, if it is one of the user's own or of a series.
+    /// The command line options that name the kernel, if it comes from the user's tree or from a series.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own: Vec<String>,
     /// `kvm` or `tcg`.
     pub accel: String,
-    /// Versions of what takes part (`qemu`, `harness`, ...), by name.
+    /// Versions of the programs that take part (`qemu`, `harness`, ...), by name.
     pub versions: BTreeMap<String, String>,
 }
 
-/// Which kernel exactly.
+/// Identifies a kernel exactly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelNote {
-    /// Its key in the cache: a hash of all that it was built from.
+    /// Its key in the cache: a hash of everything that it was built from.
     pub key: String,
     /// `uname -r`.
     pub release: String,
 }
 
-/// How a cell ended (`verdict.json`).
+/// The result of a cell (`verdict.json`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellRecord {
-    /// Which cell.
+    /// The cell.
     pub cell: CellId,
-    /// What was expected of it.
+    /// The expected result.
     pub expected: Expected,
-    /// What it says about its kernel.
+    /// The verdict on its kernel.
     pub verdict: Verdict,
     /// How long it took, in seconds.
     pub seconds: f64,
-    /// The lines of the guest's log that prove which way the removal took.
+    /// The lines of the guest's log that prove which path the removal took.
     #[serde(default)]
     pub trigger_proof: Option<String>,
-    /// What the kernel said about itself.
+    /// The kernel's reports of faults on the console.
     #[serde(default)]
     pub splats: Vec<Splat>,
-    /// Why each earlier try of this cell brought no verdict: the test bed's troubles, not the kernel's.
+    /// Why each earlier try of this cell gave no verdict. These are errors of the test bed, not of the kernel.
     #[serde(default)]
     pub retries: Vec<String>,
-    /// What the scenario saw: values read, waits, tasks and their stacks.
+    /// The observations of the scenario: values read, waits, tasks and their stacks.
     #[serde(default)]
     pub observations: Notes,
 }
@@ -77,17 +77,17 @@ impl CellRecord {
         }
     }
 
-    /// Whether the cell ended otherwise than the manifest lets one expect. Where nothing was expected, none does.
+    /// Whether the verdict differs from the expected result. False if no result was expected.
     pub fn is_unexpected(&self) -> bool {
         self.expected != Expected::None && !self.is_as_expected()
     }
 
-    /// The known report of lockdep after which it was off for the rest of the boot, if there was one.
+    /// The known lockdep report, if there was one. Lockdep is off after its first report, for the rest of the boot.
     pub fn lockdep_off(&self) -> Option<&Splat> {
         self.splats.iter().find(|splat| splat.kind == SplatKind::Lockdep && splat.known.is_some())
     }
 
-    /// Whether the kernel has a bug that shows itself now and then, and did not this time.
+    /// Whether the kernel has a random bug that did not reproduce in this cell.
     pub fn is_missed(&self) -> bool {
         self.expected.missed_by(&self.verdict)
     }
@@ -100,13 +100,14 @@ pub struct CellDir {
     began: Instant,
 }
 
-/// Where a cell's beginning is written.
+/// The file with the description of a cell.
 pub(super) const START: &str = "start.json";
-/// Where its end is.
+/// The file with the result of a cell.
 pub(super) const VERDICT: &str = "verdict.json";
 
 impl CellDir {
-    /// Makes the folder of a cell in that of its run. It appears with all that is known before the cell begins.
+    /// Creates the folder of a cell in the folder of its run. The folder appears atomically, with all files that are
+    /// written before the cell begins.
     pub(super) fn create(run: &Path, start: &CellStart) -> Result<CellDir, EvidenceError> {
         let aside = tempfile::Builder::new()
             .prefix(".new-")
@@ -119,7 +120,7 @@ impl CellDir {
         file::write(&aside.path().join("repro.sh"), repro(start).as_bytes(), 0o755)?;
         let path = run.join(start.cell.folder());
         fs::rename(aside.path(), &path).map_err(EvidenceError::io("move into place", &path))?;
-        // The folder has its final name now; the guard must not look for the old one.
+        // The folder has its final name now, so the guard must not delete the old name.
         let _ = aside.keep();
         Ok(CellDir { path, began: Instant::now() })
     }
@@ -129,7 +130,7 @@ impl CellDir {
         &self.path
     }
 
-    /// Where the serial console goes. QEMU writes it.
+    /// The log of the serial console, which QEMU writes.
     pub fn console(&self) -> PathBuf {
         self.path.join("console.log")
     }
@@ -150,8 +151,8 @@ impl CellDir {
         JsonlWriter::create(&self.path.join("agent.jsonl"), self.began)
     }
 
-    /// Keeps the console of a try that the test bed spoiled, as `console.tryN.log`; the next one has its own. The other
-    /// channels' transcripts go on in one file.
+    /// Renames the console log of a try that failed because of the test bed to `console.tryN.log`. The next try gets a
+    /// new console log. The transcripts of the other channels continue in the same files.
     ///
     /// # Errors
     /// Those of the file system.
@@ -170,7 +171,7 @@ impl CellDir {
         (self.began.elapsed().as_secs_f64() * 1e3).round() / 1e3
     }
 
-    /// Writes the verdict: the cell is complete with it.
+    /// Writes the verdict. This completes the cell.
     ///
     /// # Errors
     /// Those of the file system.
@@ -179,9 +180,9 @@ impl CellDir {
     }
 }
 
-/// A script that runs a cell alone.
+/// A script that runs only this cell.
 fn repro(start: &CellStart) -> String {
     let cell = &start.cell;
     let command = shell_words::join(cell.command(&start.own));
-    format!("#!/bin/sh\n# Runs {cell} alone. To be started in a checkout of iov-regress.\nexec {command} \"$@\"\n")
+    format!("#!/bin/sh\n# Runs only {cell}. Start it in a checkout of iov-regress.\nexec {command} \"$@\"\n")
 }

@@ -8,25 +8,26 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Evidence could not be written, or read back. The causes are in the words already, before the advice, and no sources.
+/// Evidence could not be written or read. The messages contain the causes, before the advice, so there is no
+/// [`source`](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 pub enum EvidenceError {
     /// An operation on a file failed.
     #[error("cannot {action} {}: {cause}{}", path.display(), advice(cause))]
     Io {
-        /// What was being done.
+        /// The operation.
         action: &'static str,
-        /// To which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         cause: io::Error,
     },
-    /// A file is not what a run leaves behind.
+    /// The content of a file is not in the format that this version writes.
     #[error("{} was not written by this version of the harness: {cause}; run again to get a new one", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What the parser says.
+        /// The error of the parser.
         cause: serde_json::Error,
     },
 }
@@ -48,7 +49,7 @@ impl EvidenceError {
     }
 }
 
-/// Writes a file whole: aside, to the disk, and then into its place.
+/// Writes a file atomically: to a temporary file, synced to the disk, and then renamed.
 pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), EvidenceError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut aside =
@@ -61,7 +62,7 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), EvidenceError
     Ok(())
 }
 
-/// Writes a file that goes with a run, whole: aside, to the disk, and then into its place.
+/// Writes a file with mode 0644 atomically: to a temporary file, synced to the disk, and then renamed.
 ///
 /// # Errors
 /// Those of the file system.
@@ -69,7 +70,7 @@ pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), EvidenceError> {
     write(path, content, 0o644)
 }
 
-/// Writes a value as readable JSON, whole.
+/// Writes a value as indented JSON, atomically.
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EvidenceError> {
     let mut json =
         serde_json::to_vec_pretty(value).map_err(|cause| EvidenceError::Malformed { path: path.to_owned(), cause })?;
@@ -77,7 +78,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EvidenceErr
     write(path, &json, 0o644)
 }
 
-/// The value in a file; none if there is no file.
+/// The value in a file. None if the file does not exist.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, EvidenceError> {
     let json = match fs::read(path) {
         Ok(json) => json,

@@ -1,4 +1,4 @@
-//! A channel's transcript: one JSON object per line, each with its time.
+//! The transcript of a channel: one JSON object per line, each with a time.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::EvidenceError;
 
-/// Appends to a transcript. Clones append to the same one.
+/// Appends to a transcript. Clones append to the same file.
 #[derive(Clone, Debug)]
 pub struct JsonlWriter {
     file: Arc<Mutex<File>>,
@@ -32,8 +32,8 @@ impl JsonlWriter {
         Ok(JsonlWriter { file: Arc::new(Mutex::new(file)), began })
     }
 
-    /// Appends `{"t": SECONDS, "from": WHO, "message": ...}`, where the seconds count from the beginning of the cell. The
-    /// line is in the file when this returns.
+    /// Appends `{"t": SECONDS, "from": SENDER, "message": ...}`. The seconds count from the start of the cell. The line
+    /// is in the file when this returns.
     ///
     /// # Errors
     /// Those of the file, and of serializing.
@@ -41,11 +41,11 @@ impl JsonlWriter {
         let t = (self.began.elapsed().as_secs_f64() * 1e6).round() / 1e6;
         let mut line = serde_json::to_vec(&Line { t, from, message })?;
         line.push(b'\n');
-        // One write per line: whatever ends the harness leaves whole lines.
+        // One write per line: the file has only whole lines even if the harness is killed.
         self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
     }
 
-    /// Appends a line that went over a channel: as it is if it is JSON, else as a string.
+    /// Appends a line of a channel: verbatim if it is JSON, else as a string.
     ///
     /// # Errors
     /// As [`JsonlWriter::write`].

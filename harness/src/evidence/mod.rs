@@ -1,21 +1,21 @@
-//! What a run leaves behind: one folder per run, one per cell in it.
+//! The files that a run writes: one folder per run, and in it one folder per cell.
 //!
 //! ```text
 //! OUT/latest -> 20260514-101500
-//! OUT/20260514-101500/run.json           what was run, with what
-//! OUT/20260514-101500/CELL/start.json    what this cell is; there from the beginning
-//!                          argv.txt      QEMU's command line, as a shell would take it
-//!                          repro.sh      runs this cell alone
+//! OUT/20260514-101500/run.json           what is run, with which programs
+//! OUT/20260514-101500/CELL/start.json    the description of this cell, written before it begins
+//!                          argv.txt      QEMU's command line, quoted for a shell
+//!                          repro.sh      runs only this cell
 //!                          console.log   the guest's serial console
 //!                          qmp.jsonl     the QMP channel, line by line
 //!                          agent.jsonl   the agent's channel
-//!                          verdict.json  written last, and whole
-//! OUT/20260514-101500/against.json       what its kernels are compared with, if with anything
-//! OUT/20260514-101500/series.json        of a series: its patches, which are in the folder patches/
+//!                          verdict.json  the result of this cell, written last and atomically
+//! OUT/20260514-101500/against.json       only with a reference: what the kernels are compared with
+//! OUT/20260514-101500/series.json        only for a series: its patches, whose files are in the folder patches/
 //! ```
 //!
-//! A cell counts when its verdict is there, and a cell without one did not complete. Reports are drawn from these files
-//! and from nothing else.
+//! A cell is complete if its verdict.json exists. A cell without that file did not complete. Reports are made from
+//! these files and from nothing else.
 
 mod against;
 mod cell_dir;

@@ -1,4 +1,4 @@
-//! Reading a run back.
+//! Reading the files of a run.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,31 +11,31 @@ use crate::cell::CellId;
 use crate::notes::Notes;
 use crate::verdict::{Expected, Verdict};
 
-/// A run as its files tell it.
+/// A run, read from its files.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// Its folder.
     pub path: PathBuf,
     /// What was run.
     pub info: RunInfo,
-    /// Its cells, in the order of the plan; those that were not planned come last.
+    /// Its cells, in the order of the plan. Cells that were not planned come last.
     pub cells: Vec<RunCell>,
 }
 
 /// A cell of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunCell {
-    /// How it ended.
+    /// Its result.
     pub record: CellRecord,
-    /// Its folder; none if it was not begun.
+    /// Its folder. None if it did not begin.
     pub evidence: Option<PathBuf>,
     /// It has a verdict.
     pub finished: bool,
-    /// The key of its kernel; none if there was none.
+    /// The key of its kernel. None if there was no kernel.
     pub kernel: Option<String>,
 }
 
-/// Reads a run. A cell without a verdict, and one that was planned and not begun, did not complete:
+/// Reads a run. A cell without a verdict did not complete, and neither did a planned cell that did not begin: they get
 /// [`Verdict::Infra`].
 ///
 /// # Errors
@@ -62,7 +62,7 @@ pub fn read_run(path: &Path) -> Result<Run, EvidenceError> {
     Ok(Run { path: path.to_owned(), info, cells })
 }
 
-/// The cell in a folder, if it is one.
+/// The cell in a folder, if the folder is that of a cell.
 fn read_cell(folder: &Path) -> Result<Option<RunCell>, EvidenceError> {
     let hidden = folder.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
     if hidden || !folder.is_dir() {

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use super::{CellDir, CellStart, EvidenceError, file};
 use crate::cell::PlannedCell;
 
-/// What is run, with what (`run.json`).
+/// The description of a run (`run.json`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunInfo {
-    /// When it began, in UTC, as RFC 3339 has it. Filled in by [`RunDir::create`] if it is empty.
+    /// When it began, in UTC, in the format of RFC 3339. [`RunDir::create`] sets it if it is empty.
     pub started: String,
     /// The command line.
     pub command: Vec<String>,
@@ -26,9 +26,9 @@ pub struct RunInfo {
     pub qemu: String,
     /// `kvm` or `tcg`.
     pub accel: String,
-    /// Why that one.
+    /// Why this accelerator was chosen.
     pub accel_reason: String,
-    /// How many cells at a time.
+    /// How many cells run at a time.
     pub jobs: usize,
     /// The kernels, in the order in which they are shown.
     pub variants: Vec<VariantNote>,
@@ -36,7 +36,7 @@ pub struct RunInfo {
     pub scenarios: Vec<ScenarioNote>,
     /// The bugs of the manifest.
     pub bugs: Vec<kernels::Bug>,
-    /// All cells that are to be run. One that is not even begun is told of, too.
+    /// All planned cells. With this list, a report can name the cells that did not begin.
     pub planned: Vec<PlannedCell>,
 }
 
@@ -47,7 +47,7 @@ pub struct VariantNote {
     pub name: String,
     /// One line for people.
     pub about: String,
-    /// The bugs that it has, by id; none if the manifest does not know it.
+    /// The ids of its bugs. Empty if the kernel is not in the manifest.
     pub bugs: Vec<String>,
 }
 
@@ -76,14 +76,14 @@ pub struct RunDir {
     path: PathBuf,
 }
 
-/// Where a run is described.
+/// The file with the description of a run.
 pub(super) const RUN: &str = "run.json";
 /// The link to the newest run, beside the runs.
 pub const LATEST: &str = "latest";
 
 impl RunDir {
-    /// Makes a folder for a run in `out`, which is made if need be, and lets `latest` beside it point to it. Runs that
-    /// begin in the same second get folders of their own.
+    /// Creates a folder for a run in `out`, and `out` itself if it does not exist. Makes the link `latest` in `out`
+    /// point to the new folder. Runs that begin in the same second get different folders.
     ///
     /// # Errors
     /// Those of the file system.
@@ -108,7 +108,7 @@ impl RunDir {
     /// Begins a cell.
     ///
     /// # Errors
-    /// Those of the file system; among them that the cell has a folder already.
+    /// Those of the file system. This includes that the cell has a folder already.
     pub fn cell(&self, start: &CellStart) -> Result<CellDir, EvidenceError> {
         CellDir::create(&self.path, start)
     }
@@ -126,7 +126,7 @@ fn create_unique(out: &Path, name: &str) -> Result<PathBuf, EvidenceError> {
     }
 }
 
-/// Lets the link point to a run, in one step: others may be doing the same.
+/// Makes the link point to a run, atomically: other processes may do the same at the same time.
 fn point_latest(out: &Path, path: &Path) -> Result<(), EvidenceError> {
     let latest = out.join(LATEST);
     let name = path.file_name().map(Path::new).unwrap_or(path);

@@ -1,4 +1,4 @@
-//! What a run of a series was about (`series.json`): the reports of its patches are drawn from it and from the cells.
+//! The description of a run of a series (`series.json`). Reports on its patches are made from it and from the cells.
 
 use std::path::Path;
 
@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{EvidenceError, file};
 
-/// Where it is written, in the folder of the run.
+/// The file with the description of a series, in the folder of the run.
 const SERIES: &str = "series.json";
-/// The folder of the patches as they were taken from the mails, in that of the run.
+/// The folder of the patches that were extracted from the mails, in the folder of the run.
 pub const PATCHES: &str = "patches";
 
 /// A series, and how far it applies.
@@ -19,18 +19,20 @@ pub struct SeriesNote {
     pub subject: String,
     /// Its version, from 1.
     pub version: u32,
-    /// The kernel without any of its patches.
+    /// The name of the kernel without any of its patches.
     pub base: String,
-    /// What that is, in a few words.
+    /// A short description of that kernel.
     pub base_about: String,
     /// Its patches, in their order.
     pub steps: Vec<SeriesStep>,
-    /// What was left out of the mails, and what else is to be known. A line each.
+    /// Which parts of the mails were left out, and other notes for the reader. A line each.
     pub notes: Vec<String>,
-    /// The options of `run` that stand for these kernels, but for the name of one: for the scripts that repeat a cell.
+    /// The options of `run` that select these kernels, without the name of one kernel. Scripts that repeat a cell use
+    /// them.
     #[serde(default)]
     pub options: Vec<String>,
-    /// Whether it is to answer for what is broken without it, too: its scenarios were named, so they are what it is about.
+    /// Whether failures that the base has too count against the series. They do if the user named the scenarios,
+    /// because then the series is about these scenarios.
     #[serde(default)]
     pub answers_for_base: bool,
 }
@@ -42,9 +44,9 @@ pub struct SeriesStep {
     pub variant: String,
     /// Its title.
     pub subject: String,
-    /// Who wrote it.
+    /// Its author.
     pub author: String,
-    /// The id of its mail.
+    /// The Message-ID of its mail.
     pub message_id: Option<String>,
     /// Whether it applies.
     pub applies: Applies,
@@ -54,16 +56,16 @@ pub struct SeriesStep {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Applies {
-    /// It does.
+    /// It applies.
     Yes,
-    /// It does not.
+    /// It does not apply.
     No {
-        /// What does not fit what.
+        /// Why it does not apply.
         why: String,
-        /// The lines that it wants, and those that are there.
+        /// The lines that the patch expects, and those that the tree has at that place.
         lines: Vec<String>,
     },
-    /// One before it does not: it was not tried.
+    /// An earlier patch does not apply, so this one was not tried.
     NotTried,
 }
 
@@ -85,14 +87,14 @@ impl SeriesNote {
     /// Reads it from the folder of a run.
     ///
     /// # Errors
-    /// Those of the file system; among them that the run was not one of a series.
+    /// Those of the file system. This includes that the run was not a run of a series.
     pub fn read(run: &Path) -> Result<SeriesNote, EvidenceError> {
         let path = run.join(SERIES);
         let missing = || EvidenceError::io("find a run of a series:", &path)(std::io::ErrorKind::NotFound.into());
         file::read_json(&path)?.ok_or_else(missing)
     }
 
-    /// The patches that were tried, with their numbers from 1.
+    /// The patches that apply, with their numbers from 1.
     pub fn tried(&self) -> impl DoubleEndedIterator<Item = (usize, &SeriesStep)> {
         self.steps.iter().enumerate().filter(|(_, step)| step.applies == Applies::Yes).map(|(i, step)| (i + 1, step))
     }

@@ -43,7 +43,7 @@ fn read(path: impl AsRef<Path>) -> String {
 }
 
 #[test]
-fn a_cell_comes_back_as_it_was_written() {
+fn a_cell_is_read_as_it_was_written() {
     let out = tempfile::tempdir().unwrap();
     let run = RunDir::create(&out.path().join("evidence"), RunInfo::default()).unwrap();
     let start = start(id("numvfs_read::owner", Some(Trigger::Yank), "stock", 1), Expected::Pass);
@@ -69,14 +69,14 @@ fn a_cell_comes_back_as_it_was_written() {
 }
 
 #[test]
-fn nothing_is_unexpected_of_a_kernel_of_which_nothing_is_known() {
+fn no_verdict_is_unexpected_if_no_result_is_expected() {
     let ended = |expected: Expected| {
         let failed = Verdict::fail(kernels::FailureKind::Deadlock, "f", String::new());
         record(&start(id("a::b", None, "mine", 1), expected), failed, 1.5)
     };
     assert!(ended(Expected::Pass).is_unexpected());
     assert!(!ended(Expected::None).is_unexpected());
-    assert!(!ended(Expected::None).is_as_expected(), "it fails the run all the same");
+    assert!(!ended(Expected::None).is_as_expected(), "it still fails the run");
 }
 
 #[test]
@@ -92,13 +92,13 @@ fn transcripts_have_a_line_per_message() {
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["message"], json!({"execute": "stop"}));
     assert_eq!(lines[0]["from"], "host");
-    assert!(text.contains(r#""message":{"z": 1, "a": 2}"#), "kept as it went over the channel: {text}");
+    assert!(text.contains(r#""message":{"z": 1, "a": 2}"#), "JSON is not verbatim: {text}");
     assert_eq!(lines[2]["message"], "not \"JSON\"");
     assert!(lines[0]["t"].as_f64().unwrap() <= lines[2]["t"].as_f64().unwrap());
 }
 
 #[test]
-fn what_has_no_verdict_did_not_complete() {
+fn a_cell_without_a_verdict_did_not_complete() {
     let out = tempfile::tempdir().unwrap();
     let ids = [id("z::first", None, "stock", 1), id("a::second", None, "stock", 1), id("m::third", None, "stock", 1)];
     let planned = ids.clone().map(|id| PlannedCell { id, expected: Expected::Pass }).to_vec();
@@ -106,7 +106,7 @@ fn what_has_no_verdict_did_not_complete() {
     let first = start(ids[0].clone(), Expected::Pass);
     run.cell(&first).unwrap().finish(&record(&first, Verdict::Pass, 1.0)).unwrap();
     run.cell(&start(ids[1].clone(), Expected::Pass)).unwrap();
-    // What a killed harness leaves of a cell that was about to begin.
+    // The temporary folder that a killed harness leaves of a cell that was about to begin.
     fs::create_dir(run.path().join(".new-abc")).unwrap();
 
     let back = read_run(run.path()).unwrap();
@@ -120,7 +120,7 @@ fn what_has_no_verdict_did_not_complete() {
 }
 
 #[test]
-fn runs_of_one_second_have_folders_of_their_own() {
+fn runs_that_begin_in_the_same_second_have_different_folders() {
     let out = tempfile::tempdir().unwrap();
     let runs: Vec<_> = (0..3).map(|_| RunDir::create(out.path(), RunInfo::default()).unwrap()).collect();
     assert!(runs[0].path() != runs[1].path() && runs[1].path() != runs[2].path());
@@ -129,7 +129,7 @@ fn runs_of_one_second_have_folders_of_their_own() {
 }
 
 #[test]
-fn one_cell_has_one_folder() {
+fn a_cell_cannot_begin_twice() {
     let out = tempfile::tempdir().unwrap();
     let run = RunDir::create(out.path(), RunInfo::default()).unwrap();
     let start = start(id("a::b", None, "stock", 1), Expected::Pass);
@@ -139,7 +139,7 @@ fn one_cell_has_one_folder() {
 }
 
 #[test]
-fn other_folders_are_no_runs() {
+fn a_folder_that_is_not_a_run_is_refused() {
     let out = tempfile::tempdir().unwrap();
     let error = read_run(out.path()).unwrap_err().to_string();
     assert!(error.contains("run.json"), "{error}");

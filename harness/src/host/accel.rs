@@ -1,5 +1,5 @@
-//! Which accelerator to use. `/dev/kvm` may be there, open, and still not run a stock kernel: only a guest that has said
-//! hello under KVM proves it. The answer is remembered for as long as nothing that it depends on changes.
+//! Which accelerator to use. `/dev/kvm` may exist and open, and still not run a stock kernel. Only a guest that has
+//! booted under KVM proves that it works. The cache keeps the answer until something that it depends on changes.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,45 +17,45 @@ use crate::vm::process;
 use crate::vm::topology::Topology;
 use crate::vm::{Recorders, Vm};
 
-/// What the user asks for.
+/// The accelerator that the user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// KVM if a guest has said hello under it, else TCG.
+    /// KVM if a guest has booted under it, else TCG.
     #[default]
     Auto,
-    /// KVM, whatever happens.
+    /// Force KVM.
     Kvm,
-    /// TCG.
+    /// Force TCG.
     Tcg,
 }
 
-/// The accelerator that is used, and why.
+/// The accelerator that is used, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// Which.
+    /// The accelerator.
     pub accel: Accel,
-    /// Why, for people.
+    /// The reason, for people.
     pub why: String,
-    /// It was decided just now, and not remembered.
+    /// It was decided in this process, and does not come from the cache.
     #[serde(skip)]
     pub fresh: bool,
 }
 
 impl Decision {
-    /// A decision that is made now.
+    /// A decision that is made in this process.
     pub fn now(accel: Accel, why: impl Into<String>) -> Decision {
         Decision { accel, why: why.into(), fresh: true }
     }
 }
 
-/// A guest that works under KVM is up in well under a second; this is for a host that is busy.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Under a KVM that works, a guest boots in well under a second. A busy host may need more.
+const BOOT_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The shelf of the cache that keeps answers.
 const SHELF: &str = "accel";
 
-/// Decides, by booting a guest under KVM if that has not been tried yet with this kernel, QEMU and host. `trying` is
-/// called before that, as it can take some seconds.
+/// Decides on the accelerator. Boots a guest under KVM if that has not been tried yet with this QEMU and host. Calls
+/// `trying` before that, as it can take some seconds.
 ///
 /// # Errors
 /// Those of the cache.
@@ -81,14 +81,14 @@ pub async fn decide(
     }
     trying();
     let decision = match try_kvm(&qemu.binary, kernel, initrd).await {
-        Ok(()) => Decision::now(Accel::Kvm, "a guest said hello under KVM"),
-        Err(why) => Decision::now(Accel::Tcg, format!("/dev/kvm is there, but under KVM {why}")),
+        Ok(()) => Decision::now(Accel::Kvm, "a guest booted under KVM"),
+        Err(why) => Decision::now(Accel::Tcg, format!("/dev/kvm opens, but no guest boots under KVM: {why}")),
     };
     cache.entry(SHELF, &key, || {}, |folder| write(folder, &decision))?;
     Ok(decision)
 }
 
-/// The answer that is remembered for this host, if there is one.
+/// The cached answer for this host, if there is one.
 pub fn last(cache: &Cache) -> Option<Decision> {
     remembered(cache, &key(&process::banner(&process::program())))
 }
@@ -106,7 +106,7 @@ fn write(folder: &Path, decision: &Decision) -> Result<(), CacheError> {
     fs::write(&path, text).map_err(|source| CacheError::Io { action: "write", path, source })
 }
 
-/// What the answer depends on: QEMU, the host's kernel and its CPU.
+/// A hash of everything that the answer depends on: QEMU, the host's kernel, its KVM modules and its CPU.
 fn key(banner: &str) -> Key {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu: String = cpu.lines().take_while(|line| !line.is_empty()).filter(|line| !line.contains("MHz")).collect();
@@ -118,7 +118,7 @@ fn key(banner: &str) -> Key {
         .finish()
 }
 
-/// The modules that make `/dev/kvm` what it is: `kvm_intel`, `kvm_amd`, or others that look alike from outside.
+/// The modules that implement `/dev/kvm`: `kvm_intel`, `kvm_amd`, or others that provide the same device.
 fn kvm_modules() -> String {
     let names = fs::read_dir("/sys/module").into_iter().flatten().flatten().map(|entry| entry.file_name());
     let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
@@ -128,10 +128,10 @@ fn kvm_modules() -> String {
 }
 
 async fn try_kvm(qemu: &OsStr, kernel: &Path, initrd: &Path) -> Result<(), String> {
-    let folder = tempfile::tempdir().map_err(|error| format!("nothing could be tried: {error}"))?;
-    let nothing = Arc::new(|_, _: &str| {});
+    let folder = tempfile::tempdir().map_err(|error| format!("cannot create a temporary folder: {error}"))?;
+    let ignore = Arc::new(|_, _: &str| {});
     let recorders =
-        Recorders { console: folder.path().join("console.log"), qmp: nothing.clone(), agent: nothing.clone() };
+        Recorders { console: folder.path().join("console.log"), qmp: ignore.clone(), agent: ignore.clone() };
     let machine = Machine {
         qemu: qemu.to_owned(),
         topology: Topology::igb(),
@@ -142,7 +142,7 @@ async fn try_kvm(qemu: &OsStr, kernel: &Path, initrd: &Path) -> Result<(), Strin
         initrd: initrd.to_owned(),
         append: Vec::new(),
     };
-    match Vm::boot(machine, recorders, PATIENCE).await {
+    match Vm::boot(machine, recorders, BOOT_DEADLINE).await {
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     }

@@ -8,7 +8,7 @@ use wait_timeout::ChildExt;
 
 use crate::text::duration;
 
-/// Why a command gave no answer.
+/// Why a command gave no output.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// It could not be started.
@@ -16,23 +16,23 @@ pub enum CommandError {
     Start {
         /// The program.
         program: String,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// What it printed could not be kept.
-    #[error("cannot keep what `{program}` prints")]
+    /// Its output could not be stored in a temporary file.
+    #[error("cannot store the output of `{program}`")]
     Output {
         /// The program.
         program: String,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// It did not end in time, and was killed.
+    /// It did not end in time and was killed.
     #[error("`{program}` did not end within {}", duration(*deadline))]
     Deadline {
         /// The program.
         program: String,
-        /// The time that it had.
+        /// The time limit.
         deadline: Duration,
     },
     /// It failed.
@@ -40,18 +40,19 @@ pub enum CommandError {
     Failed {
         /// The program.
         program: String,
-        /// How it ended.
+        /// Its exit status.
         status: std::process::ExitStatus,
-        /// What it said about it.
+        /// Its stderr.
         stderr: String,
     },
 }
 
-/// Runs a command and returns what it printed. Its words stay English, as our parsers expect.
+/// Runs a command and returns its stdout. Sets the C locale, because the parsers expect English.
 pub(super) fn stdout_of(command: &mut Command, deadline: Duration) -> Result<String, CommandError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let keep = |source| CommandError::Output { program: program.clone(), source };
-    // Files rather than pipes: nobody needs to read along, and no grandchild can keep us waiting for their end.
+    // Files instead of pipes: no reader is needed while the command runs, and a grandchild that keeps a pipe open
+    // cannot delay us.
     let mut stdout = tempfile::tempfile().map_err(keep)?;
     let mut stderr = tempfile::tempfile().map_err(keep)?;
     command
@@ -80,7 +81,7 @@ pub(super) fn run(command: &mut Command, deadline: Duration) -> Result<std::proc
     if let Some(status) = child.wait_timeout(deadline).map_err(start)? {
         return Ok(status);
     }
-    // Under sudo it is not ours to kill; then there is nothing to wait for either.
+    // A command under sudo belongs to root, and we may not kill it. Then we do not wait for it either.
     if child.kill().is_ok() {
         let _ = child.wait();
     }
@@ -106,12 +107,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_comes_back() {
+    fn stdout_is_returned() {
         assert_eq!(stdout_of(&mut sh("echo hello; echo noise >&2"), SOON).unwrap(), "hello\n");
     }
 
     #[test]
-    fn a_failure_carries_what_was_said() {
+    fn a_failure_carries_the_stderr() {
         let error = stdout_of(&mut sh("echo why >&2; exit 3"), SOON).unwrap_err();
         assert!(matches!(&error, CommandError::Failed { stderr, .. } if stderr == "why"), "{error}");
     }
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_does_not_end_is_ended() {
+    fn a_command_that_does_not_end_is_killed() {
         let error = stdout_of(&mut sh("exec sleep 60"), Duration::from_millis(50)).unwrap_err();
         assert!(matches!(error, CommandError::Deadline { .. }), "{error}");
     }

@@ -1,8 +1,8 @@
-//! What to install where there is no apt, and what Debian's packages are called there.
+//! Which packages to install on distributions without apt: Debian's package names and their equivalents.
 
 use super::os::{Installer, OsRelease};
 
-/// What Debian calls a package, and what Fedora, SUSE and Arch Linux call what has the same in it.
+/// Names of packages in Debian, and of the packages with the same content in Fedora, SUSE and Arch Linux.
 #[rustfmt::skip]
 const NAMES: &[(&str, [&str; 3])] = &[
     // Debian            Fedora                  SUSE                  Arch
@@ -12,7 +12,7 @@ const NAMES: &[(&str, [&str; 3])] = &[
     ("flex",            ["flex",                "flex",               "flex"]),
     ("gcc",             ["gcc",                 "gcc",                "gcc"]),
     ("git",             ["git-core",            "git-core",           "git"]),
-    // glibc's static library is the one of its parts that is left out elsewhere.
+    // Debian's package includes the static library of glibc. Other distributions have a package of its own for it.
     ("libc6-dev",       ["glibc-static",        "glibc-devel-static", "glibc"]),
     ("libelf-dev",      ["elfutils-libelf-devel", "libelf-devel",     "libelf"]),
     ("libssl-dev",      ["openssl-devel",       "libopenssl-devel",   "openssl"]),
@@ -25,7 +25,7 @@ const NAMES: &[(&str, [&str; 3])] = &[
     ("xz-utils",        ["xz",                  "xz",                 "xz"]),
 ];
 
-/// What a package is called by an installer. Names that we do not know are left as Debian has them.
+/// The name that an installer has for a package. A name that is not in the table stays Debian's.
 fn name_for(installer: Installer, package: &str) -> &str {
     let column = match installer {
         Installer::Apt | Installer::Unknown => return package,
@@ -36,7 +36,7 @@ fn name_for(installer: Installer, package: &str) -> &str {
     NAMES.iter().find(|(debian, _)| *debian == package).map_or(package, |(_, names)| names[column])
 }
 
-/// The sentence that tells people how to install packages (given as Debian's).
+/// The sentence that tells people how to install packages, which are given by their Debian names.
 pub(super) fn how_to_install(os: &OsRelease, packages: &[String]) -> String {
     let installer = os.installer();
     let mut names: Vec<_> = packages.iter().map(|package| name_for(installer, package)).collect();
@@ -48,7 +48,7 @@ pub(super) fn how_to_install(os: &OsRelease, packages: &[String]) -> String {
         Installer::Dnf => format!("run `sudo dnf install {names}`"),
         Installer::Zypper => format!("run `sudo zypper install {names}`"),
         Installer::Pacman => format!("run `sudo pacman -S --needed {names}`"),
-        Installer::Unknown => format!("install what Debian calls {names}"),
+        Installer::Unknown => format!("install the packages that Debian calls {names}"),
     }
 }
 
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn every_distribution_is_told_in_its_own_words() {
+    fn every_distribution_gets_its_own_command() {
         let packages = ["qemu-system-x86", "libelf-dev", "mawk", "libssl-dev"];
         insta::assert_snapshot!(
             ["debian", "fedora", "suse", "arch", "nixos"].map(|id| how(id, &packages)).join("\n"),
@@ -72,14 +72,14 @@ mod tests {
         run `sudo dnf install elfutils-libelf-devel gawk openssl-devel qemu-system-x86-core`
         run `sudo zypper install gawk libelf-devel libopenssl-devel qemu-x86`
         run `sudo pacman -S --needed gawk libelf openssl qemu-system-x86`
-        install what Debian calls libelf-dev libssl-dev mawk qemu-system-x86
+        install the packages that Debian calls libelf-dev libssl-dev mawk qemu-system-x86
         "
         );
     }
 
     #[test]
-    fn whatever_may_be_asked_for_has_a_name_everywhere() {
-        // dpkg and apt are asked for where they are the distribution's own.
+    fn every_required_package_has_a_name_in_every_distribution() {
+        // dpkg and apt are required only on distributions that use them.
         let asked =
             kernels::requirements().iter().map(|r| r.debian_package).chain([QEMU_PACKAGE, SETPRIV.debian_package]);
         for package in asked.filter(|package| !["apt", "dpkg"].contains(package)) {

@@ -1,7 +1,7 @@
-//! The machine itself: what a run needs of it, whether that is there, and how to mend it.
+//! This machine: what a run needs of it, whether it is installed, and how to install it.
 //!
-//! [`checks`] only looks. [`setup`](fn@setup) mends, through apt, what the checks find missing; where there is no apt
-//! it says what to install.
+//! [`checks`] changes nothing. [`setup`](fn@setup) installs, through apt, what the checks find missing. Without apt it
+//! says what to install.
 
 pub mod accel;
 mod apt;
@@ -22,44 +22,44 @@ pub use plan::PlanError;
 pub use qemu::{Qemu, QemuError};
 pub use setup::{AptOutput, Outcome, SetupError, setup};
 
-/// What is to be looked at, beyond what every run needs.
+/// What to check in addition to the needs of every run.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
     /// The folder of the cache; it need not exist yet.
     pub cache: &'a Path,
-    /// The Debian packages of kernel sources that have yet to be downloaded, such as `linux-source-6.12`. Bases that
-    /// are in the cache already, or that come from a `path`, need not be named.
+    /// The Debian packages of kernel sources that must be downloaded, such as `linux-source-6.12`. Bases that are in
+    /// the cache already, or that come from a `path`, need no package.
     pub kernel_sources: &'a [String],
-    /// The same of bases that are not to be run now: without them other runs are possible.
+    /// The same packages for bases that this run does not use. Other runs are possible without them.
     pub other_sources: &'a [String],
-    /// What is remembered from booting a guest under KVM, if that was ever tried here.
+    /// The cached result of booting a guest under KVM, if that was tried on this machine.
     pub accelerator: Option<&'a str>,
 }
 
-/// One thing that was looked at.
+/// One thing that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// What was looked at.
+    /// What was checked.
     pub name: String,
-    /// What was found.
+    /// The result.
     pub status: Status,
-    /// The Debian packages that mend it; none if it is fine, or if no package does.
+    /// The Debian packages to install. Empty if nothing is missing, or if no package helps.
     pub packages: Vec<String>,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It is fine; details for people.
+    /// Nothing is missing. The text is for people.
     Ok(String),
-    /// Runs are possible, though not as good as they could be.
+    /// Runs are possible, with a limitation.
     Warn {
-        /// What is not as it could be.
+        /// The limitation.
         what: String,
         /// What to do about it.
         fix: String,
     },
-    /// No run is possible without it.
+    /// No run is possible.
     Missing {
         /// What is wrong.
         what: String,
@@ -69,7 +69,7 @@ pub enum Status {
 }
 
 impl Check {
-    /// Whether no run is possible until this is mended.
+    /// Whether no run is possible until this is fixed.
     pub fn is_missing(&self) -> bool {
         matches!(self.status, Status::Missing { .. })
     }
@@ -88,14 +88,14 @@ impl Check {
         Check { name: name.into(), status, packages: Vec::new() }
     }
 
-    /// Missing, and to be had from a package.
+    /// Missing, and a package provides it.
     fn packaged(os: &OsRelease, name: impl Into<String>, what: impl Into<String>, package: &str) -> Check {
         let fix = elsewhere::how_to_install(os, &[package.to_owned()]);
         Check { packages: vec![package.to_owned()], ..Check::missing(name, what, fix) }
     }
 }
 
-/// One line for a terminal: `ok`, `warn` or `MISSING`, what was looked at, what was found and what to do.
+/// One line for a terminal: `ok`, `warn` or `MISSING`, what was checked, the result and what to do.
 impl std::fmt::Display for Check {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.status {
@@ -106,8 +106,8 @@ impl std::fmt::Display for Check {
     }
 }
 
-/// Looks at everything that a run needs of this machine, and changes nothing. Takes well under a second; asks apt only
-/// where kernel sources have yet to be downloaded.
+/// Checks everything that a run needs of this machine, and changes nothing. Takes well under a second. Asks apt only if
+/// kernel sources must be downloaded.
 pub fn checks(wanted: &Wanted<'_>) -> Vec<Check> {
     let os = OsRelease::of_this_machine();
     let mut checks = vec![probe::qemu(&os)];
@@ -120,10 +120,10 @@ pub fn checks(wanted: &Wanted<'_>) -> Vec<Check> {
     checks
 }
 
-/// The QEMU that guests will run in. A tenth of a second.
+/// The QEMU that runs guests. Takes a tenth of a second.
 ///
 /// # Errors
-/// What is missing on this machine for any guest to run: a usable QEMU, and what starts it.
+/// The checks that failed, if no guest can run on this machine: there is no usable QEMU, or no `setpriv` to start it.
 pub fn for_guests() -> Result<Qemu, Vec<Check>> {
     let os = OsRelease::of_this_machine();
     let setpriv = probe::tool(&os, &probe::SETPRIV).filter(Check::is_missing);
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_what_and_how_to_mend_it() {
+    fn a_line_says_what_is_wrong_and_what_to_do() {
         insta::assert_snapshot!(
             [
                 Check::ok("QEMU", "10.0.2"),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_is_looked_at_without_being_changed() {
+    fn checks_do_not_change_the_machine() {
         let cache = tempfile::tempdir().unwrap();
         let folder = cache.path().join("not/there/yet");
         let found = checks(&Wanted { cache: &folder, kernel_sources: &[], other_sources: &[], accelerator: None });

@@ -1,13 +1,13 @@
-//! Which distribution this is (os-release(5)).
+//! The distribution of this machine (os-release(5)).
 
 use std::fs;
 
-/// What a distribution says about itself.
+/// The fields of os-release that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OsRelease {
     /// Its name for programs, such as `debian`.
     pub id: String,
-    /// The distributions that it is like, nearest first.
+    /// The distributions that it derives from, nearest first.
     pub id_like: Vec<String>,
     /// The release's codename, such as `bookworm`. Rolling releases have none.
     pub codename: Option<String>,
@@ -18,20 +18,20 @@ pub struct OsRelease {
 /// The package manager of a distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Installer {
-    /// Debian, Ubuntu and what is like them.
+    /// Debian, Ubuntu and their derivatives.
     Apt,
-    /// Fedora, RHEL and what is like them.
+    /// Fedora, RHEL and their derivatives.
     Dnf,
     /// SUSE.
     Zypper,
     /// Arch Linux.
     Pacman,
-    /// One that we do not know.
+    /// Any other one.
     Unknown,
 }
 
 impl OsRelease {
-    /// Reads `/etc/os-release` or, as os-release(5) has it, `/usr/lib/os-release`.
+    /// Reads `/etc/os-release`, or `/usr/lib/os-release` if that does not exist, as os-release(5) specifies.
     pub fn of_this_machine() -> OsRelease {
         ["/etc/os-release", "/usr/lib/os-release"]
             .iter()
@@ -56,12 +56,12 @@ impl OsRelease {
         os
     }
 
-    /// Whether this is Debian itself, whose releases have backports with newer QEMUs.
+    /// Whether this is Debian itself. Debian's releases have backports with newer versions of QEMU.
     pub fn is_debian(&self) -> bool {
         self.id == "debian"
     }
 
-    /// Its name for people, whatever it says or does not say.
+    /// Its name for people. There is always one.
     pub fn name(&self) -> &str {
         [&self.pretty_name, &self.id].into_iter().find(|name| !name.is_empty()).map_or("this system", String::as_str)
     }
@@ -81,7 +81,7 @@ impl OsRelease {
     }
 }
 
-/// A value as the shell would read it: without its quotes, and with escaped characters as they are.
+/// A value as a shell reads it: without quotes, and with the escapes of characters removed.
 fn unquote(value: &str) -> String {
     let quoted = |quote| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
     if let Some(verbatim) = quoted('\'') {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_for_people_is_always_found() {
+    fn there_is_always_a_name_for_people() {
         assert_eq!(OsRelease::parse("ID=x\nPRETTY_NAME=\"X \\\"one\\\"\"").name(), "X \"one\"");
         assert_eq!(OsRelease::parse("ID=x").name(), "x");
         assert_eq!(OsRelease::default().name(), "this system");

@@ -1,4 +1,4 @@
-//! What to do so that nothing is missing any more, as data: nothing here touches the machine.
+//! The steps that install what is missing, as data. Nothing here changes the machine.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -12,25 +12,25 @@ use super::probe::QEMU_PACKAGE;
 use super::qemu::OLDEST;
 use crate::vm::version::Version;
 
-/// Lists that are older than this may name packages that the archive has dropped since.
+/// Lists that are older than this may name packages that the archive has removed since.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a plan follows from.
+/// The input of a plan.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     /// The distribution.
     pub os: OsRelease,
     /// The Debian packages that checks found missing.
     pub packages: Vec<String>,
-    /// The packages that need not be installed, but must be known to apt.
+    /// The packages that apt must know, but that are not installed.
     pub to_know: Vec<String>,
-    /// What apt knows of all of these; nothing where there is no apt.
+    /// What apt knows about all of these packages. None without apt.
     pub apt: Option<Apt>,
-    /// Whether apt's lists were updated, or that was tried, since we began.
+    /// Whether this set-up has updated apt's lists, or tried to.
     pub updated: bool,
 }
 
-/// One thing to do, as root.
+/// One step, which needs root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Fetch apt's lists.
@@ -39,61 +39,61 @@ pub(super) enum Step {
     AddSource {
         /// The file.
         source: NewSource,
-        /// What for.
+        /// The reason.
         why: String,
     },
     /// Install packages.
     Install {
         /// Their names.
         packages: Vec<String>,
-        /// The suite to prefer for them and what they depend on, if it is not for the pins to choose.
+        /// The suite to prefer for them and their dependencies. None: the pins of this machine decide.
         from: Option<String>,
     },
 }
 
-/// Why apt cannot bring what is missing.
+/// Why apt cannot install what is missing.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// Another distribution's package manager would have to.
+    /// The distribution uses another package manager.
     #[error("packages are installed through apt only, and this is {os}: {how}")]
     NotApt {
-        /// What this is.
+        /// The distribution.
         os: String,
         /// What to do by hand.
         how: String,
     },
-    /// The distribution's QEMU is too old, and no newer one is to be had.
+    /// The distribution's QEMU is too old, and apt offers no newer one.
     #[error(
-        "the newest QEMU that apt can get on {os} is {newest}, and {OLDEST} or newer is needed: use a newer release of \
-         the distribution, or name a QEMU of your own in IOV_REGRESS_QEMU"
+        "the newest QEMU that apt offers on {os} is {newest}, and {OLDEST} or newer is needed: use a newer release of \
+         the distribution, or set IOV_REGRESS_QEMU to another QEMU"
     )]
     QemuTooOld {
-        /// What this is.
+        /// The distribution.
         os: String,
         /// The version of the package.
         newest: String,
     },
-    /// Backports are needed, and nobody knows where this machine gets its Debian from.
+    /// Backports are needed, and none of apt's sources is Debian's own archive.
     #[error(
         "the backports of {codename} are needed, but none of apt's sources is Debian's own archive of {codename}: add \
          {codename}-backports by hand, then run this again"
     )]
     NoArchive {
-        /// The release.
+        /// The codename of the release.
         codename: String,
     },
     /// The distribution has no such packages.
-    #[error("apt does not know {}: see whether `apt-get update` succeeds, and which sources apt has", packages.join(", "))]
+    #[error("apt does not know {}: check whether `apt-get update` succeeds, and which sources apt has", packages.join(", "))]
     Unknown {
         /// Their names.
         packages: Vec<String>,
     },
 }
 
-/// The next steps towards nothing missing; none if there is nothing (more) that can be done. After them, and always
-/// after an update, facts are to be gathered and a plan to be made anew.
+/// The next steps to install what is missing. Empty if nothing (more) can be done. After these steps, gather the facts
+/// and plan again; do so after each update too.
 pub(super) fn plan(facts: &Facts) -> Result<Vec<Step>, PlanError> {
-    let Some(apt) = facts.apt.as_ref() else { return elsewhere_plan(facts) };
+    let Some(apt) = facts.apt.as_ref() else { return plan_without_apt(facts) };
     let unknown = |names: &[String]| -> Vec<String> {
         names.iter().filter(|name| !apt.offers.contains_key(*name)).cloned().collect()
     };
@@ -116,8 +116,8 @@ pub(super) fn plan(facts: &Facts) -> Result<Vec<Step>, PlanError> {
     install(facts, apt)
 }
 
-/// Where there is no apt, all that can be done is to say what to install.
-fn elsewhere_plan(facts: &Facts) -> Result<Vec<Step>, PlanError> {
+/// Without apt, no step is possible. The error says what to install.
+fn plan_without_apt(facts: &Facts) -> Result<Vec<Step>, PlanError> {
     if facts.packages.is_empty() {
         return Ok(Vec::new());
     }
@@ -125,9 +125,9 @@ fn elsewhere_plan(facts: &Facts) -> Result<Vec<Step>, PlanError> {
     Err(PlanError::NotApt { os: facts.os.name().to_owned(), how })
 }
 
-/// The steps that may teach apt packages which it does not know; nothing if there are none left.
+/// The steps after which apt may know these packages. None if no such steps are left.
 fn learn_from_backports(facts: &Facts, apt: &Apt, unknown: &[String]) -> Result<Option<Vec<Step>>, PlanError> {
-    // Debian's releases have newer kernels in their backports. Other distributions have them nowhere.
+    // Only Debian's releases have backports with newer kernels.
     let Some(codename) = facts.os.codename.as_ref().filter(|_| facts.os.is_debian()) else { return Ok(None) };
     if has_backports(apt, codename) {
         return Ok((!facts.updated).then(|| vec![Step::Update]));
@@ -155,27 +155,27 @@ fn install(facts: &Facts, apt: &Apt) -> Result<Vec<Step>, PlanError> {
     Ok(steps)
 }
 
-/// Where to get a QEMU from that is new enough.
+/// Where to get a QEMU that is new enough.
 enum Place {
-    /// Where all else comes from.
+    /// The suites that all other packages come from.
     Release,
     /// The backports suite of this name.
     Backports(String),
-    /// Not known before these steps.
+    /// Not known until these steps are done.
     FirstDo(Vec<Step>),
 }
 
 fn place_of_qemu(facts: &Facts, apt: &Apt) -> Result<Place, PlanError> {
-    let will_do = |version: &str| Version::of_package(version).is_some_and(|version| version >= OLDEST);
+    let is_new_enough = |version: &str| Version::of_package(version).is_some_and(|version| version >= OLDEST);
     let offer = &apt.offers[QEMU_PACKAGE];
     let candidate = offer.candidate.as_deref().unwrap_or_default();
-    if will_do(candidate) {
+    if is_new_enough(candidate) {
         return Ok(Place::Release);
     }
     let too_old = || PlanError::QemuTooOld { os: facts.os.name().to_owned(), newest: candidate.to_owned() };
     let codename = facts.os.codename.as_ref().filter(|_| facts.os.is_debian()).ok_or_else(too_old)?;
     let suite = backports_of(codename);
-    if offer.versions_in(&suite).any(will_do) {
+    if offer.versions_in(&suite).any(is_new_enough) {
         return Ok(Place::Backports(suite));
     }
     if !has_backports(apt, codename) {
@@ -193,8 +193,8 @@ fn has_backports(apt: &Apt, codename: &str) -> bool {
     apt.entries.iter().any(|entry| entry.has_suite(&backports_of(codename)))
 }
 
-/// Adds the backports of a release from where the release itself comes from. Their packages are installed only when
-/// asked for: the archive says so itself (`NotAutomatic: yes`), no pin is needed.
+/// Adds the backports of a release, from the archive that the release itself comes from. apt installs packages of
+/// backports only on request, because the archive sets `NotAutomatic: yes`. So no pin is needed.
 fn add_backports(apt: &Apt, codename: &str, why: String) -> Result<Vec<Step>, PlanError> {
     let own = apt.targets.iter().filter(|target| target.is_debian_release(codename));
     let source = own
@@ -206,10 +206,10 @@ fn add_backports(apt: &Apt, codename: &str, why: String) -> Result<Vec<Step>, Pl
 }
 
 impl Step {
-    /// The command that does it, to be run as root. `staged` is where the content of a new source has been written to.
+    /// The command of this step, to be run as root. `staged` is the file with the content of a new source.
     pub fn argv(&self, staged: &Path) -> Vec<OsString> {
         let apt_get = |args: &[&str]| {
-            // A lock that another apt holds is waited for; a question is answered by keeping what is there.
+            // Waits for a lock that another apt holds. Answers questions by keeping the existing files.
             let common = ["env", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"];
             let options = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"];
             common.iter().chain(&options).chain(args).map(OsString::from).collect::<Vec<_>>()
@@ -233,7 +233,7 @@ impl Step {
     }
 }
 
-/// What it does, for a progress line.
+/// The step in words, for a progress line.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! The single checks.
+//! The individual checks.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,13 +16,14 @@ use crate::vm::process;
 /// The Debian package with `qemu-system-x86_64`.
 pub(super) const QEMU_PACKAGE: &str = "qemu-system-x86";
 
-/// What a first run takes of the cache's file system: sources, output trees and images, and room to spare.
+/// The space that a first run needs on the file system of the cache, in bytes: sources, output trees and images, with
+/// a margin.
 const COLD_RUN: u64 = 6 << 30;
 
-/// Below this, a run with everything in the cache may fail for want of space too.
+/// Below this, even a run with everything in the cache may run out of space. In bytes.
 const WARM_RUN: u64 = 1 << 30;
 
-/// The QEMU that cells will run in, or what is to be done.
+/// The QEMU that runs cells, or a check that says what to do.
 pub(super) fn find_qemu(os: &OsRelease) -> Result<Qemu, Check> {
     let name = "QEMU";
     let chosen = process::program() != qemu::PROGRAM;
@@ -30,22 +31,21 @@ pub(super) fn find_qemu(os: &OsRelease) -> Result<Qemu, Check> {
         error if chosen => {
             Check::missing(name, chain(&error), "correct IOV_REGRESS_QEMU, or unset it to use the distribution's QEMU")
         }
-        // Not asked of the error: a folder of PATH that may not be searched makes it "permission denied".
+        // The error does not tell: it is "permission denied" if a folder of PATH may not be searched.
         _ if !command::on_path(qemu::PROGRAM) => Check::packaged(os, name, "not installed", QEMU_PACKAGE),
         error @ QemuError::TooOld { .. } => Check::packaged(os, name, chain(&error), QEMU_PACKAGE),
-        // The package is there, and installing it again would not help.
-        error => Check::missing(name, chain(&error), "name a full build of QEMU for x86-64 in IOV_REGRESS_QEMU"),
+        // The package is installed already, so installing it again does not help.
+        error => Check::missing(name, chain(&error), "set IOV_REGRESS_QEMU to a full build of QEMU for x86-64"),
     })
 }
 
-/// The same as a check.
+/// [`find_qemu`] as a check.
 pub(super) fn qemu(os: &OsRelease) -> Check {
     let found = |qemu: Qemu| Check::ok("QEMU", format!("{} ({})", qemu.version, qemu.binary.display()));
     find_qemu(os).map_or_else(|missing| missing, found)
 }
 
-/// A tool or header. What only serves to get Debian's packages is asked for only where
-/// they are at home.
+/// A tool or header. Tools that only fetch Debian's packages are required only on distributions with apt.
 pub(super) fn tool(os: &OsRelease, requirement: &Requirement) -> Option<Check> {
     let debian_only = ["apt", "dpkg"].contains(&requirement.debian_package);
     if debian_only && os.installer() != Installer::Apt {
@@ -59,7 +59,7 @@ pub(super) fn tool(os: &OsRelease, requirement: &Requirement) -> Option<Check> {
     })
 }
 
-/// What starts QEMU, so that it dies with the harness.
+/// The program that starts QEMU, so that QEMU ends together with the harness.
 pub(super) const SETPRIV: Requirement = Requirement {
     name: "setpriv",
     why: "to end guests together with the harness",
@@ -67,7 +67,7 @@ pub(super) const SETPRIV: Requirement = Requirement {
     debian_package: "util-linux",
 };
 
-/// The guest's agent is linked statically, so that it needs nothing else in the guest.
+/// The static C library. The guest's agent is linked statically, so that it needs no other file in the guest.
 pub(super) fn static_libc(os: &OsRelease) -> Check {
     let name = "static libc";
     // gcc prints the bare name when it does not find the file.
@@ -80,7 +80,7 @@ pub(super) fn static_libc(os: &OsRelease) -> Check {
     }
 }
 
-/// The kernel sources that have yet to be downloaded, those that are needed and others: whether apt knows where from.
+/// The kernel sources that must be downloaded, for this run (`needed`) and for other runs: whether apt knows them.
 pub(super) fn kernel_sources(os: &OsRelease, needed: &[String], others: &[String]) -> Vec<Check> {
     let packages = [needed, others].concat();
     if packages.is_empty() {
@@ -92,13 +92,13 @@ pub(super) fn kernel_sources(os: &OsRelease, needed: &[String], others: &[String
             Err(error) => (apt::Offers::default(), chain(&error)),
         }
     } else {
-        (apt::Offers::default(), format!("a Debian package, not to be had on {}", os.name()))
+        (apt::Offers::default(), format!("a Debian package, which {} does not have", os.name()))
     };
     let path = "set `path` of the base in kernels/kernels.toml to a tarball or tree of that kernel";
     let check = |package: &String| match offers.get(package).and_then(|offer| offer.candidate.as_ref()) {
         Some(version) => Check::ok(package, format!("{version} can be downloaded")),
         None if !needed.contains(package) => {
-            Check::warn(package, unknown.clone(), format!("only kernels of that base need it; for them {path}"))
+            Check::warn(package, unknown.clone(), format!("only kernels of that base need it: for these, {path}"))
         }
         None if os.is_debian() => Check::missing(
             package,
@@ -110,21 +110,24 @@ pub(super) fn kernel_sources(os: &OsRelease, needed: &[String], others: &[String
     packages.iter().map(check).collect()
 }
 
-/// Room for the cache.
+/// Free space for the cache.
 pub(super) fn disk(cache: &Path) -> Check {
     let name = "disk space";
-    // The folder itself may not be there yet.
+    // The folder itself may not exist yet.
     let there = cache.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
     let free = match rustix::fs::statvfs(there) {
         Ok(found) => found.f_bavail * found.f_frsize,
         Err(error) => {
-            let what = format!("free space of {} cannot be seen: {error}", there.display());
-            return Check::warn(name, what, "set IOV_REGRESS_CACHE to a folder with 6 GiB of room");
+            let what = format!("cannot read the free space of {}: {error}", there.display());
+            return Check::warn(name, what, "set IOV_REGRESS_CACHE to a folder with 6 GiB of free space");
         }
     };
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     let what = format!("{} free for {}", gib(free), cache.display());
-    let fix = format!("a first run needs {}: make room, or set IOV_REGRESS_CACHE to a roomier place", gib(COLD_RUN));
+    let fix = format!(
+        "a first run needs {}: free some space, or set IOV_REGRESS_CACHE to a folder with more space",
+        gib(COLD_RUN)
+    );
     match free {
         COLD_RUN.. => Check::ok(name, what),
         WARM_RUN.. => Check::warn(name, what, fix),
@@ -132,24 +135,27 @@ pub(super) fn disk(cache: &Path) -> Check {
     }
 }
 
-/// What can be seen of KVM without booting anything. Not more than a hint: a device that opens may be unusable still.
+/// The state of KVM as far as it shows without booting a guest. This is only a hint: KVM may fail although its device
+/// opens.
 pub(super) fn accelerator(remembered: Option<&str>) -> Check {
     let name = "KVM";
     if let Some(remembered) = remembered {
         return Check::ok(name, remembered);
     }
-    let slow = "guests run under TCG, which is slower and just as good";
+    let slow = "guests run under TCG, which is slower and gives the same verdicts";
     match File::options().read(true).write(true).open("/dev/kvm") {
-        Ok(_) => Check::ok(name, "/dev/kvm opens; the first guest will tell whether it is of use"),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Check::warn(name, "/dev/kvm may not be opened", format!("{slow}; `sudo usermod -aG kvm $USER` mends it"))
-        }
-        Err(_) if fs::exists("/dev/kvm").unwrap_or(false) => Check::warn(name, "/dev/kvm does not open", slow),
+        Ok(_) => Check::ok(name, "/dev/kvm opens; the first guest shows whether KVM works"),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Check::warn(
+            name,
+            "no permission to open /dev/kvm",
+            format!("{slow}; to use KVM, run `sudo usermod -aG kvm $USER`"),
+        ),
+        Err(_) if fs::exists("/dev/kvm").unwrap_or(false) => Check::warn(name, "cannot open /dev/kvm", slow),
         Err(_) => Check::warn(name, "no /dev/kvm", slow),
     }
 }
 
-/// An error with its causes, in one line.
+/// An error and its causes on one line.
 fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |error| error.source())
         .fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
@@ -183,13 +189,13 @@ mod tests {
     }
 
     #[test]
-    fn debian_tools_are_for_debian() {
+    fn dpkg_is_required_only_on_debian() {
         assert!(tool(&os("fedora"), &requirement("no-such-tool", "dpkg")).is_none());
         assert!(tool(&os("debian"), &requirement("no-such-tool", "dpkg")).unwrap().is_missing());
     }
 
     #[test]
-    fn kernel_sources_elsewhere_come_from_a_path() {
+    fn without_apt_kernel_sources_come_from_a_path() {
         let package = |name: &str| [name.to_owned()];
         let found = kernel_sources(&os("fedora"), &package("linux-source-6.12"), &package("linux-source-6.1"));
         assert_eq!(found.len(), 2);
@@ -201,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_of_kvm_is_said() {
+    fn the_cached_result_for_kvm_is_shown() {
         assert_eq!(accelerator(Some("unusable: tried")), Check::ok("KVM", "unusable: tried"));
     }
 }

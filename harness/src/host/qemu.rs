@@ -1,4 +1,4 @@
-//! Which QEMU there is, and whether it has the devices that scenarios plug and unplug.
+//! The QEMU of this machine, its version, and whether it has the devices that scenarios plug and unplug.
 
 use std::ffi::{OsStr, OsString};
 use std::process::Command;
@@ -14,40 +14,40 @@ use crate::vm::version::Version;
 /// The first QEMU with `igb`, an emulated PF with VFs.
 pub const OLDEST: Version = Version { major: 8, minor: 0 };
 
-/// The program, as distributions call it.
+/// The name of the program in distributions.
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 
-/// What most topologies are made of. A build of QEMU may leave any of these out.
+/// The devices that most topologies use. A build of QEMU may lack any of them.
 const DEVICES: [&str; 3] = [Model::Igb.row().device, Iommu::Intel.row().device, ROOT_PORT];
 
-/// Printing a version or a list takes it a tenth of a second; a machine under load may need more.
+/// QEMU prints its version or its devices in a tenth of a second. A machine under load may need more.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A QEMU that will do.
+/// A QEMU that can run guests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Qemu {
-    /// The program, as it is to be started.
+    /// The name or path with which to start it.
     pub binary: OsString,
     /// Its version.
     pub version: Version,
-    /// All that it prints of its version.
+    /// The whole output of `--version`.
     pub banner: String,
-    /// All that it prints of its devices.
+    /// The whole output of `-device help`.
     pub devices: String,
 }
 
-/// Why a QEMU will not do.
+/// Why a QEMU cannot run guests.
 #[derive(Debug, thiserror::Error)]
 pub enum QemuError {
     /// It does not run.
     #[error(transparent)]
     Run(#[from] CommandError),
-    /// It does not say its version in the way that QEMU does.
-    #[error("`{} --version` does not look like QEMU's: {first_line}", binary.display())]
+    /// Its `--version` does not print what QEMU prints.
+    #[error("`{} --version` does not print a version of QEMU: {first_line}", binary.display())]
     NotQemu {
         /// The program.
         binary: OsString,
-        /// What it says.
+        /// The first line of its output.
         first_line: String,
     },
     /// It is older than 8.0, the first with `igb`.
@@ -58,29 +58,29 @@ pub enum QemuError {
         /// Its version.
         version: Version,
     },
-    /// It was built without a device.
+    /// It was built without some of the devices.
     #[error("`{}` (QEMU {version}) was built without {}", binary.display(), devices.join(", "))]
     Devices {
         /// The program.
         binary: OsString,
         /// Its version.
         version: Version,
-        /// What it lacks.
+        /// The devices that it lacks.
         devices: Vec<&'static str>,
     },
 }
 
 impl Qemu {
-    /// The QEMU that guests will run in ([`process::program`]).
+    /// The QEMU that runs guests ([`process::program`]).
     ///
     /// # Errors
-    /// If it does not run, is too old, or lacks a device that topologies are made of.
+    /// If it does not run, is too old, or lacks a device that most topologies use.
     pub fn find() -> Result<Qemu, QemuError> {
         Qemu::at(&process::program())
     }
 
-    /// Asks a program for its version and its devices. `-device help` rather than QMP's `qom-list-types`: it needs no
-    /// machine, no socket and no handshake, and it counts what QEMU would load from modules.
+    /// Asks a program for its version and its devices. Uses `-device help` instead of QMP's `qom-list-types`: it needs
+    /// no machine, no socket and no handshake, and it includes devices that QEMU loads from modules.
     ///
     /// # Errors
     /// As for [`Qemu::find`].
@@ -107,13 +107,13 @@ impl Qemu {
         offers(&self.devices, device)
     }
 
-    /// What it says of its version: with the distribution's own.
+    /// The first line of `--version`, which includes the version of the distribution's package.
     pub fn first_line(&self) -> &str {
         self.banner.lines().next().unwrap_or("unknown")
     }
 }
 
-/// Whether a device is in what `-device help` prints (`qdev_print_devinfo()` in QEMU's `system/qdev-monitor.c`).
+/// Whether the output of `-device help` lists a device (`qdev_print_devinfo()` in QEMU's `system/qdev-monitor.c`).
 fn offers(help: &str, device: &str) -> bool {
     help.lines()
         .filter_map(|line| line.strip_prefix("name \"")?.split_once('"'))
@@ -139,7 +139,7 @@ mod tests {
         assert!(!offers(&HELP.replace("name \"igb\"", "name \"igbvf\""), "igb"));
     }
 
-    /// A program that answers as QEMU does.
+    /// A program that prints what QEMU prints.
     fn fake(folder: &tempfile::TempDir, version: &str, help: &str) -> PathBuf {
         let path = folder.path().join("qemu");
         fs::write(folder.path().join("help"), help).unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_will_not_do_is_refused_and_why() {
+    fn an_unusable_qemu_is_refused_with_the_reason() {
         let folder = tempfile::tempdir().unwrap();
         let asked = |version, help| Qemu::at(fake(&folder, version, help).as_os_str());
 

@@ -1,4 +1,5 @@
-//! Mending a machine: looks, plans, does, and looks again, until nothing is missing or nothing more can be done.
+//! Setting up a machine: checks, plans, installs and checks again, until nothing is missing or nothing more can be
+//! done.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,25 +13,26 @@ use super::os::{Installer, OsRelease};
 use super::plan::{Facts, PlanError, Step, plan};
 use super::{Check, Wanted, checks};
 
-/// Fetching lists takes seconds; slow mirrors, and locks that others hold, may make it minutes.
+/// Fetching the lists takes seconds. With a slow mirror, or a lock that another process holds, it may take minutes.
 const UPDATE_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
-/// Some 100 packages of together 200 MB on a bare machine.
+/// A bare machine needs about 100 packages, 200 MB in total.
 const INSTALL_DEADLINE: Duration = Duration::from_secs(45 * 60);
 
-/// For finding and typing a password. sudo itself gives up after five minutes.
+/// The user may have to find and type a password. sudo itself gives up after five minutes.
 const PASSWORD_DEADLINE: Duration = Duration::from_secs(6 * 60);
 
-/// No machine needs more: update; add backports and update; install; and one for bad luck.
+/// How often to plan. Four rounds are enough for every known case: update, add backports and update, install, and the
+/// empty plan at the end. One more is for a failure that is repeated.
 const ROUNDS: usize = 5;
 
-/// Lines of apt's output that an error carries.
+/// How many lines of apt's output an error contains.
 const TAIL: usize = 25;
 
 /// Where apt's own output goes.
 #[derive(Clone, Debug)]
 pub enum AptOutput {
-    /// To a file, which is written anew. Its end becomes part of the error if apt fails.
+    /// To a file, which is overwritten. If apt fails, the error contains the end of it.
     Log(PathBuf),
     /// To the terminal.
     Terminal,
@@ -39,70 +41,71 @@ pub enum AptOutput {
 /// How a set-up ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing was missing, and nothing was done.
+    /// Nothing was missing, and nothing was changed.
     NothingToDo,
-    /// Something was missing, and nothing is any more.
+    /// Everything that was missing is installed.
     Done,
-    /// What could be done is done, and this is still missing. The checks say what to do about it.
+    /// These are still missing, and apt cannot install them. The checks say what to do.
     Incomplete(Vec<Check>),
 }
 
 /// Why a set-up ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// apt cannot bring what is missing.
+    /// apt cannot install what is missing.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// apt could not be asked.
+    /// A query of apt failed.
     #[error(transparent)]
     Apt(#[from] AptError),
     /// Only root may install.
     #[error(
-        "installing needs root, and {why}: run `cargo xtask setup` as root, or, as root:\n{how}\nand then this again"
+        "installing needs root, and {why}: run `cargo xtask setup` as root; or do this as root, then run the command \
+         again:\n{how}"
     )]
     NotRoot {
-        /// Why we cannot be root.
+        /// Why the process cannot become root.
         why: &'static str,
         /// What to do by hand.
         how: String,
     },
-    /// A file of our own could not be written.
+    /// A file of the set-up could not be written.
     #[error("cannot write {}", path.display())]
     Write {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
     /// A step's command could not be run, or did not end.
     #[error("could not {step}")]
     Command {
-        /// What it was to do.
+        /// The step in words.
         step: String,
-        /// What happened.
+        /// The cause.
         source: CommandError,
     },
     /// A step's command failed.
     #[error("could not {step}: the command failed{output}")]
     Failed {
-        /// What it was to do.
+        /// The step in words.
         step: String,
-        /// The end of what it said, and where the rest is.
+        /// The end of its output, and the file with all of it.
         output: String,
     },
-    /// Everything went well and did not help.
-    #[error("{} were installed, and `cargo xtask doctor` still asks for them", packages.join(", "))]
+    /// All steps succeeded, and the checks still find the packages missing.
+    #[error("installed {}, but `cargo xtask doctor` still finds them missing", packages.join(", "))]
     NoProgress {
         /// The packages.
         packages: Vec<String>,
     },
 }
 
-/// Installs what [`checks`] find missing, through apt, as root or with sudo. `say` is given a line for each thing that is
-/// about to happen. Changes nothing, and runs nothing that could, when nothing is missing.
+/// Installs what [`checks`] find missing, through apt, as root or with sudo. Passes a line to `say` before each step.
+/// If nothing is missing, it runs no command that could change the machine.
 ///
 /// # Errors
-/// If apt cannot bring what is missing, or fails.
+/// If apt cannot install what is missing, or fails.
 pub fn setup(wanted: &Wanted<'_>, output: &AptOutput, say: &mut dyn FnMut(&str)) -> Result<Outcome, SetupError> {
     let missing = || -> Vec<Check> { checks(wanted).into_iter().filter(Check::is_missing).collect() };
     if missing().is_empty() {
@@ -151,9 +154,9 @@ fn drive(
         for step in steps {
             say(&format!("{step} ..."));
             match (perform(&step), &step) {
-                // One archive of several that is out of reach need not be one that we need: the next plan will tell.
+                // The archive that cannot be reached may not be needed. The next plan shows it.
                 (Err(error @ SetupError::Failed { .. }), Step::Update) => say(&format!("warning: {error}")),
-                // The lists may be older than the archive. With new ones it may work.
+                // The lists may be older than the archive. The installation may succeed with new lists.
                 (Err(error @ SetupError::Failed { .. }), Step::Install { .. }) if !updated => {
                     say(&format!("warning: {error}"));
                     say(&format!("{} ...", Step::Update));
@@ -172,12 +175,12 @@ fn drive(
     Err(SetupError::NoProgress { packages: still_missing })
 }
 
-/// What steps are performed with.
+/// What is needed to perform steps.
 struct Tools {
     output: AptOutput,
-    /// Holds the content of new sources until root puts them in place.
+    /// Holds the content of a new source until root installs it.
     staging: tempfile::TempDir,
-    /// What turns a command into root's.
+    /// The words before a command that make it run as root.
     as_root: Vec<&'static str>,
 }
 
@@ -208,10 +211,10 @@ impl Tools {
         if status.success() {
             return Ok(());
         }
-        Err(SetupError::Failed { step: step.to_string(), output: self.said_since(start) })
+        Err(SetupError::Failed { step: step.to_string(), output: self.output_since(start) })
     }
 
-    /// Lets the command print to where it should. Returns where its part of the log begins.
+    /// Redirects the command's output. Returns the offset in the log at which its output begins.
     fn redirect(&self, command: &mut Command) -> Result<u64, SetupError> {
         let AptOutput::Log(path) = &self.output else { return Ok(0) };
         let mut open = || -> io::Result<u64> {
@@ -223,41 +226,41 @@ impl Tools {
         open().map_err(|source| SetupError::Write { path: path.clone(), source })
     }
 
-    /// The end of what a command has said.
-    fn said_since(&self, start: u64) -> String {
+    /// The end of a command's output, which begins at this offset of the log.
+    fn output_since(&self, start: u64) -> String {
         let AptOutput::Log(path) = &self.output else { return String::new() };
         let bytes = fs::read(path).unwrap_or_default();
         let said = bytes.get(usize::try_from(start).unwrap_or(usize::MAX)..).unwrap_or_default();
-        format!(" (all of it is in {}):\n{}", path.display(), telling_lines(&String::from_utf8_lossy(said)))
+        format!(" (the whole output is in {}):\n{}", path.display(), relevant_lines(&String::from_utf8_lossy(said)))
     }
 }
 
 /// apt's errors and warnings if it gave any, else the last lines.
-fn telling_lines(said: &str) -> String {
+fn relevant_lines(said: &str) -> String {
     let complaints: Vec<_> = said.lines().filter(|line| line.starts_with("E: ") || line.starts_with("W: ")).collect();
     let all: Vec<_> = if complaints.is_empty() { said.lines().collect() } else { complaints };
     all[all.len().saturating_sub(TAIL)..].iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// How to become root: nothing to do if we are; else sudo, which may ask for a password where there is a terminal.
+/// How to become root. Empty if the process is root already. Else sudo, which may ask for a password on a terminal.
 fn as_root() -> Result<Vec<&'static str>, &'static str> {
     if rustix::process::geteuid().is_root() {
         return Ok(Vec::new());
     }
     if !command::on_path("sudo") {
-        return Err("there is no sudo here");
+        return Err("sudo is not installed");
     }
-    // sudo asks on the terminal itself, whatever our standard streams are.
+    // sudo asks on the terminal, even if our standard streams are redirected.
     let sudo = if File::open("/dev/tty").is_ok() { vec!["sudo"] } else { vec!["sudo", "-n"] };
     let mut try_it = Command::new(sudo[0]);
     try_it.args(&sudo[1..]).arg("true").stdin(Stdio::null());
     match command::run(&mut try_it, PASSWORD_DEADLINE) {
         Ok(status) if status.success() => Ok(sudo),
-        _ => Err("sudo does not let us (without a terminal it cannot ask for a password)"),
+        _ => Err("sudo refuses (without a terminal it cannot ask for a password)"),
     }
 }
 
-/// Steps for people to do.
+/// The steps in words, for people who do them by hand.
 fn by_hand(steps: &[Step]) -> String {
     let by_hand = |step: &Step| match step {
         Step::AddSource { source, .. } => {
@@ -278,7 +281,7 @@ mod tests {
     use super::super::apt;
     use super::*;
 
-    /// A Debian 13 that knows gcc from its second update on.
+    /// A Debian 13 on which gcc is missing.
     struct Bed {
         missing: Vec<String>,
         steps: Vec<String>,
@@ -286,7 +289,8 @@ mod tests {
     }
 
     impl Bed {
-        /// Drives against a machine where `perform` fails for the steps that `fails` picks, by number.
+        /// Runs [`drive`] on a machine on which the steps fail that `fails` selects. It gets the number of the step,
+        /// from 1.
         fn drive(installs: bool, fails: fn(usize, &Step) -> bool) -> (Bed, Result<(), SetupError>) {
             let bed = std::cell::RefCell::new(Bed { missing: vec!["gcc".to_owned()], steps: vec![], said: vec![] });
             let facts = |updated| {
@@ -320,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_installed_and_looked_at_again() {
+    fn what_is_missing_is_installed_and_checked_again() {
         let (bed, result) = Bed::drive(true, |_, _| false);
         result.unwrap();
         assert_eq!(bed.steps, ["install gcc"]);
@@ -328,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn an_install_that_fails_is_tried_once_more_with_new_lists() {
+    fn an_install_that_fails_is_repeated_once_with_new_lists() {
         let (bed, result) = Bed::drive(true, |number, _| number == 1);
         result.unwrap();
         assert_eq!(bed.steps, ["install gcc", "update apt's lists", "install gcc"]);
@@ -338,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_that_fails_is_not_the_end() {
+    fn an_update_that_fails_does_not_end_the_setup() {
         let (bed, result) = Bed::drive(true, |number, step| number == 1 || *step == Step::Update);
         result.unwrap();
         assert_eq!(bed.steps, ["install gcc", "update apt's lists", "install gcc"]);
@@ -350,26 +354,26 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_help_is_not_done_twice() {
+    fn an_install_that_does_not_help_is_not_repeated() {
         let (bed, result) = Bed::drive(false, |_, _| false);
         assert!(matches!(&result, Err(SetupError::NoProgress { packages }) if packages == &["gcc"]), "{result:?}");
         assert_eq!(bed.steps, ["install gcc"]);
     }
 
     #[test]
-    fn apts_complaints_are_what_is_shown_of_a_log() {
+    fn an_error_shows_apts_errors_and_warnings() {
         let said = "Reading package lists...\nW: a warning\nE: Unable to locate package x\nbye\n";
-        assert_eq!(telling_lines(said), "  W: a warning\n  E: Unable to locate package x");
-        assert_eq!(telling_lines("one\ntwo\n"), "  one\n  two");
-        assert_eq!(telling_lines(&"line\n".repeat(100)).lines().count(), TAIL);
+        assert_eq!(relevant_lines(said), "  W: a warning\n  E: Unable to locate package x");
+        assert_eq!(relevant_lines("one\ntwo\n"), "  one\n  two");
+        assert_eq!(relevant_lines(&"line\n".repeat(100)).lines().count(), TAIL);
     }
 
     #[test]
-    fn a_failing_command_is_shown_with_what_it_said() {
+    fn an_error_shows_the_output_of_the_command() {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("logs/apt.log");
         let tools = |as_root| Tools::new(&AptOutput::Log(log.clone()), as_root).unwrap();
-        // In place of sudo: says what it was given, and fails.
+        // In place of sudo: prints its arguments and fails.
         let refusing = tools(vec!["sh", "-c", "echo \"E: will not $*\"; exit 1", "sh"]);
         let error = refusing.perform(&Step::Update).unwrap_err().to_string();
         assert!(error.starts_with("could not update apt's lists"), "{error}");
@@ -378,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_source_is_put_in_place_as_it_was_planned() {
+    fn a_new_source_is_installed_with_its_content() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new.sources");
         let source = apt::NewSource { path: path.clone(), content: "Types: deb\n".to_owned() };
@@ -388,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_root_is_told_what_to_do_by_hand() {
+    fn without_root_the_steps_are_shown_as_commands() {
         let source = apt::NewSource { path: "/etc/x.sources".into(), content: "Types: deb\nSuites: s\n".to_owned() };
         let install = Step::Install { packages: vec!["gcc".to_owned()], from: None };
         let text = by_hand(&[Step::AddSource { source, why: String::new() }, install]);

@@ -1,4 +1,4 @@
-//! Kernels as they come: cells of the first run while the second is still being built.
+//! Kernels as they are built: cells of the first kernel run while the second is still being built.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,56 +8,57 @@ use tokio::sync::watch;
 
 use crate::verdict::Verdict;
 
-/// A kernel, or the verdict of all its cells: build-failed if that is the kernel's own fault, else infra.
+/// A kernel, or the verdict of all its cells: build-failed if the kernel is at fault, else infra.
 pub type Image = Result<KernelImage, Verdict>;
 
-/// What is known so far, by variant.
+/// The results of builds so far, by variant.
 type Known = BTreeMap<String, Image>;
 
-/// The kernels of a run. Clones share them; when the last is dropped, what is still being built is given up.
+/// The kernels of a run. Clones share them. Dropping the last clone cancels the builds that are still running.
 #[derive(Clone)]
 pub struct Images {
     known: watch::Receiver<Known>,
-    _builds: Arc<GivenUp>,
+    _builds: Arc<CancelOnDrop>,
 }
 
-/// Hands kernels over, one by one. When it is dropped, no more will come.
+/// The sender of [`Images`]. When it is dropped, no more kernels will come.
 pub struct Arrivals(watch::Sender<Known>);
 
-/// Ends builds when nobody waits for them any more.
-struct GivenUp(CancelToken);
+/// Cancels builds when it is dropped.
+struct CancelOnDrop(CancelToken);
 
-impl Drop for GivenUp {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.cancel();
     }
 }
 
 impl Images {
-    /// None yet, and where they will come from. `builds` is cancelled when nobody wants them any more.
+    /// Kernels that will be built, and the sender for them. `builds` is cancelled when all clones of the kernels are
+    /// dropped.
     pub fn to_come(builds: CancelToken) -> (Arrivals, Images) {
         let (tell, known) = watch::channel(Known::new());
-        (Arrivals(tell), Images { known, _builds: Arc::new(GivenUp(builds)) })
+        (Arrivals(tell), Images { known, _builds: Arc::new(CancelOnDrop(builds)) })
     }
 
-    /// Kernels that are all there.
+    /// Kernels that are all built already.
     pub fn all(images: BTreeMap<String, Image>) -> Images {
         let (arrivals, known) = Images::to_come(CancelToken::new());
         images.into_iter().for_each(|(variant, image)| arrivals.put(&variant, image));
         known
     }
 
-    /// The kernel of a variant, if it has come.
+    /// The kernel of a variant, if its build has ended.
     pub fn now(&self, variant: &str) -> Option<Image> {
         self.known.borrow().get(variant).cloned()
     }
 
-    /// The kernel of a variant, as soon as it comes.
+    /// Waits for the kernel of a variant.
     pub async fn of(&self, variant: &str) -> Image {
         let mut known = self.known.clone();
         match known.wait_for(|known| known.contains_key(variant)).await {
             Ok(known) => known[variant].clone(),
-            Err(_) => Err(Verdict::Infra(format!("no build of kernel {variant} came to an end"))),
+            Err(_) => Err(Verdict::Infra(format!("the build of kernel {variant} ended without a result"))),
         }
     }
 
@@ -66,16 +67,16 @@ impl Images {
         self.known.has_changed().is_ok()
     }
 
-    /// Waits until another kernel comes, or until it is known that none will.
+    /// Waits until another kernel comes, or until no more kernels will come.
     pub async fn changed(&mut self) {
-        // An error says that no more will come, which is what was waited for.
+        // An error means that no more kernels will come, which ends the wait too.
         let _ = self.known.changed().await;
     }
 
-    /// The first kernel that is there.
+    /// Waits for the first kernel that is built.
     ///
     /// # Errors
-    /// What became of each, if all builds are over and none succeeded.
+    /// The verdict of each kernel, if all builds have ended and none succeeded.
     pub async fn first(&self) -> Result<KernelImage, Vec<Verdict>> {
         let built = |known: &Known| known.values().find_map(|image| image.as_ref().ok()).cloned();
         let mut known = self.known.clone();
@@ -88,7 +89,7 @@ impl Images {
 }
 
 impl Arrivals {
-    /// A kernel is there, or will never be.
+    /// Adds a kernel, or the verdict if its build failed.
     pub fn put(&self, variant: &str, image: Image) {
         self.0.send_modify(|known| drop(known.insert(variant.to_owned(), image)));
     }
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_waits_gets_it_when_it_comes() {
+    async fn a_waiter_gets_the_kernel_when_it_is_built() {
         let (arrivals, mut images) = Images::to_come(CancelToken::new());
         assert_eq!(images.now("a"), None);
         let other = images.clone();
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_builder_that_dies_leaves_nobody_waiting() {
+    async fn waits_end_if_the_builder_ends() {
         let (arrivals, images) = Images::to_come(CancelToken::new());
         let first = images.clone();
         let (image, first, ()) = tokio::join!(images.of("a"), first.first(), async {
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn builds_that_nobody_waits_for_are_given_up() {
+    fn dropping_all_clones_cancels_the_builds() {
         let builds = CancelToken::new();
         let (_arrivals, images) = Images::to_come(builds.clone());
         let other = images.clone();

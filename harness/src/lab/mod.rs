@@ -1,4 +1,4 @@
-//! What all cells of a run share: kernels, the guest image, the accelerator.
+//! The parts that all cells of a run share: kernels, the guest image, the accelerator.
 
 pub mod images;
 pub mod snapshots;
@@ -25,46 +25,46 @@ use crate::vm::argv::{Accel, MEMORY_MIB, Machine};
 use crate::vm::topology::Topology;
 use crate::vm::tsc;
 
-/// Where kernels and images are made, and what is known about them.
+/// The manifest of kernels, the builder and the cache.
 pub struct Lab {
     cache: Cache,
     builder: Arc<Builder>,
     cancel: CancelToken,
 }
 
-/// A run cannot begin.
+/// Why a run cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
-    /// The manifest.
+    /// The manifest is wrong.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// A profile that it has not.
+    /// The manifest does not have the profile.
     #[error(transparent)]
     Profile(#[from] Unknown),
-    /// The cache.
+    /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// The guest image.
+    /// The guest image could not be built.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// Not one kernel could be built, through no fault of the kernels.
+    /// No kernel could be built, and the kernels are not at fault.
     #[error("no kernel could be built, so there is nothing to run:\n{}", .0.join("\n"))]
     NoKernel(Vec<String>),
-    /// The source of a kernel could not be had, or not be read.
+    /// The source of a kernel could not be fetched or read.
     #[error("{0}")]
     Source(String),
-    /// The thread that builds died.
+    /// The build thread panicked.
     #[error("the build ended without a result: {0}")]
     Thread(String),
 }
 
-/// All that guests are made of. Kernels may still be on their way.
+/// Everything that guests are made of. Some kernels may not be built yet.
 pub struct Parts {
-    /// The kernels, as they come.
+    /// The kernels, as they are built.
     pub images: Images,
     /// The initramfs, without modules.
     pub initramfs: Initramfs,
-    /// Where it is made with modules.
+    /// The cache, in which the initramfs with modules is made.
     pub cache: Cache,
     /// The accelerator.
     pub decision: Decision,
@@ -75,10 +75,10 @@ pub struct Parts {
 }
 
 impl Lab {
-    /// The project's own kernels, under a profile or as they are, and the user's cache.
+    /// The project's own kernels, with or without a profile, and the user's cache.
     ///
     /// # Errors
-    /// A manifest that is wrong or has no such profile, or no place for the cache.
+    /// If the manifest is wrong or does not have the profile, or if there is no folder for the cache.
     pub fn open(profile: Option<&str>) -> Result<Lab, LabError> {
         let manifest = Manifest::of_project()?;
         let manifest = match profile {
@@ -88,17 +88,17 @@ impl Lab {
         Ok(Lab::of(manifest, Cache::of_user()?))
     }
 
-    /// Other kernels, or another cache.
+    /// A lab with these kernels and this cache.
     pub fn of(manifest: Manifest, cache: Cache) -> Lab {
         Lab { builder: Arc::new(Builder::new(manifest, cache.clone())), cache, cancel: CancelToken::new() }
     }
 
-    /// The same cache, with other kernels. What cancels builds here cancels them there.
+    /// A lab with other kernels and the same cache. [`Lab::cancel`] of either cancels the builds of both.
     pub fn with(&self, manifest: Manifest) -> Lab {
         Lab { cancel: self.cancel.clone(), ..Lab::of(manifest, self.cache.clone()) }
     }
 
-    /// The kernels that are known.
+    /// The manifest of the kernels.
     pub fn manifest(&self) -> &Manifest {
         self.builder.manifest()
     }
@@ -108,7 +108,7 @@ impl Lab {
         &self.cache
     }
 
-    /// Stops builds that are under way, within a fraction of a second.
+    /// Cancels running builds, within a fraction of a second.
     pub fn cancel(&self) {
         self.cancel.cancel();
     }
@@ -118,16 +118,17 @@ impl Lab {
         self.builder.find(variant)
     }
 
-    /// A hash of all that a variant is made of: kernels with the same one are the same. None if its source is not here yet.
+    /// A hash of everything that a variant is built from. Kernels with the same hash are the same. None if the source
+    /// is not in the cache yet.
     pub fn key(&self, variant: &str) -> Option<String> {
         Some(self.builder.key(variant)?.as_str().to_owned())
     }
 
-    /// Tries patches, written to `files`, on the base of a variant, whose source is fetched if it is not there; with
-    /// `merge`, merges those that do not fit ([`Builder::fit`]).
+    /// Tries to apply patches, which are in `files`, to the base of a variant. Fetches the source of the base if it is
+    /// not in the cache. With `merge`, does a 3-way merge if a patch does not apply ([`Builder::fit`]).
     ///
     /// # Errors
-    /// [`LabError`]; that a patch does not apply is none.
+    /// [`LabError`]. A patch that does not apply is not an error.
     pub async fn fit(
         &self,
         variant: &str,
@@ -146,8 +147,8 @@ impl Lab {
         fit.map_err(|error| LabError::Source(chain(&error)))
     }
 
-    /// Builds what is not built yet, and decides on the accelerator. Returns when the guest image and one kernel are there;
-    /// the others come as they are built. A kernel that does not build is not an error: its cells will say so.
+    /// Builds what is not built yet, and decides on the accelerator. Returns when the guest image and one kernel are
+    /// built. The other kernels follow. A kernel that does not build is not an error: its cells get that verdict.
     ///
     /// # Errors
     /// [`LabError`].
@@ -169,7 +170,7 @@ impl Lab {
                 let trying = || progress.event(Event::TryingKvm);
                 accel::decide(choice, &self.cache, qemu, &image.boot, &initramfs.path, trying).await?
             }
-            Err(verdicts) => match no_fault_of_theirs(&verdicts) {
+            Err(verdicts) => match infra_reasons(&verdicts) {
                 Some(reasons) => return Err(LabError::NoKernel(reasons)),
                 None => Decision::now(Accel::Tcg, "no kernel was built"),
             },
@@ -180,7 +181,7 @@ impl Lab {
         Ok(Parts { images, initramfs, cache, decision, qemu: qemu.binary.clone(), profile })
     }
 
-    /// Begins to build kernels, one after the other, on a thread of its own. Those that are built already come first.
+    /// Starts to build kernels, one after the other, on a separate thread. Kernels that are built already come first.
     fn build(&self, variants: Vec<String>, progress: Arc<dyn Progress>) -> Images {
         let (builder, cancel) = (self.builder.clone(), self.cancel.child());
         let (arrivals, images) = Images::to_come(cancel.clone());
@@ -216,7 +217,7 @@ pub fn initramfs_for(cache: &Cache, initramfs: &Initramfs, image: &KernelImage) 
 fn image(builder: &Builder, variant: &str, cancel: &CancelToken, progress: &dyn Progress) -> Image {
     let tell = |event: BuildEvent| progress.event(Event::Build { variant, event });
     let built = match builder.build(variant, &tell, cancel) {
-        Err(error) if error.is_without_effect() => as_its_base(builder, variant, &tell, cancel).unwrap_or(Err(error)),
+        Err(error) if error.is_without_effect() => base_image(builder, variant, &tell, cancel).unwrap_or(Err(error)),
         built => built,
     };
     built.map_err(|error| {
@@ -228,9 +229,9 @@ fn image(builder: &Builder, variant: &str, cancel: &CancelToken, progress: &dyn 
     })
 }
 
-/// The kernel of a variant of which nothing is known, and whose patches change nothing: a patch of a series may do so. Of
-/// one of ours that is a mistake.
-fn as_its_base(
+/// The kernel of the base, for a variant that is not in the manifest and whose patches change nothing. A patch of a
+/// series may change nothing. For a variant of the manifest, that is a mistake.
+fn base_image(
     builder: &Builder,
     variant: &str,
     observer: &dyn Observer,
@@ -243,8 +244,9 @@ fn as_its_base(
     Some(built.map(|image| KernelImage { variant: variant.to_owned(), ..image }))
 }
 
-/// Why none of these kernels is there, if nothing is known about any of them.
-fn no_fault_of_theirs(verdicts: &[Verdict]) -> Option<Vec<String>> {
+/// The reasons why these kernels were not built, if no kernel is at fault. None if any of them is at fault, or if there
+/// are no verdicts.
+fn infra_reasons(verdicts: &[Verdict]) -> Option<Vec<String>> {
     let why = |verdict: &Verdict| match verdict {
         Verdict::Infra(why) => Some(why.clone()),
         _ => None,
@@ -272,7 +274,7 @@ pub fn machine(
     initrd: PathBuf,
 ) -> Machine {
     let hotplug = trigger.map_or(Hotplug::Native, Trigger::hotplug);
-    // With KVM a guest is told by the hypervisor.
+    // With KVM, the hypervisor tells the guest the frequency of the TSC.
     let clock = if accel == Accel::Tcg { tsc::word() } else { None };
     let append = scenario.append.iter().map(|&word| word.to_owned()).chain(clock).collect();
     Machine { qemu, topology, hotplug, accel, memory_mib: MEMORY_MIB, kernel, initrd, append }
@@ -283,12 +285,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_ends_early_only_if_nothing_is_known_about_any_kernel() {
+    fn a_run_ends_early_only_if_no_kernel_is_at_fault() {
         let full = || Verdict::Infra("disk full".to_owned());
         let broken = || Verdict::BuildFailed("does not compile".to_owned());
-        assert_eq!(no_fault_of_theirs(&[full(), full()]), Some(vec!["disk full".to_owned()]));
-        assert_eq!(no_fault_of_theirs(&[full(), broken()]), None);
-        assert_eq!(no_fault_of_theirs(&[broken()]), None);
-        assert_eq!(no_fault_of_theirs(&[]), None);
+        assert_eq!(infra_reasons(&[full(), full()]), Some(vec!["disk full".to_owned()]));
+        assert_eq!(infra_reasons(&[full(), broken()]), None);
+        assert_eq!(infra_reasons(&[broken()]), None);
+        assert_eq!(infra_reasons(&[]), None);
     }
 }

@@ -1,7 +1,7 @@
-//! Booted guests to start from: each machine boots once, and all cells on it start from its snapshot.
+//! Snapshots of booted guests: each machine boots once, and all cells on it start from its snapshot.
 //!
-//! A snapshot belongs to one QEMU binary and one command line, which names kernel and initramfs by their contents. One that
-//! does not restore is thrown away, and the cell boots. How often any of that is tried: [`crate::tries`].
+//! A snapshot belongs to one QEMU binary and one command line, which names kernel and initramfs by their contents. A
+//! snapshot that cannot be restored is deleted, and the cell boots. How often all this is tried: [`crate::tries`].
 
 use std::collections::HashMap;
 use std::fs;
@@ -22,40 +22,40 @@ use crate::vm::{BootError, Recorders, Vm};
 
 /// The shelf of the cache.
 const SHELF: &str = "snapshots";
-/// Changes whenever a snapshot is taken at another point of a guest's life, or laid out in another way.
+/// To be increased if the point at which a snapshot is taken changes, or its layout.
 const FORMAT: &str = "2";
-/// What the guest had printed by then, in an entry.
+/// The file in an entry with the console output until the snapshot.
 const CONSOLE: &str = "console.log";
 
 /// The snapshots of a run.
 pub struct Snapshots {
     cache: Cache,
     qemu: String,
-    /// One for each machine. While its first cell boots and saves, the others wait for the snapshot.
+    /// One entry for each machine. While its first cell boots and saves, the other cells wait for the snapshot.
     boots: Mutex<HashMap<String, Arc<Mutex<Boots>>>>,
 }
 
-/// What is known of guests that were booted on a machine.
+/// The results of boots on a machine.
 #[derive(Default)]
 struct Boots {
-    /// How they failed to come up.
-    silences: Vec<String>,
-    /// They come up, and cannot be saved or had trouble.
+    /// The boots that failed because the agent did not answer.
+    timeouts: Vec<String>,
+    /// A guest booted, but could not be saved, or printed a splat.
     unsaved: bool,
-    /// How many snapshots were made that did not restore at once.
+    /// How many snapshots were saved that could not be restored right afterwards.
     unrestored: usize,
 }
 
 impl Boots {
-    /// Whether a snapshot may come of another guest.
+    /// Whether another guest may give a snapshot.
     fn may_be_saved(&self) -> bool {
         !self.unsaved && self.unrestored < SNAPSHOTS
     }
 
-    /// Why no other guest comes up either, if so many were silent. It is for all cells of a machine as for one.
+    /// The error for all further cells of this machine, if so many boots have failed that another one would fail too.
     fn known(&self) -> Option<BootError> {
-        let enough = !Sign::Silence.calls_for_another(self.silences.len());
-        enough.then(|| BootError::Known(self.silences.join("; and again: ")))
+        let enough = !Sign::Silence.calls_for_another(self.timeouts.len());
+        enough.then(|| BootError::Known(self.timeouts.join("; and again: ")))
     }
 }
 
@@ -65,10 +65,11 @@ impl Snapshots {
         Snapshots { cache, qemu, boots: Mutex::default() }
     }
 
-    /// A guest on this machine: restored, from a snapshot that is made now if there is none. If that cannot be, booted.
+    /// A guest on this machine, restored from a snapshot. If there is no snapshot, makes one. If no snapshot can be
+    /// made or restored, boots the guest.
     ///
     /// # Errors
-    /// Those of booting. That a guest could not be saved or restored is none.
+    /// Those of booting. A guest that cannot be saved or restored is not an error.
     pub async fn start(&self, machine: Machine, recorders: Recorders, within: Duration) -> Result<Vm, BootError> {
         let key = self.key(&machine);
         if let Some(vm) = self.restore(&key, &machine, &recorders, within).await {
@@ -106,7 +107,7 @@ impl Snapshots {
             .finish()
     }
 
-    /// Makes a snapshot, unless someone else has done so meanwhile.
+    /// Makes a snapshot, unless another cell or process has done so in the meantime.
     async fn make_once(
         &self,
         key: &Key,
@@ -132,27 +133,28 @@ impl Snapshots {
             Err(Unmade::Guest(error)) => {
                 if matches!(error, BootError::Silent(_)) {
                     let last = console::last_words(&console::log(&recorders.console));
-                    boots.silences.push(format!("{error}; {last}"));
+                    boots.timeouts.push(format!("{error}; {last}"));
                 }
                 Err(error)
             }
             Err(Unmade::Snapshot) => {
                 boots.unsaved = true;
-                forget(&recorders.console);
+                delete_log(&recorders.console);
                 Ok(Made::Not)
             }
         }
     }
 
-    /// The lock under which a snapshot is made. None in a cache that cannot be written.
+    /// The lock to make a snapshot. None in a cache that cannot be written.
     async fn lock(&self, key: &Key) -> Option<Lock> {
         let (cache, key) = (self.cache.clone(), key.clone());
-        // It may have to wait for another process that makes this very snapshot.
+        // On a blocking thread: another process that makes the same snapshot may hold the lock.
         let lock = move || cache.lock_entry(SHELF, &key, || {}).ok();
         tokio::task::spawn_blocking(lock).await.ok().flatten()
     }
 
-    /// The guest from a snapshot, if there is one that restores. Its console and transcript begin with the boot.
+    /// Restores a guest from a snapshot. None if there is no snapshot that can be restored. The guest's console log and
+    /// transcript begin with the boot.
     async fn restore(&self, key: &Key, machine: &Machine, recorders: &Recorders, within: Duration) -> Option<Vm> {
         let entry = self.cache.find(SHELF, key)?;
         fs::copy(entry.join(CONSOLE), &recorders.console).ok()?;
@@ -161,14 +163,14 @@ impl Snapshots {
         self.resume(key, machine, recorders, within).await
     }
 
-    /// The guest from a snapshot whose boot is on the console and in the transcript already.
+    /// Restores a guest from a snapshot, when its boot is already in the console log and in the transcript.
     async fn resume(&self, key: &Key, machine: &Machine, recorders: &Recorders, within: Duration) -> Option<Vm> {
         let entry = self.cache.find(SHELF, key)?;
         match Vm::restore(machine.clone(), recorders.clone(), &entry, within).await {
             Ok(vm) => Some(vm),
             Err(_) => {
                 self.cache.remove(SHELF, key);
-                forget(&recorders.console);
+                delete_log(&recorders.console);
                 None
             }
         }
@@ -184,7 +186,7 @@ impl Snapshots {
     ) -> Result<(), Unmade> {
         let aside = self.cache.stage(SHELF, key, lock).map_err(|_| Unmade::Snapshot)?;
         Vm::boot_and_save(machine.clone(), recorders.clone(), aside.path(), within).await?;
-        if had_trouble(&recorders.console) {
+        if had_splat(&recorders.console) {
             return Err(Unmade::Snapshot);
         }
         fs::copy(&recorders.console, aside.path().join(CONSOLE)).map_err(|_| Unmade::Snapshot)?;
@@ -194,9 +196,9 @@ impl Snapshots {
 
 /// Whether there is a snapshot.
 enum Made {
-    /// It was made for this very cell, whose console and transcript show it.
+    /// It was made by booting for this cell. Its console log and transcript contain the boot.
     Now,
-    /// Someone else made it.
+    /// Another cell or process made it.
     Before,
     /// It cannot be made.
     Not,
@@ -204,9 +206,10 @@ enum Made {
 
 /// Why there is no snapshot.
 enum Unmade {
-    /// The guest did not come up.
+    /// The guest did not boot.
     Guest(BootError),
-    /// It could not be saved, or had better not; or its memory's file is why QEMU failed, as on a full disk. It may come up without.
+    /// The guest could not or must not be saved, or QEMU failed because of the memory file, for example on a full disk.
+    /// The guest may boot without a snapshot.
     Snapshot,
 }
 
@@ -221,14 +224,14 @@ impl From<SnapshotError> for Unmade {
     }
 }
 
-/// Whether the kernel complained while it booted. Each cell from a snapshot of that would be blamed for it, in this run and in
-/// later ones; and if the host was to blame, the next boot need not have it.
-fn had_trouble(log: &Path) -> bool {
+/// Whether the kernel printed a splat while it booted. Every cell from such a snapshot would fail because of it, in
+/// this run and in later ones. If the host was the cause, the next boot may have no splat.
+fn had_splat(log: &Path) -> bool {
     !classify::classify(&console::log(log)).is_empty()
 }
 
-/// Removes a console's file: the boot that follows has one of its own.
-fn forget(console: &Path) {
+/// Deletes a console log, because the next boot writes a new one.
+fn delete_log(console: &Path) {
     let _ = fs::remove_file(console);
 }
 
@@ -237,12 +240,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_boot_with_a_complaint_is_trouble() {
+    fn a_boot_with_a_splat_is_recognized() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/classify/fixtures");
-        for (console, trouble) in [("clean-boot.log", false), ("rcu-stall-of-the-host.log", true), ("oops.log", true)] {
+        for (console, splat) in [("clean-boot.log", false), ("rcu-stall-of-the-host.log", true), ("oops.log", true)] {
             let console = fixtures.join(console);
             assert!(console.is_file(), "there is no {}", console.display());
-            assert_eq!(had_trouble(&console), trouble, "{}", console.display());
+            assert_eq!(had_splat(&console), splat, "{}", console.display());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What apt knows: which versions there are of a package, and where they come from.
+//! What apt knows: the versions of packages, and the archives that they come from.
 
 mod policy;
 mod sources;
@@ -18,30 +18,30 @@ pub(super) use targets::parse as parse_targets;
 
 use super::command::{self, CommandError};
 
-/// Reading its lists takes apt half a second; a machine under load may need more.
+/// apt reads its lists in half a second. A machine under load may need more.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Why apt could not be asked.
+/// Why a query of apt failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AptError {
     /// One of its commands failed.
-    #[error("apt could not be asked what it knows")]
+    #[error("cannot query apt")]
     Command(#[from] CommandError),
-    /// What it printed is not what apt prints.
-    #[error("`apt-get indextargets` printed what cannot be read: {0}")]
+    /// The output is not in apt's format.
+    #[error("cannot parse the output of `apt-get indextargets`: {0}")]
     Targets(String),
 }
 
-/// What apt knows, as far as it matters here.
+/// What apt knows, as far as it is relevant here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Apt {
-    /// The packages that were asked for, as far as apt knows them.
+    /// The packages of the query that apt knows.
     pub offers: Offers,
     /// The indexes that it has downloaded.
     pub targets: Vec<Target>,
-    /// The entries of its sources, downloaded or not.
+    /// The entries of its sources, whether their indexes are downloaded or not.
     pub entries: Vec<Entry>,
-    /// When its lists were last updated; nothing if never.
+    /// The time since its lists were last updated. None if they never were.
     pub lists_age: Option<Duration>,
 }
 
@@ -56,7 +56,7 @@ impl Apt {
     }
 }
 
-/// Which versions apt offers of packages. Those that it does not know are left out.
+/// The versions that apt offers of packages. Packages that it does not know are left out.
 pub(super) fn offers(packages: &[String]) -> Result<Offers, AptError> {
     if packages.is_empty() {
         return Ok(Offers::default());
@@ -65,8 +65,8 @@ pub(super) fn offers(packages: &[String]) -> Result<Offers, AptError> {
     Ok(policy::parse(&policy))
 }
 
-/// How long ago the lists were updated. The lists themselves carry the archive's dates; the folder into which they are
-/// downloaded changes with every update.
+/// The time since the lists were updated. The lists themselves have the dates of the archive, but each update changes
+/// the folder into which they are downloaded.
 fn lists_age() -> Option<Duration> {
     ["/var/lib/apt/lists", "/var/lib/apt/lists/partial"]
         .iter()
@@ -75,7 +75,7 @@ fn lists_age() -> Option<Duration> {
         .map(|updated| SystemTime::now().duration_since(updated).unwrap_or_default())
 }
 
-/// Reads a file of apt's sources, for tests of what follows from it.
+/// Parses a file of apt's sources, for tests outside this module.
 #[cfg(test)]
 pub(super) fn parse_source(file: &str, text: &str) -> Vec<Entry> {
     sources::parse(file.as_ref(), text)

@@ -1,14 +1,14 @@
-//! What `apt-cache policy` prints: the versions of packages, and which of them would be installed.
+//! The output of `apt-cache policy`: the versions of packages, and which of them apt would install.
 
 use std::collections::BTreeMap;
 
-/// Packages and what apt offers of them.
+/// Packages, and the versions that apt offers of them.
 pub(in super::super) type Offers = BTreeMap<String, Offer>;
 
-/// What apt offers of one package.
+/// The versions that apt offers of one package.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Offer {
-    /// What a plain `apt-get install` would take, by version and by the pins of this machine.
+    /// The version that a plain `apt-get install` takes, by version and by the pins of this machine.
     pub candidate: Option<String>,
     /// All versions.
     pub versions: Vec<Version>,
@@ -19,7 +19,7 @@ pub(in super::super) struct Offer {
 pub(in super::super) struct Version {
     /// The version.
     pub version: String,
-    /// The suites that have it; none if it is only installed.
+    /// The suites that have it. Empty if it is installed and in no suite.
     pub suites: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ impl Offer {
     }
 }
 
-/// Reads what `apt-cache policy PACKAGE...` prints under `LC_ALL=C` (`DoPolicy()` in apt's sources):
+/// Parses the output of `apt-cache policy PACKAGE...` under `LC_ALL=C` (`DoPolicy()` in apt's sources):
 ///
 /// ```text
 /// gcc:

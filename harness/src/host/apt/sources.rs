@@ -1,4 +1,4 @@
-//! apt's sources (sources.list(5)), in both of their styles, and new ones made after their example.
+//! apt's sources (sources.list(5)) in both of their formats, and new sources that are derived from them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use deb822_fast::{Deb822, Paragraph};
 
 use super::Target;
 
-/// An entry of apt's sources that is switched on and asks for binary packages.
+/// An entry of apt's sources that is enabled and of the type `deb`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Entry {
     file: PathBuf,
@@ -18,20 +18,20 @@ pub(in super::super) struct Entry {
 enum Form {
     /// A stanza of a `.sources` file.
     Stanza(Paragraph),
-    /// A line of a `.list` file. The options are as they stand there, with their brackets.
+    /// A line of a `.list` file. The options are verbatim, with their brackets.
     Line { options: Option<String>, uri: String, suite: String, components: String },
 }
 
 /// A file to add to apt's sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct NewSource {
-    /// Where it belongs.
+    /// Its path.
     pub path: PathBuf,
-    /// What is in it.
+    /// Its content.
     pub content: String,
 }
 
-/// All entries on this machine. Files that cannot be read or understood are left out: apt says what it thinks of them.
+/// All entries on this machine. Files that cannot be read or parsed are left out: apt itself reports them.
 pub(super) fn of_this_machine() -> Vec<Entry> {
     let mut files: Vec<PathBuf> = fs::read_dir("/etc/apt/sources.list.d")
         .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
@@ -41,7 +41,8 @@ pub(super) fn of_this_machine() -> Vec<Entry> {
     files.iter().filter_map(|file| Some(parse(file, &fs::read_to_string(file).ok()?))).flatten().collect()
 }
 
-/// Reads a file of apt's sources. Its style follows from its name, and other names do not count, as with apt itself.
+/// Parses a file of apt's sources. The extension of its name determines the format. Like apt, it ignores files with
+/// other extensions.
 pub(in super::super) fn parse(file: &Path, text: &str) -> Vec<Entry> {
     let forms: Vec<Form> = match file.extension().and_then(|extension| extension.to_str()) {
         Some("sources") => {
@@ -81,7 +82,7 @@ fn parse_line(line: &str) -> Option<Form> {
 }
 
 impl Entry {
-    /// Whether it asks for a suite, by this name.
+    /// Whether it names a suite.
     pub fn has_suite(&self, suite: &str) -> bool {
         match &self.form {
             Form::Stanza(stanza) => words(stanza, "Suites").any(|other| other == suite),
@@ -97,13 +98,13 @@ impl Entry {
         }
     }
 
-    /// Whether it is what made apt download an index.
+    /// Whether apt downloaded an index because of this entry.
     pub fn is_behind(&self, target: &Target) -> bool {
         self.file == target.file && self.has_suite(&target.release) && self.has_uri(&target.uri)
     }
 
-    /// A new source for another suite of the archive that `target` comes from. All else is as in this entry: its
-    /// components, architectures, and by whom it must be signed.
+    /// A new source for another suite of the archive that `target` comes from. It has the components, architectures and
+    /// signing keys of this entry.
     pub fn for_suite(&self, suite: &str, target: &Target) -> NewSource {
         let uri = &target.uri;
         let (extension, content) = match &self.form {
@@ -120,7 +121,7 @@ impl Entry {
                 ("list", format!("{}\n", words.join(" ")))
             }
         };
-        let note = format!("# Made by `cargo xtask setup` of iov-regress, after {}.\n", self.file.display());
+        let note = format!("# Made by `cargo xtask setup` of iov-regress from {}.\n", self.file.display());
         NewSource {
             path: format!("/etc/apt/sources.list.d/iov-regress-backports.{extension}").into(),
             content: note + &content,
@@ -177,7 +178,7 @@ deb\t[ arch=amd64 signed-by=/usr/share/keyrings/k.gpg ]  https://example.org/deb
     }
 
     #[test]
-    fn stanzas_in_use_are_read() {
+    fn enabled_stanzas_are_parsed() {
         let entries = parse(Path::new("/d.sources"), STANZAS);
         assert_eq!(entries.len(), 2);
         assert!(entries[0].has_suite("bookworm") && entries[0].has_suite("bookworm-updates"));
@@ -185,7 +186,7 @@ deb\t[ arch=amd64 signed-by=/usr/share/keyrings/k.gpg ]  https://example.org/deb
     }
 
     #[test]
-    fn lines_in_use_are_read() {
+    fn enabled_lines_are_parsed() {
         let entries = parse(Path::new("/d.list"), LINES);
         assert_eq!(entries.len(), 2);
         let behind = |uri| entries.iter().position(|entry| entry.is_behind(&target("/d.list", uri)));
@@ -196,13 +197,13 @@ deb\t[ arch=amd64 signed-by=/usr/share/keyrings/k.gpg ]  https://example.org/deb
     }
 
     #[test]
-    fn a_new_stanza_is_like_the_old_one() {
+    fn a_new_stanza_keeps_the_fields_of_the_old_one() {
         let entries = parse(Path::new("/d.sources"), STANZAS);
         let new =
             entries[0].for_suite("bookworm-backports", &target("/d.sources", "http://mirror.example.org/debian/"));
         assert_eq!(new.path, Path::new("/etc/apt/sources.list.d/iov-regress-backports.sources"));
         insta::assert_snapshot!(new.content, @"
-        # Made by `cargo xtask setup` of iov-regress, after /d.sources.
+        # Made by `cargo xtask setup` of iov-regress from /d.sources.
         Types: deb
         URIs: http://mirror.example.org/debian/
         Suites: bookworm-backports
@@ -217,7 +218,7 @@ deb\t[ arch=amd64 signed-by=/usr/share/keyrings/k.gpg ]  https://example.org/deb
     }
 
     #[test]
-    fn a_new_line_is_like_the_old_one() {
+    fn a_new_line_keeps_the_parts_of_the_old_one() {
         let new: Vec<_> = parse(Path::new("/d.list"), LINES)
             .iter()
             .map(|entry| entry.for_suite("bookworm-backports", &target("/d.list", "http://x/")))

@@ -1,4 +1,4 @@
-//! What `apt-get indextargets` prints: the indexes that apt has downloaded, with what their archives say of themselves.
+//! The output of `apt-get indextargets`: the indexes that apt has downloaded, and the origin of their archives.
 
 use std::path::PathBuf;
 
@@ -7,25 +7,25 @@ use deb822_fast::{Deb822, Paragraph};
 /// A downloaded index of packages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Target {
-    /// The file of apt's sources that asks for it.
+    /// The file of apt's sources that names it.
     pub file: PathBuf,
-    /// The archive's address as it stands there, but always with a slash at its end.
+    /// The archive's address in that file, with a slash added at the end if it has none.
     pub uri: String,
-    /// The suite as it stands there: a codename, or an alias such as `stable`.
+    /// The suite in that file: a codename, or an alias such as `stable`.
     pub release: String,
-    /// The codename that the archive gives the release.
+    /// The archive's codename of the release.
     pub codename: String,
-    /// The alias that the archive gives the release.
+    /// The archive's alias of the release.
     pub suite: String,
-    /// Whose archive it says it is.
+    /// The owner of the archive, as the archive states it.
     pub origin: String,
-    /// And which of theirs.
+    /// The name of the archive among those of its owner.
     pub label: String,
 }
 
 impl Target {
-    /// Whether this is Debian's own archive of a release: not its updates, not its security archive, and not somebody
-    /// else's archive *for* that release, which is often named like it.
+    /// Whether this is Debian's own archive of a release. Its updates, its security archive, and another vendor's
+    /// archive *for* that release do not count, although they often have the same name.
     pub fn is_debian_release(&self, codename: &str) -> bool {
         self.origin == "Debian"
             && self.label == "Debian"
@@ -34,7 +34,7 @@ impl Target {
     }
 }
 
-/// Reads what `apt-get indextargets` prints (see `acquire-additional-files.md` in apt's documentation).
+/// Parses the output of `apt-get indextargets` (see `acquire-additional-files.md` in apt's documentation).
 pub(in super::super) fn parse(text: &str) -> Result<Vec<Target>, String> {
     let stanzas: Deb822 = text.parse().map_err(|error: deb822_fast::Error| error.to_string())?;
     Ok(stanzas.iter().map(read_target).collect())
@@ -92,7 +92,7 @@ Sourcesentry: /etc/apt/sources.list.d/vendor.list:1
 ";
 
     #[test]
-    fn the_distribution_is_told_from_others_by_what_it_says() {
+    fn debians_archive_is_recognized_by_origin_and_label() {
         let targets = parse(TARGETS).unwrap();
         assert_eq!(targets.len(), 3);
         let own: Vec<_> = targets.iter().filter(|target| target.is_debian_release("bookworm")).collect();
@@ -103,13 +103,13 @@ Sourcesentry: /etc/apt/sources.list.d/vendor.list:1
     }
 
     #[test]
-    fn a_release_may_go_by_its_alias() {
+    fn a_source_may_name_a_release_by_its_alias() {
         let targets = parse(&TARGETS.replacen("Release: bookworm\n", "Release: oldstable\n", 1)).unwrap();
         assert!(targets[0].is_debian_release("bookworm"));
     }
 
     #[test]
-    fn no_lists_are_no_targets() {
+    fn empty_output_has_no_targets() {
         assert_eq!(parse("").unwrap(), []);
     }
 }

@@ -14,7 +14,7 @@ fn os(id: &str, codename: &str) -> OsRelease {
     }
 }
 
-/// What apt says of packages that come from a suite each.
+/// What apt prints about packages, each of which comes from one suite.
 fn policy(offers: &[(&str, &str, &str)]) -> String {
     offers
         .iter()
@@ -66,7 +66,7 @@ fn with_backports(mut facts: Facts) -> Facts {
     facts
 }
 
-/// As after an update that fetched the backports.
+/// The state after an update that fetched the backports.
 fn with_backported_qemu(facts: Facts) -> Facts {
     let mut facts = with_backports(facts);
     let text = policy(&[(QEMU_PACKAGE, QEMU_10, "bookworm-backports")])
@@ -76,7 +76,7 @@ fn with_backported_qemu(facts: Facts) -> Facts {
     facts
 }
 
-/// A release whose own QEMU will do.
+/// A release whose own QEMU is new enough.
 fn newer(id: &str, codename: &str, with_kernel: bool) -> Facts {
     let mut facts = bookworm();
     facts.os = os(id, codename);
@@ -97,7 +97,7 @@ fn lines(facts: &Facts) -> String {
 }
 
 #[test]
-fn debian_12_gets_qemu_from_backports_and_all_else_from_the_release() {
+fn debian_12_gets_qemu_from_backports_and_other_packages_from_the_release() {
     insta::assert_snapshot!(lines(&bookworm()), @"
     add /etc/apt/sources.list.d/iov-regress-backports.sources (the release's QEMU is 1:7.2+dfsg-7+deb12u18, and 8.0 or newer is needed)
     update apt's lists
@@ -110,11 +110,11 @@ fn debian_12_gets_qemu_from_backports_and_all_else_from_the_release() {
 }
 
 #[test]
-fn backports_come_from_where_the_release_comes_from() {
+fn backports_come_from_the_archive_of_the_release() {
     let steps = plan(&bookworm()).unwrap();
     let Step::AddSource { source, .. } = &steps[0] else { panic!("{steps:?}") };
     insta::assert_snapshot!(source.content, @"
-    # Made by `cargo xtask setup` of iov-regress, after /etc/apt/sources.list.d/debian.sources.
+    # Made by `cargo xtask setup` of iov-regress from /etc/apt/sources.list.d/debian.sources.
     Types: deb
     URIs: http://mirror.example.org/debian/
     Suites: bookworm-backports
@@ -124,7 +124,7 @@ fn backports_come_from_where_the_release_comes_from() {
 }
 
 #[test]
-fn without_the_distributions_own_archive_nothing_is_guessed() {
+fn without_debians_own_archive_no_source_is_added() {
     let mut facts = bookworm();
     facts.apt.as_mut().unwrap().targets.remove(1);
     insta::assert_snapshot!(lines(&facts), @"error: the backports of bookworm are needed, but none of apt's sources is Debian's own archive of bookworm: add bookworm-backports by hand, then run this again");
@@ -137,7 +137,7 @@ fn a_release_with_a_new_qemu_needs_no_backports() {
 }
 
 #[test]
-fn a_kernel_source_that_a_distribution_does_not_have_is_not_looked_for_for_ever() {
+fn the_plan_ends_if_a_distribution_does_not_have_a_kernel_source() {
     let mut facts = newer("ubuntu", "noble", false);
     facts.packages.clear();
     assert_eq!(lines(&facts), "nothing");
@@ -176,14 +176,14 @@ fn lists_are_updated_when_they_are_missing_or_old_or_do_not_know_a_package() {
     facts.packages.push("no-such-package".to_owned());
     assert_eq!(lines(&facts), "update apt's lists");
     facts.updated = true;
-    insta::assert_snapshot!(lines(&facts), @"error: apt does not know no-such-package: see whether `apt-get update` succeeds, and which sources apt has");
+    insta::assert_snapshot!(lines(&facts), @"error: apt does not know no-such-package: check whether `apt-get update` succeeds, and which sources apt has");
 }
 
 #[test]
 fn nothing_is_done_when_nothing_is_missing() {
     let mut facts = bookworm();
     facts.packages.clear();
-    // Not even old lists matter then.
+    // Then even old lists are not updated.
     facts.apt.as_mut().unwrap().lists_age = Some(STALE * 9);
     assert_eq!(lines(&facts), "nothing");
     assert_eq!(lines(&Facts { apt: None, os: os("fedora", ""), ..facts }), "nothing");
@@ -193,9 +193,9 @@ fn nothing_is_done_when_nothing_is_missing() {
 fn a_release_whose_backports_are_old_too_is_refused() {
     let mut facts = with_backports(bookworm());
     facts.updated = true;
-    insta::assert_snapshot!(lines(&facts), @"error: the newest QEMU that apt can get on debian bookworm is 1:7.2+dfsg-7+deb12u18, and 8.0 or newer is needed: use a newer release of the distribution, or name a QEMU of your own in IOV_REGRESS_QEMU");
+    insta::assert_snapshot!(lines(&facts), @"error: the newest QEMU that apt offers on debian bookworm is 1:7.2+dfsg-7+deb12u18, and 8.0 or newer is needed: use a newer release of the distribution, or set IOV_REGRESS_QEMU to another QEMU");
     facts.os = os("ubuntu", "jammy");
-    insta::assert_snapshot!(lines(&facts), @"error: the newest QEMU that apt can get on ubuntu jammy is 1:7.2+dfsg-7+deb12u18, and 8.0 or newer is needed: use a newer release of the distribution, or name a QEMU of your own in IOV_REGRESS_QEMU");
+    insta::assert_snapshot!(lines(&facts), @"error: the newest QEMU that apt offers on ubuntu jammy is 1:7.2+dfsg-7+deb12u18, and 8.0 or newer is needed: use a newer release of the distribution, or set IOV_REGRESS_QEMU to another QEMU");
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn other_distributions_are_told_what_to_install() {
 }
 
 #[test]
-fn commands_are_spelt_out() {
+fn commands_of_all_steps() {
     let steps = [plan(&bookworm()).unwrap(), plan(&with_backported_qemu(bookworm())).unwrap()].concat();
     let text: Vec<_> = steps
         .iter()
