@@ -127,22 +127,10 @@ pub struct Splat {
     pub known: Option<String>,
 }
 
-/// How many frames tell one splat from another.
-const FINGERPRINT: usize = 5;
-
 impl Splat {
     /// Whether it makes a cell fail by itself.
     pub fn is_fatal(&self) -> bool {
         self.known.is_none() && self.kind.severity() == Severity::Fatal
-    }
-
-    /// What two splats of one cause share: the kind and the five innermost frames, else the title.
-    pub fn fingerprint(&self) -> String {
-        if self.frames.is_empty() {
-            return format!("{}: {}", self.kind, self.title);
-        }
-        let frames = self.frames.iter().take(FINGERPRINT).map(String::as_str);
-        format!("{}: {}", self.kind, frames.collect::<Vec<_>>().join(" < "))
     }
 }
 

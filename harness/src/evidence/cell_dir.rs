@@ -123,11 +123,6 @@ impl CellDir {
         Ok(CellDir { path, began: Instant::now() })
     }
 
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Where the serial console goes. QEMU writes it.
     pub fn console(&self) -> PathBuf {
         self.path.join("console.log")

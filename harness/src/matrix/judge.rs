@@ -39,8 +39,14 @@ pub struct Finding {
 impl Finding {
     /// A verdict that needed no guest.
     pub fn of(verdict: Verdict) -> Finding {
-        let (notes, proofs, splats, phases) = Default::default();
-        Finding { verdict, notes, proofs, splats, phases, retry: false }
+        Finding {
+            verdict,
+            notes: Map::new(),
+            proofs: Vec::new(),
+            splats: Vec::new(),
+            phases: Phases::default(),
+            retry: false,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::verdict::{Expected, Verdict};
 
 pub use catalogue::{Comparison, Entry, Measured, chance, measured_in, measured_of, page, updated};
 pub use compare::{Disagreement, disagreements};
-pub use series::{Bisectable, Change, SERIES_FILES, SeriesReport};
+pub use series::SeriesReport;
 pub use terminal::Terminal;
 
 /// The report of a run.

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use guest_protocol::{
-    Access, Command, Failure, Inventory, Message, OpId, Outcome, Progress, Reply, Request, Sched, TaskState,
-};
+use guest_protocol::{Access, Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, Sched, TaskState};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
@@ -180,18 +178,6 @@ impl Agent {
         let operation = self.start(Command::List { path: path.to_owned() }).await?;
         match operation.done(within).await? {
             Reply::Names(names) => Ok(names),
-            reply => Err(operation.unexpected(reply)),
-        }
-    }
-
-    /// What the guest shows of its PCI functions.
-    ///
-    /// # Errors
-    /// Any [`AgentError`].
-    pub async fn inventory(&self, within: Duration) -> Result<Inventory, AgentError> {
-        let operation = self.start(Command::Inventory).await?;
-        match operation.done(within).await? {
-            Reply::Inventory(inventory) => Ok(*inventory),
             reply => Err(operation.unexpected(reply)),
         }
     }

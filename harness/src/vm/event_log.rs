@@ -106,11 +106,6 @@ impl<T: std::fmt::Debug> EventLog<T> {
         });
     }
 
-    /// Why nothing more will come, if so.
-    pub fn closed(&self) -> Option<Arc<str>> {
-        self.inner.state.borrow().closed.clone()
-    }
-
     /// The position after the last message so far.
     pub fn position(&self) -> usize {
         self.items().len()

@@ -2,7 +2,7 @@
 
 pub mod agent;
 pub mod argv;
-pub mod devices;
+pub(crate) mod devices;
 pub mod event_log;
 pub mod fault;
 pub mod iommu;
@@ -13,13 +13,13 @@ pub mod process;
 pub mod qmp;
 pub mod scale;
 pub mod slot;
-pub mod snapshot;
+pub(crate) mod snapshot;
 pub(crate) mod sockets;
 pub mod starved;
 pub mod steps;
 pub mod topology;
 pub mod transcript;
-pub mod tsc;
+pub(crate) mod tsc;
 pub mod version;
 
 use std::path::PathBuf;
