@@ -1,4 +1,4 @@
-//! The agent, built by cargo as a static program.
+//! Runs cargo to build the agent as a static program, and checks the result.
 
 use std::env;
 use std::ffi::OsStr;
@@ -17,19 +17,20 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
-use crate::ImageError;
+use crate::error::ImageError;
 
-/// Crate and program.
+/// The name of the crate and of its program.
 const PACKAGE: &str = "guest-agent";
 
-/// What guests run. Naming the target keeps crt-static away from build scripts and procedural macros.
+/// The target of the build. If the target is named, cargo does not use crt-static for build scripts and procedural
+/// macros.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// How soon a cancelled build is killed.
+/// How often the cancel token is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Variables that the cargo which started us sets for us, or that would make this build another one; settings of
-/// registries and of the network stay.
+/// Prefixes of environment variables that are not passed on. Cargo has set them for the program that runs now, or they
+/// would change the build. Settings of registries and of the network are passed on.
 const FOREIGN: [&str; 14] = [
     "CARGO_BIN_",
     "CARGO_BUILD_",
@@ -47,7 +48,7 @@ const FOREIGN: [&str; 14] = [
     "RUSTFLAGS",
 ];
 
-/// Has cargo build the agent, unless it is up to date, and says where it is.
+/// Builds the agent, unless it is up to date. Returns the path of the program.
 pub fn build(cancel: &CancelToken, progress: impl FnMut(&str) + Send) -> Result<PathBuf, ImageError> {
     run(command(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))), cancel, progress)
 }
@@ -58,7 +59,8 @@ fn command(workspace: &Path) -> Command {
         .current_dir(workspace)
         .args(["build", "--locked", "--package", PACKAGE, "--profile", "guest", "--target", TARGET])
         .args(["--message-format", "json", "--color", "never"])
-        // A folder of its own: the flags differ, and it must not wait for a build that waits for it.
+        // Use another target folder, because the flags differ. Also, the outer cargo may hold the lock of its target
+        // folder while it waits for this build.
         .arg("--target-dir")
         .arg(workspace.join("target/guest"));
     for (name, _) in env::vars_os().filter(|(name, _)| is_foreign(name)) {
@@ -75,13 +77,15 @@ fn is_foreign(name: &OsStr) -> bool {
 fn run(mut command: Command, cancel: &CancelToken, progress: impl FnMut(&str) + Send) -> Result<PathBuf, ImageError> {
     let cargo = PathBuf::from(command.get_program());
     let failed = |source| ImageError::NoCargo { cargo, source };
-    // A process group of its own, so that cargo goes together with the compilers that it has started.
+    // A process group of its own, so that cargo can be killed together with the compilers that it has started.
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(source) => return Err(failed(source)),
     };
-    let (stdout, stderr, group) = (child.stdout.take(), child.stderr.take(), Pid::from_child(&child));
+    let stdout = child.stdout.take();
+    let stderr = child.stderr.take();
+    let group = Pid::from_child(&child);
     let (built, said) = thread::scope(|scope| {
         let (running, ended) = mpsc::channel();
         scope.spawn(move || kill_if_cancelled(group, cancel, &ended));
@@ -100,8 +104,8 @@ fn run(mut command: Command, cancel: &CancelToken, progress: impl FnMut(&str) + 
     }
 }
 
-/// Kills a process group when it is cancelled. It ends with the other end of the channel, before the group's leader is
-/// reaped: until then the group's number is its own.
+/// Kills a process group when the build is cancelled. Returns when the other end of the channel is dropped. That
+/// happens before the leader of the group is reaped, so no other process group has the same id.
 fn kill_if_cancelled(group: Pid, cancel: &CancelToken, ended: &Receiver<()>) {
     while ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
         if cancel.is_cancelled() {
@@ -111,12 +115,12 @@ fn kill_if_cancelled(group: Pid, cancel: &CancelToken, ended: &Receiver<()>) {
     }
 }
 
-/// Passes on what cargo says, and keeps it.
+/// Passes the output of cargo on to `progress`, and returns it.
 fn follow(stderr: impl Read, mut progress: impl FnMut(&str)) -> String {
     let mut said = String::new();
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         let line = line.trim();
-        // That is said of every build that has nothing to do, and of every other right after its last line.
+        // Cargo prints this line at the end of each build, even if there was nothing to do.
         if !line.starts_with("Finished ") {
             progress(line);
         }
@@ -126,14 +130,14 @@ fn follow(stderr: impl Read, mut progress: impl FnMut(&str)) -> String {
     said
 }
 
-/// What came of a build.
+/// The result of a build.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Built {
     program: Option<PathBuf>,
     first_error: Option<String>,
 }
 
-/// One line of cargo's JSON ("External tools" in the Cargo book), with what is of use here.
+/// A line of cargo's JSON output ("External tools" in the Cargo book), with the fields that are used here.
 #[derive(Deserialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 enum Line {
@@ -175,7 +179,7 @@ fn read_messages(stdout: impl Read) -> Built {
     built
 }
 
-/// Checks that a program runs where there is nothing but a kernel.
+/// Checks that a program is for x86-64 and static, so that it runs without any other file.
 pub fn check(path: &Path, program: &[u8]) -> Result<(), ImageError> {
     let not = |reason: String| ImageError::NotAProgram { path: path.to_owned(), reason };
     let headers = || {
@@ -204,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    /// A package of the agent's name.
+    /// A cargo package with the name of the agent.
     fn package(main: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
@@ -217,24 +221,24 @@ mod tests {
     }
 
     #[test]
-    fn the_compilers_first_error_is_told() {
+    fn the_first_error_of_the_compiler_is_reported() {
         let folder = package("fn main() {\n    let _: u32 = \"text\";\n    let _: u32 = true;\n}\n");
         let result = run(command(folder.path()), &CancelToken::new(), |_| {});
         let Err(ImageError::Build { first_error, .. }) = result else { panic!("it built") };
         assert!(first_error.contains("src/main.rs:2:18") && !first_error.contains("main.rs:3"), "{first_error}");
     }
 
-    /// Waits for something that will be so, on a machine that may be busy.
-    fn wait_until(what: &str, so: impl Fn() -> bool) {
+    /// Waits until a condition is true.
+    fn wait_until(what: &str, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !so() {
-            assert!(Instant::now() < deadline, "waited for ever: {what}");
+        while !condition() {
+            assert!(Instant::now() < deadline, "waited 60 s until {what}");
             thread::sleep(Duration::from_millis(10));
         }
     }
 
     #[test]
-    fn a_cancelled_build_ends_with_all_that_it_started() {
+    fn a_cancelled_build_is_killed_with_its_child_processes() {
         let folder = package("fn main() {}\n");
         let script = "fn main() {
             std::fs::write(\"new\", std::process::id().to_string()).unwrap();
@@ -242,7 +246,8 @@ mod tests {
             loop { std::thread::sleep(std::time::Duration::from_secs(1)) }
         }";
         fs::write(folder.path().join("build.rs"), script).unwrap();
-        let (pid, cancel) = (folder.path().join("pid"), CancelToken::new());
+        let pid = folder.path().join("pid");
+        let cancel = CancelToken::new();
         let error = thread::scope(|scope| {
             scope.spawn(|| {
                 wait_until("the build script runs", || pid.exists());
@@ -251,13 +256,13 @@ mod tests {
             run(command(folder.path()), &cancel, |_| {}).unwrap_err()
         });
         assert!(matches!(error, ImageError::Cancelled), "{error}");
-        // Gone, or dead and not reaped yet by whoever inherited it: a dead process has no command line.
+        // The process may be a zombie that is not reaped yet. A zombie has an empty command line.
         let command_line = format!("/proc/{}/cmdline", fs::read_to_string(pid).unwrap());
         wait_until("the build script is gone", || fs::read(&command_line).unwrap_or_default().is_empty());
     }
 
     #[test]
-    fn what_cargo_says_is_told_if_it_comes_to_no_compiler() {
+    fn the_output_of_cargo_is_reported_if_the_compiler_was_not_started() {
         let folder = tempfile::tempdir().unwrap();
         let error = run(command(folder.path()), &CancelToken::new(), |_| {}).unwrap_err().to_string();
         assert!(error.contains("could not find `Cargo.toml`"), "{error}");
@@ -273,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_the_outer_cargo_do_not_reach_the_inner_one() {
+    fn variables_of_the_outer_cargo_are_not_passed_on() {
         for (name, foreign) in [
             ("CARGO_PKG_NAME", true),
             ("CARGO_ENCODED_RUSTFLAGS", true),

@@ -1,16 +1,16 @@
-//! The archive: `newc` cpio, as `Documentation/driver-api/early-userspace/buffer-format.rst` has it.
+//! Writes the archive, in the `newc` cpio format of `Documentation/driver-api/early-userspace/buffer-format.rst`.
 
 use std::io::{self, Write};
 
 use cpio::newc::{Builder, ModeFileType, trailer};
 
-/// Folders that the agent mounts something on.
+/// The folders on which the agent mounts file systems.
 const FOLDERS: [&str; 4] = ["dev", "proc", "sys", "tmp"];
 
-/// Where the agent looks for modules.
+/// The folder in which the agent looks for modules.
 const MODULES: &str = "modules";
 
-/// An archive with a program as `/init`. It depends on the program's bytes and on nothing else.
+/// An archive with a program as `/init`. Its bytes depend only on those of the program.
 pub fn of(program: &[u8]) -> io::Result<Vec<u8>> {
     let folders = FOLDERS.iter().map(|name| (*name, ModeFileType::Directory, 0o755, [].as_slice()));
     // The kernel opens /dev/console for PID 1 before anything is mounted (`console_on_rootfs()` in `init/main.c`).
@@ -18,8 +18,8 @@ pub fn of(program: &[u8]) -> io::Result<Vec<u8>> {
     pack(folders.chain([console, ("init", ModeFileType::Regular, 0o755, program)]))
 }
 
-/// An archive with modules in the agent's folder for them, under these names. The kernel unpacks one archive after the
-/// other, so it goes behind that of the agent.
+/// An archive with modules under these names, to be appended to the archive with the agent. The kernel unpacks one
+/// archive after the other.
 pub fn of_modules(modules: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
     let names: Vec<_> = modules.iter().map(|(name, _)| format!("{MODULES}/{name}")).collect();
     let files =
@@ -70,15 +70,15 @@ mod tests {
             let mut content = String::new();
             reader.read_to_string(&mut content).unwrap();
             let entry = reader.entry();
-            let (name, rdev) = (entry.name().to_owned(), (entry.rdev_major(), entry.rdev_minor()));
-            found.push((name, format!("{:o}", entry.mode()), rdev, content));
+            let rdev = (entry.rdev_major(), entry.rdev_minor());
+            found.push((entry.name().to_owned(), format!("{:o}", entry.mode()), rdev, content));
             rest = reader.finish().unwrap();
         }
         found
     }
 
     #[test]
-    fn modules_follow_in_an_archive_of_their_own() {
+    fn an_archive_of_modules_has_their_folder_and_files() {
         let bytes = of_modules(&[("00-a.ko".to_owned(), b"abc".to_vec()), ("01-b.ko".to_owned(), Vec::new())]).unwrap();
         let found: Vec<_> = entries(&bytes).into_iter().map(|(name, mode, _, content)| (name, mode, content)).collect();
         let entry = |name: &str, mode: &str, content: &str| (name.to_owned(), mode.to_owned(), content.to_owned());
@@ -90,11 +90,11 @@ mod tests {
                 entry("modules/01-b.ko", "100644", ""),
             ]
         );
-        assert_eq!(of(b"program").unwrap().len() % 4, 0, "what follows has to begin at a multiple of four");
+        assert_eq!(of(b"program").unwrap().len() % 4, 0, "the next archive must begin at a multiple of four");
     }
 
     #[test]
-    fn what_the_kernel_finds() {
+    fn an_archive_has_folders_console_and_init() {
         let found = entries(&of(b"program").unwrap());
         let entry =
             |name: &str, mode: &str, rdev, content: &str| (name.to_owned(), mode.to_owned(), rdev, content.to_owned());

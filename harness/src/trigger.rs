@@ -1,6 +1,6 @@
 //! The ways to take a device away: a table with one row for each. All else that depends on a trigger follows from its
 //! row: names, help texts, plans, the machine's hotplug driver, and how a removal is set off, awaited and proven. A new
-//! trigger is a new row; the README shows the table, and a test compares the two.
+//! trigger is a new row; `docs/verdicts.md` shows the table, and a test compares the two.
 
 use std::fmt;
 
@@ -121,20 +121,20 @@ macro_rules! table {
 }
 
 table! {
-    DeviceDel "device-del" "QMP device_del with native hotplug: the attention button; five seconds later pciehp removes the device" {
+    DeviceDel "device-del" "QMP device_del with native hotplug: it presses the attention button, and five seconds later pciehp removes the device" {
         act: Act::DeviceDel,
         hotplug: Hotplug::Native,
         proof: Proof::Said(&BUTTON),
         // QEMU takes the card out when pciehp has cut the power, and pciehp may see that too.
         also: &[&PRESENCE],
     }
-    DeviceDelAcpi "device-del-acpi" "QMP device_del with ACPI hotplug: an eject request to acpiphp" {
+    DeviceDelAcpi "device-del-acpi" "QMP device_del with ACPI hotplug: acpiphp gets an eject request" {
         act: Act::DeviceDel,
         hotplug: Hotplug::Acpi,
         proof: Proof::Said(&EJECT),
         also: &[],
     }
-    Yank "yank" "surprise removal: the slot is empty from one moment to the next, and pciehp sees \"Card not present\"" {
+    Yank "yank" "surprise removal: the slot is empty at once, and pciehp reports \"Card not present\"" {
         act: Act::CutPower,
         hotplug: Hotplug::Native,
         proof: Proof::Said(&PRESENCE),
@@ -295,11 +295,11 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_the_table() {
-        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    fn the_page_on_verdicts_has_the_table() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/verdicts.md")).unwrap();
         let row = |trigger: &Trigger| format!("| `{trigger}` | {} |\n", trigger.about());
         let table: String = Trigger::ALL.iter().map(row).collect();
         let table = format!("| trigger | what happens |\n|---|---|\n{table}\n");
-        assert!(readme.contains(&table), "README.md has not this table:\n{table}");
+        assert!(page.contains(&table), "docs/verdicts.md does not have this table:\n{table}");
     }
 }

@@ -1,4 +1,4 @@
-//! What can be wrong with a kernel, and how one sees it.
+//! The bugs of the catalogue, and the ways in which a kernel that has one fails.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,29 +7,28 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A bug of the catalogue: variants have it, scenarios detect it.
+/// A bug of the catalogue. Variants have it, scenarios detect it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bug {
-    /// Its name everywhere.
+    /// Its name in the manifest, in scenarios and in reports.
     pub id: String,
-    /// One line for people.
+    /// What it is, in one line.
     pub title: String,
     /// Upstream commits, messages and reports.
     #[serde(default)]
     pub references: Vec<String>,
-    /// How a kernel that has it fails: in one of these ways, if a trigger or an interleaving decides which. In the
-    /// manifest one way needs no brackets.
-    /// None for a bug that shows under a profile alone.
+    /// How a kernel that has it fails. With several ways, the trigger or the interleaving decides which one shows. In
+    /// the manifest, a single way needs no brackets. Empty for a bug that only shows under a profile.
     #[serde(default, deserialize_with = "one_or_several", skip_serializing_if = "Vec::is_empty")]
     pub fails: Vec<Fails>,
-    /// How it fails under a profile, by the profile's name, if not in the same way.
+    /// How it fails under a profile, by the profile's name. A profile that is not in here shows the ways in `fails`.
     #[serde(default, deserialize_with = "by_profile", skip_serializing_if = "BTreeMap::is_empty")]
     pub under: BTreeMap<String, Vec<Fails>>,
-    /// How surely a scenario that detects it makes it show.
+    /// How reliably a scenario that detects the bug makes it show.
     #[serde(default)]
     pub chance: Chance,
-    /// Whether every kernel has it, and is meant to: a hazard that users have to know, and nothing to hold against one.
+    /// Whether every kernel has it by design. Users must know of it, but it is no fault of a kernel under test.
     #[serde(default, skip_serializing_if = "is_false")]
     pub by_design: bool,
 }
@@ -39,26 +38,26 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// How surely a scenario makes a bug show itself.
+/// How reliably a scenario makes a bug show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Chance {
-    /// Every time: it follows from the order of what is done.
+    /// Every time: the order of the scenario's steps is enough.
     #[default]
     Certain,
-    /// Nearly every time: a window of the kernel's own is hit, wide enough for that.
+    /// Nearly every time: the scenario must hit a window inside the kernel, and the window is wide.
     Window,
-    /// Now and then: by trying often. A kernel that has only such bugs may pass.
+    /// Sometimes: the scenario tries many times. A kernel that has only such bugs may pass.
     Random,
 }
 
-/// How a kernel that has a bug fails: any other failure is not this bug.
+/// One way in which a kernel that has a bug fails. Any other failure is not this bug.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fails {
-    /// In what way.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// At which kernel function or, for a stale read, at which attribute.
+    /// The kernel function at which it shows. For a stale read, the attribute.
     pub function: String,
 }
 
@@ -68,7 +67,8 @@ impl fmt::Display for Fails {
     }
 }
 
-/// A table, or a list of tables. serde's own way of saying so, `untagged`, forgets what is wrong with either, and where.
+/// Reads a table, or a list of tables. serde's `untagged` would do the same, but its errors do not say what is wrong in
+/// the table, and where.
 fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Fails>, D::Error> {
     struct Ways;
 
@@ -92,7 +92,7 @@ fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Fail
     deserializer.deserialize_any(Ways)
 }
 
-/// Ways to fail, by profile.
+/// Reads the ways to fail under each profile.
 fn by_profile<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Vec<Fails>>, D::Error> {
     #[derive(Deserialize)]
     struct Ways(#[serde(deserialize_with = "one_or_several")] Vec<Fails>);
@@ -101,26 +101,26 @@ fn by_profile<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Str
     Ok(all.into_iter().map(|(profile, Ways(ways))| (profile, ways)).collect())
 }
 
-/// The ways in which a kernel fails.
+/// The kinds of failure of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
-    /// Tasks wait for each other and will for ever.
+    /// Tasks wait for each other, and none of them can ever go on.
     Deadlock,
-    /// A task waits for as long as someone else likes.
+    /// A task waits until user space lets it go on.
     Blocked,
-    /// A reader woken by an event saw the value from before it.
+    /// A reader that was woken by an event read the value from before the event.
     StaleRead,
     /// An event that should have been sent was not.
     LostEvent,
-    /// The kernel reported an error of its own: oops, BUG, WARNING, lockdep, KASAN, panic.
+    /// The kernel reported a problem in its log: oops, BUG, WARNING, lockdep, KASAN, panic.
     KernelSplat,
-    /// What the kernel shows is not what was done.
+    /// The kernel shows another state than the one that the scenario set up.
     WrongState,
 }
 
 impl Bug {
-    /// The ways in which it shows, in words: `deadlock at f or blocked at g; under debug: kernel-splat at h`.
+    /// The ways in which it shows, as text: `deadlock at f or blocked at g; under debug: kernel-splat at h`.
     pub fn shows_as(&self) -> String {
         let words = |ways: &[Fails]| ways.iter().map(Fails::to_string).collect::<Vec<_>>().join(" or ");
         let usual = (!self.fails.is_empty()).then(|| words(&self.fails));
@@ -128,7 +128,7 @@ impl Bug {
         usual.into_iter().chain(under).collect::<Vec<_>>().join("; ")
     }
 
-    /// The ways in which it shows on a kernel of a profile; none if it does not show there.
+    /// The ways in which it shows on a kernel of a profile. Empty if it does not show there.
     pub fn ways(&self, profile: Option<&str>) -> &[Fails] {
         profile.and_then(|profile| self.under.get(profile)).unwrap_or(&self.fails)
     }

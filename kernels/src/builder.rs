@@ -1,4 +1,4 @@
-//! From a variant's name to its image: what is in the cache is used, what is not is built.
+//! From a variant's name to its image: found in the cache, or built.
 
 use std::fs;
 use std::num::NonZero;
@@ -9,22 +9,25 @@ use std::time::Instant;
 use crate::cache::{Cache, Key, KeyMaker};
 use crate::compile::Run;
 use crate::config::Symbols;
+use crate::error::BuildError;
+use crate::event::{BuildEvent, CancelToken, Observer, Step};
 use crate::follow::{Follower, Wanted};
 use crate::image::{self, KernelImage, Note};
 use crate::job::Job;
+use crate::manifest::{Base, Manifest, Variant};
+use crate::ready::ReadyKernel;
 use crate::series::SeriesPatch;
 use crate::series::fit::{self, Fit};
 use crate::site::Site;
 use crate::source::{self, Identity, Kept, Origin};
+use crate::space;
+use crate::tree::Revision;
 use crate::workshop::Workshop;
-use crate::{
-    Base, BuildError, BuildEvent, CancelToken, Manifest, Observer, ReadyKernel, Revision, Step, Variant, space,
-};
 
-/// Changes whenever this crate builds something else from the same ingredients. With the first one, a kernel might have had
-/// another one's patches besides its own.
+/// Part of the key of each image. To be raised when this crate builds something else from the same ingredients. Version
+/// 1 could build a kernel that still had the patches of the variant before it.
 const RECIPE: &str = "2";
-/// Changes whenever other files are kept of the same output tree.
+/// Part of the key of each image. To be raised when other files of the same output tree are put into the cache.
 const KEPT: &str = "2";
 
 /// Builds the kernels of a manifest into a cache.
@@ -36,19 +39,20 @@ pub struct Builder {
     compiler: OnceLock<String>,
 }
 
-/// What a variant is made of, as far as it must be known before anything is built.
+/// The ingredients of a variant that must be known before anything is built.
 struct Recipe<'a> {
     variant: &'a Variant,
     base: &'a Base,
     symbols: Symbols,
-    /// Of the base's trees.
+    /// Key of the base's trees.
     base_key: Key,
-    /// Of the variant's image.
+    /// Key of the variant's image.
     key: Key,
 }
 
 impl Recipe<'_> {
-    /// The image in an entry, made of this source. The entry may have been made from another that is the same.
+    /// The image in an entry of the cache, with `source` as its source. The entry may have been built from another
+    /// source with the same content.
     fn image(&self, entry: &Path, source: &Identity) -> Result<KernelImage, BuildError> {
         let image = KernelImage::at(entry, self.key.as_str(), &self.variant.name, &self.base.name)?;
         Ok(KernelImage { source: source.words(), ..image })
@@ -56,7 +60,7 @@ impl Recipe<'_> {
 }
 
 impl Builder {
-    /// A builder that runs as many commands at a time as the host has CPUs.
+    /// A builder that runs as many commands in parallel as the host has CPUs.
     pub fn new(manifest: Manifest, cache: Cache) -> Builder {
         let jobs = std::thread::available_parallelism().map_or(1, NonZero::get);
         Builder { manifest, cache, jobs, compiler: OnceLock::new() }
@@ -67,8 +71,7 @@ impl Builder {
         &self.manifest
     }
 
-    /// The Debian packages with the sources of these bases that are not in the cache yet: those that building on them
-    /// would download.
+    /// The Debian source packages of these bases that are not in the cache yet. A build on these bases downloads them.
     pub fn packages_to_download<'a>(&self, bases: impl IntoIterator<Item = &'a Base>) -> Vec<String> {
         let package = |base: &Base| match base.source.origin() {
             Origin::Kept(kept @ Kept::Package(package)) if source::find(&self.cache, kept).is_none() => {
@@ -82,12 +85,14 @@ impl Builder {
         packages
     }
 
-    /// Tries patches, written to `files`, one after the other on the base of a variant, whose source is fetched if it is
-    /// not there. With `merge`, one that does not fit a revision of a user's tree is merged into it by the files that it
-    /// was made on, and its file says afterwards what that came to.
+    /// Tries to apply patches in their order to the base of a variant. `files` are the files that the patches were
+    /// written to. The base's source is fetched if it is not in the cache.
+    ///
+    /// With `merge`, a patch that does not apply to a revision of a user's tree is merged (`git apply --3way`). Its
+    /// file then holds the result of the merge.
     ///
     /// # Errors
-    /// [`BuildError`] of the host: a patch that does not apply is none.
+    /// [`BuildError`] of the host. A patch that does not apply is not an error: the result says so.
     pub fn fit(
         &self,
         variant: &str,
@@ -108,20 +113,20 @@ impl Builder {
         }
     }
 
-    /// The image of a variant if it is in the cache. Takes milliseconds and needs no network.
+    /// The image of a variant, if it is in the cache. Takes milliseconds and needs no network.
     pub fn find(&self, variant: &str) -> Option<KernelImage> {
         let (recipe, identity) = self.at_hand(variant)?;
         let entry = self.cache.find(image::SHELF, &recipe.key)?;
         recipe.image(&entry, &identity).ok()
     }
 
-    /// The key of a variant's image, whether that is built or not: a hash of all that it is made of. None if its source is
-    /// not in the cache.
+    /// The key of a variant's image, whether the image is built or not: a hash of all its ingredients. None if the
+    /// source is not in the cache.
     pub fn key(&self, variant: &str) -> Option<Key> {
         Some(self.at_hand(variant)?.0.key)
     }
 
-    /// What a variant is made of, as far as that can be known without fetching anything.
+    /// The ingredients of a variant, if they are known without fetching anything.
     fn at_hand(&self, variant: &str) -> Option<(Recipe<'_>, Identity)> {
         let variant = self.manifest.variant(variant).ok()?;
         let base = self.manifest.base(&variant.base).ok()?;
@@ -133,11 +138,12 @@ impl Builder {
         Some((self.recipe(variant, base, &identity).ok()?, identity))
     }
 
-    /// The image of a variant, built if it is not in the cache. Blocks until that is done; `cancel` ends it early. Two
-    /// builds at the same time, in one process or in two, are safe: what both need is built by one of them.
+    /// The image of a variant, built if it is not in the cache. Blocks until the image is there; `cancel` ends it
+    /// early. Builds can run at the same time, in one process or in several: an entry that two builds need is built
+    /// once.
     ///
     /// # Errors
-    /// [`BuildError`]. Nothing half done stays in the cache.
+    /// [`BuildError`]. A failed build leaves no incomplete entry in the cache.
     pub fn build(
         &self,
         variant: &str,
@@ -168,7 +174,7 @@ impl Builder {
         recipe.image(&entry, &source.identity)
     }
 
-    /// The same for a variant of a revision of a user's tree.
+    /// The image of a variant of a revision of a user's tree.
     fn build_revision(
         &self,
         variant: &Variant,
@@ -184,7 +190,8 @@ impl Builder {
         let wanted = Wanted { symbols: &recipe.symbols, asked: &asked, needs };
         let waiting = || observer.event(BuildEvent::Waiting { what: format!("another build of {}", variant.name) });
         let entry = self.cache.entry(image::SHELF, &recipe.key, waiting, |aside| {
-            // What patches change shows beside the revision as it is, which is built first: little is left to do then.
+            // Build the revision without patches first, to compare with. After that, only what the patches change is
+            // built.
             let plain = match variant.is_plain() {
                 true => None,
                 false => {
@@ -214,7 +221,7 @@ impl Builder {
         recipe.image(&entry, &identity)
     }
 
-    /// The image of a kernel that is built already.
+    /// The image of a kernel that was built elsewhere.
     fn take(
         &self,
         variant: &Variant,
@@ -234,8 +241,14 @@ impl Builder {
             let release = ready
                 .unpack(aside, &aside.join(image::BOOT), cancel)
                 .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))?;
-            let (patches, compiler, dropped) = (Vec::new(), "unknown".to_owned(), Vec::new());
-            Note { release, source: identity.clone(), patches, compiler, dropped }.write(aside)
+            let note = Note {
+                release,
+                source: identity.clone(),
+                patches: Vec::new(),
+                compiler: "unknown".to_owned(),
+                dropped: Vec::new(),
+            };
+            note.write(aside)
         })?;
         recipe.image(&entry, &identity)
     }
@@ -248,7 +261,7 @@ impl Builder {
         workshop.leave()
     }
 
-    /// Puts what is kept of an output tree into an entry.
+    /// Copies the results of a build from the output tree into an entry.
     fn keep(
         &self,
         entry: &Path,
@@ -288,7 +301,7 @@ impl Builder {
         Ok(Recipe { variant, base, symbols, base_key, key: key.finish() })
     }
 
-    /// Compiler and linker, with their versions.
+    /// The versions of compiler and linker.
     fn compiler(&self) -> Result<&str, BuildError> {
         if let Some(known) = self.compiler.get() {
             return Ok(known);
@@ -302,7 +315,7 @@ impl Builder {
         Ok(self.compiler.get_or_init(|| versions.join(", ")))
     }
 
-    /// The log of a build, which stays if it fails.
+    /// Where the log of a build goes. It is kept when the build fails.
     fn log(&self, recipe: &Recipe) -> Result<PathBuf, BuildError> {
         let folder = self.cache.root().join("logs");
         fs::create_dir_all(&folder).map_err(BuildError::io("create", &folder))?;
@@ -310,7 +323,7 @@ impl Builder {
     }
 }
 
-/// What a patch does, without the words before it: rewording them is no reason to build.
+/// The diff of a patch, without the commit message before it. Another message does not need another build.
 fn changes(patch: &[u8]) -> &[u8] {
     const START: &[u8] = b"\ndiff --git ";
     match patch.windows(START.len()).position(|window| window == START) {
@@ -322,17 +335,17 @@ fn changes(patch: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Source;
     use crate::cache::CacheError;
+    use crate::manifest::Source;
 
     #[test]
-    fn packages_are_downloaded_until_they_are_in_the_cache() {
+    fn a_package_in_the_cache_is_not_downloaded() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
         let manifest = Manifest::load(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
         let package = match &manifest.bases[0].source {
             Source::Package(package) => package.clone(),
-            other => panic!("a base of ours comes from {other:?}"),
+            other => panic!("the first base of the project comes from {other:?}, not from a package"),
         };
         let builder = Builder::new(manifest, cache.clone());
         let to_download = |count| builder.packages_to_download(builder.manifest().bases.iter().take(count));

@@ -1,7 +1,8 @@
-//! The cache that all runs on a machine share: entries named by what they are made of, whole or absent.
+//! The cache that all runs on a machine share.
 //!
-//! An entry is a folder. It is written aside and renamed into place under an exclusive lock, so that a reader never
-//! sees half of one, and two runs that want the same entry build it once: the second waits, then finds it.
+//! An entry is a folder that is named by a hash of its ingredients. It is written under another name and then renamed,
+//! under an exclusive lock. So a reader never sees an incomplete entry. When two runs need the same entry, the first
+//! builds it, and the second waits and then finds it.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,7 +12,7 @@ use std::time::SystemTime;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-/// The root of the cache.
+/// A cache.
 #[derive(Clone, Debug)]
 pub struct Cache {
     root: PathBuf,
@@ -35,7 +36,7 @@ pub enum CacheError {
     },
 }
 
-/// What to do about an error in the cache, to follow what went wrong.
+/// What the user can do about an error in the cache. The text follows that of the error.
 pub fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -78,20 +79,20 @@ impl Cache {
         &self.root
     }
 
-    /// The folder of an entry, if it is there.
+    /// The folder of an entry, if the cache has it.
     pub fn find(&self, shelf: &str, key: &Key) -> Option<PathBuf> {
         let path = self.root.join(shelf).join(key.as_str());
         let folder = File::open(&path).ok().filter(|_| path.is_dir())?;
-        // When an entry was last used decides how long it stays. In a cache that cannot be written, that is no matter.
+        // `gc` goes by this time. In a read-only cache this fails, and `gc` cannot remove anything there either.
         let _ = folder.set_modified(SystemTime::now());
         Some(path)
     }
 
-    /// The folder of an entry, made by `fill` (in a folder that it is given) if it is not there yet. While one process
-    /// fills, others that want the same entry wait; `waiting` is called once if that happens.
+    /// The folder of an entry. If the cache does not have it, `fill` writes it into the folder that it is given. While
+    /// one process fills an entry, others that need the same entry wait; `waiting` is called once before that.
     ///
     /// # Errors
-    /// Those of `fill`, and of the file system. Nothing is kept then.
+    /// Those of `fill`, and of the file system. The entry is not in the cache then.
     pub fn entry<E: From<CacheError>>(
         &self,
         shelf: &str,
@@ -112,7 +113,7 @@ impl Cache {
         Ok(self.root.join(shelf).join(key.as_str()))
     }
 
-    /// Takes the lock of an entry, under which it is made, as [`Cache::lock`] does.
+    /// Takes the lock under which an entry is written, as [`Cache::lock`] does.
     ///
     /// # Errors
     /// Those of the file system.
@@ -120,7 +121,7 @@ impl Cache {
         self.lock(&format!("{shelf}-{}", key.as_str()), waiting)
     }
 
-    /// A folder in which an entry can be made while its lock is held, to be handed to [`Cache::put`]. Dropped, it is gone.
+    /// A folder to write an entry into while its lock is held, for [`Cache::put`]. Dropping it removes it.
     ///
     /// # Errors
     /// Those of the file system.
@@ -132,14 +133,14 @@ impl Cache {
         aside(&shelf, &prefix)
     }
 
-    /// Makes a folder the entry of a key. If the entry is there by now, made by someone else, that one stays.
+    /// Makes a folder the entry of a key. If another process has made the entry meanwhile, that entry stays.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn put(&self, shelf: &str, key: &Key, folder: TempDir) -> Result<(), CacheError> {
         let path = self.root.join(shelf).join(key.as_str());
         match fs::rename(folder.path(), &path) {
-            // The folder has its final name now; the guard must not look for the old one.
+            // The folder has its final name now. The guard would try to remove the old name.
             Ok(()) => drop(folder.keep()),
             Err(_) if path.is_dir() => {}
             Err(error) => return Err(CacheError::io("move into place", &path)(error)),
@@ -147,17 +148,18 @@ impl Cache {
         Ok(())
     }
 
-    /// Takes an entry out, if it is there: at once and as a whole. What others have open of it stays readable to them.
+    /// Removes an entry, if the cache has it. It disappears in one step. Processes that have files of it open can still
+    /// read them.
     pub fn remove(&self, shelf: &str, key: &Key) {
         let shelf = self.root.join(shelf);
-        // One that cannot be removed is found again, and judged again.
+        // After a failure the entry is still there. The next run finds it and removes it again.
         if let Ok(aside) = aside(&shelf, ".old-") {
             let _ = fs::rename(shelf.join(key.as_str()), aside.path());
         }
     }
 
-    /// Takes a named lock that all processes with this cache share, waiting for it if need be (`waiting` is called once
-    /// then). It is released when the guard is dropped or the process ends.
+    /// Takes a named lock that all processes with this cache share. If another process holds it, calls `waiting` once
+    /// and waits. The lock is released when the guard is dropped or the process ends.
     ///
     /// # Errors
     /// Those of the file system.
@@ -170,7 +172,7 @@ impl Cache {
         Ok(Lock { _file: file })
     }
 
-    /// Takes a named lock if nobody holds it.
+    /// Takes a named lock, unless another process holds it: then the result is `None`.
     ///
     /// # Errors
     /// Those of the file system.
@@ -193,14 +195,14 @@ impl Cache {
     }
 }
 
-/// A folder of a shelf that is no entry.
+/// A new folder on a shelf, with a name that no entry has.
 fn aside(shelf: &Path, prefix: &str) -> Result<TempDir, CacheError> {
     let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(shelf);
     folder.map_err(CacheError::io("create a folder in", shelf))
 }
 
-/// Removes what runs that were killed have left behind. Whoever is called with a key's prefix holds that key's lock, so
-/// nobody is at work on these; what cannot be removed is only in the way of the disk's free space.
+/// Removes the folders that killed runs have left behind. The caller holds the lock of the key in the prefix, so no
+/// other process uses these folders. A folder that cannot be removed only takes disk space.
 fn sweep(shelf: &Path, prefix: &str) {
     for entry in fs::read_dir(shelf).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(prefix) {
@@ -215,12 +217,12 @@ pub struct Lock {
     _file: File,
 }
 
-/// The name of an entry: a hash of all that it is made of.
+/// The name of an entry: a hash of all its ingredients.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key(String);
 
 impl Key {
-    /// A key that was made earlier, as written by [`Key::as_str`].
+    /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -231,12 +233,13 @@ impl Key {
 pub struct KeyMaker(Sha256);
 
 impl KeyMaker {
-    /// A key of nothing yet.
+    /// A key without ingredients.
     pub fn new() -> KeyMaker {
         KeyMaker::default()
     }
 
-    /// Adds an ingredient. Name and content are hashed with their lengths, so that no two lists of them look alike.
+    /// Adds an ingredient. Name and content are hashed with their lengths, so that two different lists of ingredients
+    /// never give the same input.
     #[must_use]
     pub fn with(mut self, name: &str, content: impl AsRef<[u8]>) -> KeyMaker {
         for part in [name.as_bytes(), content.as_ref()] {
@@ -291,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_run_left_is_swept_by_the_next_for_the_same_entry() {
+    fn the_leftovers_of_a_killed_run_are_removed_by_the_next_run_for_the_same_entry() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
         let left = |content| folder.path().join(format!("things/.new-{}-x1y2z3", key(content).as_str()));
@@ -303,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_put_and_taken_out_as_a_whole() {
+    fn an_entry_is_put_and_removed_as_a_whole() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
         let lock = cache.lock_entry("things", &key("a"), || {}).unwrap();
@@ -346,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn ingredients_do_not_run_together() {
+    fn moving_a_character_from_content_to_name_changes_the_key() {
         let one = KeyMaker::new().with("a", "bc").finish();
         let other = KeyMaker::new().with("ab", "c").finish();
         assert_ne!(one, other);

@@ -1,36 +1,36 @@
-//! Running the kernel's own build: a fixed environment, progress, and the first error when it fails.
+//! Runs the kernel's own build in a fixed environment, reports its progress, and finds the first error if it fails.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::job::{Job, JobError};
-use crate::{BuildError, BuildEvent, CancelToken, Observer, space};
+use crate::error::{BuildError, CompilerError};
+use crate::event::{BuildEvent, CancelToken, Observer};
+use crate::job::{Job, JobError, says_disk_full};
 
-/// Where a kernel is built. Both folders have the same names for every kernel of a base: kbuild writes absolute paths
-/// into its dependency files, and builds everything again when they change.
+/// Where a kernel is built. Both folders have the same names for all kernels of a base, because kbuild writes absolute
+/// paths into its dependency files and builds everything again when the paths change.
 #[derive(Clone, Debug)]
 pub(crate) struct Trees {
     /// The source, with patches.
     pub source: PathBuf,
     /// The output tree.
     pub output: PathBuf,
-    /// The compiler, if make is not to choose it.
+    /// The compiler. With `None`, make chooses it.
     pub compiler: Option<&'static str>,
 }
 
 impl Trees {
-    /// Trees for the compiler of make's choice.
+    /// Trees in which make chooses the compiler.
     pub(crate) fn new(source: PathBuf, output: PathBuf) -> Trees {
         Trees { source, output, compiler: None }
     }
 
-    /// make, for this source and output. Nothing of the host, the user, the time or the place gets into the kernel.
+    /// make, for this source and output. Host, user, time and folder do not influence the kernel.
     pub(crate) fn make(&self) -> Job {
-        // Line tables and nothing more, so that an address in a stack can be given its file and line. They cost little
-        // to build and 9 MB of vmlinux; CONFIG_DEBUG_INFO costs a multiple of both.
+        // Only line tables, so that an address in a stack can be resolved to file and line. They take little time to
+        // build and 9 MB of vmlinux; CONFIG_DEBUG_INFO takes several times as much of both.
         let mut flags = OsString::from("-g1 -fdebug-prefix-map=");
         flags.push(&self.output);
         flags.push("=. -fdebug-prefix-map=");
@@ -48,11 +48,11 @@ impl Trees {
             .env("KBUILD_BUILD_USER", "iov-regress")
             .env("KBUILD_BUILD_HOST", "iov-regress")
             .env("KBUILD_BUILD_VERSION", "1")
-            // In a repository, a kernel would be called after its distance from a tag.
+            // Without this, the release of a kernel in a git repository has the distance from a tag in it.
             .env("LOCALVERSION", "")
     }
 
-    /// Compiles the kernel, telling the observer of each object. Returns how many commands it took.
+    /// Compiles the kernel and tells the observer of each object. Returns how many commands make ran.
     pub(crate) fn compile(&self, run: &Run, about: usize, log: &mut File) -> Result<usize, BuildError> {
         let begun = Instant::now();
         let mut done = 0;
@@ -75,13 +75,13 @@ impl Trees {
     }
 }
 
-/// What one run of a build has with it.
+/// What all steps of one build need.
 pub(crate) struct Run<'a> {
     pub observer: &'a dyn Observer,
     pub cancel: &'a CancelToken,
-    /// How many commands at a time.
+    /// How many commands make runs in parallel.
     pub jobs: usize,
-    /// The log, which outlives a failed build.
+    /// The log. It is kept when the build fails.
     pub log: &'a Path,
 }
 
@@ -91,37 +91,13 @@ fn joined(name: &str, value: impl Into<OsString>) -> OsString {
     joined
 }
 
-/// Whether a line of kbuild's announces a command: "  CC      drivers/pci/iov.o".
+/// Whether a line of kbuild's output announces a command: "  CC      drivers/pci/iov.o".
 fn is_command(line: &str) -> bool {
     line.strip_prefix("  ").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()))
 }
 
-/// The first error of a build.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CompilerError {
-    /// The file, relative to the kernel's source. `None` for errors that belong to no file, such as the linker's.
-    pub file: Option<String>,
-    /// The line, from 1.
-    pub line: Option<u32>,
-    /// The compiler's words.
-    pub message: String,
-}
-
-impl fmt::Display for CompilerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(file) = &self.file {
-            write!(f, "{file}:")?;
-            if let Some(line) = self.line {
-                write!(f, "{line}:")?;
-            }
-            f.write_str(" ")?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-/// Looks for the first error as the lines go by. A compiler's error comes before a linker's and both before make's own,
-/// which says only that something failed.
+/// Finds the first error in the lines of a build. A compiler error is more useful than a linker error, and both are
+/// more useful than an error of make, which only says that a command failed. A full disk can cause all of these.
 #[derive(Default)]
 struct FirstError {
     full: Option<String>,
@@ -132,7 +108,7 @@ struct FirstError {
 
 impl FirstError {
     fn look_at(&mut self, line: &str, source: &Path) {
-        if self.full.is_none() && space::is_full(line) {
+        if self.full.is_none() && says_disk_full(line) {
             self.full = Some(line.to_owned());
         }
         if self.compiler.is_none() {
@@ -149,17 +125,18 @@ impl FirstError {
     }
 
     fn found(self, tail: &str) -> CompilerError {
-        let words = |message: String| CompilerError { file: None, line: None, message };
+        let without_place = |message: String| CompilerError { file: None, line: None, message };
         self.full
-            .map(words)
+            .map(without_place)
             .or(self.compiler)
             .or(self.linker)
             .or(self.make)
-            .unwrap_or_else(|| words(format!("make says:\n{tail}")))
+            .unwrap_or_else(|| without_place(format!("make says:\n{tail}")))
     }
 }
 
-/// Reads "FILE:LINE:COLUMN: error: MESSAGE", and the forms without column and with "fatal error" and "Error" (gas).
+/// Parses "FILE:LINE:COLUMN: error: MESSAGE". The column may be missing, and "fatal error" or "Error" (gas) may stand
+/// for "error".
 fn compiler_error(line: &str, source: &Path) -> Option<CompilerError> {
     const MARKS: [&str; 3] = [": error: ", ": fatal error: ", ": Error: "];
     let (place, message) = MARKS.iter().find_map(|mark| line.split_once(mark))?;
@@ -170,7 +147,7 @@ fn compiler_error(line: &str, source: &Path) -> Option<CompilerError> {
     Some(CompilerError { file: Some(file.into_owned()), line: Some(number), message: message.to_owned() })
 }
 
-/// How many commands the last build of this kind took, to say how far a build is.
+/// How many commands the last build of this kind ran, for the progress of the next one.
 pub(crate) fn about(note: &Path, otherwise: usize) -> usize {
     fs::read_to_string(note).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(otherwise)
 }
@@ -186,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_error_is_the_compilers() {
+    fn a_compiler_error_comes_before_the_error_of_make() {
         let log = "  CC      drivers/pci/iov.o\n\
             /src/drivers/pci/iov.c: In function 'sriov_numvfs_show':\n\
             /src/drivers/pci/iov.c:399:9: warning: unused variable 'x' [-Wunused-variable]\n\
@@ -197,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_others_are_found_too() {
+    fn errors_of_assembler_linker_and_make_are_found() {
         insta::assert_snapshot!(first("/src/a.c:1:10: fatal error: gelf.h: No such file or directory\n"), @"a.c:1: gelf.h: No such file or directory");
         insta::assert_snapshot!(first("arch/x86/a.S:12: Error: no such instruction: `foo'\n"), @"arch/x86/a.S:12: no such instruction: `foo'");
         insta::assert_snapshot!(first("ld: drivers/pci/iov.o: in function `f':\niov.c:(.text+0x1): undefined reference to `g'\nmake[2]: *** [x] Error 1\n"), @"iov.c:(.text+0x1): undefined reference to `g'");
@@ -209,13 +186,13 @@ the end
     }
 
     #[test]
-    fn a_full_disk_is_the_first_error_whatever_else_it_causes() {
+    fn a_full_disk_comes_before_the_errors_that_it_causes() {
         let log = "/src/a.c:1:1: error: junk\nfatal error: error writing to /tmp/x.s: No space left on device\n";
         insta::assert_snapshot!(first(log), @"fatal error: error writing to /tmp/x.s: No space left on device");
     }
 
     #[test]
-    fn commands_are_told_from_other_lines() {
+    fn only_lines_of_commands_are_counted() {
         let lines = ["  CC      a.o", "  GEN     Makefile", "make[1]: Entering directory '/x'", "#", "  a", ""];
         assert_eq!(lines.map(is_command), [true, true, false, false, false, false]);
     }

@@ -1,14 +1,15 @@
-//! Configuration: tinyconfig, fragments on top, and the check that every symbol asked for survived.
+//! A kernel's configuration: reading fragments, merging them into tinyconfig, and finding the symbols that Kconfig then
+//! changed.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a fragment is that cannot be read.
+/// Why a fragment cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FragmentError {
-    /// It cannot be read at all.
+    /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
         /// The fragment.
@@ -16,7 +17,7 @@ pub enum FragmentError {
         /// Why.
         source: std::io::Error,
     },
-    /// One of its lines says nothing.
+    /// A line is not one that a fragment can have.
     #[error(
         "{}:{line}: `{text}` is neither `CONFIG_X=value`, nor `# CONFIG_X is not set`, nor a comment",
         path.display()
@@ -26,27 +27,27 @@ pub enum FragmentError {
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What it says.
+        /// The line itself.
         text: String,
     },
 }
 
-/// Symbols (without `CONFIG_`) and their values as `.config` writes them; `n` for what is off.
+/// Symbols (without `CONFIG_`) and their values as in a `.config`, with `n` for a symbol that is not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Symbols(BTreeMap<String, String>);
 
-/// A symbol that did not survive, and why, as far as one can tell.
+/// A symbol that did not get the value that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unmet {
     /// The symbol, without `CONFIG_`.
     pub symbol: String,
     /// The value that was asked for.
     pub wanted: String,
-    /// The value that it has.
+    /// The value that it has instead.
     pub found: String,
-    /// Why, as far as one can tell from the kernel's Kconfig files.
+    /// Why, as far as the kernel's Kconfig files say.
     pub reason: String,
-    /// Whether the kernel's Kconfig files have such a symbol at all.
+    /// Whether the kernel's Kconfig files have this symbol.
     pub known: bool,
 }
 
@@ -63,7 +64,7 @@ impl fmt::Display for Symbols {
 }
 
 impl Symbols {
-    /// Reads fragments, of which the last has the last word.
+    /// Reads fragments. A later fragment overrides an earlier one.
     pub(crate) fn of_fragments(paths: &[PathBuf]) -> Result<Symbols, FragmentError> {
         let mut all = Symbols::default();
         for path in paths {
@@ -91,7 +92,7 @@ impl Symbols {
         Symbols(text.lines().filter_map(symbol).collect())
     }
 
-    /// Whether these say anything of a symbol.
+    /// Whether a symbol is among these, with whatever value.
     pub(crate) fn name(&self, symbol: &str) -> bool {
         self.0.contains_key(symbol)
     }
@@ -100,7 +101,7 @@ impl Symbols {
         self.0.get(symbol).map_or("n", String::as_str)
     }
 
-    /// A `.config` with these symbols in place of its own.
+    /// A `.config` in which these symbols have these values.
     pub(crate) fn merged_into(&self, config: &str) -> String {
         let keep = |line: &&str| !matches!(parse_line(line), Line::Symbol(name, _) if self.0.contains_key(name));
         let mut merged: String = config.lines().filter(keep).flat_map(|line| [line, "\n"]).collect();
@@ -113,7 +114,7 @@ impl Symbols {
         merged
     }
 
-    /// Those of these symbols that a configuration has with another value.
+    /// Those of these symbols that have another value in a configuration. `source` is the kernel's source.
     pub(crate) fn unmet(&self, config: &Symbols, source: &Path) -> Vec<Unmet> {
         let differs = |(name, wanted): &(&String, &String)| config.value(name) != wanted.as_str();
         let missing: Vec<_> = self.0.iter().filter(differs).collect();
@@ -123,9 +124,13 @@ impl Symbols {
         let kconfig = kconfig_texts(source);
         let unmet = |(symbol, wanted): (&String, &String)| {
             let reason = reason(symbol, wanted, config, &kconfig);
-            let (symbol, wanted, found) = (symbol.clone(), wanted.clone(), config.value(symbol).to_owned());
-            let known = reason.is_some();
-            Unmet { symbol, wanted, found, reason: reason.unwrap_or_else(|| NO_SUCH_SYMBOL.to_owned()), known }
+            Unmet {
+                symbol: symbol.clone(),
+                wanted: wanted.clone(),
+                found: config.value(symbol).to_owned(),
+                known: reason.is_some(),
+                reason: reason.unwrap_or_else(|| NO_SUCH_SYMBOL.to_owned()),
+            }
         };
         missing.into_iter().map(unmet).collect()
     }
@@ -154,7 +159,7 @@ fn parse_line(line: &str) -> Line<'_> {
     }
 }
 
-/// All Kconfig files of a kernel that can matter on x86, by their path in it.
+/// All Kconfig files of a kernel but those of other architectures than x86: path in the source, and text.
 fn kconfig_texts(source: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![source.to_owned()];
@@ -177,9 +182,9 @@ fn kconfig_texts(source: &Path) -> Vec<(String, String)> {
 
 const NO_SUCH_SYMBOL: &str = "this kernel has no such symbol";
 
-/// Why a symbol does not have the value that was asked for, from its own entry: what it depends on of what is off.
-/// Dependencies of enclosing menus, choices and selects are beyond this; then the place to look is named. None if there
-/// is no such symbol.
+/// Why a symbol does not have the value that was asked for, as far as its own Kconfig entry says: a symbol that it
+/// depends on is not set. Menus around it, choices and selects are not looked at; for those the result names the
+/// entry's file and line. None if no Kconfig file has the symbol.
 fn reason(symbol: &str, wanted: &str, config: &Symbols, kconfig: &[(String, String)]) -> Option<String> {
     let entries: Vec<(String, Vec<&str>)> =
         kconfig.iter().flat_map(|(path, text)| entries_of(symbol, path, text)).collect();
@@ -206,7 +211,7 @@ fn reason(symbol: &str, wanted: &str, config: &Symbols, kconfig: &[(String, Stri
     Some(format!("a menu around it is off, or its value is out of range or not its type (see {place})"))
 }
 
-/// The entries of a symbol in a Kconfig file: place and trimmed lines.
+/// The entries of a symbol in a Kconfig file: file and line, and the trimmed lines below.
 fn entries_of<'a>(symbol: &str, path: &str, text: &'a str) -> Vec<(String, Vec<&'a str>)> {
     const ENDS: [&str; 11] = [
         "config ",
@@ -255,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_fragment_has_the_last_word() {
+    fn a_later_fragment_overrides_an_earlier_one() {
         let symbols =
             fragments(&["# c\nCONFIG_A=y\nCONFIG_B=\"x y\"\n", "# CONFIG_A is not set\nCONFIG_C=n\n"]).unwrap();
         assert_eq!((symbols.value("A"), symbols.value("B"), symbols.value("C")), ("n", "\"x y\"", "n"));
@@ -269,13 +274,13 @@ CONFIG_B="x y"
     }
 
     #[test]
-    fn lines_that_say_nothing_are_refused() {
+    fn a_malformed_line_is_refused() {
         insta::assert_snapshot!(fragments(&["CONFIG_A=y\nB=y\n"]).unwrap_err(), @"0.config:2: `B=y` is neither `CONFIG_X=value`, nor `# CONFIG_X is not set`, nor a comment");
         insta::assert_snapshot!(fragments(&["CONFIG_A\n"]).unwrap_err(), @"0.config:1: `CONFIG_A` is neither `CONFIG_X=value`, nor `# CONFIG_X is not set`, nor a comment");
     }
 
     #[test]
-    fn symbols_that_did_not_survive_are_explained() {
+    fn the_reason_for_an_unmet_symbol_is_found_in_kconfig() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("drivers/x")).unwrap();
         let kconfig = "config NEEDY\n\ttristate \"needy\"\n\tdepends on PCI && MISSING\n\thelp\n\t  depends on luck\n\n\
@@ -296,7 +301,7 @@ CONFIG_OFF=n was asked for and is y: something selects it, or it has no prompt (
 
     proptest::proptest! {
         #[test]
-        fn what_is_merged_is_what_is_read(config in "(CONFIG_[AB]=[ymn]\n|# CONFIG_[ABC] is not set\n|# words\n|\n){0,8}") {
+        fn a_merged_configuration_has_the_wanted_values_and_keeps_the_others(config in "(CONFIG_[AB]=[ymn]\n|# CONFIG_[ABC] is not set\n|# words\n|\n){0,8}") {
             let wanted = fragments(&["CONFIG_A=y\nCONFIG_B=n\n"]).unwrap();
             let merged = Symbols::of_config(&wanted.merged_into(&config));
             assert_eq!((merged.value("A"), merged.value("B")), ("y", "n"));

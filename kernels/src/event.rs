@@ -1,48 +1,48 @@
-//! What a build tells while it runs, and how it is told to stop.
+//! The events of a build, and the token that cancels it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::Unmet;
+use crate::config::Unmet;
 
-/// What a build tells while it runs.
+/// An event of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BuildEvent {
-    /// Another process, or another thread, is at work on what this one needs.
+    /// The build waits for another process or thread that holds a lock.
     Waiting {
-        /// What is waited for.
+        /// What the build waits for.
         what: String,
     },
     /// The next step begins.
     Step {
-        /// Which.
+        /// Which step.
         step: Step,
-        /// On what.
+        /// The variant, base, package or file that the step is about.
         what: String,
     },
-    /// The configuration of a user's own kernel does without some of what was asked for.
+    /// Some symbols were left out of the configuration of a user's own kernel.
     Dropped {
-        /// What, and why.
+        /// The symbols, and why each was left out.
         unmet: Vec<Unmet>,
     },
     /// The compiler has finished another object.
     Objects {
         /// Commands that make has run.
         done: usize,
-        /// How many there will be, about: as many as last time.
+        /// How many it will probably run: as many as the last time.
         about: usize,
-        /// Since compiling began.
+        /// Time since compiling began.
         elapsed: Duration,
     },
-    /// The kernel is built, by this build and not by another one that was waited for.
+    /// This build has built the kernel. It is not sent when another build has done so meanwhile.
     Built {
-        /// How long it took, without the time spent waiting for others.
+        /// How long it took, without the time that it waited for locks.
         took: Duration,
     },
 }
 
-/// The steps of a build, in their order. Not every build has every step.
+/// A step of a build, in the order in which they happen. Not every build has every step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// The source is downloaded.
@@ -62,7 +62,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// What is being done, as one says it.
+    /// The step as a word for progress lines.
     pub fn verb(self) -> &'static str {
         match self {
             Step::Fetch => "fetching",
@@ -76,9 +76,9 @@ impl Step {
     }
 }
 
-/// Is told what happens in a build, from the thread that builds.
+/// Receives the events of a build, on the thread that builds.
 pub trait Observer: Send + Sync {
-    /// Something has happened.
+    /// Receives one event.
     fn event(&self, event: BuildEvent);
 }
 
@@ -88,34 +88,34 @@ impl<F: Fn(BuildEvent) + Send + Sync> Observer for F {
     }
 }
 
-/// Tells a build to stop. Clones belong together.
+/// Cancels a build. Clones share one state.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<Cancelled>);
 
 #[derive(Debug, Default)]
 struct Cancelled {
     flag: AtomicBool,
-    /// When this one is cancelled, so is the token.
+    /// The token is cancelled as well when this one is.
     parent: Option<CancelToken>,
 }
 
 impl CancelToken {
-    /// A token that has not been used.
+    /// A token that is not cancelled.
     pub fn new() -> CancelToken {
         CancelToken::default()
     }
 
-    /// A token of its own that is cancelled with this one as well.
+    /// A new token that can be cancelled by itself, and is cancelled together with this one.
     pub fn child(&self) -> CancelToken {
         CancelToken(Arc::new(Cancelled { flag: AtomicBool::default(), parent: Some(self.clone()) }))
     }
 
-    /// Everything that was given this token stops what it does, within a fraction of a second.
+    /// Cancels everything that was given this token. It stops within a fraction of a second.
     pub fn cancel(&self) {
         self.0.flag.store(true, Ordering::SeqCst);
     }
 
-    /// Whether [`CancelToken::cancel`] was called.
+    /// Whether [`CancelToken::cancel`] was called on this token or on one that it is a child of.
     pub fn is_cancelled(&self) -> bool {
         self.0.flag.load(Ordering::SeqCst) || self.0.parent.as_ref().is_some_and(CancelToken::is_cancelled)
     }

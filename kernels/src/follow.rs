@@ -1,9 +1,10 @@
-//! Building revisions of a user's tree: one source tree and one output tree follow the revisions, and make builds what
-//! changed from one to the next.
+//! Builds revisions of a user's tree in one source tree and one output tree, so that make only builds what changed from
+//! one revision to the next.
 //!
-//! The source is our worktree of the tree. git gives files that it changes new times, and leaves the others alone, so
-//! kbuild sees what to build again. What a build that was killed has left half done has a time after that of a mark that
-//! was set when it began, and goes before the next one begins: make would take it for finished.
+//! The source is a worktree of the project's own. A checkout gives new times to the files that it changes and leaves
+//! the others alone, so kbuild sees what to build again. A killed build may leave an incomplete object that make would
+//! take for a finished one. So each build begins by writing a mark file. If the mark of an earlier build is still
+//! there, all files in the output tree that are newer than it are removed first.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -15,29 +16,32 @@ use sha2::{Digest, Sha256};
 
 use crate::cache::{Cache, KeyMaker, Lock};
 use crate::compile::{Run, Trees};
-use crate::config::Symbols;
-use crate::manifest::{Need, Revision};
+use crate::config::{Symbols, Unmet};
+use crate::error::BuildError;
+use crate::event::{BuildEvent, Step};
+use crate::files::remove;
+use crate::manifest::Need;
 use crate::site::{Site, configures};
-use crate::tree::Worktree;
-use crate::workshop::remove;
-use crate::{BuildError, BuildEvent, Step, Unmet, patch, requirements, space};
+use crate::tree::{Revision, Worktree};
+use crate::{patch, requirements, space};
 
-/// The shelf of the cache on which output trees stand that follow revisions.
+/// The shelf of the cache with these output trees.
 const SHELF: &str = "outputs";
 
-/// Commands that a whole build took on 6.12, for the first build's progress.
+/// How many commands a whole build of 6.12 runs, for the progress of the first build.
 const COMMANDS: usize = 1900;
 
-/// What is asked of a kernel's configuration.
+/// What a kernel's configuration must have.
 pub(crate) struct Wanted<'a> {
+    /// All symbols that are asked for.
     pub symbols: &'a Symbols,
-    /// What a user asked for, of these: it must be as asked.
+    /// The symbols among them that the user asked for. None of these is left out.
     pub asked: &'a Symbols,
-    /// What cells need, of these.
+    /// The symbols among them that cells need.
     pub needs: &'a [Need],
 }
 
-/// The trees in which revisions of a user's tree are built. Held under locks: there is one build in them at a time.
+/// The trees in which revisions of a user's tree are built. Locks keep other builds out as long as this value exists.
 pub(crate) struct Follower<'a> {
     folder: PathBuf,
     cache: PathBuf,
@@ -46,18 +50,19 @@ pub(crate) struct Follower<'a> {
     _lock: Lock,
 }
 
-/// What the output tree was configured for.
+/// A note of how the output tree was configured.
 #[derive(Serialize, Deserialize)]
 struct Configured {
-    /// A hash of what the configuration was made from.
+    /// A hash of everything that the configuration was made from.
     from: String,
-    /// A hash of the configuration that was made.
+    /// A hash of the resulting configuration.
     config: String,
+    /// The symbols that were left out.
     dropped: Vec<String>,
 }
 
 impl<'a> Follower<'a> {
-    /// Enters the trees for a repository, a configuration and a compiler, waiting until nobody else is in them.
+    /// Takes the trees for a repository, a configuration and a compiler. Waits while another build has them.
     pub(crate) fn enter(
         cache: &Cache,
         revision: &Revision,
@@ -75,7 +80,7 @@ impl<'a> Follower<'a> {
         let lock = cache.lock(&format!("{SHELF}-{}", key.as_str()), waiting)?;
         let folder = cache.root().join(SHELF).join(key.as_str());
         fs::create_dir_all(&folder).map_err(BuildError::io("create", &folder))?;
-        // When it was last used decides how long it stays.
+        // `gc` goes by this time.
         let _ = File::open(&folder).and_then(|folder| folder.set_modified(SystemTime::now()));
         let trees = Trees { compiler: through, ..Trees::new(worktree.path().to_owned(), folder.join("output")) };
         let follower =
@@ -85,12 +90,12 @@ impl<'a> Follower<'a> {
         Ok(follower)
     }
 
-    /// How much room a build takes: a first one more than those that follow.
+    /// How many bytes of disk a build takes. The first build in an output tree takes more than the ones after it.
     fn needed(&self) -> u64 {
         if self.site.trees.output.join("vmlinux").exists() { space::FOR_STEP } else { space::FOR_BUILD }
     }
 
-    /// Builds a revision with patches on top, and returns what its configuration does without.
+    /// Builds a revision with patches on top. Returns the symbols that were left out of its configuration.
     pub(crate) fn build(
         &mut self,
         name: &str,
@@ -102,19 +107,19 @@ impl<'a> Follower<'a> {
         let needed = self.needed();
         let built = self.steps(name, revision, patches, wanted);
         let built = built.map_err(|error| space::blame(error, &self.cache, needed));
-        // A make that came to its end, good or bad, leaves nothing half done, unless the disk is full.
+        // A make that ends by itself, with or without an error, leaves no incomplete object, unless the disk is full.
         if built.as_ref().err().is_none_or(BuildError::is_of_the_kernel) {
             mark.take_away()?;
         }
         built
     }
 
-    /// Where it is all done.
+    /// The trees and the log.
     pub(crate) fn site(&self) -> &Site<'a> {
         &self.site
     }
 
-    /// Where a scratch file may be.
+    /// A path for a temporary file.
     pub(crate) fn scratch(&self) -> PathBuf {
         self.folder.join("scratch")
     }
@@ -140,8 +145,8 @@ impl<'a> Follower<'a> {
         Ok(dropped)
     }
 
-    /// Makes the configuration, unless the output tree has it: what it is made from seldom changes. One that comes out as
-    /// it was before keeps its time, so that nothing is built again for it.
+    /// Makes the configuration, unless the output tree has it already. If the new configuration equals the old one, the
+    /// old file is put back with its old time, so that make builds nothing again because of it.
     fn configure(
         &mut self,
         name: &str,
@@ -149,7 +154,9 @@ impl<'a> Follower<'a> {
         patched: &[PathBuf],
         wanted: &Wanted,
     ) -> Result<Vec<String>, BuildError> {
-        let (note, config, before) = (self.folder.join("configured"), self.site.config(), self.folder.join("config"));
+        let note = self.folder.join("configured");
+        let config = self.site.config();
+        let before = self.folder.join("config");
         let from = self.made_from(revision, patched)?;
         let known = fs::read(&note).ok().and_then(|text| serde_json::from_slice::<Configured>(&text).ok());
         let is_there = |known: &Configured| known.from == from && sum(&config).is_some_and(|sum| sum == known.config);
@@ -177,7 +184,7 @@ impl<'a> Follower<'a> {
         Ok(configured.dropped)
     }
 
-    /// A hash of the files that have a say in the configuration.
+    /// A hash of the files that the configuration depends on.
     fn made_from(&self, revision: &Revision, patched: &[PathBuf]) -> Result<String, BuildError> {
         let listing = self.worktree.git(["ls-tree", "-r", &revision.commit.id], self.site.run.cancel);
         let listing = listing.map_err(BuildError::job(format!("listing {}", revision.describe)))?;
@@ -196,10 +203,10 @@ impl<'a> Follower<'a> {
 }
 
 impl Wanted<'_> {
-    /// What of the unmet can be done without.
+    /// The unmet symbols, if all of them can be left out.
     ///
     /// # Errors
-    /// [`BuildError::Needs`], with what cannot.
+    /// [`BuildError::Needs`], with those that cannot.
     fn sort(&self, unmet: Vec<Unmet>, source: &Path) -> Result<Vec<Unmet>, BuildError> {
         let mut dropped = Vec::new();
         let mut missing = Vec::new();
@@ -216,7 +223,7 @@ impl Wanted<'_> {
         Err(BuildError::Needs { version: format!("Linux {}", version(&makefile)), missing })
     }
 
-    /// Why a symbol must be as wanted, if it must.
+    /// Why a symbol must not be left out, if it must not.
     fn must(&self, unmet: &Unmet) -> Option<String> {
         if self.asked.name(&unmet.symbol) {
             return Some("a fragment of yours asks for it".to_owned());
@@ -226,7 +233,7 @@ impl Wanted<'_> {
     }
 }
 
-/// The version that a kernel's Makefile begins with.
+/// The version at the beginning of a kernel's Makefile.
 fn version(makefile: &str) -> String {
     let value = |name: &str| {
         let line = makefile.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix('='));
@@ -235,16 +242,16 @@ fn version(makefile: &str) -> String {
     format!("{}.{}.{}{}", value("VERSION"), value("PATCHLEVEL"), value("SUBLEVEL"), value("EXTRAVERSION"))
 }
 
-/// The hash of a file, if it is there.
+/// A hash of a file. None if there is no such file.
 fn sum(file: &Path) -> Option<String> {
     Some(crate::source::hex(Sha256::digest(fs::read(file).ok()?).as_slice()))
 }
 
-/// Says that a build is under way in an output tree, or was when it was killed.
+/// A mark file: it exists while a build runs in an output tree, and after a build was killed.
 struct Mark(PathBuf);
 
 impl Mark {
-    /// Sets the mark, after clearing up what the build that left one has written.
+    /// Removes what a killed build has written, then sets the mark.
     fn set(folder: &Path, output: &Path) -> Result<Mark, BuildError> {
         let path = folder.join("building");
         if let Ok(left) = fs::metadata(&path) {
@@ -260,7 +267,7 @@ impl Mark {
     }
 }
 
-/// Removes all files that were changed at a time or after it.
+/// Removes all files whose `ctime` is at least `time`. Unlike `mtime`, `cp -p` and the like do not set it.
 fn remove_since(folder: &Path, time: (i64, i64)) -> Result<(), BuildError> {
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.map_err(BuildError::io("read", folder))?.path();
@@ -284,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cells_and_users_need_is_not_left_out() {
+    fn symbols_that_cells_or_users_need_are_not_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let makefile = "# SPDX\nVERSION = 5\nPATCHLEVEL = 4\nSUBLEVEL = 0\nEXTRAVERSION = -rc8\nNAME = x\n";
         fs::write(folder.path().join("Makefile"), makefile).unwrap();
@@ -309,14 +316,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_build_wrote_goes_and_the_rest_stays() {
+    fn files_that_a_killed_build_wrote_are_removed_and_others_stay() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("output");
         fs::create_dir_all(output.join("drivers")).unwrap();
         let write = |name: &str| fs::write(output.join(name), name).unwrap();
         write("drivers/old.o");
         write("kept");
-        // What was written within the same tick of the file system's clock as the mark would go, too.
+        // A file that was written in the same tick of the file system's clock as the mark would be removed as well.
         let time = |file: &Path| fs::metadata(file).map(|stat| (stat.ctime(), stat.ctime_nsec())).unwrap();
         let tick = folder.path().join("tick");
         while {
@@ -326,7 +333,7 @@ mod tests {
         let left = Mark::set(folder.path(), &output).unwrap();
         write("drivers/new.o");
         write("kept.cmd");
-        // As cp -p and the like do.
+        // `cp -p` sets an old mtime.
         File::open(output.join("kept.cmd")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
         drop(left);
         Mark::set(folder.path(), &output).unwrap().take_away().unwrap();

@@ -1,4 +1,4 @@
-//! Keeping the cache small: what nobody has used for a while goes. It can all be made again.
+//! Keeps the cache small: finds and removes entries that were not used for a while. All of them can be made again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,23 +7,23 @@ use std::time::{Duration, SystemTime};
 use crate::cache::{Cache, CacheError};
 use crate::tree;
 
-/// Shelves that are not collections of entries.
+/// Folders of the cache that hold no entries.
 const NOT_ENTRIES: [&str; 1] = ["locks"];
 
-/// Something that was not used for long enough.
+/// An entry that was not used for long enough to be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stale {
     /// Its folder or file.
     pub path: PathBuf,
-    /// How many bytes of disk it takes, hard links counted once each.
+    /// How many bytes of disk it takes. A file with several hard links counts once for each of them.
     pub bytes: u64,
 }
 
-/// What in a cache was not used within this time: entries of all shelves, build logs, and what killed runs left behind.
-/// An entry is used when it is found, or made.
+/// All that was not used within this time: entries of all shelves, build logs, and leftovers of killed runs. An entry
+/// is used when it is found or made.
 ///
 /// # Errors
-/// If the cache cannot be listed. One that does not exist has nothing stale in it.
+/// If the cache cannot be listed. A cache that does not exist is an empty one.
 pub fn stale(cache: &Cache, unused_for: Duration) -> Result<Vec<Stale>, CacheError> {
     let mut found = Vec::new();
     for shelf in list(cache.root())? {
@@ -35,10 +35,10 @@ pub fn stale(cache: &Cache, unused_for: Duration) -> Result<Vec<Stale>, CacheErr
     Ok(found)
 }
 
-/// Removes something stale, unless a run that is under way holds its lock.
+/// Removes a stale entry. The result is `false` if another run holds the entry's lock, so that it stays.
 ///
 /// # Errors
-/// If it is there, free, and cannot be removed.
+/// If the lock is free and the entry cannot be removed.
 pub fn remove(cache: &Cache, stale: &Stale) -> Result<bool, CacheError> {
     let names: Vec<_> = stale.path.components().rev().take(2).map(|part| part.as_os_str().to_string_lossy()).collect();
     let Some(_lock) = cache.try_lock(&format!("{}-{}", names[1], names[0]))? else { return Ok(false) };
@@ -61,10 +61,10 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, CacheError> {
     Ok(paths)
 }
 
-/// How long ago a file or folder was changed. None for one that has gone meanwhile.
+/// How long ago a file or folder was changed. None if it was removed meanwhile.
 fn age(path: &Path) -> Option<Duration> {
     let modified = fs::symlink_metadata(path).ok()?.modified().ok()?;
-    // A clock that was set back makes things that are younger than now.
+    // If the clock was set back, the time may be in the future.
     Some(SystemTime::now().duration_since(modified).unwrap_or_default())
 }
 
@@ -88,7 +88,7 @@ mod tests {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     #[test]
-    fn what_is_used_stays_and_what_is_held_too() {
+    fn only_unused_entries_that_no_run_holds_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
         let entry = |name: &str| {
@@ -101,7 +101,9 @@ mod tests {
             File::open(&path).unwrap().set_modified(SystemTime::now() - 2 * DAY).unwrap();
             (key, path)
         };
-        let (used, old, held) = (entry("used"), entry("old"), entry("held"));
+        let used = entry("used");
+        let old = entry("old");
+        let held = entry("held");
         cache.find("things", &used.0).unwrap();
         let _lock = cache.lock(&format!("things-{}", held.0.as_str()), || {}).unwrap();
 
@@ -117,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cache_is_no_error() {
+    fn a_cache_that_does_not_exist_has_no_stale_entries() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(stale(&Cache::at(folder.path().join("none")), DAY).unwrap(), []);
     }

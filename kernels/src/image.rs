@@ -1,45 +1,46 @@
-//! A kernel that has been built.
+//! A kernel image: an entry of the cache, with what is needed to boot a kernel and to read its stacks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::BuildError;
+use crate::error::BuildError;
 use crate::source::Identity;
 
-/// The shelf of the cache on which images stand.
+/// The shelf of the cache with the images.
 pub(crate) const SHELF: &str = "images";
 
-/// A kernel that has been built, in the cache.
+/// A kernel in the cache.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelImage {
-    /// The variant.
+    /// Name of the variant.
     pub variant: String,
-    /// Its base.
+    /// Name of its base.
     pub base: String,
-    /// The name of its entry in the cache: a hash of all that it is made of. Variants made of the same share it.
+    /// The name of its entry in the cache: a hash of all its ingredients. Variants with the same ingredients share an
+    /// entry.
     pub key: String,
-    /// What `uname -r` says in it.
+    /// Its release, as `uname -r` prints it.
     pub release: String,
-    /// What the base is, exactly: package and version, or path and commit.
+    /// The exact source of the base: package and version, or path and commit.
     pub source: String,
-    /// What QEMU boots: an ELF file with nothing to decompress, entered at its PVH note
-    /// (`arch/x86/platform/pvh/` in the kernel, `hw/i386/x86-common.c` in QEMU); or the bzImage that a user gave.
+    /// The file that QEMU boots: an uncompressed ELF file, entered at its PVH note (`arch/x86/platform/pvh/` in the
+    /// kernel, `hw/i386/x86-common.c` in QEMU), or the bzImage that the user named.
     pub boot: PathBuf,
-    /// Modules that it needs, in the order in which they are to be loaded. None of a kernel that was built here.
+    /// The modules that the guest must load, in this order. Empty for a kernel that was built here.
     pub modules: Vec<PathBuf>,
-    /// ELF, with symbols and line tables; not there for a kernel that was built elsewhere, as the following.
+    /// The ELF file with symbols and line tables. There is no such file for a kernel that was built elsewhere.
     pub vmlinux: PathBuf,
-    /// Addresses of symbols.
+    /// Addresses of symbols. There is no such file for a kernel that was built elsewhere.
     pub system_map: PathBuf,
-    /// Its `.config`.
+    /// Its `.config`. For a kernel that was built elsewhere, the file may be missing.
     pub config: PathBuf,
-    /// What make said.
+    /// The output of make. There is no such file for a kernel that was built elsewhere.
     pub build_log: PathBuf,
 }
 
-/// What an entry says of itself.
+/// The note in an entry that describes it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Note {
     pub release: String,
@@ -47,14 +48,14 @@ pub(crate) struct Note {
     /// File names of the patches.
     pub patches: Vec<String>,
     pub compiler: String,
-    /// What was asked of its configuration and left out, and why.
+    /// The symbols that were asked for and left out of its configuration, and why.
     #[serde(default)]
     pub dropped: Vec<String>,
 }
 
 const NOTE: &str = "image.json";
 
-/// What is booted, in an entry.
+/// The name of the file that is booted, in an entry.
 pub(crate) const BOOT: &str = "vmlinux.boot";
 
 impl KernelImage {
@@ -79,7 +80,7 @@ impl KernelImage {
     }
 }
 
-/// Puts what is kept of an output tree into an entry, but for [`BOOT`].
+/// Copies the files of an output tree that are kept into an entry, all but [`BOOT`].
 pub(crate) fn collect(output: &Path, log: &Path, entry: &Path, note: &Note) -> Result<(), BuildError> {
     for (from, to) in [("vmlinux", "vmlinux"), ("System.map", "System.map"), (".config", "config")] {
         let from = output.join(from);
@@ -90,7 +91,7 @@ pub(crate) fn collect(output: &Path, log: &Path, entry: &Path, note: &Note) -> R
 }
 
 impl Note {
-    /// Writes it into an entry.
+    /// Writes the note into an entry.
     pub(crate) fn write(&self, entry: &Path) -> Result<(), BuildError> {
         let path = entry.join(NOTE);
         let text = serde_json::to_vec_pretty(self).map_err(|error| BuildError::io("write", &path)(error.into()))?;
@@ -98,7 +99,7 @@ impl Note {
     }
 }
 
-/// The files in the folder of modules of an entry, in the order of their names. Kernels that are built here have none.
+/// The modules in an entry, in the order of their names, which is the order in which they are loaded.
 fn modules(entry: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(entry.join("modules")).into_iter().flatten().flatten();
     let mut files: Vec<_> = files.map(|entry| entry.path()).collect();

@@ -1,4 +1,5 @@
-//! One program at work for us, with everything that it starts: killed as a whole, and never outliving us.
+//! Runs a program together with everything that it starts. The whole process group is killed when the job is cancelled,
+//! when the program ends, and when this process dies.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -13,22 +14,24 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::CancelToken;
+use crate::event::CancelToken;
 
-/// The shell leads the process group and becomes the program. What it leaves behind reads from a pipe of which we hold
-/// the other end: if we die, however we die, the pipe ends and the group is killed. (A death signal would reach only
-/// the program itself, not the compilers it has started.) make ignores children that it did not start. `nice`: guests
-/// that run at the same time have deadlines, and what is done here has none.
+/// The shell starts a guard in the background and then becomes the program. Both are in one process group. The guard
+/// reads from a pipe whose other end this process holds: when this process dies, in whatever way, the pipe is closed
+/// and the guard kills the group. `PR_SET_PDEATHSIG` would reach only the program itself, not the compilers that it has
+/// started. make ignores children that it did not start. `nice`, because guests that run at the same time have
+/// deadlines, and these programs have none.
 const GUARD: &str = "exec 3<&0; { read -r _; kill -KILL 0; } <&3 >/dev/null 2>&1 & exec 3<&-; \
                      exec nice -n 5 \"$@\" </dev/null 2>&1";
 
-/// How soon a cancelled job is killed.
+/// How often the cancel token is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
-/// For how long output may go on after the program has ended, until what it left behind is killed.
+/// How long processes that the program left behind may keep its output open before they are killed.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Variables that programs get to see. Any other could change what is built (`ARCH`, `CC`, `KCFLAGS`, `MAKEFLAGS`, ...).
+/// The environment variables that are passed to programs. Others could change what is built (`ARCH`, `CC`, `KCFLAGS`,
+/// `MAKEFLAGS`, ...).
 const ENVIRONMENT: &[&str] = &[
     "PATH",
     "HOME",
@@ -42,13 +45,13 @@ const ENVIRONMENT: &[&str] = &[
     "NO_PROXY",
 ];
 
-/// How often one looks whether a program has ended that writes nothing more. Few programs take that long to end.
+/// How often to check whether a program has ended that has closed its output. Most programs end sooner than this.
 const CLOSING: Duration = Duration::from_millis(2);
 
 /// How many lines of output an error shows.
 const TAIL: usize = 20;
 
-/// A program to be run.
+/// A program to run, with its arguments and environment.
 pub(crate) struct Job {
     program: OsString,
     arguments: Vec<OsString>,
@@ -56,7 +59,7 @@ pub(crate) struct Job {
     folder: Option<PathBuf>,
 }
 
-/// Why a job did not do what it should.
+/// Why a job failed.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     /// It could not be started.
@@ -74,12 +77,20 @@ pub enum JobError {
         program: String,
         /// How it ended.
         status: ExitStatus,
-        /// The last lines that it wrote.
+        /// The last lines of its output.
         tail: String,
     },
-    /// It was told to stop.
+    /// The job was cancelled.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// The messages of `ENOSPC` and `EDQUOT`.
+const DISK_FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
+/// Whether a program's output says that the disk is full, or that the user's quota is used up.
+pub(crate) fn says_disk_full(output: &str) -> bool {
+    DISK_FULL.iter().any(|message| output.contains(message))
 }
 
 impl Job {
@@ -107,12 +118,12 @@ impl Job {
         self
     }
 
-    /// Runs it to its end; what it writes is lost unless it fails.
+    /// Runs the program and waits for its end. Its output is only used if it fails.
     pub(crate) fn run(self, cancel: &CancelToken) -> Result<(), JobError> {
         self.follow(cancel, |_| {})
     }
 
-    /// Runs it to its end and returns what it writes.
+    /// Runs the program, waits for its end, and returns its output.
     pub(crate) fn output(self, cancel: &CancelToken) -> Result<String, JobError> {
         let mut output = String::new();
         self.follow(cancel, |line| {
@@ -122,7 +133,7 @@ impl Job {
         Ok(output)
     }
 
-    /// Runs it to its end and appends what it writes to a log, also calling `on_line` with each line.
+    /// Runs the program and waits for its end. Each line of its output goes to a log and to `on_line`.
     pub(crate) fn logged(
         self,
         cancel: &CancelToken,
@@ -130,7 +141,7 @@ impl Job {
         mut on_line: impl FnMut(&str),
     ) -> Result<(), JobError> {
         self.follow(cancel, |line| {
-            // A log that cannot be written (disk full) must not stop a build that can do without.
+            // If the log cannot be written (disk full), the build itself may still succeed.
             let _ = writeln!(log, "{line}");
             on_line(line);
         })
@@ -152,7 +163,7 @@ impl Job {
         match status {
             None => Err(JobError::Cancelled),
             Some(status) if status.success() => Ok(()),
-            // The shell's words for a program that is not there.
+            // The shell exits with 127 if it does not find the program.
             Some(status) if status.code() == Some(127) => {
                 Err(JobError::Start { program, source: io::ErrorKind::NotFound.into() })
             }
@@ -182,7 +193,8 @@ impl Tail {
 struct Group {
     child: Child,
     id: Option<Pid>,
-    /// Not the child's own any more: waiting for that would close it, and with it end what is not quite done yet.
+    /// The child's standard input, which the guard reads from. It is taken out of `child`, because `Child::wait` would
+    /// close it, and the guard would then kill the group too early.
     _guard: Option<ChildStdin>,
     lines: Receiver<String>,
 }
@@ -213,7 +225,7 @@ impl Group {
         Ok(Group { child, id, _guard: guard, lines })
     }
 
-    /// Passes on lines until the program has ended and there are no more of them. `None` if it was cancelled.
+    /// Passes lines to `on_line` until the program has ended and its output is read. `None` if the job was cancelled.
     fn follow(&mut self, cancel: &CancelToken, mut on_line: impl FnMut(&str)) -> io::Result<Option<ExitStatus>> {
         let mut ended: Option<(ExitStatus, Instant)> = None;
         let mut silent = false;
@@ -241,7 +253,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The guard lives as long as we hold its pipe, so the group's number is still ours.
+        // The guard is alive as long as this process holds the pipe, so no other process group has this number.
         if let Some(id) = self.id {
             let _ = kill_process_group(id, Signal::KILL);
         }
@@ -258,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn output_of_both_kinds_is_read() {
+    fn stdout_and_stderr_are_read() {
         let output = sh("echo one; echo two >&2").output(&CancelToken::new()).unwrap();
         assert_eq!(output, "one\ntwo\n");
     }
@@ -270,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_goes_on_in_silence_is_waited_for() {
+    fn a_program_that_closes_its_output_is_waited_for() {
         let error = sh("exec >&- 2>&-; sleep 0.3; exit 3").run(&CancelToken::new()).unwrap_err().to_string();
         assert!(error.contains("exit status: 3"), "{error}");
     }
@@ -282,14 +294,18 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_does_not_leak() {
+    fn only_chosen_environment_variables_are_passed_on() {
         let output = sh("env").env("KBUILD_BUILD_VERSION", "1").output(&CancelToken::new()).unwrap();
         assert!(output.contains("KBUILD_BUILD_VERSION=1") && !output.contains("CARGO"), "{output}");
     }
 
     #[test]
-    fn others_go_first() {
-        assert_eq!(sh("nice").output(&CancelToken::new()).unwrap().trim(), "5");
+    fn a_job_is_nicer_than_this_process_by_five() {
+        let own = Command::new("nice").output().unwrap();
+        let own: i32 = String::from_utf8(own.stdout).unwrap().trim().parse().unwrap();
+        let job: i32 = sh("nice").output(&CancelToken::new()).unwrap().trim().parse().unwrap();
+        assert!(own < 19, "nothing is nicer than 19: run the tests with a lower nice value");
+        assert_eq!(job, (own + 5).min(19));
     }
 
     #[test]
@@ -308,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_leaves_behind_is_killed() {
+    fn processes_that_a_program_leaves_behind_are_killed() {
         let mut descendant = None;
         let result = sh("sleep 1000 & echo $!").follow(&CancelToken::new(), |line| descendant = Some(line.to_owned()));
         assert!(result.is_ok());
@@ -316,15 +332,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_outlives_us() {
+    fn the_group_is_killed_when_the_pipe_closes() {
         let mut group = Group::start(sh("trap '' HUP TERM; sleep 1000 & echo $!; wait")).unwrap();
         let descendant = group.lines.recv_timeout(Duration::from_secs(5)).unwrap();
-        // What happens to the pipe when we die.
+        // The kernel closes the pipe like this when this process dies.
         group._guard = None;
         assert_gone(&descendant);
     }
 
-    /// Waits until a process is gone or a zombie that nobody has reaped yet.
+    /// Waits until a process is gone, or is a zombie.
     fn assert_gone(process: &str) {
         let deadline = Instant::now() + Duration::from_secs(5);
         while let Ok(status) = std::fs::read_to_string(format!("/proc/{process}/stat")) {

@@ -1,7 +1,7 @@
 //! Kernels with and without a change: manifest, fetch, patch, configure, build, cache.
 //!
-//! [`Manifest::load`] reads `kernels.toml`; a [`Builder`] finds the [`KernelImage`] of a variant in the
-//! [cache](cache::Cache) or builds it there.
+//! [`Manifest::load`] reads `kernels.toml`. A [`Builder`] finds the [`KernelImage`] of a variant in the
+//! [cache](cache::Cache), or builds it there. This crate knows nothing of QEMU.
 
 mod bug;
 mod builder;
@@ -10,6 +10,7 @@ mod compile;
 mod config;
 mod error;
 mod event;
+mod files;
 mod follow;
 pub mod gc;
 mod image;
@@ -30,15 +31,14 @@ mod workshop;
 
 pub use bug::{Bug, Chance, Fails, FailureKind};
 pub use builder::Builder;
-pub use compile::CompilerError;
 pub use config::{FragmentError, Unmet};
-pub use error::BuildError;
+pub use error::{BuildError, CompilerError, PatchError};
 pub use event::{BuildEvent, CancelToken, Observer, Step};
 pub use image::KernelImage;
 pub use job::JobError;
-pub use manifest::{Base, MANIFEST, Manifest, ManifestError, Need, OwnConfig, Revision, Source, Variant};
+pub use manifest::{Base, MANIFEST, Manifest, ManifestError, Need, OwnConfig, Source, Variant};
 pub use near::{Unknown, near};
-pub use patch::PatchError;
 pub use profile::{KnownReport, Profile, split_profile};
 pub use ready::{ReadyKernel, modules_of_cells};
 pub use requirements::{Probe, Requirement, requirements};
+pub use tree::Revision;

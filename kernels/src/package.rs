@@ -1,26 +1,27 @@
-//! Debian packages with a kernel. Some hold all of it; others (Ubuntu's, and Debian's since 6.19) only a part, and the rest
-//! is in packages of the same release and version, which are looked for beside the one that is named.
+//! Debian packages with a kernel. Some have the whole kernel. Others (Ubuntu's, and Debian's since 6.19) have only a
+//! part of it, and packages of the same release and version have the rest: these are taken from the same folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::BuildError;
-use crate::CancelToken;
+use crate::error::BuildError;
+use crate::event::CancelToken;
 use crate::job::Job;
 
-/// How the names of the packages begin that have a kernel itself. What follows is its release.
+/// Prefixes of the packages with the kernel itself. The kernel's release follows.
 const KERNELS: [&str; 4] = ["linux-binary-unsigned-", "linux-binary-", "linux-image-unsigned-", "linux-image-"];
 
-/// How those begin that have what belongs to it: modules, the list of what is built in, the configuration.
+/// Prefixes of the packages with its modules, its `modules.builtin` and its configuration.
 const OTHERS: [&str; 3] = ["linux-modules-extra-", "linux-modules-", "linux-base-"];
 
-/// Where packages have kernels, as far as the folder goes.
+/// The folders in which packages have kernels.
 const PLACES: [&str; 3] = ["boot", "usr/lib/modules", "lib/modules"];
 
-/// Unpacks a package into a folder, with those beside it that have the rest of its kernel, and finds the kernel.
+/// Unpacks a package into a folder, together with the packages in the same folder that have the rest of its kernel.
+/// Returns the path of the unpacked kernel.
 ///
 /// # Errors
-/// Those of unpacking; [`BuildError::Source`] if there is no kernel, which says what packages would have it.
+/// Those of unpacking. [`BuildError::Source`] if there is no kernel; it says which packages have it.
 pub(crate) fn unpack(package: &Path, to: &Path, cancel: &CancelToken) -> Result<PathBuf, BuildError> {
     extract(package, to, cancel)?;
     for other in beside(package, &OTHERS) {
@@ -38,7 +39,7 @@ pub(crate) fn unpack(package: &Path, to: &Path, cancel: &CancelToken) -> Result<
     Err(BuildError::Source { path: package.to_owned(), problem: no_kernel(package, cancel) })
 }
 
-/// All packages beside this one that may have a part of its kernel.
+/// All packages in the same folder that may have a part of this package's kernel.
 pub(crate) fn all_beside(package: &Path) -> Vec<PathBuf> {
     [beside(package, &OTHERS), beside(package, &KERNELS)].concat()
 }
@@ -48,7 +49,7 @@ fn extract(package: &Path, to: &Path, cancel: &CancelToken) -> Result<(), BuildE
     job.run(cancel).map_err(BuildError::job(format!("unpacking {}", package.display())))
 }
 
-/// The kernel among what was unpacked.
+/// The kernel among the unpacked files.
 fn kernel(content: &Path) -> Option<PathBuf> {
     let in_folder = |folder: &Path, wanted: &dyn Fn(&str) -> bool| {
         let mut files: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().collect();
@@ -64,8 +65,8 @@ fn kernel(content: &Path) -> Option<PathBuf> {
     PLACES.iter().find_map(|place| in_place(&content.join(place)))
 }
 
-/// The packages in the same folder whose names begin so, and that have the release, version and architecture of this one:
-/// `linux-binary-RELEASE_VERSION_ARCHITECTURE.deb`.
+/// The packages in the same folder with one of these prefixes and with the release, version and architecture of this
+/// package: `linux-binary-RELEASE_VERSION_ARCHITECTURE.deb`.
 fn beside(package: &Path, kinds: &[&str]) -> Vec<PathBuf> {
     let file = package.file_name().unwrap_or_default().to_string_lossy();
     let begins = KERNELS.iter().chain(&OTHERS).find_map(|kind| file.strip_prefix(kind));
@@ -73,7 +74,7 @@ fn beside(package: &Path, kinds: &[&str]) -> Vec<PathBuf> {
     others.filter(|other| other != package && other.is_file()).collect()
 }
 
-/// What to say of a package without a kernel: which packages it depends on that belong to the same one.
+/// The problem with a package without a kernel. It names the packages with the kernel, if this package depends on them.
 fn no_kernel(package: &Path, cancel: &CancelToken) -> String {
     let fields = Job::new("dpkg-deb").arg("-f").arg(package).arg("Depends").output(cancel).unwrap_or_default();
     let names = fields.split([',', '|']).filter_map(|one| one.split_whitespace().next());
@@ -85,7 +86,8 @@ fn no_kernel(package: &Path, cancel: &CancelToken) -> String {
     }
     let parts = parts.join(" ");
     format!(
-        "there is no kernel in the package, but in those that it depends on. Put them beside it: apt-get download {parts}"
+        "there is no kernel in the package, but in packages that it depends on. Download them into the same folder: \
+         apt-get download {parts}"
     )
 }
 
@@ -93,7 +95,7 @@ fn no_kernel(package: &Path, cancel: &CancelToken) -> String {
 mod tests {
     use super::*;
 
-    /// Makes a package with some files in it, and nothing else.
+    /// Makes a package with these files.
     fn package(folder: &Path, name: &str, depends: &str, files: &[&str]) -> PathBuf {
         let content = folder.join(format!("{name}.d"));
         fs::create_dir_all(content.join("DEBIAN")).unwrap();
@@ -112,14 +114,15 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_is_put_together_from_the_packages_beside() {
+    fn a_kernel_is_put_together_from_packages_in_one_folder() {
         let folder = tempfile::tempdir().unwrap();
-        let (cancel, content) = (CancelToken::new(), folder.path().join("content"));
+        let cancel = CancelToken::new();
+        let content = folder.path().join("content");
         let depends = "Depends: kmod, linux-base (>= 4.12~), linux-base-7.3.4-amd64 (= 7.3.4-1), linux-binary-7.3.4-amd64 (= 7.3.4-1)\n";
         let image = package(folder.path(), "linux-image-7.3.4-amd64", depends, &["usr/share/doc/x"]);
         let error = unpack(&image, &content, &cancel).unwrap_err().to_string();
         let error = error.replace(&folder.path().display().to_string(), "~");
-        insta::assert_snapshot!(error, @"~/linux-image-7.3.4-amd64_7.3.4-1_amd64.deb: there is no kernel in the package, but in those that it depends on. Put them beside it: apt-get download linux-base-7.3.4-amd64 linux-binary-7.3.4-amd64");
+        insta::assert_snapshot!(error, @"~/linux-image-7.3.4-amd64_7.3.4-1_amd64.deb: there is no kernel in the package, but in packages that it depends on. Download them into the same folder: apt-get download linux-base-7.3.4-amd64 linux-binary-7.3.4-amd64");
 
         let kernel = "usr/lib/modules/7.3.4-amd64/vmlinuz";
         let binary = package(folder.path(), "linux-binary-7.3.4-amd64", "", &[kernel]);
@@ -136,9 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn a_package_of_one_piece_needs_no_other() {
+    fn a_package_with_a_whole_kernel_needs_no_other() {
         let folder = tempfile::tempdir().unwrap();
-        let (cancel, content) = (CancelToken::new(), folder.path().join("content"));
+        let cancel = CancelToken::new();
+        let content = folder.path().join("content");
         let whole =
             package(folder.path(), "linux-image-6.1.0-amd64", "", &["boot/vmlinuz-6.1.0-amd64", "boot/config-x"]);
         assert_eq!(unpack(&whole, &content, &cancel).unwrap(), content.join("boot/vmlinuz-6.1.0-amd64"));

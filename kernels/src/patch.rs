@@ -1,56 +1,21 @@
-//! Patches: applied as `git apply` does, all or nothing, and only if they change something.
+//! Applies patches with `git apply`. A patch applies as a whole or not at all, and one that changes nothing is refused.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::job::{Job, JobError};
-use crate::{BuildError, CancelToken, space};
+use crate::error::{BuildError, PatchError};
+use crate::event::CancelToken;
+use crate::job::{Job, JobError, says_disk_full};
 
-/// What is wrong with a patch.
-#[derive(Debug, thiserror::Error)]
-pub enum PatchError {
-    /// One of its hunks does not fit.
-    #[error("{} does not apply: {hunk} does not fit {file}", patch.display())]
-    Hunk {
-        /// The patch.
-        patch: PathBuf,
-        /// The file of the kernel.
-        file: String,
-        /// Which hunk, as one says it.
-        hunk: String,
-        /// The line of the file at which the hunk says it begins, from 1.
-        line: usize,
-    },
-    /// It does not apply for another reason.
-    #[error("{} does not apply: {reason}", patch.display())]
-    Refused {
-        /// The patch.
-        patch: PathBuf,
-        /// git's words.
-        reason: String,
-    },
-    /// It applies and changes nothing.
-    #[error("{} changes nothing", patch.display())]
-    Empty {
-        /// The patch.
-        patch: PathBuf,
-    },
-    /// A series undoes what it does.
-    #[error("the patches together change nothing: {}", patches.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
-    Circle {
-        /// The patches.
-        patches: Vec<PathBuf>,
-    },
-}
-
-/// The contents of files, `None` for one that is not there.
+/// The contents of files. `None` for a file that does not exist.
 type Contents = BTreeMap<PathBuf, Option<Vec<u8>>>;
 
-/// Applies a series of patches to a tree. Files are replaced, never written to, so that the tree may share them with
-/// another one through hard links. If one patch fails those before it stay applied: the tree is to be thrown away.
-/// Returns the files that may not be as they were.
+/// Applies a series of patches to a tree. Changed files are replaced, not overwritten, so the tree may have hard links
+/// in common with another tree. Returns the files that the patches touched.
+///
+/// If a patch fails, the patches before it stay applied: the caller must discard the tree.
 pub(crate) fn apply(tree: &Path, patches: &[PathBuf], cancel: &CancelToken) -> Result<Vec<PathBuf>, BuildError> {
     let mut before_all = Contents::new();
     for patch in patches {
@@ -71,20 +36,20 @@ pub(crate) fn apply(tree: &Path, patches: &[PathBuf], cancel: &CancelToken) -> R
     Ok(before_all.into_keys().collect())
 }
 
-/// git, for a tree that is no repository, even if it lies in one.
+/// git in a tree that is no repository. The tree may lie inside of a repository: git must not use that one.
 fn git<const N: usize>(tree: &Path, arguments: [&str; N], patch: &Path) -> Job {
     let above = tree.parent().unwrap_or(tree);
     let absolute = std::path::absolute(patch).unwrap_or_else(|_| patch.to_owned());
     Job::new("git").args(arguments).arg(absolute).within(tree).env("GIT_CEILING_DIRECTORIES", above)
 }
 
-/// The files that a patch says it touches.
+/// The files that a patch touches, as its headers say.
 fn touched(tree: &Path, patch: &Path, cancel: &CancelToken) -> Result<Vec<PathBuf>, BuildError> {
     let output =
         git(tree, ["apply", "--summary", "--numstat"], patch).output(cancel).map_err(|error| explain(patch, error))?;
     let mut files: Vec<PathBuf> =
         output.lines().filter_map(|line| line.splitn(3, '\t').nth(2)).map(PathBuf::from).collect();
-    // A rename shows as `{old => new}`; what it takes away shows by the old name.
+    // --numstat shows a rename as `{old => new}`, so take the names from the headers as well.
     let text = fs::read_to_string(patch).unwrap_or_default();
     files.extend(text.lines().filter_map(|line| line.strip_prefix("--- a/")).map(PathBuf::from));
     files.extend(text.lines().filter_map(|line| line.strip_prefix("+++ b/")).map(PathBuf::from));
@@ -103,11 +68,11 @@ fn contents(tree: &Path, files: impl IntoIterator<Item = PathBuf>) -> Result<Con
     files.into_iter().map(read).collect()
 }
 
-/// git's complaint, as a sentence about a hunk and a file where it is about that.
+/// Turns the error of `git apply` into one that names the hunk and the file, if it is about a hunk.
 fn explain(patch: &Path, error: JobError) -> BuildError {
     let tail = match &error {
-        // A full disk is not the patch's fault.
-        JobError::Failed { tail, .. } if !space::is_full(tail) => tail,
+        // A full disk is not an error in the patch.
+        JobError::Failed { tail, .. } if !says_disk_full(tail) => tail,
         _ => return BuildError::job("git apply")(error),
     };
     let patch = patch.to_owned();
@@ -130,7 +95,7 @@ fn failed_hunk(output: &str) -> Option<(&str, usize)> {
     Some((file, line.parse().ok()?))
 }
 
-/// "hunk 2 of 3 (@@ -397,8 +397,8 @@ ...)", found by the line at which it starts.
+/// Describes the hunk of a file that starts at a line: "hunk 2 of 3 (@@ -397,8 +397,8 @@ ...)".
 fn describe_hunk(patch: &str, file: &str, line: usize) -> String {
     let hunks: Vec<&str> = patch
         .lines()
@@ -180,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_applies_in_order_and_leaves_the_original_alone() {
+    fn a_series_applies_in_order_and_keeps_hard_linked_files() {
         let tree = Tree::new();
         let one = tree
             .patch("1.patch", "Subject: words\n---\n--- a/d/f\n+++ b/d/f\n@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n");
@@ -190,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn files_come_and_go() {
+    fn a_patch_can_create_a_file() {
         let tree = Tree::new();
         let patch = tree.patch(
             "1.patch",

@@ -1,5 +1,5 @@
-//! Kernels that are built already: a distribution's own, say. They are taken as they are, and of their modules those that
-//! cells need.
+//! Kernels that were built elsewhere, for example a distribution's. The kernel is used as it is, with those of its
+//! modules that cells need.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,23 +10,27 @@ use object::read::elf::{ElfFile64, ProgramHeader};
 use object::{Endianness, Object, ObjectSection, elf};
 
 use crate::cache::{Key, KeyMaker};
+use crate::error::BuildError;
+use crate::event::CancelToken;
+use crate::files::remove;
 use crate::job::Job;
-use crate::{BuildError, CancelToken, package};
+use crate::package;
 
-/// A kernel that is built already.
+/// A kernel that was built elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadyKernel {
-    /// A bzImage, a vmlinux, or a Debian package with one or with a part of it, the rest being beside it.
+    /// A bzImage, a vmlinux, or a Debian package with a kernel. If the package has only a part of the kernel, the
+    /// packages with the rest are in the same folder.
     pub path: PathBuf,
-    /// The folder of its modules (`/lib/modules/RELEASE`), where they are not found beside it.
+    /// The folder of its modules. `None` for those in the package, or in `/lib/modules/RELEASE`.
     pub modules: Option<PathBuf>,
 }
 
-/// Changes whenever something else is kept of the same kernel.
+/// Part of the key of each such kernel. To be raised when something else of the same files is put into the cache.
 const KEPT: &str = "3";
 
-/// Modules that cells need if they are not built in, in the order in which they are loaded, and what for. The port comes
-/// last: the host may ask for anything once the agent has it.
+/// Modules that cells need if they are not built in, in the order in which they are loaded, and why. The modules for
+/// the agent's port come last: as soon as the agent has its port, the host may send requests that need the others.
 const NEEDED: [(&str, &str); 6] = [
     ("vfio_iommu_type1", "devices are owned through vfio"),
     ("vfio_pci", "devices are owned through vfio"),
@@ -41,7 +45,7 @@ pub fn modules_of_cells() -> impl Iterator<Item = &'static str> {
     NEEDED.into_iter().map(|(name, _)| name)
 }
 
-/// What a ready kernel is made of.
+/// The files of a ready kernel.
 struct Parts {
     kernel: PathBuf,
     release: String,
@@ -49,7 +53,7 @@ struct Parts {
 }
 
 impl ReadyKernel {
-    /// Its key in the cache. Of files it goes by name, size and time.
+    /// Its key in the cache. A file counts with its path, size and time.
     pub(crate) fn key(&self) -> Result<Key, BuildError> {
         let mut key = KeyMaker::new().with("kept", KEPT);
         let beside = if self.is_package() { package::all_beside(&self.path) } else { Vec::new() };
@@ -61,8 +65,9 @@ impl ReadyKernel {
         Ok(key.finish())
     }
 
-    /// Puts the kernel into a folder, as `boot`, its configuration if that is known, and its modules into `modules` there,
-    /// named in the order in which they are to be loaded. Returns its release.
+    /// Copies the kernel to `boot`, and its configuration, if there is one, to `config` in a folder. Copies its modules
+    /// to `modules` in that folder, with names that sort in the order in which they are loaded. Returns the kernel's
+    /// release.
     pub(crate) fn unpack(&self, folder: &Path, boot: &Path, cancel: &CancelToken) -> Result<String, BuildError> {
         let content = folder.join("content");
         let parts = self.parts(&content, cancel)?;
@@ -87,16 +92,16 @@ impl ReadyKernel {
         Ok(parts.release)
     }
 
-    /// What to say of patches for it.
+    /// The error for patches on such a kernel.
     pub(crate) fn unpatchable(&self) -> BuildError {
-        self.wrong("it is built already, and cannot be patched: patches need a source")
+        self.wrong("this kernel is built already, so it cannot be patched: name a kernel source instead")
     }
 
     fn is_package(&self) -> bool {
         self.path.extension().is_some_and(|ending| ending == "deb")
     }
 
-    /// The modules in a folder. What was unpacked from a package is called by the package's name.
+    /// The modules in a folder. Errors name the package if the folder was unpacked from one.
     fn modules_in(&self, folder: &Path) -> Result<Modules, BuildError> {
         let is_unpacked = self.is_package() && self.modules.is_none();
         Modules::in_folder(folder, if is_unpacked { &self.path } else { folder })
@@ -117,16 +122,16 @@ impl ReadyKernel {
         Ok(Parts { kernel: self.path.clone(), release, modules })
     }
 
-    /// What `uname -r` says in a kernel, from its file.
+    /// The release of a kernel, as `uname -r` prints it, from its file.
     fn release(&self, kernel: &Path) -> Result<String, BuildError> {
         let bytes = fs::read(kernel).map_err(BuildError::io("read", kernel))?;
         let release = release(&bytes).ok_or_else(|| {
-            self.wrong("it is no x86 kernel: a bzImage (/boot/vmlinuz-*), a vmlinux or a Debian package was expected")
+            self.wrong("this is no x86 kernel: give a bzImage (/boot/vmlinuz-*), a vmlinux or a Debian package")
         })?;
         if bytes.starts_with(ELF) && !has_pvh_note(&bytes) {
             return Err(self.wrong(
-                "this vmlinux has no PVH note, which says where QEMU enters it: it was built without CONFIG_PVH. Give the \
-                 bzImage (/boot/vmlinuz-*, or arch/x86/boot/bzImage where it was built), or build it with CONFIG_PVH=y",
+                "this vmlinux was built without CONFIG_PVH, so it has no PVH note and QEMU cannot boot it. Give the \
+                 bzImage (/boot/vmlinuz-*, or arch/x86/boot/bzImage in the output tree), or build it with CONFIG_PVH=y",
             ));
         }
         Ok(release)
@@ -138,7 +143,7 @@ impl ReadyKernel {
 }
 
 impl Parts {
-    /// Its configuration. Distributions put it beside the kernel, or beside the modules.
+    /// The file of its configuration. Distributions put it into the folder of the kernel, or into that of the modules.
     fn config(&self) -> Option<PathBuf> {
         let beside_kernel = self.kernel.with_file_name(format!("config-{}", self.release));
         let beside_modules = self.modules.as_ref().map(|folder| folder.join("config"));
@@ -146,28 +151,29 @@ impl Parts {
     }
 }
 
-/// Whether a configuration has no loadable modules.
+/// Whether a kernel with this configuration has no loadable modules.
 fn is_without_modules(config: &Path) -> bool {
     let text = fs::read_to_string(config).unwrap_or_default();
     text.lines().any(|line| line == "# CONFIG_MODULES is not set")
 }
 
-/// The list of what is in a kernel itself (`Documentation/kbuild/kbuild.rst`).
+/// The list of modules that are built into a kernel (`Documentation/kbuild/kbuild.rst`).
 const BUILTIN: &str = "modules.builtin";
 
-/// In which packages distributions have modules.
+/// Which packages of distributions have the modules.
 fn where_modules_are(release: &str) -> String {
     format!(
-        "On Debian linux-modules-{release} and linux-base-{release} may have it, on Ubuntu linux-modules-{release} and \
-         linux-modules-extra-{release}: put them beside the kernel's package, or install them"
+        "These packages may have it: on Debian linux-modules-{release} and linux-base-{release}, on Ubuntu \
+         linux-modules-{release} and linux-modules-extra-{release}. Put them into the folder of the kernel's package, \
+         or install them"
     )
 }
 
-/// How an ELF file begins.
+/// The first bytes of an ELF file.
 const ELF: &[u8] = b"\x7fELF";
 
-/// Whether a vmlinux says where it is to be entered in 32-bit mode (`XEN_ELFNOTE_PHYS32_ENTRY` in the kernel's
-/// `include/xen/interface/elfnote.h`), in the program headers, where QEMU looks (`include/hw/elf_ops.h.inc` there).
+/// Whether the program headers of a vmlinux have the note with its 32-bit entry point (`XEN_ELFNOTE_PHYS32_ENTRY` in
+/// the kernel's `include/xen/interface/elfnote.h`). QEMU looks for it there (`include/hw/elf_ops.h.inc` in QEMU).
 fn has_pvh_note(vmlinux: &[u8]) -> bool {
     const PHYS32_ENTRY: u32 = 18;
     let Ok(file) = ElfFile64::<Endianness>::parse(vmlinux) else { return false };
@@ -194,16 +200,17 @@ fn release(kernel: &[u8]) -> Option<String> {
     };
     let end = text.iter().position(|byte| *byte == 0 || *byte == b' ')?;
     let release = std::str::from_utf8(&text[..end]).ok()?;
-    // It goes into paths.
+    // The release becomes part of paths.
     release.chars().all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c)).then(|| release.to_owned())
 }
 
-/// Modules of a kernel, by name.
+/// The modules of a kernel.
 struct Modules {
-    /// What errors call the place where they are.
+    /// The path that errors name: the folder of the modules, or their package.
     place: PathBuf,
+    /// Files by module name.
     files: BTreeMap<String, PathBuf>,
-    /// What is in the kernel itself.
+    /// Names of the modules that are built into the kernel.
     builtin: Vec<String>,
 }
 
@@ -214,7 +221,7 @@ impl Modules {
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(&folder).map_err(BuildError::io("list", &folder))? {
                 let entry = entry.map_err(BuildError::io("list", &folder))?;
-                // Links (`build`, `source`) lead to other things.
+                // The links `build` and `source` lead out of the folder.
                 match entry.file_type() {
                     Ok(kind) if kind.is_dir() => folders.push(entry.path()),
                     Ok(kind) if kind.is_file() => {
@@ -229,7 +236,7 @@ impl Modules {
         Ok(Modules { place: place.to_owned(), files, builtin })
     }
 
-    /// Copies what cells need into a folder, unpacked: what others depend on first.
+    /// Copies the modules that cells need into a folder, uncompressed. A module comes after those that it depends on.
     fn copy_needed(&self, to: &Path, release: &str, cancel: &CancelToken) -> Result<(), BuildError> {
         let mut loaded = Vec::new();
         for (name, why) in NEEDED {
@@ -238,7 +245,7 @@ impl Modules {
             }
             if !self.files.contains_key(name) {
                 let problem = format!(
-                    "Linux {release} has no {name}, neither as a module here nor in {BUILTIN}, and cells cannot do without: \
+                    "Linux {release} has no {name}, neither as a module here nor in {BUILTIN}, and cells need it: \
                      {why}. {}",
                     where_modules_are(release)
                 );
@@ -254,15 +261,17 @@ impl Modules {
             return Ok(());
         }
         let Some(file) = self.files.get(name) else {
-            let problem = format!("there is no module {name}, on which others depend");
+            let problem = format!("there is no module {name} here, and other modules depend on it");
             return Err(BuildError::Source { path: self.place.clone(), problem });
         };
         let scratch = to.join(format!(".{name}.ko"));
         unpack(file, &scratch, cancel)?;
         let bytes = fs::read(&scratch).map_err(BuildError::io("read", &scratch))?;
-        let needs = depends(&bytes)
-            .ok_or_else(|| BuildError::Source { path: file.clone(), problem: "it is no kernel module".to_owned() })?;
-        // Modules do not depend on each other in circles: depmod refuses them.
+        let needs = depends(&bytes).ok_or_else(|| BuildError::Source {
+            path: file.clone(),
+            problem: "this file is no kernel module".to_owned(),
+        })?;
+        // depmod refuses modules that depend on each other in a circle.
         loaded.push(name.to_owned());
         needs.iter().try_for_each(|need| self.load(need, to, loaded, cancel))?;
         let number = fs::read_dir(to).map_err(BuildError::io("list", to))?.flatten();
@@ -294,11 +303,11 @@ fn unpack(file: &Path, to: &Path, cancel: &CancelToken) -> Result<(), BuildError
     fs::copy(file, &packed).map_err(BuildError::io("copy", file))?;
     let job = Job::new(program).args(["-d", "-f", "-q"]).arg(&packed);
     job.run(cancel).map_err(BuildError::job(format!("unpacking {}", file.display())))?;
-    // zstd leaves the packed file.
-    crate::workshop::remove(&packed)
+    // Unlike xz and gzip, zstd leaves the compressed file.
+    remove(&packed)
 }
 
-/// The modules that a module says it depends on.
+/// The names of the modules that a module depends on (`depends=` in `.modinfo`).
 fn depends(module: &[u8]) -> Option<Vec<String>> {
     let file = object::File::parse(module).ok()?;
     let info = file.section_by_name(".modinfo")?.data().ok()?;
@@ -311,7 +320,7 @@ fn depends(module: &[u8]) -> Option<Vec<String>> {
 mod tests {
     use super::*;
 
-    /// A bzImage, as far as its header goes.
+    /// A bzImage that has only the header.
     fn bzimage(release: &str) -> Vec<u8> {
         let mut kernel = vec![0; 0x400];
         kernel[0x202..0x206].copy_from_slice(b"HdrS");
@@ -347,7 +356,7 @@ mod tests {
             self.0.path().join(name)
         }
 
-        /// A module, made as the kernel makes them.
+        /// Makes a module: an object file with a `.modinfo` section.
         fn module(&self, name: &str, depends: &str) {
             let source = self.path("modules/m.c");
             let text =
@@ -373,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_come_after_what_they_depend_on() {
+    fn a_module_comes_after_those_that_it_depends_on() {
         let fake = Fake::new();
         let packed = std::process::Command::new("xz").arg(fake.path("modules/igb.ko")).status().unwrap();
         assert!(packed.success());
@@ -391,20 +400,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn a_missing_or_damaged_file_is_named() {
         let fake = Fake::new();
         fs::remove_file(fake.path("modules/igbvf.ko")).unwrap();
-        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/modules: Linux 6.1.0-50-amd64 has no igbvf, neither as a module here nor in modules.builtin, and cells cannot do without: it drives that card's VFs. On Debian linux-modules-6.1.0-50-amd64 and linux-base-6.1.0-50-amd64 may have it, on Ubuntu linux-modules-6.1.0-50-amd64 and linux-modules-extra-6.1.0-50-amd64: put them beside the kernel's package, or install them");
+        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/modules: Linux 6.1.0-50-amd64 has no igbvf, neither as a module here nor in modules.builtin, and cells need it: it drives that card's VFs. These packages may have it: on Debian linux-modules-6.1.0-50-amd64 and linux-base-6.1.0-50-amd64, on Ubuntu linux-modules-6.1.0-50-amd64 and linux-modules-extra-6.1.0-50-amd64. Put them into the folder of the kernel's package, or install them");
         fake.module("igbvf", "lost");
-        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/modules: there is no module lost, on which others depend");
+        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/modules: there is no module lost here, and other modules depend on it");
         fs::write(fake.path("modules/igbvf.ko"), "words").unwrap();
-        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/modules/igbvf.ko: it is no kernel module");
+        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/modules/igbvf.ko: this file is no kernel module");
         fs::write(fake.path("vmlinuz"), "words").unwrap();
-        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/vmlinuz: it is no x86 kernel: a bzImage (/boot/vmlinuz-*), a vmlinux or a Debian package was expected");
+        insta::assert_snapshot!(fake.unpack().unwrap_err(), @"~/vmlinuz: this is no x86 kernel: give a bzImage (/boot/vmlinuz-*), a vmlinux or a Debian package");
     }
 
     #[test]
-    fn a_vmlinux_has_to_say_where_it_is_entered() {
+    fn a_vmlinux_without_a_pvh_note_is_refused() {
         let fake = Fake::new();
         let link = |note: &str| {
             let source = fake.path("vmlinux.S");
@@ -426,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn the_release_is_in_the_file() {
+    fn the_release_is_read_from_the_file() {
         assert_eq!(release(&bzimage("6.12.1+deb13-amd64")).unwrap(), "6.12.1+deb13-amd64");
         assert_eq!(release(&[&b"\x7fELF"[..], &[0; 0x300], b"Linux version 6.9.0 (x"].concat()).unwrap(), "6.9.0");
         assert_eq!(release(&bzimage("../../etc")), None);
@@ -434,7 +443,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_file_is_too_strange(bytes: Vec<u8>, offset: u16) {
+        fn no_file_makes_it_panic(bytes: Vec<u8>, offset: u16) {
             let _ = (release(&bytes), depends(&bytes), has_pvh_note(&bytes));
             let _ = has_pvh_note(&[ELF, &bytes].concat());
             let mut kernel = bzimage("6.1");

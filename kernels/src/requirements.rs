@@ -1,33 +1,33 @@
-//! What a host needs before it can build a kernel.
+//! The programs and headers that a host needs to build kernels.
 
 use std::env;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// One thing that must be there to build kernels.
+/// A program or header that is needed to build kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Requirement {
-    /// What it is called: a program's name, or a header's library.
+    /// Its name: that of the program, or of the header's library.
     pub name: &'static str,
-    /// What it is for, to end the sentence "needed ...".
+    /// What it is needed for, as the end of a sentence that begins with "needed".
     pub why: &'static str,
-    /// How one sees whether it is there.
+    /// How to find out whether it is installed.
     pub probe: Probe,
-    /// The Debian package that brings it.
+    /// The Debian package that has it.
     pub debian_package: &'static str,
 }
 
-/// How one sees whether a [`Requirement`] is there.
+/// How to find out whether a [`Requirement`] is installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// A program of this name on `PATH`.
     Program(&'static str),
-    /// A C header that gcc finds under this name, wherever the distribution keeps it.
+    /// A C header that gcc finds under this name.
     Header(&'static str),
 }
 
 impl Requirement {
-    /// Whether it is there. A header counts as missing as long as there is no gcc to ask.
+    /// Whether it is installed. Without gcc, all headers count as missing.
     pub fn is_met(&self) -> bool {
         match self.probe {
             Probe::Program(program) => on_path(program),
@@ -56,7 +56,7 @@ fn compiles_with(header: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Everything that building kernels needs of the host, those first that the others' probes rely on.
+/// Everything that a host needs to build kernels. gcc comes first, because the probes of headers use it.
 pub fn requirements() -> &'static [Requirement] {
     const fn program(name: &'static str, why: &'static str, debian_package: &'static str) -> Requirement {
         Requirement { name, why, probe: Probe::Program(name), debian_package }
@@ -95,10 +95,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_is_found_and_what_is_not_is_not() {
+    fn only_installed_programs_and_headers_are_found() {
         let with = |probe| Requirement { name: "x", why: "x", probe, debian_package: "x" };
         assert!(with(Probe::Program("sh")).is_met());
         assert!(!with(Probe::Program("no-such-program-here")).is_met());
+        assert!(with(Probe::Header("stdio.h")).is_met());
         assert!(!with(Probe::Header("no/such/header.h")).is_met());
     }
 

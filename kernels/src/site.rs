@@ -1,14 +1,15 @@
-//! Where make is at work: a source tree, an output tree, and the log of what is done there.
+//! One build: a source tree, an output tree, the log, and the make targets that run there.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::compile::{Run, Trees, about};
 use crate::config::Symbols;
+use crate::error::BuildError;
+use crate::event::{BuildEvent, Step};
 use crate::job::Job;
-use crate::{BuildError, BuildEvent, Step};
 
-/// Two trees, and one build in them.
+/// A build in a source tree and an output tree.
 pub(crate) struct Site<'a> {
     pub trees: Trees,
     pub run: Run<'a>,
@@ -16,23 +17,23 @@ pub(crate) struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    /// Begins the log.
+    /// A build in these trees. Creates its log.
     pub(crate) fn new(trees: Trees, run: Run<'a>) -> Result<Site<'a>, BuildError> {
         let log = File::create(run.log).map_err(BuildError::io("create", run.log))?;
         Ok(Site { trees, run, log })
     }
 
-    /// Says what comes next.
+    /// Tells the observer which step comes next.
     pub(crate) fn step(&self, step: Step, what: &str) {
         self.run.observer.event(BuildEvent::Step { step, what: what.to_owned() });
     }
 
-    /// The log.
+    /// The path of the log.
     pub(crate) fn log(&self) -> &Path {
         self.run.log
     }
 
-    /// Writes a configuration in which all is off but what is wanted, for [`Site::configure`] to complete.
+    /// Writes a configuration with the wanted symbols on top of tinyconfig. [`Site::configure`] completes it.
     pub(crate) fn want(&mut self, wanted: &Symbols) -> Result<(), BuildError> {
         self.make(["tinyconfig"])?;
         let config = self.config();
@@ -40,7 +41,7 @@ impl<'a> Site<'a> {
         fs::write(&config, wanted.merged_into(&tiny)).map_err(BuildError::io("write", &config))
     }
 
-    /// Lets the kernel complete its configuration, and returns what became of it.
+    /// Completes the configuration (`make olddefconfig`), and returns the result.
     pub(crate) fn configure(&mut self) -> Result<Symbols, BuildError> {
         self.make(["olddefconfig"])?;
         let config = self.config();
@@ -53,31 +54,33 @@ impl<'a> Site<'a> {
         self.trees.output.join(".config")
     }
 
-    /// Compiles. The number of commands that it takes is kept in a file, for the next build's progress.
+    /// Compiles the kernel. Writes the number of commands to the file `counter`, for the progress of the next build.
+    /// `otherwise` is the number if there is no such file yet.
     pub(crate) fn compile(&mut self, what: &str, counter: &Path, otherwise: usize) -> Result<(), BuildError> {
         self.step(Step::Compile, what);
         let commands = self.trees.compile(&self.run, about(counter, otherwise), &mut self.log)?;
-        // Only for the next build's progress: not worth an error.
+        // If this fails, only the progress of the next build is less exact.
         let _ = fs::write(counter, commands.to_string());
         Ok(())
     }
 
-    /// What `uname -r` says in the kernel of an output tree.
+    /// The release of the kernel in an output tree, as `uname -r` prints it.
     pub(crate) fn release(output: &Path) -> Result<String, BuildError> {
         let path = output.join("include/config/kernel.release");
         let release = fs::read_to_string(&path).map_err(BuildError::io("read", &path))?;
         Ok(release.trim().to_owned())
     }
 
-    /// Writes a kernel without symbols and line tables. The notes stay: one says where QEMU enters it.
+    /// Writes a kernel without symbols and line tables. The notes stay, because the PVH note tells QEMU the entry
+    /// point.
     pub(crate) fn strip(&self, vmlinux: &Path, to: &Path) -> Result<(), BuildError> {
         let job = Job::new("objcopy").arg("--strip-all").arg(vmlinux).arg(to);
         job.run(self.run.cancel).map_err(BuildError::job("stripping the kernel"))
     }
 
-    /// What is loaded into memory of a kernel: without line tables, which change when a comment moves a line, and without
-    /// the build id, which is a hash of them too. (Lines that BUG() and pr_debug() remember are code here: a comment that
-    /// moves one passes for a change.)
+    /// The parts of a kernel that are loaded into memory, to compare kernels. The line tables are left out, because
+    /// they change when a comment moves a line. The build id is left out, because it is a hash that includes them.
+    /// BUG() and pr_debug() store line numbers in the code: a comment that moves one of them counts as a change.
     pub(crate) fn code(&self, vmlinux: &Path, scratch: &Path) -> Result<Vec<u8>, BuildError> {
         let sections = ["--strip-all", "-R", ".comment", "-R", ".notes", "-R", ".note*"];
         let job = Job::new("objcopy").args(sections).arg(vmlinux).arg(scratch);
@@ -92,8 +95,8 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Whether a file of the kernel's source has a say in what the configuration becomes: Kconfig files, and the scripts that
-/// they ask about the compiler.
+/// Whether the configuration depends on a file of the kernel's source: Kconfig files, Makefiles, and the scripts that
+/// Kconfig files call to test the compiler.
 pub(crate) fn configures(file: &Path) -> bool {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with("Kconfig") || name == "Makefile" || file.starts_with("scripts")

@@ -1,4 +1,4 @@
-//! The source of a base: fetched once, unpacked into the cache, and known from then on without a network.
+//! The source of a base: fetched once and unpacked into the cache. After that, no network is needed.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -9,26 +9,33 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::cache::{Cache, Key, KeyMaker};
-use crate::job::Job;
-use crate::{BuildError, BuildEvent, CancelToken, JobError, Observer, ReadyKernel, Revision, Source, Step, space};
+use crate::error::BuildError;
+use crate::event::{BuildEvent, CancelToken, Observer, Step};
+use crate::job::{Job, JobError};
+use crate::manifest::Source;
+use crate::ready::ReadyKernel;
+use crate::space;
+use crate::tree::Revision;
 
-/// The shelf of the cache on which sources stand.
+/// The shelf of the cache with the sources.
 const SHELF: &str = "sources";
 
-/// A source that is unpacked into the cache and stays there.
+/// A source that is unpacked into the cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kept<'a> {
+    /// A Debian package.
     Package(&'a str),
+    /// A tarball or a tree.
     Path(&'a Path),
 }
 
-/// The ways in which there is a kernel.
+/// The ways to get a kernel.
 pub(crate) enum Origin<'a> {
-    /// Built from a source that is unpacked.
+    /// It is built from a source in the cache.
     Kept(Kept<'a>),
-    /// Built in a tree of the user's.
+    /// It is built from a revision of a user's tree.
     Git(&'a Revision),
-    /// Built already.
+    /// It was built elsewhere.
     Ready(&'a ReadyKernel),
 }
 
@@ -43,21 +50,23 @@ impl Source {
     }
 }
 
-/// What a source is: written beside it, and part of the key of every kernel built from it.
+/// What identifies a source. It is written to a file in the source's entry, and is part of the key of every kernel that
+/// is built from the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     /// The package, the tarball or the tree.
     pub name: String,
     /// The package's version, or the commit of a repository.
     pub version: Option<String>,
-    /// SHA-256 of the package or the tarball; of what is known of a tree without reading all of it; of a revision, the
-    /// hash of its tree.
+    /// For a package or a tarball, its SHA-256. For a tree, the SHA-256 of its commit, or of the names, sizes and times
+    /// of its files. For a revision of a user's tree, the hash of git's tree object. For a kernel that was built
+    /// elsewhere, its key.
     pub sha256: String,
 }
 
 impl Identity {
-    /// That of a revision of a user's tree. Its sum is git's, of all files and nothing else: a commit with the same files
-    /// is the same kernel.
+    /// The identity of a revision of a user's tree. The hash of git's tree object depends on the files and on nothing
+    /// else, so commits with the same files give the same kernel.
     pub(crate) fn of_revision(revision: &Revision) -> Identity {
         let Revision { tree, commit, describe } = revision;
         Identity {
@@ -67,32 +76,32 @@ impl Identity {
         }
     }
 
-    /// That of a kernel that is built already.
+    /// The identity of a kernel that was built elsewhere.
     pub(crate) fn of_ready(ready: &ReadyKernel) -> Result<Identity, BuildError> {
-        let (name, sha256) = (ready.path.display().to_string(), format!("ready {}", ready.key()?.as_str()));
-        Ok(Identity { name, version: None, sha256 })
+        let sha256 = format!("ready {}", ready.key()?.as_str());
+        Ok(Identity { name: ready.path.display().to_string(), version: None, sha256 })
     }
 
-    /// In a line.
+    /// Name and version on one line.
     pub(crate) fn words(&self) -> String {
         [Some(self.name.as_str()), self.version.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 }
 
-/// A source that is there.
+/// A source in the cache.
 #[derive(Clone, Debug)]
 pub(crate) struct Unpacked {
     pub tree: PathBuf,
     pub identity: Identity,
 }
 
-/// The source if it is in the cache. Needs no network, and reads none of it.
+/// The source, if it is in the cache. Needs no network, and does not read the source's files.
 pub(crate) fn find(cache: &Cache, source: Kept) -> Option<Unpacked> {
     let key = key(source, &CancelToken::new()).ok()?;
     read_entry(cache.find(SHELF, &key)?).ok()
 }
 
-/// The source, fetched and unpacked if it is not in the cache yet.
+/// The source. If it is not in the cache, it is fetched and unpacked.
 pub(crate) fn get(
     cache: &Cache,
     source: Kept,
@@ -127,8 +136,8 @@ fn name(source: Kept) -> String {
     }
 }
 
-/// What can be known of a source at no cost. A package once fetched is kept: its newer versions are no reason to fetch
-/// again, or else the same command would give other kernels tomorrow.
+/// The key of a source, from what can be found out quickly. A package that was fetched once is not fetched again when a
+/// newer version comes out: the same command must give the same kernels tomorrow.
 fn key(source: Kept, cancel: &CancelToken) -> Result<Key, BuildError> {
     match source {
         Kept::Package(package) => Ok(KeyMaker::new().with("package", package).finish()),
@@ -186,7 +195,7 @@ fn fill(aside: &Path, source: Kept, observer: &dyn Observer, cancel: &CancelToke
     fs::write(&note, text).map_err(BuildError::io("write", &note))
 }
 
-/// Downloads a package into a folder, verified by apt, which needs no root for that.
+/// Downloads a package into a folder. apt verifies it, and needs no root for that.
 fn download_package(package: &str, folder: &Path, cancel: &CancelToken) -> Result<PathBuf, BuildError> {
     let job = Job::new("apt-get").args(["-q", "download"]).arg(package).within(folder);
     match job.run(cancel) {
@@ -200,7 +209,7 @@ fn download_package(package: &str, folder: &Path, cancel: &CancelToken) -> Resul
     }
     only_file(folder, |name| name.ends_with(".deb"))?.ok_or_else(|| BuildError::Source {
         path: PathBuf::from(package),
-        problem: "apt-get download has left no package behind".to_owned(),
+        problem: "apt-get download succeeded, but there is no .deb file in its folder".to_owned(),
     })
 }
 
@@ -225,7 +234,7 @@ fn unpack_package(
     Ok(identity)
 }
 
-/// `linux-source-6.12.tar.xz` in the folder itself (Debian), or one folder deeper (Ubuntu).
+/// Finds `linux-source-6.12.tar.xz` in the folder itself (Debian), or one folder deeper (Ubuntu).
 fn find_tarball(folder: &Path) -> Result<Option<PathBuf>, BuildError> {
     let is_tarball = |name: &str| name.starts_with("linux-source-") && name.contains(".tar");
     if let Some(found) = only_file(folder, is_tarball)? {
@@ -245,7 +254,7 @@ fn only_file(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Option<Path
         .find(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(&wanted) && !path.is_symlink()))
 }
 
-/// Unpacks a tarball that holds one folder, without that folder.
+/// Unpacks a tarball that contains a single folder. The files in that folder go directly into `tree`.
 fn unpack(tarball: &Path, tree: &Path, cancel: &CancelToken) -> Result<(), BuildError> {
     Job::new("tar")
         .args(["--extract", "--no-same-owner", "--strip-components=1", "--file"])
@@ -256,7 +265,7 @@ fn unpack(tarball: &Path, tree: &Path, cancel: &CancelToken) -> Result<(), Build
         .map_err(BuildError::job(format!("unpacking {}", tarball.display())))
 }
 
-/// A snapshot of a user's tree, which is only read.
+/// Copies a user's tree, which is only read.
 fn copy_tree(from: &Path, scratch: &Path, tree: &Path, cancel: &CancelToken) -> Result<Identity, BuildError> {
     let identity = tree_state(from, cancel)?;
     let copying = || BuildError::job(format!("copying {}", from.display()));
@@ -275,13 +284,14 @@ fn copy_tree(from: &Path, scratch: &Path, tree: &Path, cancel: &CancelToken) -> 
             .map_err(copying())?;
     }
     if tree.join(".config").exists() {
-        let problem = "it has been built in, which keeps it from being built elsewhere: run `make mrproper` in it";
+        let problem =
+            "a kernel was built in this tree, so make refuses another output folder: run `make mrproper` in it";
         return Err(BuildError::Source { path: from.to_owned(), problem: problem.to_owned() });
     }
     Ok(identity)
 }
 
-/// What a user's tree is: its commit, or, if it is no repository, its files with sizes and times.
+/// The identity of a user's tree: its commit, or, if it is no repository, its files with sizes and times.
 fn tree_state(tree: &Path, cancel: &CancelToken) -> Result<Identity, BuildError> {
     let looking = || BuildError::job(format!("looking at {}", tree.display()));
     let mut identity = Identity { name: tree.display().to_string(), version: None, sha256: String::new() };
@@ -289,7 +299,7 @@ fn tree_state(tree: &Path, cancel: &CancelToken) -> Result<Identity, BuildError>
         let git = || Job::new("git").arg("--no-optional-locks").within(tree);
         let status = git().args(["status", "--porcelain", "-uno"]).output(cancel).map_err(looking())?;
         if !status.trim().is_empty() {
-            let problem = "it has changes that are not committed: commit or stash them".to_owned();
+            let problem = "this tree has changes that are not committed: commit or stash them".to_owned();
             return Err(BuildError::Source { path: tree.to_owned(), problem });
         }
         let commit = git().args(["rev-parse", "HEAD"]).output(cancel).map_err(looking())?.trim().to_owned();
@@ -327,7 +337,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_package_that_was_fetched_is_found_without_asking_for_it() {
+    fn a_package_in_the_cache_is_not_fetched_again() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
         let source = Kept::Package("linux-source-6.12");
@@ -341,25 +351,25 @@ mod tests {
         let entry = cache.entry(SHELF, &key, || {}, fill).unwrap();
         let found = find(&cache, source).unwrap();
         assert_eq!((found.tree, found.identity), (entry.join("tree"), identity));
-        // And `get` does not fetch it either: nothing here could.
+        // If `get` fetched it, it would send an event.
         assert!(get(&cache, source, &|_| panic!("an event"), &CancelToken::new()).is_ok());
     }
 
     #[test]
-    fn tarballs_are_found_where_debian_and_ubuntu_put_them() {
+    fn tarballs_of_debian_and_ubuntu_are_found() {
         for place in ["linux-source-6.12.tar.xz", "linux-source-6.8.0/linux-source-6.8.0.tar.bz2"] {
             let folder = tempfile::tempdir().unwrap();
             let tarball = folder.path().join(place);
             fs::create_dir_all(tarball.parent().unwrap()).unwrap();
             fs::write(&tarball, "").unwrap();
-            // Ubuntu also puts a link beside the folder.
+            // Ubuntu has a link to the tarball in the outer folder.
             std::os::unix::fs::symlink(&tarball, folder.path().join("linux-source-6.8.0.tar.bz2")).unwrap();
             assert_eq!(find_tarball(folder.path()).unwrap(), Some(tarball));
         }
     }
 
     #[test]
-    fn a_tree_that_changes_is_another() {
+    fn a_new_file_changes_the_identity_of_a_tree() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a"), "1").unwrap();
         let cancel = CancelToken::new();
@@ -371,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_sha256() {
+    fn a_file_is_hashed_with_sha256() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a");
         fs::write(&file, "abc").unwrap();

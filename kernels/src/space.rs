@@ -1,41 +1,34 @@
-//! Disk space: looked at before it is used, and blamed when it has run out.
+//! Disk space: checks that there is enough before a build, and finds out whether a failed build failed for lack of it.
 
 use std::path::Path;
 
-use crate::BuildError;
+use crate::error::BuildError;
 
-/// For a base's source, unpacked (1.6 GB) with its package and tarball beside it while that happens.
+/// Bytes for a base's source: unpacked (1.6 GB), and package and tarball while they are unpacked.
 pub(crate) const FOR_SOURCE: u64 = 2200 << 20;
 
-/// For a base's output tree, the copy that a variant is built in, and the image.
+/// Bytes for a base's output tree, the copy of it that a variant is built in, and the image.
 pub(crate) const FOR_BUILD: u64 = 1000 << 20;
 
-/// For what changes in an output tree from one revision to the next, with what the linker makes on its way, and the image.
+/// Bytes for the changes in an output tree from one revision to the next, the linker's intermediate files, and the
+/// image.
 pub(crate) const FOR_STEP: u64 = 300 << 20;
 
-/// For what compilers put into the folder for temporary files.
+/// Bytes for the compilers' temporary files.
 const FOR_TEMPORARY: u64 = 64 << 20;
 
-/// A build that fails where less than this is left has failed for that, whatever the programs in it say: kconfig has no
-/// words for it, and others are killed.
-const NOTHING: u64 = 32 << 20;
+/// If less than this is left when a build fails, the full disk is taken for the cause, whatever the error says.
+/// kconfig, for example, does not report a full disk.
+const NEARLY_FULL: u64 = 32 << 20;
 
-/// What programs say of a full disk, and of a user's share of it that is full.
-const WORDS: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
-
-/// Whether a program's words are about a full disk.
-pub(crate) fn is_full(words: &str) -> bool {
-    WORDS.iter().any(|full| words.contains(full))
-}
-
-/// Bytes that an unprivileged user may still write where `path` is, or will be.
+/// How many bytes an unprivileged user can still write to the file system of `path`. The path need not exist.
 pub(crate) fn available(path: &Path) -> Option<u64> {
     let existing = path.ancestors().find(|ancestor| ancestor.exists())?;
     let stat = rustix::fs::statvfs(existing).ok()?;
     Some(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Fails if there is not enough room. A file system that does not say how much it has is believed to have enough.
+/// Fails if there is not enough room. A file system that does not report its free space passes.
 pub(crate) fn check(path: &Path, needed: u64) -> Result<(), BuildError> {
     match available(path) {
         Some(available) if available < needed => {
@@ -45,13 +38,13 @@ pub(crate) fn check(path: &Path, needed: u64) -> Result<(), BuildError> {
     }
 }
 
-/// Turns an error that is a full disk in disguise into one that says so. `path` is in the cache.
+/// Turns an error that a full disk has caused into one that says so. `path` is in the cache.
 pub(crate) fn blame(error: BuildError, path: &Path, needed: u64) -> BuildError {
     if matches!(error, BuildError::DiskSpace { .. } | BuildError::TemporarySpace { .. } | BuildError::Cancelled) {
         return error;
     }
     let left = available(path).unwrap_or(u64::MAX);
-    if !error.is_disk_full() && left >= NOTHING {
+    if !error.is_disk_full() && left >= NEARLY_FULL {
         return error;
     }
     let temporary = std::env::temp_dir();
@@ -66,10 +59,10 @@ pub(crate) fn blame(error: BuildError, path: &Path, needed: u64) -> BuildError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::JobError;
+    use crate::job::JobError;
 
     #[test]
-    fn too_little_room_is_an_error_that_says_how_much() {
+    fn too_little_room_is_an_error_with_advice() {
         let folder = tempfile::tempdir().unwrap();
         check(&folder.path().join("not/there/yet"), 1).unwrap();
         let error = check(folder.path(), u64::MAX).unwrap_err();
@@ -78,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_found_the_disk_full_is_understood() {
+    fn a_program_that_reports_a_full_disk_becomes_a_disk_space_error() {
         use std::os::unix::process::ExitStatusExt;
         let failed = JobError::Failed {
             program: "tar".into(),
@@ -90,8 +83,8 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_fails_where_nothing_is_left_has_failed_for_that() {
-        // A file system on which there is never any room.
+    fn any_error_on_a_nearly_full_disk_becomes_a_disk_space_error() {
+        // procfs reports no free space.
         let full = Path::new("/proc");
         let refused = || BuildError::Config { unmet: Vec::new() };
         let error = blame(refused(), full, 1 << 20);

@@ -1,11 +1,13 @@
-//! Where the kernels of one base are built: one pair of trees, always under the same names, and the base's output tree
-//! put by, from which each variant starts.
+//! Builds the kernels of one base: in one source tree and one output tree, which always have the same paths.
 //!
-//! kbuild decides by names and times what it need not build again, so a variant gets a copy of the base's output tree
-//! in the very place where the base was built. The source tree stays from one build to the next, as laying it out takes
-//! longer than compiling what a patch changes: the files that were patched are put back, with their old times. A build
-//! that fails, or is killed in the middle, leaves no note of what it patched; then the next one throws everything away,
-//! so that there is nothing it could trust by mistake.
+//! kbuild decides by paths and times what it must build again. So the base is built first, and its output tree is
+//! stored. For each variant, the stored tree is copied to the path where the base was built, and only what the patches
+//! change is compiled.
+//!
+//! The source tree stays from one build to the next, because making it takes longer than compiling what a patch
+//! changes. After a build, a note says which files were patched. The next build replaces these with the original files,
+//! which have their old times. A build that fails or is killed leaves no note. Then the next build removes both trees
+//! and begins with new ones, so that it never uses a tree in an unknown state.
 
 use std::fs;
 use std::io;
@@ -14,31 +16,34 @@ use std::path::{Path, PathBuf};
 use crate::cache::{Cache, Key, Lock};
 use crate::compile::{Run, Trees};
 use crate::config::Symbols;
+use crate::error::BuildError;
+use crate::event::{BuildEvent, Step};
+use crate::files::remove;
 use crate::job::Job;
+use crate::patch;
 use crate::site::{Site, configures};
-use crate::{BuildError, BuildEvent, Step, patch};
 
-/// Commands that a base took on 6.12, for the first build's progress.
+/// How many commands the build of base 6.12 runs, for the progress of the first build.
 const BASE_COMMANDS: usize = 1900;
-/// Commands that a variant took which changes drivers/pci.
+/// How many commands the build of a variant runs that changes drivers/pci.
 const VARIANT_COMMANDS: usize = 60;
 
-/// The note of what the last build patched, for the next one to put back.
+/// The note of which files the last build patched.
 const PATCHED: &str = "work/patched";
 
-/// The trees of one base. Held under a lock: there is one build in them at a time.
+/// The trees of one base. A lock keeps other builds out as long as this value exists.
 pub(crate) struct Workshop<'a> {
     folder: PathBuf,
     site: Site<'a>,
     source: &'a Path,
     wanted: &'a Symbols,
-    /// Files of the source tree that are not as in the cache; none as long as the tree is as the last build has left it.
+    /// The patched files of the source tree. `None` until this build has changed the tree.
     patched: Option<Vec<PathBuf>>,
     _lock: Lock,
 }
 
 impl<'a> Workshop<'a> {
-    /// Enters the workshop for a base, waiting until nobody else is in it.
+    /// Takes the trees of a base. Waits while another build has them.
     pub(crate) fn enter(
         cache: &Cache,
         key: &Key,
@@ -56,7 +61,7 @@ impl<'a> Workshop<'a> {
         Ok(Workshop { folder, site, source, wanted, patched: None, _lock: lock })
     }
 
-    /// The base's output tree, built if it is not there.
+    /// The stored output tree of the base. The base is built if there is none.
     pub(crate) fn base(&mut self, name: &str) -> Result<PathBuf, BuildError> {
         let base = self.folder.join("base");
         if base.is_dir() {
@@ -71,12 +76,12 @@ impl<'a> Workshop<'a> {
         Ok(base)
     }
 
-    /// The output tree of a variant, built on top of the base's. It is there until [`Workshop::leave`].
+    /// Builds a variant in a copy of the base's output tree. The result is there until [`Workshop::leave`].
     pub(crate) fn variant(&mut self, name: &str, base: &Path, patches: &[PathBuf]) -> Result<PathBuf, BuildError> {
         self.lay_out(name, Some(base))?;
         self.site.step(Step::Patch, name);
         let patched = patch::apply(&self.site.trees.source, patches, self.site.run.cancel)?;
-        // The base's configuration is complete, and stays so if nothing changes that it is made from.
+        // The base's configuration is still complete if the patches change nothing that it depends on.
         if patched.iter().any(|file| configures(file)) {
             self.site.step(Step::Configure, name);
             self.configure()?;
@@ -91,24 +96,27 @@ impl<'a> Workshop<'a> {
         Ok(self.site.trees.output.clone())
     }
 
-    /// Clears up, and leaves the source tree for the next one to enter. If a workshop is not left this way, the next one
-    /// throws away what is in it. If nothing was built, as the base was there, the note of the last build still holds.
+    /// Removes the output tree and writes the note for the next build. Without this call the next build removes both
+    /// trees. If the source tree was not changed, because only the stored base was needed, the note of the last build
+    /// stays.
     pub(crate) fn leave(self) -> Result<(), BuildError> {
         let Some(patched) = self.patched else { return Ok(()) };
         remove(&self.site.trees.output)?;
-        let (aside, note) = (self.folder.join("work/patched.new"), self.folder.join(PATCHED));
+        let aside = self.folder.join("work/patched.new");
+        let note = self.folder.join(PATCHED);
         let files: Vec<_> = patched.iter().map(|file| file.to_string_lossy()).collect();
         let text = serde_json::to_vec(&files).unwrap_or_default();
         fs::write(&aside, text).map_err(BuildError::io("write", &aside))?;
         fs::rename(&aside, &note).map_err(BuildError::io("move into place", &note))
     }
 
-    /// Where it is all done.
+    /// The trees and the log.
     pub(crate) fn site(&self) -> &Site<'a> {
         &self.site
     }
 
-    /// A source tree that shares its files with the one in the cache, and a fresh output tree.
+    /// Makes a source tree whose files are hard links to those in the cache, and an output tree: a copy of the base's,
+    /// or an empty one.
     fn lay_out(&mut self, what: &str, base: Option<&Path>) -> Result<(), BuildError> {
         self.site.step(Step::Prepare, what);
         self.patched = Some(Vec::new());
@@ -128,8 +136,8 @@ impl<'a> Workshop<'a> {
         }
     }
 
-    /// Makes the source tree what it was before the last build patched it, if that build has left a note. From here on
-    /// there is no note, until this workshop is left.
+    /// Replaces the files that the last build patched with the original ones, and removes the note. The result is
+    /// `false` if there is no note, so that the state of the source tree is unknown.
     fn put_back(&self) -> Result<bool, BuildError> {
         let note = self.folder.join(PATCHED);
         let Ok(text) = fs::read(&note) else { return Ok(false) };
@@ -137,10 +145,11 @@ impl<'a> Workshop<'a> {
         let Ok(files) = serde_json::from_slice::<Vec<PathBuf>>(&text) else { return Ok(false) };
         remove(&self.site.trees.output)?;
         for file in files {
-            let (original, patched) = (self.source.join(&file), self.site.trees.source.join(&file));
+            let original = self.source.join(&file);
+            let patched = self.site.trees.source.join(&file);
             remove(&patched)?;
             match fs::hard_link(&original, &patched) {
-                // The patch has brought it.
+                // The patch created the file.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 linked => linked.map_err(BuildError::io("put back", &patched))?,
             }
@@ -148,25 +157,10 @@ impl<'a> Workshop<'a> {
         Ok(true)
     }
 
-    /// Lets the kernel complete its configuration and checks that it kept what was asked for.
+    /// Completes the configuration and checks that all symbols have the values that were asked for.
     fn configure(&mut self) -> Result<(), BuildError> {
         let config = self.site.configure()?;
         let unmet = self.wanted.unmet(&config, &self.site.trees.source);
         if unmet.is_empty() { Ok(()) } else { Err(BuildError::Config { unmet }) }
-    }
-}
-
-/// Removes a file, or a folder with all that is in it, if it is there.
-pub(crate) fn remove(path: &Path) -> Result<(), BuildError> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Err(BuildError::io("clear", path)(error))
-        }
-        _ => Ok(()),
     }
 }

@@ -1,9 +1,10 @@
-//! Whole builds, of something that has a kernel's make targets and compiles in no time.
+//! Whole builds of a tiny source tree that has the make targets of a kernel.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use kernels::cache::Cache;
 use kernels::{BuildError, BuildEvent, Builder, CancelToken, KernelImage, Manifest, Step};
@@ -130,7 +131,7 @@ fn a_variant_is_built_once_and_on_top_of_its_base() {
     let (stock, steps) = bench.build("stock");
     assert_eq!(steps, [Unpack, Prepare, Configure, Compile, Collect]);
     let (fixed, steps) = bench.build("fixed");
-    assert_eq!(steps, [Prepare, Patch, Compile, Collect], "nothing that it patches has a say in the configuration");
+    assert_eq!(steps, [Prepare, Patch, Compile, Collect], "the configuration depends on nothing that it patches");
     let (stock, fixed) = (stock.unwrap(), fixed.unwrap());
     assert_ne!(fs::read(&stock.vmlinux).unwrap(), fs::read(&fixed.vmlinux).unwrap());
     assert_eq!(fs::read_to_string(&fixed.config).unwrap(), "CONFIG_TINY=y\nCONFIG_A=y\n");
@@ -147,7 +148,7 @@ fn a_variant_is_built_once_and_on_top_of_its_base() {
 }
 
 #[test]
-fn everything_that_a_kernel_is_made_of_makes_it_another() {
+fn every_ingredient_changes_the_key() {
     let bench = Bench::new();
     let key = || bench.build("fixed").0.unwrap().key;
     let first = key();
@@ -161,13 +162,13 @@ fn everything_that_a_kernel_is_made_of_makes_it_another() {
     keys.sort();
     keys.dedup();
     assert_eq!(keys.len(), 4);
-    // Words are no ingredient.
+    // Comments and the order of lines do not change the key.
     bench.write("a.config", "# comment\nCONFIG_B=y\n\nCONFIG_A=y\n");
     assert_eq!(key(), fourth);
 }
 
 #[test]
-fn what_goes_wrong_is_said() {
+fn errors_name_the_cause() {
     let bench = Bench::new();
     assert!(
         bench.error("broken").starts_with("does not compile: show.c:4: 'nothing' undeclared"),
@@ -194,7 +195,7 @@ fn a_failed_build_leaves_its_log_and_nothing_else() {
     let BuildError::Compile { log, .. } = error else { panic!("{error}") };
     assert!(fs::read_to_string(log).unwrap().contains("undeclared"));
     assert_eq!(fs::read_dir(bench.path("cache/images")).unwrap().count(), 0);
-    // What the failed build has left behind does no harm to the next one.
+    // The next build is not disturbed by the leftovers of the failed one.
     assert!(bench.works()[0].exists());
     bench.build("fixed").0.unwrap();
 }
@@ -211,7 +212,7 @@ fn a_killed_build_is_not_continued() {
 }
 
 #[test]
-fn a_variant_does_not_see_what_the_one_before_it_patched() {
+fn a_variant_does_not_have_the_patches_of_the_variant_before_it() {
     let bench = Bench::new();
     let new_file = "--- /dev/null\n+++ b/scripts/new/more.c\n@@ -0,0 +1 @@\n+int more;\n";
     bench.write("other.patch", &format!("{}{new_file}", change("\treturn 0;", "\treturn 2;")));
@@ -226,9 +227,9 @@ fn a_variant_does_not_see_what_the_one_before_it_patched() {
     assert!(!source.join("scripts/new/more.c").exists() && source.join("show.c").exists());
     assert!(fs::read_to_string(source.join("show.c")).unwrap().contains("return 1"));
     let same = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&source).unwrap());
-    assert_eq!(same, std::os::unix::fs::MetadataExt::ino(&folder), "the source tree was laid out again");
+    assert_eq!(same, std::os::unix::fs::MetadataExt::ino(&folder), "the source tree was made again");
 
-    // The same kernel as from a tree that was laid out for it.
+    // It is the same kernel as from a new source tree.
     let alone = Bench::new();
     let alone = alone.build("fixed").0.unwrap();
     assert_eq!(fs::read(fixed.vmlinux).unwrap(), fs::read(alone.vmlinux).unwrap());
@@ -236,12 +237,12 @@ fn a_variant_does_not_see_what_the_one_before_it_patched() {
 }
 
 #[test]
-fn a_base_that_was_built_for_a_variant_does_not_hide_what_that_one_patched() {
+fn a_base_that_was_built_for_a_variant_does_not_keep_its_patches() {
     let bench = Bench::new();
     for variant in ["fixed", "stock"] {
         bench.build(variant).0.unwrap();
     }
-    // On top of the fix this patch would not be what makes the difference.
+    // If the source still had the fix, this variant would differ from the base.
     assert!(matches!(bench.build("reworded").0, Err(BuildError::NoEffect { .. })));
     bench.write("other.patch", &change("\treturn 0;", "\treturn 2;"));
     bench.write("kernels.toml", &MANIFEST.replace("stale.patch", "other.patch"));
@@ -306,14 +307,25 @@ fn a_tarball_and_a_repository_are_sources_too() {
     run("git", &["-C", "tree", "init", "-q"]);
     run("git", &["-C", "tree", "add", "."]);
     run("git", &["-C", "tree", "-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-qm", "x"]);
+    // `git status` writes the index again if a file's time has changed, unless it is told not to.
+    fs::File::open(bench.path("tree/show.c")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let before = files(&bench.path("tree/.git"));
     let committed = bench.build("stock").0.unwrap();
     assert_eq!(committed.source.split(' ').next_back().unwrap().len(), 40, "{}", committed.source);
     bench.write("tree/show.c", "int show(void) { return 7; }\n");
-    insta::assert_snapshot!(bench.error("stock"), @"tree: it has changes that are not committed: commit or stash them");
-    assert!(is_clean(&bench.path("tree/.git")), "the user's repository was changed");
+    insta::assert_snapshot!(bench.error("stock"), @"tree: this tree has changes that are not committed: commit or stash them");
+    assert_eq!(files(&bench.path("tree/.git")), before, "the user's repository was changed");
 }
 
-/// Whether nobody has left anything of a worktree in a repository.
-fn is_clean(repository: &Path) -> bool {
-    !repository.join("worktrees").exists()
+/// All files in and below a folder, with their content.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    found
 }

@@ -1,4 +1,4 @@
-//! Builds of a user's revisions, one after the other, of something that has a kernel's make targets.
+//! Builds of several revisions of a tiny repository that has the make targets of a kernel.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use kernels::tree::Tree;
 use kernels::{BuildError, BuildEvent, Builder, CancelToken, KernelImage, Manifest, Step, Variant};
 use tempfile::TempDir;
 
-/// Two objects, of which one depends on the configuration. It knows the symbols in `known`.
+/// Two objects. One of them depends on the configuration. The symbols are those in the file `known`.
 const MAKEFILE: &str = "\
 VERSION = 6
 PATCHLEVEL = 12
@@ -56,7 +56,7 @@ slower = 1
 
 struct Bench(TempDir);
 
-/// What a build did.
+/// The result of a build, and what it did.
 struct Built {
     image: Result<KernelImage, BuildError>,
     steps: Vec<Step>,
@@ -153,7 +153,7 @@ fn bytes(path: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn a_step_costs_what_changed() {
+fn only_changed_objects_are_built() {
     use Step::{Collect, Compile, Configure, Prepare};
     let bench = Bench::new();
     let zero = bench.build("zero");
@@ -166,7 +166,7 @@ fn a_step_costs_what_changed() {
     let again = bench.build("one");
     assert!(again.steps.is_empty() && again.image.unwrap() == one);
 
-    // The same as from trees that were laid out for it.
+    // It is the same kernel as from new trees.
     fs::remove_dir_all(bench.path("cache/outputs")).unwrap();
     fs::remove_dir_all(bench.path("cache/images")).unwrap();
     let alone = bench.build("one");
@@ -175,7 +175,7 @@ fn a_step_costs_what_changed() {
 }
 
 #[test]
-fn what_has_the_same_files_is_the_same_kernel() {
+fn commits_with_the_same_files_share_a_kernel() {
     let bench = Bench::new();
     let one = bench.build("one").image.unwrap();
     bench.git("commit -q --allow-empty -m words; git tag words");
@@ -184,11 +184,11 @@ fn what_has_the_same_files_is_the_same_kernel() {
     let words = words.image.unwrap();
     assert_eq!((&words.key, words.source == one.source), (&one.key, false));
     bench.git("checkout -q zero; echo dirt > show.c");
-    assert_eq!(bench.build("zero").objects, 2, "the user's files have no say");
+    assert_eq!(bench.build("zero").objects, 2, "changed files in the user's checkout are not built");
 }
 
 #[test]
-fn what_a_version_does_not_know_is_left_out_but_not_what_cells_need() {
+fn unknown_symbols_are_left_out_unless_cells_need_them() {
     let bench = Bench::new();
     bench.write("a.config", "CONFIG_A=y\nCONFIG_NEW=y\n");
     let built = bench.build("one");
@@ -225,7 +225,7 @@ fn each_configuration_has_an_output_tree() {
         (debug.objects, fs::read_to_string(debug.image.unwrap().config).unwrap()),
         (3, "CONFIG_TINY=y\nCONFIG_A=y\nCONFIG_B=y\n".into())
     );
-    // By turns: each follows in a tree of its own.
+    // The other configuration did not disturb this output tree.
     bench.write("linux/show.c", &show(3));
     bench.commit("three");
     assert_eq!(bench.build("three").objects, 2);
@@ -233,7 +233,7 @@ fn each_configuration_has_an_output_tree() {
 }
 
 #[test]
-fn a_configuration_that_comes_out_the_same_is_no_reason_to_build() {
+fn an_unchanged_configuration_rebuilds_nothing() {
     let bench = Bench::new();
     bench.build("one").image.unwrap();
     bench.write("linux/Kconfig", "# words\n");
@@ -245,7 +245,7 @@ fn a_configuration_that_comes_out_the_same_is_no_reason_to_build() {
 }
 
 #[test]
-fn a_failed_or_killed_build_harms_none_after_it() {
+fn a_failed_or_killed_build_does_not_change_later_kernels() {
     let bench = Bench::new();
     bench.build("zero").image.unwrap();
     bench.write("linux/show.c", "int show(void) { return nothing; }\n");
@@ -268,7 +268,7 @@ fn a_failed_or_killed_build_harms_none_after_it() {
 }
 
 #[test]
-fn a_build_that_the_disk_is_too_full_for_says_nothing_of_the_kernel_and_goes_on_with_room() {
+fn a_full_disk_is_no_error_of_the_kernel_and_the_next_build_succeeds() {
     let bench = Bench::new();
     bench.write("full", "");
     let error = bench.build("zero").image.unwrap_err();
@@ -280,7 +280,7 @@ fn a_build_that_the_disk_is_too_full_for_says_nothing_of_the_kernel_and_goes_on_
     let zero = bench.build("zero");
     assert_eq!(zero.objects, 3, "half an object was taken for a whole one");
     zero.image.unwrap();
-    // In a step to the next revision, too.
+    // The same for a build of the next revision.
     bench.write("linux/other.c", "int other(void) { return 7; }\n");
     bench.commit("seven");
     bench.write("full", "");
@@ -290,7 +290,7 @@ fn a_build_that_the_disk_is_too_full_for_says_nothing_of_the_kernel_and_goes_on_
 }
 
 #[test]
-fn patches_go_on_top_of_a_revision_and_away_again() {
+fn patches_apply_to_one_build_only() {
     let bench = Bench::new();
     let patch = |from: u8, to: u8| {
         let text = format!(
@@ -304,7 +304,7 @@ fn patches_go_on_top_of_a_revision_and_away_again() {
     let mine = patch(1, 2);
     assert!(mine.steps.contains(&Step::Patch));
     let one = bench.build("one");
-    assert!(one.steps.is_empty(), "it was built first, to compare");
+    assert!(one.steps.is_empty(), "it was built before, to compare with");
     assert_ne!(bytes(&mine.image.unwrap().boot), bytes(&one.image.unwrap().boot));
     insta::assert_snapshot!(bench.error(patch(7, 8)), @"~/my.patch does not apply: hunk 1 of 1 (`@@ -1,4 +1,4 @@`) does not fit show.c");
     bench.write("linux/other.c", "int other(void) { return 9; }\n");

@@ -1,4 +1,4 @@
-//! A series as a list archive has it, read back into the patches that it was made of.
+//! Reads a series from an mbox of a list archive.
 
 use std::fs;
 use std::path::Path;
@@ -6,11 +6,12 @@ use std::path::Path;
 use kernels::Manifest;
 use kernels::series::Series;
 
-/// Two patches of this project, one as base64 and one as quoted-printable, not in order, with a cover letter and a reply.
+/// Two patches of this project, one as base64 and one as quoted-printable, in reverse order, with a cover letter and a
+/// reply.
 const MBOX: &str = "tests/series/numvfs-v2.mbox";
 
 #[test]
-fn an_mbox_holds_the_patches_of_a_variant_byte_for_byte() {
+fn patches_in_an_mbox_are_read_byte_for_byte() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let series = Series::read(&here.join(MBOX), false).unwrap();
     assert_eq!((series.version, series.subject.as_str()), (2, "PCI/IOV: Let readers of sriov_numvfs go"));
@@ -28,7 +29,7 @@ fn an_mbox_holds_the_patches_of_a_variant_byte_for_byte() {
 }
 
 #[test]
-fn what_is_written_is_what_was_read() {
+fn a_written_series_is_read_back() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let series = Series::read(&here.join(MBOX), false).unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 //! `sriov_numvfs_store()`).
 
 use harness::guest::{ENABLES_VFS, Error, Guest, Pf};
+use harness::notes::Note;
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::model::Row;
@@ -139,7 +140,7 @@ async fn failed_probe(guest: &Guest) -> Result<Verdict, Error> {
     let from = guest.agent().messages().position();
     let hardware = pf.model().vfs;
     let bound = guest.write_now(pf.driver_attribute("bind"), pf.device.bdf).await?;
-    guest.note("bind", bound.shown());
+    guest.note(Note::Bind(bound.shown().to_owned()));
     guest.says(from, "Invalid MAC Address", guest.prompt()).await?;
     let total = guest.read_now(pf.attribute("sriov_totalvfs")).await?;
     if total.value.as_deref() != Ok(hardware.to_string().as_str()) {
@@ -154,7 +155,7 @@ async fn failed_probe(guest: &Guest) -> Result<Verdict, Error> {
 }
 
 /// How often to aim at the window. On a busy host every third try comes too late.
-const ATTEMPTS: usize = 12;
+const ATTEMPTS: u32 = 12;
 
 /// SR-IOV Control of QEMU's igb (`hw/net/igb_common.h`, `IGB_CAP_SRIOV_OFFSET`; PCI Express 5.0, section 9.3.3.3).
 const SRIOV_CONTROL: u64 = 0x160 + 8;
@@ -171,14 +172,14 @@ const NO_VF: &str = "unknown header type 7f";
 async fn vfs_do_not_answer(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     for attempt in 1..=ATTEMPTS {
-        guest.note("attempts", attempt);
+        guest.note(Note::Attempts(attempt));
         let from = guest.agent().messages().position();
         let store = guest.write(pf.numvfs(), 2, WRITER).await?;
         guest.waits_in(&store, ENABLES_VFS, guest.prompt()).await?;
         let config = guest.write_config(pf, SRIOV_CONTROL, NO_VFS, READER).await?;
         let written = store.accessed(guest.prompt()).await?;
         config.accessed(guest.prompt()).await?;
-        guest.note("written", written.shown());
+        guest.note(Note::Written(written.shown().to_owned()));
         if guest.said(from, NO_VF).is_empty() {
             guest.set(pf.numvfs(), 0).await?;
             continue;

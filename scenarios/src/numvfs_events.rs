@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use guest_protocol::{Message, Sighting, Source};
 use harness::guest::{Device, Error, Guest};
+use harness::notes::{EventOfPf, Note};
 use harness::scenario::Scenario;
+use harness::text::duration;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
@@ -185,7 +187,7 @@ async fn link_changed(guest: &Guest, ifname: &str, since: usize) -> Result<(), E
         |message: &Message| matches!(message, Message::Link { link, .. } if link.ifname == ifname).then_some(());
     let messages = guest.agent().messages();
     messages.wait(since, guest.prompt(), &format!("an event of the link of {ifname}"), of_it).await?;
-    guest.note("event-of-pf", "not before the end of the write");
+    guest.note(Note::EventOfPf(EventOfPf::AfterTheWrite));
     Ok(())
 }
 
@@ -206,7 +208,8 @@ async fn link_settled(guest: &Guest, ifname: &str) -> Result<(), Error> {
         match quiet {
             Err(error) if error.is_deadline() && is_up => return guest.heard_all("link", position),
             Err(error) if error.is_deadline() && began.elapsed() > guest.prompt() => {
-                return Err(Error::Unprepared(format!("the link of {ifname} did not come up in {:?}", guest.prompt())));
+                let within = duration(guest.prompt());
+                return Err(Error::Unprepared(format!("the link of {ifname} did not come up in {within}")));
             }
             Err(error) if !error.is_deadline() => return Err(error.into()),
             _ => {}

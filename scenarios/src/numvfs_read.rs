@@ -5,7 +5,9 @@
 
 use guest_protocol::{Access, Sched, Step};
 use harness::guest::{Came, Ending, Error, Guest, Stuck};
+use harness::notes::{Note, Read};
 use harness::scenario::Scenario;
+use harness::text::duration;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
@@ -67,7 +69,7 @@ pub(crate) async fn owner_reads_on_removal(guest: &Guest, path: String, expected
     match guest.unless_stuck(owner.operation(), async |within| owner.has_read(&path, within).await).await? {
         Came::Stuck(stuck) => return deadlock(guest, stuck).await,
         Came::Yes(access) => {
-            note_read(guest, &access, expected);
+            guest.note_read(&access, expected);
             if let Some(verdict) = wrong_value(&access, expected) {
                 return Ok(verdict);
             }
@@ -88,8 +90,8 @@ async fn completed(guest: &Guest) -> Result<Verdict, Error> {
 /// The owner is stuck. That is a deadlock if the remover waits for this very owner, the device's only one.
 async fn deadlock(guest: &Guest, stuck: Stuck) -> Result<Verdict, Error> {
     let removers = guest.removers_waiting().await?;
-    guest.note_tasks("stuck", std::slice::from_ref(&stuck.task));
-    guest.note_tasks("removers", &removers);
+    guest.note_tasks(Note::Stuck, std::slice::from_ref(&stuck.task));
+    guest.note_tasks(Note::Removers, &removers);
     let Some(remover) = removers.first() else {
         return Err(Error::Unprepared(format!(
             "the owner is stuck in {}, but no task waits for it to release the device",
@@ -118,7 +120,7 @@ async fn bystander_reads_during_removal(guest: &Guest) -> Result<Verdict, Error>
     owner.released(guest.prompt()).await?;
     match (completed(guest).await?, read) {
         (Verdict::Pass, Came::Yes(access)) => {
-            note_read(guest, &access, NO_VFS);
+            guest.note_read(&access, NO_VFS);
             Ok(wrong_value(&access, NO_VFS).unwrap_or(Verdict::Pass))
         }
         (Verdict::Pass, Came::Stuck(stuck)) => blocked(guest, stuck, &reader).await,
@@ -136,7 +138,7 @@ async fn vf_owner_reads_during_disable(guest: &Guest) -> Result<Verdict, Error> 
     match guest.unless_stuck(owner.operation(), async |within| owner.has_read(&pf.numvfs(), within).await).await? {
         Came::Stuck(stuck) => deadlock(guest, stuck).await,
         Came::Yes(access) => {
-            guest.note("read", access.shown());
+            guest.note(Note::Read(Read::Any(access.shown().to_owned())));
             Ok(match guest.ending(&[owner.operation(), &disable]).await? {
                 Ending::Done => Verdict::Pass,
                 Ending::Stuck(stuck) => guest.deadlock(&stuck, &[]),
@@ -148,14 +150,13 @@ async fn vf_owner_reads_during_disable(guest: &Guest) -> Result<Verdict, Error> 
 /// The reader was stuck for as long as the owner held the device. Now that the device has gone it came back, or it never
 /// will.
 async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verdict, Error> {
-    guest.note_tasks("stuck", std::slice::from_ref(&stuck.task));
+    guest.note_tasks(Note::Stuck, std::slice::from_ref(&stuck.task));
     let Stuck { task, function, .. } = stuck;
     let who = format!("reader {} (pid {}) in D state in {function}", task.comm, task.pid);
     match guest.unless_stuck(reader, async |within| reader.accessed(within).await).await? {
         Came::Yes(access) => {
-            note_read(guest, &access, NO_VFS);
-            let summary =
-                format!("{who} for {:.1} s, until the owner released the device", access.latency().as_secs_f64());
+            guest.note_read(&access, NO_VFS);
+            let summary = format!("{who} for {}, until the owner released the device", duration(access.latency()));
             Ok(Verdict::fail(FailureKind::Blocked, &function, summary))
         }
         Came::Stuck(_) => {
@@ -163,11 +164,6 @@ async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verd
             Ok(Verdict::fail(FailureKind::Deadlock, &function, summary))
         }
     }
-}
-
-fn note_read(guest: &Guest, access: &Access, expected: &str) {
-    let waited = access.latency().as_secs_f64();
-    guest.note("read", serde_json::json!({"value": access.shown(), "expected": expected, "waited": waited}));
 }
 
 /// Whoever reads another value, or an error, was told something wrong.

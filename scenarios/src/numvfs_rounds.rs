@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use guest_protocol::{Access, Policy, Progress, Sched, Sighting, Source};
 use harness::guest::{Error, Guest, Pf};
+use harness::notes::{self, Note, Round};
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
 use kernels::FailureKind;
-use serde_json::{Value, json};
 
 /// Reader and writer share this CPU.
 const CPU: u32 = 0;
@@ -34,7 +34,7 @@ pub struct Rounds<'a> {
     numvfs: String,
     source: Source,
     judged: Judged<'a>,
-    told: Vec<Value>,
+    told: Vec<Round>,
     stale: Vec<String>,
     reads: usize,
 }
@@ -71,7 +71,7 @@ impl<'a> Rounds<'a> {
 
     /// The verdict on all that was read.
     pub fn judge(self) -> Verdict {
-        self.guest.note("rounds", self.told);
+        self.guest.note(Note::Rounds(notes::Rounds::Watched(self.told)));
         let Some(first) = self.stale.first() else { return Verdict::Pass };
         let summary = format!("{} of {} event-driven reads were stale: {first}", self.stale.len(), self.reads);
         Verdict::fail(FailureKind::StaleRead, "sriov_numvfs", summary)
@@ -95,14 +95,13 @@ fn seen_during(reader: &Operation, judged: Judged<'_>, written: &Access) -> Vec<
     })
 }
 
-fn round(vfs: usize, written: &Access, seen: &[Seen]) -> Value {
-    let events: Vec<_> = seen
-        .iter()
-        .map(|seen| {
-            json!({"of": seen.whose, "value": seen.access.shown(), "expected": vfs.to_string(),
-                   "after-write-began": Duration::from_nanos(seen.at.saturating_sub(written.started)).as_secs_f64(),
-                   "waited": seen.access.latency().as_secs_f64()})
-        })
-        .collect();
-    json!({"vfs": vfs, "write-took": written.latency().as_secs_f64(), "events": events})
+fn round(vfs: usize, written: &Access, seen: &[Seen]) -> Round {
+    let event = |seen: &Seen| notes::Seen {
+        of: seen.whose.clone(),
+        value: seen.access.shown().to_owned(),
+        expected: vfs.to_string(),
+        after_write_began: Duration::from_nanos(seen.at.saturating_sub(written.started)).as_secs_f64(),
+        waited: seen.access.latency().as_secs_f64(),
+    };
+    Round { vfs, write_took: written.latency().as_secs_f64(), events: seen.iter().map(event).collect() }
 }

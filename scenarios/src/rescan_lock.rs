@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use guest_protocol::{Sched, Step};
 use harness::guest::{Ending, Error, Guest, RESCAN_LOCK, Stuck};
+use harness::notes::Note;
 use harness::scenario::Scenario;
+use harness::text::duration;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
@@ -102,7 +104,7 @@ async fn store_during_removal(guest: &Guest) -> Result<Verdict, Error> {
     guest.removal_waits_for_rescan_lock(guest.prompt()).await?;
     let store = guest.write(pf.numvfs(), 2, Sched::default()).await?;
     let place = guest.waits_in(&store, &[RESCAN_LOCK], PATIENCE).await?;
-    guest.note("store", format!("{place:?}"));
+    guest.note(Note::Store(place));
     hold.release(guest).await?;
     Ok(ended(guest, guest.ending(&[&store, hold.holder()]).await?))
 }
@@ -116,7 +118,7 @@ async fn store_on_sibling(guest: &Guest) -> Result<Verdict, Error> {
     owner.holding(guest.prompt()).await?;
     let store = guest.write(pf.numvfs(), 2, Sched::default()).await?;
     let place = guest.waits_in(&store, &[RESCAN_LOCK], PATIENCE).await?;
-    guest.note("store", format!("{place:?}"));
+    guest.note(Note::Store(place));
     owner.go_on(guest).await?;
     owner.released(guest.prompt()).await?;
     Ok(ended(guest, guest.ending(&[&store]).await?))
@@ -157,12 +159,12 @@ async fn unrelated_removal(guest: &Guest) -> Result<Verdict, Error> {
 /// The removal was stuck while the owner of a VF, of another card, took its time, and is over now.
 fn blocked(guest: &Guest, stuck: &[Stuck], within: Duration) -> Verdict {
     let tasks: Vec<_> = stuck.iter().map(|stuck| stuck.task.clone()).collect();
-    guest.note_tasks("stuck", &tasks);
+    guest.note_tasks(Note::Stuck, &tasks);
     let waiter = stuck.iter().find(|stuck| stuck.function == RESCAN_LOCK).or(stuck.first());
     let (who, function) = waiter.map_or(("nobody", ""), |stuck| (stuck.task.comm.as_str(), stuck.function.as_str()));
     let summary = format!(
-        "{who}, which removes a card, in D state in {function} for {:.1} s, until the owner of another card's VF let go",
-        within.as_secs_f64()
+        "{who}, which removes a card, in D state in {function} for {}, until the owner of another card's VF let go",
+        duration(within)
     );
     Verdict::fail(FailureKind::Blocked, function, summary)
 }

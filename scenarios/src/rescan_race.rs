@@ -4,8 +4,8 @@
 //! is on the bus and not marked. What keeps a rescan away is `pci_rescan_remove_lock`, where it is taken. None of this can be
 //! ordered from outside: both sides run until they meet, for so many rounds.
 
-use guest_protocol::Reply;
 use harness::guest::{Ending, Error, Guest, Pf};
+use harness::notes::{Note, Rounds};
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 
@@ -67,7 +67,7 @@ async fn rescanning(guest: &Guest, writes: &[(String, &str)]) -> Result<Verdict,
     let rescan = guest.cycle(&[("/sys/bus/pci/rescan".to_owned(), "1")], None).await?;
     let mut refused = 0;
     for round in 1..=ROUNDS {
-        guest.note("rounds", round);
+        guest.note(Note::Rounds(Rounds::Begun(round)));
         let once = guest.cycle(writes, Some(1)).await?;
         if let Ending::Stuck(stuck) = guest.ending(&[&once]).await? {
             return Ok(guest.deadlock(&stuck, &[]));
@@ -75,20 +75,13 @@ async fn rescanning(guest: &Guest, writes: &[(String, &str)]) -> Result<Verdict,
         if let Some(splat) = guest.complaint() {
             return Err(Error::Complaint(splat.title));
         }
-        refused += tally(&once.done(guest.prompt()).await?).1;
+        refused += once.cycled(guest.prompt()).await?.refused;
     }
-    let (rescans, lost) = tally(&guest.stop(&rescan).await?);
-    guest.note("rescans", rescans);
-    match refused + lost {
+    // Writes that the kernel refused raced with nothing.
+    let rescans = guest.stop_cycle(&rescan).await?;
+    guest.note(Note::Rescans(rescans.rounds));
+    match refused + rescans.refused {
         0 => Ok(Verdict::Pass),
         refused => Err(Error::Unprepared(format!("the kernel refused {refused} writes, and said nothing else"))),
-    }
-}
-
-/// Rounds, and writes that the kernel refused: those raced with nothing.
-fn tally(cycled: &Reply) -> (u32, u32) {
-    match cycled {
-        Reply::Cycled { rounds, refused } => (*rounds, *refused),
-        _ => (0, 0),
     }
 }

@@ -5,6 +5,7 @@
 
 use guest_protocol::{Sched, Step};
 use harness::guest::{Ending, Error, Guest, ResetMethod, WAITS_FOR_OWNER};
+use harness::notes::Note;
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
@@ -59,8 +60,7 @@ async fn function_reset_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, 
     Ok(match guest.ending(&[&store]).await? {
         Ending::Stuck(stuck) => guest.deadlock(&stuck, &[CONFIG_LOCK]),
         Ending::Done => {
-            let resets = guest.stop(&resets).await?;
-            guest.note("resets", format!("{resets:?}"));
+            guest.note(Note::Resets(guest.stop_cycle(&resets).await?));
             Verdict::Pass
         }
     })
@@ -75,7 +75,7 @@ async fn slot_reset_during_unplug(guest: &Guest) -> Result<Verdict, Error> {
     guest.removal_waits_for_rescan_lock(guest.prompt()).await?;
     let reset = guest.write(pf.attribute("reset"), 1, Sched::default()).await?;
     let place = guest.waits_in(&reset, &[RESET_SLOT], guest.prompt()).await?;
-    guest.note("reset", format!("{place:?}"));
+    guest.note(Note::Reset(place));
     hold.release(guest).await?;
     Ok(match guest.ending(&[&reset, hold.holder()]).await? {
         Ending::Done => Verdict::Pass,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use guest_protocol::{Sched, Step, TaskState};
 use harness::classify::stack;
 use harness::guest::{ENABLES_VFS, Ending, Error, Guest, Slot};
+use harness::notes::Note;
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
@@ -103,7 +104,7 @@ pub const ALL: &[Scenario] = &[
 ];
 
 /// How often to aim at the window.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: u32 = 5;
 
 /// Time between two looks at a slot. No event tells that it is as it should be.
 const LOOK: Duration = Duration::from_millis(200);
@@ -136,7 +137,7 @@ const PHY_STATUS: u16 = 1;
 async fn yanked_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, Error> {
     let mut pf = guest.pf()?.clone();
     for attempt in 1..=ATTEMPTS {
-        guest.note("attempts", attempt);
+        guest.note(Note::Attempts(attempt));
         let from = guest.agent().messages().position();
         let store = guest.write(pf.numvfs(), 2, Sched::default()).await?;
         guest.waits_in(&store, ENABLES_VFS, guest.prompt()).await?;
@@ -146,7 +147,7 @@ async fn yanked_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, Error> {
         if let Ending::Stuck(stuck) = guest.ending(&[]).await? {
             return Ok(guest.deadlock(&stuck, &[]));
         }
-        guest.note("written", access.shown());
+        guest.note(Note::Written(access.shown().to_owned()));
         if !guest.said(from, NO_VF).is_empty() {
             return Ok(Verdict::Pass);
         }
@@ -356,7 +357,7 @@ const RUNNING: char = 'R';
 /// A task that was running when it was looked at, after more time than it could want; none if it was not.
 fn busy_for_ever(guest: &Guest, task: &TaskState, so: &str) -> Option<Verdict> {
     let function = stack::busy_in(&task.stack).filter(|_| task.state == RUNNING)?;
-    guest.note_tasks("busy", std::slice::from_ref(task));
+    guest.note_tasks(Note::Busy, std::slice::from_ref(task));
     let summary = format!("{} (pid {}) does not come out of {function}: {so}", task.comm, task.pid);
     Some(Verdict::fail(FailureKind::WrongState, function, summary))
 }
@@ -390,6 +391,26 @@ impl State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let State { adapter, power, devices } = self;
-        write!(f, "the slot stays with adapter {adapter}, power {power} and the devices {devices:?}")
+        write!(f, "the slot stays with adapter {adapter}, power {power} and ")?;
+        match devices.as_slice() {
+            [] => f.write_str("no device"),
+            devices => write!(f, "the devices {}", devices.join(", ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_told_with_its_devices() {
+        let state = |devices: &[&str]| {
+            let devices = devices.iter().map(|&bdf| bdf.to_owned()).collect();
+            State { adapter: "1".to_owned(), power: "0".to_owned(), devices }.to_string()
+        };
+        assert_eq!(state(&[]), "the slot stays with adapter 1, power 0 and no device");
+        let two = "the slot stays with adapter 1, power 0 and the devices 0000:01:00.0, 0000:01:00.1";
+        assert_eq!(state(&["0000:01:00.0", "0000:01:00.1"]), two);
     }
 }

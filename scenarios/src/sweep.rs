@@ -9,11 +9,11 @@ use std::time::Duration;
 use guest_protocol::{Sched, Step, Swept, Waiting};
 use harness::classify::stack;
 use harness::guest::{Ending, Error, Guest, Pf, Sweeping};
+use harness::notes::{Access, Accesses, Note, Slow, Wait as WaitNote};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
-use serde_json::json;
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -152,7 +152,7 @@ async fn during_enable(guest: &Guest) -> Result<Verdict, Error> {
     let hold = guest.hold_rescan_lock(other).await?;
     let enable = guest.write(pf.numvfs(), 2, Sched::default()).await?;
     let place = guest.waits_in(&enable, &["pci_lock_rescan_remove"], PATIENCE).await?;
-    guest.note("enable", format!("{place:?}"));
+    guest.note(Note::Enable(place));
     let sweeping = sweep(guest, pf).await?;
     hold.release(guest).await?;
     let ending = guest.ending(&[sweeping.operation(), hold.holder(), &enable]).await?;
@@ -170,9 +170,9 @@ async fn sweep(guest: &Guest, pf: &Pf) -> Result<Sweeping, Error> {
 /// Judges what waited, now that nobody holds anything any more.
 async fn judge(guest: &Guest, sweeping: &Sweeping, ending: Ending) -> Result<Verdict, Error> {
     let waits: Vec<_> = sweeping.waiting.iter().map(Wait::of).collect();
-    guest.note("waits", waits.iter().map(|wait| wait.told()).collect::<Vec<_>>());
+    guest.note(Note::Waits(waits.iter().map(Wait::noted).collect()));
     let tasks: Vec<_> = sweeping.waiting.iter().map(|waiting| waiting.task.clone()).collect();
-    guest.note_tasks("waiting", &tasks);
+    guest.note_tasks(Note::Waiting, &tasks);
     if let Ending::Stuck(stuck) = ending {
         return Ok(guest.deadlock(&stuck, &[]));
     }
@@ -199,8 +199,9 @@ impl Wait<'_> {
         KNOWN.iter().find(|(name, function, _)| (*name, *function) == (self.name, self.function)).map(|known| known.2)
     }
 
-    fn told(&self) -> serde_json::Value {
-        json!({"attribute": self.path, "access": if self.write { "write" } else { "read" }, "function": self.function})
+    fn noted(&self) -> WaitNote {
+        let access = if self.write { Access::Write } else { Access::Read };
+        WaitNote { attribute: self.path.to_owned(), access, function: self.function.to_owned() }
     }
 
     fn described(&self) -> String {
@@ -230,18 +231,20 @@ fn note_accesses(guest: &Guest, accesses: &[Swept]) {
     let writes = accesses.iter().filter(|swept| swept.write).count();
     let mut slowest: Vec<_> = accesses.iter().collect();
     slowest.sort_by_key(|swept| std::cmp::Reverse(swept.access.latency()));
-    let told = |swept: &&Swept| {
-        json!({"attribute": swept.access.path, "write": swept.write, "value": swept.access.shown(),
-               "took": swept.access.latency().as_secs_f64()})
+    let slow = |swept: &&Swept| Slow {
+        attribute: swept.access.path.clone(),
+        write: swept.write,
+        value: swept.access.shown().to_owned(),
+        took: swept.access.latency().as_secs_f64(),
     };
-    let slowest: Vec<_> = slowest.iter().take(10).map(told).collect();
+    let slowest = slowest.iter().take(10).map(slow).collect();
     let refused: BTreeSet<_> = accesses
         .iter()
         .filter_map(|swept| Some(format!("{}: {}", swept.access.path, swept.access.value.as_ref().err()?.name)))
         .collect();
-    guest.note("accesses", json!({"reads": accesses.len() - writes, "writes": writes}));
-    guest.note("slowest", slowest);
-    guest.note("refused", refused.into_iter().collect::<Vec<_>>());
+    guest.note(Note::Accesses(Accesses { reads: accesses.len() - writes, writes }));
+    guest.note(Note::Slowest(slowest));
+    guest.note(Note::Refused(refused.into_iter().collect()));
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use guest_protocol::{Sched, Step};
 use harness::guest::{Ending, Error, Guest};
+use harness::notes::Note;
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
@@ -43,7 +44,7 @@ async fn unplug_during_unbind(guest: &Guest) -> Result<Verdict, Error> {
     owner.holding(guest.prompt()).await?;
     guest.remove(pf).await?;
     let waits = guest.task_at(WAITS, guest.prompt()).await?;
-    guest.note_tasks("remover", &[waits]);
+    guest.note_tasks(Note::Remover, &[waits]);
     owner.go_on(guest).await?;
     owner.released(guest.prompt()).await?;
     Ok(match guest.ending(&[&unbind]).await? {

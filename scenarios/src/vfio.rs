@@ -4,7 +4,9 @@
 //! is no deadlock as long as the owner can still let go, or be killed.
 
 use guest_protocol::{AttributeWrite, Sched, Step, VfioDevice};
-use harness::guest::{Device, Ending, Error, Guest, Owner, Place, ResetMethod, WAITS_FOR_OWNER};
+use harness::guest::{Device, Ending, Error, Guest, Owner, ResetMethod, WAITS_FOR_OWNER};
+use harness::notes::Note;
+use harness::notes::Place;
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
@@ -133,7 +135,7 @@ async fn owner_never_answers(guest: &Guest) -> Result<Verdict, Error> {
         return Ok(guest.deadlock(&stuck, &[]));
     }
     let waiting = guest.removers_waiting().await?;
-    guest.note_tasks("removers", &waiting);
+    guest.note_tasks(Note::Removers, &waiting);
     if waiting.is_empty() {
         let summary = "the removal does not wait for the owner any more, who has the device open".to_owned();
         return Ok(Verdict::fail(FailureKind::WrongState, WAITS_FOR_OWNER[0], summary));
@@ -151,7 +153,7 @@ async fn owner_removes_its_own_device(guest: &Guest) -> Result<Verdict, Error> {
     let remove = AttributeWrite { path: pf.attribute("remove"), data: "1".to_owned() };
     let owner = guest.open(&[&pf.device], vec![Step::Write(remove), Step::Release]).await?;
     let place = guest.waits_in(owner.operation(), WAITS_FOR_OWNER, guest.seconds(PATIENCE)).await?;
-    guest.note("owner", format!("{place:?}"));
+    guest.note(Note::Owner(place.clone()));
     if place != Place::Over {
         owner.kill(guest, SIGKILL).await?;
     }
@@ -197,7 +199,8 @@ async fn vf_token(guest: &Guest) -> Result<Verdict, Error> {
             Err(error) => return Err(error),
         };
         if answer != "EACCES" {
-            let summary = format!("opening a VF with the token {token:?} brought {answer}, not EACCES");
+            let how = token.map_or_else(|| "without a token".to_owned(), |token| format!("with the token {token}"));
+            let summary = format!("opening a VF {how} brought {answer}, not EACCES");
             return Ok(Verdict::fail(FailureKind::WrongState, "vfio_pci_validate_vf_token", summary));
         }
     }
@@ -223,8 +226,7 @@ async fn reset_in_flight(guest: &Guest) -> Result<Verdict, Error> {
     guest.remove(pf).await?;
     let verdict = ended(guest, &[]).await?;
     if verdict == Verdict::Pass {
-        let cycled = guest.stop(&resets).await?;
-        guest.note("resets", format!("{cycled:?}"));
+        guest.note(Note::Resets(guest.stop_cycle(&resets).await?));
     }
     Ok(verdict)
 }

@@ -67,7 +67,7 @@ fn what_goes_wrong_in_a_step_of_a_bisection_is_never_a_bad_commit() {
         (&["owner_rescans_on_removal", "--tree", own], "one cell judges a commit"),
         (&["pf_uevent", "--trigger", "yak", "--tree", own], "'yank'"),
         (&["pf_uevent", "--failure", "hang"], "`hang` is no kind of failure"),
-        (&["pf_uevent", "--tree", nowhere], "not a git tree"),
+        (&["pf_uevent", "--tree", nowhere], "is not in a git repository"),
         (&["pf_uevent", "--tree", own], "HEAD"),
     ] {
         let output = xtask(cache.path(), &[&["bisect-step"], arguments].concat()).output().unwrap();
@@ -87,9 +87,11 @@ fn a_bisection_that_cannot_be_is_told_before_anything_is_built() {
         assert!(git.status().unwrap().success());
     }
     let (nowhere, own) = (cache.path().to_str().unwrap(), own.path().to_str().unwrap());
-    for (tree, good, said_of_it) in
-        [(nowhere, "HEAD", "not a git tree"), (own, "no-such-revision", "no-such-revision"), (own, "HEAD", "no Linux")]
-    {
+    for (tree, good, said_of_it) in [
+        (nowhere, "HEAD", "is not in a git repository"),
+        (own, "no-such-revision", "no-such-revision"),
+        (own, "HEAD", "no Linux"),
+    ] {
         let question = ["bisect", "--tree", tree, "--good", good, "--bad", "HEAD", "--scenario", "pf_uevent"];
         let said = trouble(xtask(cache.path(), &question).output().unwrap());
         assert!(said.contains(said_of_it), "{said}");

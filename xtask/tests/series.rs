@@ -37,9 +37,9 @@ fn what_is_no_series_is_told_and_nothing_is_done() {
     for (mbox, said) in [
         (String::new(), "stdin holds nothing"),
         (mail("Hello", plain, "words"), "no patch in 1 mail"),
-        (mail("[PATCH] drm: a", plain, &change("drivers/gpu/drm/a.c")), "--force runs them all the same"),
+        (mail("[PATCH] drm: a", plain, &change("drivers/gpu/drm/a.c")), "--force runs them anyway"),
         (mail("[PATCH] PCI: a", "text/html", "<pre>--- a/f</pre>"), "is HTML only"),
-        (outside, "is refused: it reaches for `../../etc/passwd`"),
+        (outside, "is refused: its path `../../etc/passwd` is no plain path within the tree"),
         (of_two, "there is no patch 1 of 2"),
     ] {
         let (told, code) = series(&mbox, &[]);

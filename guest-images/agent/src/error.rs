@@ -1,32 +1,32 @@
-//! What goes wrong, and how it is told.
+//! The error type of the agent, and how errors are reported to the host.
 
 use std::io;
 
 use guest_protocol::{Errno, Failure};
 
-/// Why something could not be done.
+/// Why an action failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The kernel said no.
+    /// A system call failed.
     #[error("{action}")]
     Io {
-        /// What was being done, as "open /dev/vfio/vfio".
+        /// What was tried, as in "open /dev/vfio/vfio".
         action: String,
-        /// What the kernel said.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// What came is not what was asked for.
+    /// The request, or something that was read, is not as it must be.
     #[error("{0}")]
     Refused(String),
 }
 
 impl AgentError {
-    /// The kernel refused an action.
+    /// The error for a failed system call.
     pub fn io(action: impl Into<String>, source: impl Into<io::Error>) -> AgentError {
         AgentError::Io { action: action.into(), source: source.into() }
     }
 
-    /// As the host is told.
+    /// The failure to report to the host.
     pub fn failure(&self) -> Failure {
         let errno = match self {
             AgentError::Io { source, .. } => source.raw_os_error().map(errno),
@@ -36,12 +36,12 @@ impl AgentError {
     }
 }
 
-/// Does something, with its name in the error.
+/// Runs a function. If it fails, the error names the action.
 pub fn doing<T, E: Into<io::Error>>(action: &str, f: impl FnOnce() -> Result<T, E>) -> Result<T, AgentError> {
     f().map_err(|source| AgentError::io(action, source))
 }
 
-/// An errno by number, with its name.
+/// The errno with this number.
 pub fn errno(code: i32) -> Errno {
     let name = match nix::errno::Errno::from_raw(code) {
         nix::errno::Errno::UnknownErrno => io::Error::from_raw_os_error(code).to_string(),
@@ -67,14 +67,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_names_action_and_errno() {
+    fn a_failure_has_the_action_and_the_errno() {
         let failure = AgentError::io("write /sys/x", io::Error::from_raw_os_error(16)).failure();
         assert_eq!(failure.message, "write /sys/x: Device or resource busy (os error 16)");
         assert_eq!(failure.errno, Some(Errno { code: 16, name: "EBUSY".to_owned() }));
     }
 
     #[test]
-    fn an_errno_without_a_name_has_a_text() {
+    fn an_unknown_errno_has_the_text_of_the_c_library() {
         assert_eq!(errno(524).name, "Unknown error 524 (os error 524)");
     }
 }

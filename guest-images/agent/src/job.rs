@@ -1,4 +1,5 @@
-//! What the server tells an operation's process, on its standard input: first the [`Job`], then [`Control`] lines.
+//! What the server writes to the standard input of an operation's process: one line with the [`Job`], then a line for
+//! each [`Control`](guest_protocol::Control).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -8,66 +9,18 @@ use guest_protocol::{Command, OpId};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
-/// What an operation's process is to do.
+/// The work of an operation's process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     /// Id of the operation.
     pub id: OpId,
     /// What to do.
     pub command: Command,
-    /// The process that [`Command::Where`] asks about, if there still is one.
+    /// The process of [`Command::target`], while that operation runs.
     pub target: Option<i32>,
 }
 
-impl Job {
-    /// The name of the process that does it: short enough for `/proc/PID/comm` and telling in a kernel's message about a
-    /// hung task.
-    pub fn process_name(&self) -> &'static str {
-        match self.command {
-            Command::Read { .. } => "iov-read",
-            Command::Write { .. } => "iov-write",
-            Command::List { .. } => "iov-list",
-            Command::ReadLink { .. } => "iov-readlink",
-            Command::Bind { .. } => "iov-bind",
-            Command::Own { .. } => "iov-own",
-            Command::Cycle { .. } => "iov-cycle",
-            Command::ReadPhy { .. } => "iov-phy",
-            Command::Sweep(_) => "iov-sweep",
-            Command::Watch { .. } => "iov-watch",
-            Command::SetLink { .. } => "iov-setlink",
-            Command::Where { .. } => "iov-where",
-            Command::Tasks { .. } => "iov-tasks",
-            Command::Inventory => "iov-inventory",
-            Command::Sysrq { .. } => "iov-sysrq",
-            Command::Hello
-            | Command::Continue { .. }
-            | Command::Stop { .. }
-            | Command::Kill { .. }
-            | Command::PowerOff => "iov-op",
-        }
-    }
-
-    /// What its process can be told later.
-    pub fn control(&self) -> Option<Control> {
-        match self.command {
-            Command::Own { .. } => Some(Control::Continue),
-            Command::Watch { .. } | Command::Cycle { .. } | Command::ReadPhy { .. } => Some(Control::Stop),
-            _ => None,
-        }
-    }
-}
-
-/// What an operation's process can be told while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Control {
-    /// See [`Command::Continue`].
-    Continue,
-    /// See [`Command::Stop`].
-    Stop,
-}
-
-/// The operation's end of its standard input.
+/// The standard input of an operation's process.
 #[derive(Debug)]
 pub struct Controls {
     reader: BufReader<File>,
@@ -80,7 +33,7 @@ impl Controls {
         Ok(Controls { reader: BufReader::new(File::from(stdin)) })
     }
 
-    /// The next line, waited for; none at the end.
+    /// Waits for the next line. None at the end of the input.
     pub fn next<T: serde::de::DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         let mut line = String::new();
         match self.reader.read_line(&mut line)? {
@@ -89,18 +42,18 @@ impl Controls {
         }
     }
 
-    /// Whether a line has been read ahead: `poll(2)` does not know of it.
+    /// Whether there is input in the buffer. `poll(2)` does not see that.
     pub fn read_ahead(&self) -> bool {
         !self.reader.buffer().is_empty()
     }
 
-    /// Whether the host has something to say, or is gone. Does not wait.
+    /// Whether there is a line to read, or the server has ended. Does not wait.
     pub fn is_told(&self) -> io::Result<bool> {
         let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
         Ok(self.read_ahead() || poll(&mut fds, PollTimeout::ZERO)? > 0)
     }
 
-    /// For `poll(2)`.
+    /// The descriptor, for `poll(2)`.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.reader.get_ref().as_fd()
     }

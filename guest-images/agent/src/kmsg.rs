@@ -2,11 +2,12 @@
 
 use guest_protocol::Message;
 
-/// Longest record: `PRINTK_MESSAGE_MAX` in `kernel/printk/internal.h` is 2048; a short read would lose the record.
+/// Size of the read buffer. A longer record would be lost (`EINVAL`), but `PRINTK_MESSAGE_MAX` in
+/// `kernel/printk/internal.h` is 2048.
 pub const LARGEST: usize = 8192;
 
-/// A record: `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS[,...];TEXT`, then lines of `KEY=VALUE` that begin with a space.
-/// None if it is not one.
+/// Parses a record: `PRIORITY,SEQUENCE,MICROSECONDS,FLAGS[,...];TEXT`, then lines of `KEY=VALUE` that begin with a
+/// space. None if it has another form.
 pub fn parse(record: &[u8]) -> Option<Message> {
     let record = String::from_utf8_lossy(record);
     let (prefix, body) = record.split_once(';')?;
@@ -22,8 +23,8 @@ pub fn parse(record: &[u8]) -> Option<Message> {
     })
 }
 
-/// Undoes the kernel's `\xHH` (`msg_add_ext_text()` in `kernel/printk/printk.c`), which stands for a line's end inside a
-/// record, any other control character, and the backslash itself.
+/// Replaces the kernel's `\xHH` escapes (`msg_add_ext_text()` in `kernel/printk/printk.c`). They stand for a line end
+/// inside of a record, other control characters, bytes that are not ASCII, and the backslash.
 fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -49,14 +50,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_with_a_dictionary() {
+    fn the_dictionary_of_a_record_is_left_out() {
         let record = b"6,339,5140900,-;pci 0000:01:00.0: removed\n SUBSYSTEM=pci\n DEVICE=+pci:0000:01:00.0\n";
         let text = "pci 0000:01:00.0: removed".to_owned();
         assert_eq!(parse(record), Some(Message::Kmsg { at: 5_140_900_000, seq: 339, level: 6, text }));
     }
 
     #[test]
-    fn facility_is_no_part_of_the_level_and_more_fields_may_come() {
+    fn facility_and_further_fields_are_ignored() {
         let text = "systemd; started".to_owned();
         assert_eq!(
             parse(b"30,1,7,-,caller=T1;systemd; started\n"),
@@ -65,19 +66,19 @@ mod tests {
     }
 
     #[test]
-    fn escapes_are_undone() {
+    fn escapes_are_replaced() {
         assert_eq!(unescape(r"a\x0ab\x5cx0a \xzz \x4"), "a\nb\\x0a \\xzz \\x4");
         assert_eq!(unescape(r"\xc3\xa9"), "é");
     }
 
     proptest! {
         #[test]
-        fn no_record_panics(record in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn no_record_makes_it_panic(record in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse(&record);
         }
 
         #[test]
-        fn what_the_kernel_writes_is_read_back(
+        fn a_record_of_the_kernel_is_parsed(
             priority in 0u32..2048, seq: u64, micros in 0..u64::MAX / 1000, text in "[ -~\n\t\\\\]{0,60}"
         ) {
             let escaped: String = text

@@ -1,9 +1,10 @@
-//! PID 1 of the guest: does to the kernel what the host asks, and tells what happened.
+//! The guest agent: carries out requests of the host on the guest's kernel, and reports what happens.
 //!
-//! Three kinds of process, all of this one program:
-//! - [`init`]: PID 1, which mounts what the kernel offers, starts the server and from then on only reaps;
-//! - [`server`]: reads requests from the host, starts a process for each, and sends what they and the kernel say;
-//! - [`op`]: one operation on the kernel. It may get stuck there for good, and nothing else does.
+//! It is one program with three kinds of process:
+//! - [`init`]: PID 1. It mounts the kernel's file systems, starts the server, and then only reaps.
+//! - [`server`]: reads requests from the host, starts a process for each operation, and sends messages of these
+//!   processes and of the kernel to the host.
+//! - [`op`]: one operation on the kernel. It may get stuck in the kernel; the other processes never do.
 
 pub mod init;
 pub mod op;
@@ -19,6 +20,7 @@ mod modules;
 mod netlink;
 mod port;
 mod procfs;
+mod program;
 mod relay;
 mod sched;
 mod streams;
@@ -33,27 +35,24 @@ use error::AgentError;
 use outbox::Outbox;
 use server::Server;
 
-/// This very program, whatever it is called and wherever it was started from.
-const SELF: &str = "/proc/self/exe";
-
-/// The server of a guest: finds the port to the host, says hello, streams what the kernel says, and serves requests for
-/// as long as the machine runs.
+/// The server of a guest: opens the port to the host, sends hello, streams the kernel's events and log, and serves
+/// requests as long as the guest runs.
 pub fn serve_port() -> ExitCode {
     let Err(error) = serve_port_or_fail();
-    eprintln!("iov-agent: the server cannot go on: {}", error::chain(&error));
+    eprintln!("iov-agent: the server ends: {}", error::chain(&error));
     ExitCode::FAILURE
 }
 
 fn serve_port_or_fail() -> Result<std::convert::Infallible, AgentError> {
-    error::doing("name the server", || clock::name_process("iov-serve"))?;
+    error::doing("name the server", || program::name_process("iov-serve"))?;
     let port = port::open()?;
-    // Streams are armed before hello, and flow after it: what happens once the host has heard hello is not missed.
+    // The streams are armed before hello and started after it, so that nothing is missed that happens after hello.
     let streams = streams::Streams::arm();
     let writer = port.try_clone().map_err(|source| AgentError::io("duplicate the port's descriptor", source))?;
     let outbox = Arc::new(Outbox::new(writer));
     outbox.hello();
     streams.start(&outbox);
     let requests = port::Requests::new(port, outbox.clone());
-    Server::new(outbox, Path::new(SELF)).serve(requests)?;
-    Err(AgentError::Refused("the port to the host came to its end".to_owned()))
+    Server::new(outbox, Path::new(program::SELF)).serve(requests)?;
+    Err(AgentError::Refused("the port to the host was closed".to_owned()))
 }

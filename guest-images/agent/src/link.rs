@@ -1,4 +1,4 @@
-//! Network interfaces through rtnetlink (`net/core/rtnetlink.c`).
+//! Watches and changes network interfaces through rtnetlink (`net/core/rtnetlink.c`).
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,7 +15,7 @@ use crate::netlink::{self, Wait};
 /// Multicast group of link messages: `RTMGRP_LINK` in `include/uapi/linux/rtnetlink.h`.
 const LINK_GROUP: u32 = 1;
 
-/// Message type, bytes 4 and 5 of a netlink header: `RTM_NEWLINK`.
+/// `RTM_NEWLINK`, as in bytes 4 and 5 of a netlink header.
 const NEWLINK: [u8; 2] = 16u16.to_ne_bytes();
 
 /// A socket that receives link messages from now on.
@@ -24,19 +24,20 @@ pub fn open() -> Result<OwnedFd, AgentError> {
         .map_err(|errno| AgentError::io("open an rtnetlink socket", errno))
 }
 
-/// Whether a datagram begins with an `RTM_NEWLINK`. Cheap, for a reader in a hurry: a notification is one message.
+/// Whether a datagram begins with an `RTM_NEWLINK`. A notification is a single message, so this is enough for a reader
+/// that must be fast.
 pub fn is_newlink(datagram: &[u8]) -> bool {
     datagram.get(4..6) == Some(NEWLINK.as_slice())
 }
 
-/// The link messages of a datagram; others are left out.
+/// The link messages of a datagram. Other messages are left out.
 pub fn parse(datagram: &[u8]) -> Result<Vec<LinkEvent>, AgentError> {
     let mut events = Vec::new();
     let mut rest = datagram;
     while !rest.is_empty() {
         let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
             .map_err(|error| AgentError::Refused(format!("an rtnetlink message that cannot be parsed: {error}")))?;
-        // Lengths are rounded up to 4 (`NLMSG_ALIGN`); one of 0 would never end.
+        // Messages are aligned to 4 bytes (`NLMSG_ALIGN`). With a length of 0 the loop would never end.
         let length = (message.header.length as usize).next_multiple_of(4).max(4);
         match message.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => events.push(event(link, false)),
@@ -66,10 +67,10 @@ fn event(link: LinkMessage, gone: bool) -> LinkEvent {
     event
 }
 
-/// Sets an interface up or down: an `RTM_NEWLINK` request, waited for.
+/// Sets an interface up or down with an `RTM_NEWLINK` request, and waits for the answer.
 pub fn set(ifname: &str, up: bool) -> Result<(), AgentError> {
     let path = format!("/sys/class/net/{ifname}/ifindex");
-    let index = doing(&format!("find interface {ifname} (read {path})"), || fs::read_to_string(&path))?;
+    let index = doing(&format!("find the interface {ifname}: read {path}"), || fs::read_to_string(&path))?;
     let index =
         index.trim_end().parse().map_err(|_| AgentError::Refused(format!("{path} is not a number: {index:?}")))?;
     let mut link = LinkMessage::default();
@@ -97,7 +98,7 @@ fn request(message: RouteNetlinkMessage, action: &str) -> Result<(), AgentError>
     match answer.payload {
         NetlinkPayload::Error(error) if error.code.is_none() => Ok(()),
         NetlinkPayload::Error(error) => Err(AgentError::io(action, error.to_io())),
-        other => Err(AgentError::Refused(format!("{action}: the kernel answered {other:?}"))),
+        _ => Err(AgentError::Refused(format!("{action}: the kernel answered, but not with an acknowledgement"))),
     }
 }
 
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_one_datagram() {
+    fn all_link_messages_of_a_datagram_are_parsed() {
         let mut bytes = datagram(RouteNetlinkMessage::NewLink(link("eth0")));
         assert!(is_newlink(&bytes));
         bytes.resize(bytes.len().next_multiple_of(4), 0);
@@ -138,20 +139,20 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_is_not_there() {
+    fn a_missing_interface_is_named() {
         let failure = set("no-such-if", true).unwrap_err().failure();
         assert_eq!(failure.errno.unwrap().name, "ENOENT");
-        assert!(failure.message.starts_with("find interface no-such-if"), "{}", failure.message);
+        assert!(failure.message.starts_with("find the interface no-such-if"), "{}", failure.message);
     }
 
     proptest! {
         #[test]
-        fn no_datagram_panics(datagram in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn no_datagram_makes_it_panic(datagram in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = (parse(&datagram), is_newlink(&datagram));
         }
 
         #[test]
-        fn no_damaged_link_message_panics(at in 0..64usize, byte: u8) {
+        fn no_damaged_link_message_makes_it_panic(at in 0..64usize, byte: u8) {
             let mut bytes = datagram(RouteNetlinkMessage::NewLink(link("eth0")));
             let at = at % bytes.len();
             bytes[at] = byte;

@@ -1,4 +1,4 @@
-//! Loading modules, for kernels that have not all they need built in.
+//! Loads the modules of the guest image, for kernels that do not have everything built in.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -10,11 +10,11 @@ use nix::kmod::{ModuleInitFlags, finit_module};
 
 use crate::error::AgentError;
 
-/// Where the guest image has them: files whose names begin with a number, which is their turn.
+/// The folder of the modules in the guest image. The names of the files begin with a number, which gives their order.
 const FOLDER: &str = "/modules";
 
-/// Loads all modules of the guest image, in their order, with the parameters that the kernel's command line has for
-/// them, as `modprobe` does: the kernel itself hands parameters to what is built in alone.
+/// Loads all modules of the guest image in their order. Each gets its parameters from the kernel's command line, as
+/// with `modprobe`: the kernel itself only passes parameters to code that is built in.
 pub fn load_all() -> Result<(), AgentError> {
     let mut files: Vec<PathBuf> = match fs::read_dir(FOLDER) {
         Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
@@ -33,20 +33,20 @@ pub fn load_all() -> Result<(), AgentError> {
 fn load(file: &Path, parameters: &str) -> io::Result<()> {
     let parameters = CString::new(parameters).map_err(io::Error::other)?;
     match finit_module(File::open(file)?, &parameters, ModuleInitFlags::empty()) {
-        // Something else has brought it along.
+        // The module is loaded already.
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// The name of a module: `03-vfio_pci.ko` has vfio_pci.
+/// The name of the module in a file: vfio_pci for `03-vfio_pci.ko`.
 fn name(file: &Path) -> String {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     stem.split_once('-').map_or(stem.as_ref(), |(_, name)| name).replace('-', "_")
 }
 
-/// What a command line says for a module: `vfio_pci.enable_sriov=1` is `enable_sriov=1` for vfio_pci. The kernel takes `-`
-/// and `_` for the same in names.
+/// The parameters for a module in a command line: `vfio_pci.enable_sriov=1` is `enable_sriov=1` for vfio_pci. In names,
+/// `-` and `_` are the same for the kernel.
 fn parameters(line: &str, module: &str) -> String {
     let own = |word: &str| {
         let (name, parameter) = word.split_once('.')?;

@@ -1,4 +1,4 @@
-//! Netlink sockets that listen to the kernel.
+//! Netlink sockets: opening one, and receiving from it.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -7,17 +7,17 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket, sockopt,
 };
 
-/// Longest datagram that is received whole: a link message of a PF grows with the number of its VFs.
+/// Size of the receive buffer. A link message of a PF grows with the number of its VFs.
 pub const LARGEST: usize = 256 << 10;
 
-/// What may wait in a socket, in bytes: far more than enabling all VFs of a device makes.
+/// Receive queue of a socket, in bytes. Enabling all VFs of a device needs far less.
 const QUEUE: usize = 4 << 20;
 
-/// A socket that is a member of multicast groups (a mask; 0 for none) from now on.
+/// Opens a socket and joins multicast groups (a mask, 0 for none). It receives their messages from now on.
 pub fn open(protocol: SockProtocol, groups: u32) -> Result<OwnedFd, Errno> {
     let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
     match setsockopt(&fd, sockopt::RcvBufForce, &QUEUE) {
-        // Not root: only in tests on a host, which do not need it.
+        // The process is not root. That is so only in tests on a host, and they need no long queue.
         Ok(()) | Err(Errno::EPERM) => {}
         Err(errno) => return Err(errno),
     }
@@ -28,13 +28,13 @@ pub fn open(protocol: SockProtocol, groups: u32) -> Result<OwnedFd, Errno> {
 /// Whether to wait for a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// Until there is one.
+    /// Wait until there is a datagram.
     Yes,
-    /// Not at all: `EAGAIN` if there is none.
+    /// Do not wait. The error is `EAGAIN` if there is no datagram.
     No,
 }
 
-/// The next datagram. `ENOBUFS` means that the queue overflowed and some are lost.
+/// Receives the next datagram. The error is `ENOBUFS` if the queue overflowed and datagrams were lost.
 pub fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8], wait: Wait) -> Result<&'a [u8], Errno> {
     let flags = if wait == Wait::No { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
     loop {

@@ -1,4 +1,4 @@
-//! The one way out: messages to the host, each a whole line.
+//! Sends messages to the host. All threads of the server send through one outbox, so that lines never interleave.
 
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
@@ -8,26 +8,26 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::clock;
 
-/// Sends messages to the host. Shared by all threads of the server; lines never interleave.
+/// Sends messages to the host, one line each.
 pub struct Outbox {
     writer: Mutex<Box<dyn Write + Send>>,
 }
 
 impl Outbox {
-    /// An outbox that writes to the host's end of something.
+    /// An outbox that writes to a channel to the host.
     pub fn new(writer: impl Write + Send + 'static) -> Outbox {
         Outbox { writer: Mutex::new(Box::new(writer)) }
     }
 
-    /// Sends a message. If that fails there is nobody to tell but the console.
+    /// Sends a message. An error is printed on the console.
     pub fn send(&self, message: &Message) {
         match encode(message) {
             Ok(line) => self.line(line.as_bytes()),
-            Err(error) => eprintln!("iov-agent: cannot encode {message:?}: {error}"),
+            Err(error) => eprintln!("iov-agent: cannot encode a message ({message}): {error}"),
         }
     }
 
-    /// Sends a line that is a message already, newline included.
+    /// Sends an encoded message, with its newline.
     pub fn line(&self, line: &[u8]) {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = writer.write_all(line).and_then(|()| writer.flush()) {
@@ -35,7 +35,7 @@ impl Outbox {
         }
     }
 
-    /// Says hello.
+    /// Sends hello.
     pub fn hello(&self) {
         let kernel = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
         let cpus = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten().unwrap_or(1);

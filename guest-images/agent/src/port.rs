@@ -15,16 +15,16 @@ use crate::netlink::{self, Wait};
 use crate::outbox::Outbox;
 use crate::uevent;
 
-/// Where the kernel lists ports.
+/// The folder in which the kernel lists ports.
 const CLASS: &str = "/sys/class/virtio-ports";
 
-/// How long the port may take to appear. Its driver is built in, so this is long past any boot that works.
+/// How long to wait for the port. Its driver is loaded already, so the port appears much sooner if it appears at all.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Opens the port named [`PORT_NAME`] once the kernel has it.
+/// Waits for the port named [`PORT_NAME`], and opens it.
 ///
-/// The name comes in a message of its own, after the port, and the kernel says so with a `change` uevent; so the class
-/// is looked at again after each uevent.
+/// A port gets its name in a message after its creation, and the kernel then sends a `change` uevent. So this looks for
+/// the name again after each uevent.
 pub fn open() -> Result<File, AgentError> {
     let deadline = Instant::now() + DEADLINE;
     let events = uevent::open()?;
@@ -51,12 +51,12 @@ pub fn open() -> Result<File, AgentError> {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(AgentError::io("wait for uevents", errno)),
         }
-        // Which event it was does not matter, nor whether some were lost: the class itself is looked at.
+        // The events themselves are not used, so it does no harm if some were lost.
         while netlink::receive(&events, &mut buffer, Wait::No).is_ok() {}
     }
 }
 
-/// The device node of the port, if it is there and has its name.
+/// The device node of the port, if the port exists and has its name.
 fn find() -> Result<Option<PathBuf>, AgentError> {
     let ports = match fs::read_dir(CLASS) {
         Ok(ports) => ports,
@@ -72,17 +72,17 @@ fn find() -> Result<Option<PathBuf>, AgentError> {
     Ok(None)
 }
 
-/// What the host sends, over all its connections.
+/// The input from the host. It does not end when the host disconnects: it goes on with the next connection.
 ///
-/// While no host is connected a read returns 0 at once (`port_fops_read()`), and `poll(2)` says `POLLHUP` for ever; but a
-/// write waits for the host. So hello is said again: it returns when there is someone to hear it.
+/// While no host is connected, a read returns 0 at once (`port_fops_read()`) and `poll(2)` returns `POLLHUP`, but a
+/// write waits for the host. So hello is sent again: that returns when a host has connected.
 pub struct Requests {
     port: File,
     outbox: Arc<Outbox>,
 }
 
 impl Requests {
-    /// Requests that come through the port.
+    /// The input from this port.
     pub fn new(port: File, outbox: Arc<Outbox>) -> Requests {
         Requests { port, outbox }
     }
@@ -93,7 +93,7 @@ impl Read for Requests {
         match self.port.read(buf)? {
             0 if !buf.is_empty() => {
                 self.outbox.hello();
-                // Half a line from the connection that broke must not become part of the next one's first.
+                // End the incomplete line of the old connection, so that it does not become part of the first new line.
                 buf[0] = b'\n';
                 Ok(1)
             }

@@ -1,7 +1,7 @@
-//! Where tasks are: `/proc/PID/task/TID/{stat,wchan,stack}`.
+//! The state of tasks, from `/proc/PID/task/TID/{stat,wchan,stack}`.
 //!
-//! None of these three takes a lock that a task stuck in a driver or in sysfs holds. `cmdline`, `environ` and `maps` do
-//! (`mmap_lock`), and are never read.
+//! Reading these three files takes no lock that a task holds while it is stuck in a driver or in sysfs. Reading
+//! `cmdline`, `environ` or `maps` takes `mmap_lock`, so they are never read.
 
 use std::fs;
 use std::io;
@@ -11,12 +11,12 @@ use guest_protocol::TaskState;
 
 use crate::error::AgentError;
 
-/// All tasks of a process. None if the process is gone.
+/// All tasks of a process. Empty if the process has ended.
 pub fn tasks_of(pid: i32) -> Result<Vec<TaskState>, AgentError> {
     tasks(pid, |_| true)
 }
 
-/// All tasks in D state, and all with one of these functions on their kernel stack.
+/// All tasks in D state, and all tasks with one of these functions on their kernel stack.
 pub fn tasks_in(functions: &[String]) -> Result<Vec<TaskState>, AgentError> {
     let wanted = |task: &TaskState| task.state == 'D' || task.stack.iter().any(|frame| functions.contains(frame));
     let mut found = Vec::new();
@@ -28,12 +28,12 @@ pub fn tasks_in(functions: &[String]) -> Result<Vec<TaskState>, AgentError> {
 
 fn tasks(pid: i32, wanted: impl Fn(&TaskState) -> bool) -> Result<Vec<TaskState>, AgentError> {
     let folder = Path::new("/proc").join(pid.to_string()).join("task");
-    // A task that ends meanwhile is not an error: it is not there any more.
+    // A task that has ended meanwhile is left out.
     let states = numbers(&folder)?.into_iter().filter_map(|tid| task(pid, tid, &folder.join(tid.to_string())));
     Ok(states.filter(wanted).collect())
 }
 
-/// The numeric names in a folder, in order; none if the folder is gone.
+/// The numeric names in a folder, sorted. Empty if the folder is gone.
 fn numbers(folder: &Path) -> Result<Vec<i32>, AgentError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -55,8 +55,8 @@ fn task(pid: i32, tid: i32, folder: &Path) -> Option<TaskState> {
     Some(TaskState { pid, tid, comm, state, wchan, stack: stack.lines().filter_map(parse_frame).collect() })
 }
 
-/// Name and state of `TID (COMM) STATE ...`. The name may hold anything, parentheses and spaces too, so it ends at the
-/// last parenthesis.
+/// The name and state in `TID (COMM) STATE ...`. The name may contain spaces and parentheses, so it ends at the last
+/// closing parenthesis.
 fn parse_stat(stat: &[u8]) -> Option<(String, char)> {
     let stat = String::from_utf8_lossy(stat);
     let (_, rest) = stat.split_once('(')?;
@@ -64,7 +64,7 @@ fn parse_stat(stat: &[u8]) -> Option<(String, char)> {
     Some((comm.to_owned(), rest.trim_start().chars().next()?))
 }
 
-/// The function of a line `[<0>] FUNCTION+0xOFFSET/0xSIZE [MODULE]`.
+/// The function in a line `[<0>] FUNCTION+0xOFFSET/0xSIZE [MODULE]`.
 fn parse_frame(line: &str) -> Option<String> {
     let (_, frame) = line.split_once("] ")?;
     let function = frame.split(['+', ' ']).next()?;
@@ -78,14 +78,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_functions() {
+    fn the_function_of_a_stack_line_is_found() {
         let stack = "[<0>] sriov_numvfs_show+0x24/0x60\n[<0>] dev_attr_show+0x1a/0x50 [core]\n[<0>] 0xffffffff81\n\n";
         let frames: Vec<_> = stack.lines().filter_map(parse_frame).collect();
         assert_eq!(frames, ["sriov_numvfs_show", "dev_attr_show", "0xffffffff81"]);
     }
 
     #[test]
-    fn names_that_look_like_more() {
+    fn names_with_spaces_and_parentheses_are_parsed() {
         for comm in ["iov-own", "a) R (b", ")", "((", "kworker/0:1H-events", ""] {
             let stat = format!("17 ({comm}) D 2 0 0 0 -1 2129984");
             assert_eq!(parse_stat(stat.as_bytes()), Some((comm.to_owned(), 'D')));
@@ -94,26 +94,26 @@ mod tests {
     }
 
     #[test]
-    fn this_very_task_is_found() {
+    fn the_task_of_this_test_is_found() {
         let tasks = tasks_of(std::process::id() as i32).unwrap();
         let me = nix::unistd::gettid().as_raw();
         assert!(tasks.iter().any(|task| task.tid == me && task.state == 'R'), "{tasks:?}");
     }
 
     #[test]
-    fn a_process_that_is_gone_has_no_tasks() {
+    fn a_process_that_has_ended_has_no_tasks() {
         assert_eq!(tasks_of(i32::MAX).unwrap(), []);
     }
 
     proptest! {
         #[test]
-        fn any_name_is_read_back(comm in "[^\0]{0,15}") {
+        fn any_name_is_parsed(comm in "[^\0]{0,15}") {
             let stat = format!("17 ({comm}) S 2 0 0");
             prop_assert_eq!(parse_stat(stat.as_bytes()), Some((comm, 'S')));
         }
 
         #[test]
-        fn nothing_panics(text in any::<String>()) {
+        fn no_text_makes_it_panic(text in any::<String>()) {
             let _ = (parse_stat(text.as_bytes()), parse_frame(&text));
         }
     }

@@ -1,4 +1,4 @@
-//! One operation's process: started, listened to, reaped.
+//! The server's side of an operation's process: starts it, relays its messages, and reaps it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -13,14 +13,15 @@ use crate::error::{self, AgentError};
 use crate::job::Job;
 use crate::outbox::Outbox;
 
-/// A process that was started and told its job.
+/// A process that has started and got its job.
 pub struct Process {
     child: Child,
     stdout: ChildStdout,
 }
 
 impl Process {
-    /// Starts a process for a job. The second value is the way to tell it more.
+    /// Starts a process and writes the job to its standard input. The second value is that input, for
+    /// [`Control`](guest_protocol::Control) lines.
     pub fn start(program: &Path, job: &Job) -> Result<(Process, ChildStdin), AgentError> {
         let start = || {
             let mut line = serde_json::to_string(job)?;
@@ -35,23 +36,23 @@ impl Process {
         error::doing("start a process for the operation", start)
     }
 
-    /// Its number.
+    /// Its process id.
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
     }
 
-    /// Sends on what it says until it ends; then, with `forget`, makes sure that nobody uses its number any more, and
-    /// reaps it. If it ended without an answer, gives one for it.
+    /// Sends its messages to the host until it ends. Then calls `forget`, after which nobody uses its process id any
+    /// more, and reaps it. If it ended without [`Message::Done`], sends one with a failure.
     pub fn relay(mut self, id: OpId, outbox: &Outbox, forget: impl FnOnce()) {
         let done = self.relay_lines(outbox);
-        // The process ends, at last, when all its descriptors are closed, and that may be where it is stuck: so it is
-        // waited for, but not reaped, while its number is still in use.
+        // Its output is closed before the process has ended: it may still be stuck while other descriptors are closed.
+        // WNOWAIT waits for the end without reaping, so that the process id stays valid until `forget`.
         let pid = Pid::from_raw(self.pid());
         let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
         forget();
         let end = match self.child.wait() {
             Ok(status) => status.to_string(),
-            Err(error) => format!("unknown end: {error}"),
+            Err(error) => format!("its exit status is unknown: {error}"),
         };
         if !done {
             let message = format!("the operation's process ({pid}) ended without an answer: {end}");
@@ -60,7 +61,7 @@ impl Process {
         }
     }
 
-    /// Whether there was an answer.
+    /// Relays all lines. True if [`Message::Done`] was among them.
     fn relay_lines(&mut self, outbox: &Outbox) -> bool {
         let mut done = false;
         let mut line = Vec::new();
@@ -71,8 +72,10 @@ impl Process {
                     done |= matches!(message, Message::Done { .. });
                     outbox.line(&line);
                 }
-                // Half a line: the process was killed while it wrote.
-                Err(error) => eprintln!("iov-agent: an operation's process said what is no message: {error}"),
+                // The line is incomplete if the process was killed while it wrote.
+                Err(error) => {
+                    eprintln!("iov-agent: an operation's process wrote something that is no message: {error}")
+                }
             }
             line.clear();
         }

@@ -1,4 +1,4 @@
-//! Scheduling of an operation's process.
+//! Sets CPU and scheduling policy of an operation's process.
 
 use guest_protocol::{Policy, Sched};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 
 use crate::error::AgentError;
 
-/// Pins and schedules this process as asked.
+/// Applies a scheduling request to this process.
 pub fn apply(sched: Sched) -> Result<(), AgentError> {
     if let Some(cpu) = sched.cpu {
         let action = format!("pin to CPU {cpu}");
@@ -23,10 +23,10 @@ pub fn apply(sched: Sched) -> Result<(), AgentError> {
     }
 }
 
-/// `sched_setscheduler(2)` of the calling thread: neither the standard library nor nix has it.
+/// Calls `sched_setscheduler(2)` for the calling thread. Neither the standard library nor nix has it.
 fn set_fifo(priority: u8) -> std::io::Result<()> {
     let param = nix::libc::sched_param { sched_priority: priority.into() };
-    // SAFETY: `param` is a whole sched_param that outlives the call, which only reads it.
+    // SAFETY: `param` is a complete sched_param that lives longer than the call, and the call only reads it.
     match unsafe { nix::libc::sched_setscheduler(0, nix::libc::SCHED_FIFO, &param) } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),

@@ -1,4 +1,4 @@
-//! Serves requests: each operation on the kernel gets a process of its own, so that the server never gets stuck.
+//! Serves requests. Each operation on the kernel runs in a process of its own, so that the server never gets stuck.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,13 +7,13 @@ use std::process::ChildStdin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use guest_protocol::{Command, Message, OpId, Outcome, Reply, Request, decode};
+use guest_protocol::{Command, Control, Message, OpId, Outcome, Reply, Request, decode};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::clock;
 use crate::error::AgentError;
-use crate::job::{Control, Job};
+use crate::job::Job;
 use crate::outbox::Outbox;
 use crate::relay::Process;
 
@@ -27,17 +27,20 @@ pub struct Server {
 /// An operation whose process has not ended.
 struct Running {
     pid: i32,
+    /// The command in words.
+    what: String,
     accepts: Option<Control>,
     stdin: ChildStdin,
 }
 
 impl Server {
-    /// A server that answers through an outbox and starts operations with a program: this one, in the guest.
+    /// A server that answers through an outbox. `program` is started for each operation. In the guest that is this
+    /// program.
     pub fn new(outbox: Arc<Outbox>, program: impl Into<PathBuf>) -> Server {
         Server { outbox, program: program.into(), running: Arc::default() }
     }
 
-    /// Serves requests, a line each, until they end. Operations that still run then go on.
+    /// Serves requests, one line each, until the input ends. Operations that still run then are not stopped.
     ///
     /// # Errors
     /// Those of reading requests.
@@ -58,26 +61,20 @@ impl Server {
             }
             match decode::<Request>(&text) {
                 Ok(request) => self.handle(request),
-                // Without an id there is nobody to answer to.
-                Err(error) => eprintln!("iov-agent: a request was not understood: {error}"),
+                // Without an id it cannot be answered.
+                Err(error) => eprintln!("iov-agent: a request cannot be parsed: {error}"),
             }
         }
     }
 
     fn handle(&self, Request { id, command }: Request) {
-        let result = match command {
-            Command::Hello => {
-                self.outbox.hello();
-                Ok(())
-            }
-            Command::Continue { target } => self.tell(target, Control::Continue),
-            Command::Stop { target } => self.tell(target, Control::Stop),
-            Command::Kill { target, signal } => self.kill(target, signal),
-            Command::PowerOff => end_machine(),
-            command => match self.start(id, command) {
+        let result = match command.process() {
+            Some(_) => match self.start(id, command) {
+                // The process answers.
                 Ok(()) => return,
                 Err(error) => Err(error),
             },
+            None => self.at_once(&command),
         };
         let outcome = match result {
             Ok(()) => Outcome::Ok(Reply::Nothing),
@@ -86,17 +83,46 @@ impl Server {
         self.outbox.send(&Message::Done { id, at: clock::now(), outcome });
     }
 
+    /// Carries out a command that needs no process.
+    fn at_once(&self, command: &Command) -> Result<(), AgentError> {
+        match *command {
+            Command::Hello => {
+                self.outbox.hello();
+                Ok(())
+            }
+            Command::Continue { target } => self.tell(target, Control::Continue),
+            Command::Stop { target } => self.tell(target, Control::Stop),
+            Command::Kill { target, signal } => self.kill(target, signal),
+            Command::Read { .. }
+            | Command::Write { .. }
+            | Command::List { .. }
+            | Command::ReadLink { .. }
+            | Command::Bind { .. }
+            | Command::Own { .. }
+            | Command::Cycle { .. }
+            | Command::ReadPhy { .. }
+            | Command::Sweep(_)
+            | Command::Watch { .. }
+            | Command::SetLink { .. }
+            | Command::Where { .. }
+            | Command::Tasks { .. }
+            | Command::Inventory
+            | Command::Sysrq { .. } => {
+                Err(AgentError::Refused(format!("cannot {command} from the server: only a process of its own can")))
+            }
+        }
+    }
+
     fn start(&self, id: OpId, command: Command) -> Result<(), AgentError> {
-        let target = match command {
-            Command::Where { target } => self.running().get(&target).map(|running| running.pid),
-            _ => None,
-        };
+        let target = command.target().and_then(|target| self.running().get(&target).map(|running| running.pid));
+        let what = command.to_string();
         let job = Job { id, command, target };
         let (process, stdin) = Process::start(&self.program, &job)?;
         let pid = process.pid();
-        self.running().insert(id, Running { pid, accepts: job.control(), stdin });
+        self.running().insert(id, Running { pid, what, accepts: job.command.control(), stdin });
         self.outbox.send(&Message::Started { id, pid, at: clock::now() });
-        let (outbox, running) = (self.outbox.clone(), self.running.clone());
+        let outbox = self.outbox.clone();
+        let running = self.running.clone();
         thread::spawn(move || {
             process.relay(id, &outbox, || drop(lock(&running).remove(&id)));
         });
@@ -108,21 +134,23 @@ impl Server {
         let told = match running.get_mut(&target) {
             None => return Err(not_running(target)),
             Some(running) if running.accepts == Some(control) => &mut running.stdin,
-            Some(_) => {
-                return Err(AgentError::Refused(format!("operation {} cannot be told {control:?}", target.0)));
+            Some(running) => {
+                let message = format!("{target} ({}) does not listen for `{control}`", running.what);
+                return Err(AgentError::Refused(message));
             }
         };
         let line = format!("{}\n", serde_json::json!(control));
-        told.write_all(line.as_bytes()).map_err(|source| AgentError::io(format!("tell operation {}", target.0), source))
+        told.write_all(line.as_bytes()).map_err(|source| AgentError::io(format!("tell {target} to {control}"), source))
     }
 
     fn kill(&self, target: OpId, signal: i32) -> Result<(), AgentError> {
         let signal =
             Signal::try_from(signal).map_err(|_| AgentError::Refused(format!("{signal} is not a signal number")))?;
-        // Under the lock, the process is not reaped, so its number is its own.
+        // The process is not reaped as long as this lock is held, so no other process has its id.
         let running = self.running();
         let pid = running.get(&target).ok_or_else(|| not_running(target))?.pid;
-        kill(Pid::from_raw(pid), signal).map_err(|errno| AgentError::io(format!("kill operation {}", target.0), errno))
+        kill(Pid::from_raw(pid), signal)
+            .map_err(|errno| AgentError::io(format!("send signal {signal} to {target}"), errno))
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<OpId, Running>> {
@@ -135,14 +163,5 @@ fn lock(running: &Mutex<HashMap<OpId, Running>>) -> MutexGuard<'_, HashMap<OpId,
 }
 
 fn not_running(target: OpId) -> AgentError {
-    AgentError::Refused(format!("operation {} is not running", target.0))
-}
-
-/// Ends the machine from here, not from a process: the less it takes, the better.
-///
-/// This is sysrq `b` (`emergency_restart()`), not `reboot(2)`: that one shuts devices down first, takes their locks, and
-/// so hangs on the very kernels that this is for. QEMU's `-no-reboot` makes the restart an end.
-fn end_machine() -> Result<(), AgentError> {
-    std::fs::write("/proc/sysrq-trigger", "b")
-        .map_err(|source| AgentError::io("write b to /proc/sysrq-trigger", source))
+    AgentError::Refused(format!("{target} is not running"))
 }

@@ -1,4 +1,4 @@
-//! What the kernel says unasked: uevents, link messages, and its log, each sent on by a thread of its own.
+//! Streams uevents, link messages and the kernel's log to the host, each from a thread of its own.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use crate::netlink::{self, Wait};
 use crate::outbox::Outbox;
 use crate::{clock, kmsg, link, uevent};
 
-/// The streams, listening but not sending yet.
+/// Streams that listen to the kernel and do not send yet.
 pub struct Streams {
     uevents: Option<OwnedFd>,
     links: Option<OwnedFd>,
@@ -22,17 +22,17 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Starts listening. What this kernel does not have is told on the console and left out.
+    /// Starts listening. A stream that this kernel does not have is left out, with a message on the console.
     pub fn arm() -> Streams {
         Streams {
             uevents: armed(uevent::open()),
             links: armed(link::open()),
-            // The kernel gives its whole log, from the first record of boot that is still there.
+            // Reading begins with the oldest record that the kernel still has.
             kmsg: armed(error::doing("open /dev/kmsg", || File::open("/dev/kmsg"))),
         }
     }
 
-    /// Starts sending.
+    /// Starts sending to the host.
     pub fn start(self, outbox: &Arc<Outbox>) {
         if let Some(socket) = self.uevents {
             let outbox = outbox.clone();
@@ -50,7 +50,7 @@ impl Streams {
 }
 
 fn armed<T>(result: Result<T, AgentError>) -> Option<T> {
-    result.inspect_err(|error| eprintln!("iov-agent: a stream is missing: {}", error::chain(error))).ok()
+    result.inspect_err(|error| eprintln!("iov-agent: cannot start a stream: {}", error::chain(error))).ok()
 }
 
 fn uevent_message(at: u64, datagram: &[u8]) -> Result<Vec<Message>, AgentError> {
@@ -61,7 +61,7 @@ fn link_messages(at: u64, datagram: &[u8]) -> Result<Vec<Message>, AgentError> {
     Ok(link::parse(datagram)?.into_iter().map(|link| Message::Link { at, link }).collect())
 }
 
-/// Sends on what a netlink socket receives. What overflows or cannot be read is told as lost.
+/// Sends what a netlink socket receives. Sends [`Message::Lost`] if its queue overflows or a datagram cannot be parsed.
 fn datagrams(
     socket: &OwnedFd,
     stream: &str,
@@ -88,8 +88,8 @@ fn datagrams(
     }
 }
 
-/// Sends on the kernel's log. One `read(2)` is one record; `EPIPE` says that some were overwritten before they were
-/// read, and the next read goes on behind the gap (`devkmsg_read()` in `kernel/printk/printk.c`).
+/// Sends the kernel's log. One `read(2)` returns one record. `EPIPE` means that records were overwritten before they
+/// were read; the next read returns the oldest record that is left (`devkmsg_read()` in `kernel/printk/printk.c`).
 fn records(mut file: File, outbox: &Outbox) {
     let lost = || outbox.send(&Message::Lost { stream: "kmsg".to_owned(), at: clock::now() });
     let mut buffer = vec![0; kmsg::LARGEST];

@@ -1,4 +1,4 @@
-//! Kernel uevents (`lib/kobject_uevent.c`).
+//! Receives and parses kernel uevents (`lib/kobject_uevent.c`).
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -9,25 +9,25 @@ use nix::sys::socket::SockProtocol;
 use crate::error::AgentError;
 use crate::netlink;
 
-/// Multicast group of the kernel's own events; udev's are in group 2.
+/// Multicast group of the kernel's events. Those of udev are in group 2.
 const KERNEL_GROUP: u32 = 1;
 
-/// A socket that receives the kernel's uevents from now on.
+/// Opens a socket that receives the kernel's uevents from now on.
 pub fn open() -> Result<OwnedFd, AgentError> {
     netlink::open(SockProtocol::NetlinkKObjectUEvent, KERNEL_GROUP)
         .map_err(|errno| AgentError::io("open a uevent socket", errno))
 }
 
-/// The action and the path that a datagram begins with: `ACTION@DEVPATH`, then NUL. Cheap, for a reader in a hurry.
+/// The action and the path at the beginning of a datagram: `ACTION@DEVPATH`, then NUL. For a reader that must be fast.
 pub fn header(datagram: &[u8]) -> Option<(&str, &str)> {
     let header = datagram.split(|byte| *byte == 0).next()?;
     std::str::from_utf8(header).ok()?.split_once('@')
 }
 
-/// A whole event: the header, then `KEY=VALUE` strings, each ended by NUL.
+/// Parses a whole event: the header, then `KEY=VALUE` strings, each with a NUL at its end.
 ///
-/// This is done here, not by the `kobject-uevent` crate, because that one refuses actions that it does not know and
-/// text that is not UTF-8: what is to be reported would be lost.
+/// The `kobject-uevent` crate is not used, because it refuses unknown actions and text that is not UTF-8. Such an event
+/// would be lost.
 pub fn parse(datagram: &[u8]) -> Result<Uevent, AgentError> {
     let malformed = |what: &str| {
         let shown: String = String::from_utf8_lossy(datagram).chars().take(200).collect();
@@ -59,7 +59,7 @@ mod tests {
         DEVPATH=/devices/pci0000:00/0000:00:01.0/0000:01:00.0\0SUBSYSTEM=pci\0DRIVER=igb\0EMPTY=\0SEQNUM=712\0";
 
     #[test]
-    fn an_event_of_the_kernel() {
+    fn a_bind_event_is_parsed() {
         let event = parse(BIND).unwrap();
         assert_eq!(event.action, "bind");
         assert_eq!(event.devpath, "/devices/pci0000:00/0000:00:01.0/0000:01:00.0");
@@ -70,25 +70,25 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_udev_is_not_one_of_the_kernel() {
+    fn an_event_of_udev_is_refused() {
         let error = parse(b"libudev\0\xfe\xed\xca\xfe").unwrap_err();
         assert!(error.to_string().starts_with("a uevent without ACTION@DEVPATH"), "{error}");
     }
 
     #[test]
-    fn text_that_is_not_utf8_does_not_lose_the_event() {
+    fn text_that_is_not_utf8_is_replaced() {
         let event = parse(b"add@/d\0ACTION=add\0DEVPATH=/d\0SEQNUM=1\0MODALIAS=\xff\0").unwrap();
         assert_eq!(event.env["MODALIAS"], "\u{fffd}");
     }
 
     proptest! {
         #[test]
-        fn no_datagram_panics(datagram in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn no_datagram_makes_it_panic(datagram in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = (parse(&datagram), header(&datagram));
         }
 
         #[test]
-        fn what_the_kernel_writes_is_read_back(
+        fn an_event_of_the_kernel_is_parsed(
             action in "[a-z]{1,10}",
             devpath in "/[a-z0-9:./_-]{0,40}",
             seqnum: u64,

@@ -1,8 +1,8 @@
-//! A PCI device opened through vfio, as an application does it (`Documentation/driver-api/vfio.rst`).
+//! Opens PCI devices through vfio, as an application does (`Documentation/driver-api/vfio.rst`).
 //!
-//! The constants and structures are rust-vmm's. Its `vfio-ioctls` crate is not used: dropping its device reads the
-//! device's sysfs folder again and panics if that is gone, which is just what happens when a device is released
-//! because it is being removed.
+//! Constants and structures are from rust-vmm's `vfio-bindings`. Its `vfio-ioctls` crate is not used: when its device
+//! is dropped, it reads the device's sysfs folder again and panics if the folder is gone. That happens here, because
+//! owners release devices that are being removed.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -21,19 +21,19 @@ use vfio_bindings::bindings::vfio::{
 
 use crate::error::{AgentError, doing};
 
-/// Devices that are open, in the order of opening. Those of one IOMMU group share the group and its container.
+/// The open devices, in the order of opening. Devices of one IOMMU group share the group's descriptor and container.
 #[derive(Default)]
 pub struct Devices(Vec<Device>);
 
-/// A device with its request eventfd armed.
+/// An open device with its request eventfd.
 ///
-/// Fields are dropped in the order in which they stand here, and that is the order in which an application closes them:
-/// device, group, container.
+/// Rust drops the fields in this order, which is the order in which an application closes them: device, group,
+/// container.
 pub struct Device {
     bdf: String,
     device: OwnedFd,
     requests: EventFd,
-    /// Where its first MSI-X vector is signalled, once that is set up. Nobody waits for it.
+    /// The eventfd of its first MSI-X vector, after [`Device::enable_msix`]. Nothing waits for it.
     msix: Option<EventFd>,
     group: Rc<Group>,
 }
@@ -57,7 +57,7 @@ impl Devices {
         Ok(())
     }
 
-    /// One that is open.
+    /// An open device by address.
     pub fn find(&mut self, bdf: &str) -> Result<&mut Device, AgentError> {
         let position = self.position(bdf)?;
         Ok(&mut self.0[position])
@@ -74,17 +74,17 @@ impl Devices {
         Ok(())
     }
 
-    /// Closes all devices, the first first.
+    /// Closes all devices, in the order of opening.
     pub fn close_all(&mut self) {
         self.0.drain(..).for_each(drop);
     }
 
-    /// Those that are open.
+    /// The open devices.
     pub fn iter(&self) -> impl Iterator<Item = &Device> {
         self.0.iter()
     }
 
-    /// Whether none is open.
+    /// Whether no device is open.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -96,14 +96,14 @@ impl Device {
         self.group.number
     }
 
-    /// Sets up the first of its MSI-X vectors.
+    /// Connects its first MSI-X vector to an eventfd.
     pub fn enable_msix(&mut self) -> Result<(), AgentError> {
         let action = format!("enable MSI-X of {}", self.bdf);
         self.msix = Some(signal(&self.device, VFIO_PCI_MSIX_IRQ_INDEX, &action)?);
         Ok(())
     }
 
-    /// Resets it with its bus or slot.
+    /// Resets the device together with its bus or slot.
     pub fn hot_reset(&self) -> Result<(), AgentError> {
         let reset = HotReset {
             header: vfio_pci_hot_reset {
@@ -113,14 +113,14 @@ impl Device {
             },
             group: self.group.file.as_raw_fd(),
         };
-        // SAFETY: VFIO_DEVICE_PCI_HOT_RESET reads `argsz` bytes: the header and the one descriptor behind it.
+        // SAFETY: VFIO_DEVICE_PCI_HOT_RESET reads `argsz` bytes: the header and the descriptor after it.
         let call = || unsafe { ioctl::hot_reset(self.device.as_raw_fd(), &reset) };
-        check(&format!("reset {} with its bus (is all of that in its IOMMU group?)", self.bdf), call)?;
+        check(&format!("reset {} with its bus (are all devices of the bus in its IOMMU group?)", self.bdf), call)?;
         Ok(())
     }
 }
 
-/// Waits until the kernel asks for one of these devices, for as long as that takes, and says which.
+/// Waits without a time limit until the kernel asks for one of these devices, and returns its address.
 pub fn wait_for_request(devices: &Devices) -> Result<String, AgentError> {
     let mut fds: Vec<_> =
         devices.iter().map(|device| PollFd::new(device.requests.as_fd(), PollFlags::POLLIN)).collect();
@@ -132,7 +132,8 @@ pub fn wait_for_request(devices: &Devices) -> Result<String, AgentError> {
         }
     }
     let asked = devices.iter().zip(&fds).find(|(_, fd)| fd.any().unwrap_or(false)).map(|(device, _)| device);
-    let asked = asked.ok_or_else(|| AgentError::Refused("an owner of nothing awaits a request".to_owned()))?;
+    let asked =
+        asked.ok_or_else(|| AgentError::Refused("the owner waits for a request but has no device open".to_owned()))?;
     doing("read the request eventfd", || asked.requests.read())?;
     Ok(asked.bdf.clone())
 }
@@ -144,7 +145,7 @@ impl Group {
         check_version(&container)?;
         check_viable(&file, number)?;
         let fd = container.as_raw_fd();
-        // SAFETY: VFIO_GROUP_SET_CONTAINER reads an int, which outlives the call.
+        // SAFETY: VFIO_GROUP_SET_CONTAINER reads an int, which lives longer than the call.
         check("put the group into the container", || unsafe { ioctl::set_container(file.as_raw_fd(), &fd) })?;
         // SAFETY: VFIO_SET_IOMMU takes its argument by value.
         let set_iommu = || unsafe { ioctl::set_iommu(container.as_raw_fd(), VFIO_TYPE1v2_IOMMU as i32) };
@@ -158,7 +159,9 @@ fn group_number(bdf: &str) -> Result<u32, AgentError> {
     let target =
         doing(&format!("find the IOMMU group of {bdf} (is there a vIOMMU?): read {link}"), || fs::read_link(&link))?;
     let number = target.file_name().and_then(|name| name.to_str()?.parse().ok());
-    number.ok_or_else(|| AgentError::Refused(format!("{link} points to {}, not to a group", target.display())))
+    number.ok_or_else(|| {
+        AgentError::Refused(format!("{link} points to {}, whose name is not the number of a group", target.display()))
+    })
 }
 
 fn open(path: &str) -> Result<File, AgentError> {
@@ -176,7 +179,7 @@ fn check_version(container: &File) -> Result<(), AgentError> {
 
 fn check_viable(group: &File, number: u32) -> Result<(), AgentError> {
     let mut status = vfio_group_status { argsz: size_of::<vfio_group_status>() as u32, flags: 0 };
-    // SAFETY: VFIO_GROUP_GET_STATUS writes at most `argsz` bytes into the structure, which outlives the call.
+    // SAFETY: VFIO_GROUP_GET_STATUS writes at most `argsz` bytes to the structure, which lives longer than the call.
     check("ask for the group's status", || unsafe { ioctl::group_status(group.as_raw_fd(), &mut status) })?;
     if status.flags & VFIO_GROUP_FLAGS_VIABLE != 0 {
         return Ok(());
@@ -188,28 +191,28 @@ fn device_fd(group: &File, bdf: &str, vf_token: Option<&str>) -> Result<OwnedFd,
     // `drivers/vfio/pci/vfio_pci_core.c`, `vfio_pci_core_match()`.
     let name = vf_token.map_or_else(|| bdf.to_owned(), |token| format!("{bdf} vf_token={token}"));
     let name = CString::new(name).map_err(|_| AgentError::Refused(format!("{bdf:?} is not a PCI address")))?;
-    // SAFETY: VFIO_GROUP_GET_DEVICE_FD reads a string that ends with NUL, which outlives the call.
+    // SAFETY: VFIO_GROUP_GET_DEVICE_FD reads a string that ends with NUL and lives longer than the call.
     let open = || unsafe { ioctl::device_fd(group.as_raw_fd(), name.as_ptr()) };
     let fd = check(&format!("open {bdf} in its group (is it bound to vfio-pci?)"), open)?;
-    // SAFETY: the descriptor is new and nobody else's.
+    // SAFETY: the descriptor is new, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A `vfio_irq_set` with the one eventfd that follows it.
+/// A `vfio_irq_set` with one eventfd after it.
 #[repr(C)]
 pub struct OneIrq {
     header: vfio_irq_set,
     eventfd: RawFd,
 }
 
-/// A `vfio_pci_hot_reset` with the one group that follows it.
+/// A `vfio_pci_hot_reset` with one group after it.
 #[repr(C)]
 pub struct HotReset {
     header: vfio_pci_hot_reset,
     group: RawFd,
 }
 
-/// Has the first interrupt of an index signal a new eventfd.
+/// Makes an eventfd that the first interrupt of an index signals.
 fn signal(device: &OwnedFd, index: u32, action: &str) -> Result<EventFd, AgentError> {
     let eventfd = doing("make an eventfd", EventFd::new)?;
     let irq = OneIrq {
@@ -223,7 +226,7 @@ fn signal(device: &OwnedFd, index: u32, action: &str) -> Result<EventFd, AgentEr
         },
         eventfd: eventfd.as_fd().as_raw_fd(),
     };
-    // SAFETY: VFIO_DEVICE_SET_IRQS reads `argsz` bytes: the header and the one descriptor behind it.
+    // SAFETY: VFIO_DEVICE_SET_IRQS reads `argsz` bytes: the header and the descriptor after it.
     check(action, || unsafe { ioctl::set_irqs(device.as_raw_fd(), &irq) })?;
     Ok(eventfd)
 }
@@ -232,7 +235,7 @@ fn check(action: &str, call: impl FnOnce() -> Result<i32, Errno>) -> Result<i32,
     doing(action, call)
 }
 
-/// The calls of `include/uapi/linux/vfio.h`, whose numbers carry neither size nor direction.
+/// The ioctls of `include/uapi/linux/vfio.h`. Their numbers contain neither size nor direction.
 mod ioctl {
     use std::ffi::c_char;
     use std::os::fd::RawFd;
@@ -255,7 +258,7 @@ mod ioctl {
 mod tests {
     use super::*;
 
-    /// The kernel expects the descriptor right behind the header (`vfio_set_irqs_validate_and_prepare()`,
+    /// The kernel expects the descriptor directly after the header (`vfio_set_irqs_validate_and_prepare()`,
     /// `vfio_pci_ioctl_pci_hot_reset_groups()`).
     #[test]
     fn the_descriptor_follows_the_header() {
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_is_not_there() {
+    fn a_missing_device_is_named() {
         let failure = Devices::default().open("ffff:ff:1f.7", None).err().unwrap().failure();
         assert_eq!(failure.errno.unwrap().name, "ENOENT");
         assert!(failure.message.contains("find the IOMMU group of ffff:ff:1f.7"), "{}", failure.message);

@@ -1,4 +1,4 @@
-//! The server with real operations in real processes, on this machine's own kernel: all that needs no guest.
+//! Tests the server with real operations in real processes, on the kernel of this host. These need no guest.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -9,11 +9,11 @@ use std::time::Duration;
 use guest_agent::outbox::Outbox;
 use guest_agent::server::Server;
 use guest_protocol::{
-    Access, AttributeWrite, Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, Sched, Source, Sweep,
-    VfioDevice, decode, encode,
+    Access, AttributeWrite, Command, Failure, Message, OpId, Outcome, Policy, Progress, Reply, Request, Sched, Source,
+    Sweep, VfioDevice, decode, encode,
 };
 
-/// Long past anything that works, even on a busy machine.
+/// How long a test waits. Every operation here ends much sooner, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The host's side.
@@ -21,7 +21,8 @@ struct Host {
     writer: UnixStream,
     reader: BufReader<UnixStream>,
     next: u64,
-    /// Of operations that ended while another was waited for. Which of two ends first is anyone's guess.
+    /// Outcomes of operations that ended while the test waited for another one. The order in which two operations end
+    /// is not defined.
     ended: HashMap<OpId, Outcome>,
 }
 
@@ -98,7 +99,7 @@ fn text(path: &std::path::Path) -> String {
 }
 
 #[test]
-fn attributes_are_written_by_turns() {
+fn attributes_are_written_in_turn() {
     let folder = tempfile::tempdir().unwrap();
     let path = text(&folder.path().join("attribute"));
     std::fs::write(&path, "xx").unwrap();
@@ -108,13 +109,13 @@ fn attributes_are_written_by_turns() {
     let counted = host.ok(Command::Cycle { writes: writes.clone(), rounds: Some(3) });
     assert_eq!(counted, Reply::Cycled { rounds: 3, refused: 3 });
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "0x");
-    // One without an end is ended from outside.
+    // Without a number of rounds, it goes on until it is told to stop.
     let endless = host.ask(Command::Cycle { writes, rounds: None });
     host.ok(Command::Stop { target: endless });
     assert!(matches!(host.done(endless), Outcome::Ok(Reply::Cycled { .. })));
 }
 
-/// An operation that waits for as long as one likes: it opens a FIFO that nobody writes to.
+/// Starts an operation that does not end: it opens a FIFO that nobody writes to.
 fn stuck(host: &mut Host, folder: &std::path::Path) -> OpId {
     let fifo = folder.join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -128,7 +129,7 @@ fn stuck(host: &mut Host, folder: &std::path::Path) -> OpId {
 }
 
 #[test]
-fn hello_says_what_is_needed() {
+fn hello_has_version_kernel_and_cpus() {
     let mut host = Host::new();
     let id = host.ask(Command::Hello);
     let Message::Hello { version, kernel, cpus, at } = host.hear() else { panic!("no hello") };
@@ -149,14 +150,14 @@ fn attributes_are_read_and_written() {
     let write =
         |data: &str, at| Command::Write { path: path.clone(), data: data.to_owned(), at, sched: Sched::default() };
     assert_eq!(host.access(write("AFTER", 0)).value.as_deref(), Ok(""));
-    // Neither truncated nor given a newline: sysfs would see exactly these bytes.
+    // The file is not truncated, and no newline is added: sysfs would get exactly these bytes.
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "AFTERe\n");
     assert_eq!(host.access(write("\0s", 4)).value.as_deref(), Ok(""));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "AFTE\0s\n");
 }
 
 #[test]
-fn an_errno_of_an_attribute_is_a_value() {
+fn an_errno_of_an_attribute_is_no_failure() {
     let mut host = Host::new();
     let errno = host.access(Command::Read { path: "/no/such/attribute".to_owned() }).value.unwrap_err();
     assert_eq!((errno.code, errno.name.as_str()), (2, "ENOENT"));
@@ -165,7 +166,7 @@ fn an_errno_of_an_attribute_is_a_value() {
 }
 
 #[test]
-fn folders_and_links() {
+fn folders_are_listed_and_links_are_read() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["b", "a", "c"] {
         std::fs::write(folder.path().join(name), "").unwrap();
@@ -182,13 +183,13 @@ fn folders_and_links() {
 }
 
 #[test]
-fn a_stuck_operation_delays_nobody_and_can_be_found() {
+fn a_stuck_operation_delays_no_other_and_its_tasks_are_found() {
     let folder = tempfile::tempdir().unwrap();
     let mut host = Host::new();
     let stuck = stuck(&mut host, folder.path());
     let read = host.access(Command::Read { path: "/proc/self/comm".to_owned() });
     assert_eq!(read.value.as_deref(), Ok("iov-read"));
-    // It may not have come to its name and its wait yet; it will.
+    // The process may not have set its name or may not wait yet, so try again.
     let deadline = std::time::Instant::now() + DEADLINE;
     loop {
         let Reply::Tasks(tasks) = host.ok(Command::Where { target: stuck }) else { panic!("no tasks") };
@@ -204,12 +205,15 @@ fn a_stuck_operation_delays_nobody_and_can_be_found() {
 }
 
 #[test]
-fn only_operations_that_listen_can_be_told_something() {
+fn only_operations_that_listen_can_be_told_to_continue_or_stop() {
     let folder = tempfile::tempdir().unwrap();
     let mut host = Host::new();
     let stuck = stuck(&mut host, folder.path());
     let failure = host.failure(Command::Continue { target: stuck });
-    assert_eq!(failure.message, "operation 1 cannot be told Continue");
+    assert_eq!(
+        failure.message,
+        format!("operation 1 (read {}) does not listen for `continue`", text(&folder.path().join("fifo")))
+    );
     let failure = host.failure(Command::Stop { target: OpId(99) });
     assert_eq!(failure.message, "operation 99 is not running");
     let failure = host.failure(Command::Kill { target: stuck, signal: 0 });
@@ -218,7 +222,7 @@ fn only_operations_that_listen_can_be_told_something() {
 }
 
 #[test]
-fn a_watch_ends_when_it_is_told_to() {
+fn a_watch_ends_when_it_is_told_to_stop() {
     let mut host = Host::new();
     let watch =
         host.ask(Command::Watch { source: Source::Rtnetlink, read: vec!["/x".to_owned()], sched: Sched::default() });
@@ -228,14 +232,14 @@ fn a_watch_ends_when_it_is_told_to() {
 }
 
 #[test]
-fn a_line_that_is_no_request_is_passed_over() {
+fn a_line_that_is_no_request_is_ignored() {
     let mut host = Host::new();
     host.writer.write_all(b"{\"id\": 1, \"command\": \"dance\"}\n\n\xff\xfe\n").unwrap();
     assert_eq!(host.ok(Command::Hello), Reply::Nothing);
 }
 
 #[test]
-fn what_cannot_be_done_here_says_why() {
+fn failures_name_the_cause() {
     let mut host = Host::new();
     let bind = Command::Bind { bdf: "ffff:ff:1f.7".to_owned(), driver: "vfio-pci".to_owned() };
     let failure = host.failure(bind);
@@ -243,13 +247,13 @@ fn what_cannot_be_done_here_says_why() {
     let device = VfioDevice { bdf: "ffff:ff:1f.7".to_owned(), vf_token: None };
     let failure = host.failure(Command::Own { devices: vec![device], steps: vec![] });
     assert!(failure.message.contains("/sys/bus/pci/devices/ffff:ff:1f.7/iommu_group"), "{}", failure.message);
-    let sched = Sched { cpu: Some(100_000), policy: Default::default() };
+    let sched = Sched { cpu: Some(100_000), policy: Policy::Other };
     let failure = host.failure(Command::Write { path: "/dev/null".to_owned(), data: String::new(), at: 0, sched });
     assert!(failure.message.starts_with("pin to CPU 100000: "), "{}", failure.message);
 }
 
 #[test]
-fn a_sweep_tells_what_answers_and_what_waits() {
+fn a_sweep_reports_values_and_waiting_accesses() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     std::fs::create_dir(path("below")).unwrap();
@@ -257,7 +261,7 @@ fn a_sweep_tells_what_answers_and_what_waits() {
     for (name, value) in [("a", "1\n"), ("below/b", "2\n"), ("remove", "3\n"), ("none", "(null)\n")] {
         std::fs::write(path(name), value).unwrap();
     }
-    // Whoever opens it to read waits for somebody to write.
+    // Opening it for reading waits until a writer opens it.
     let pipe = path("c");
     nix::unistd::mkfifo(pipe.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let mut host = Host::new();

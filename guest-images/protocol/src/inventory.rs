@@ -1,43 +1,43 @@
-//! What a guest shows of its PCI functions, in every place where it shows them.
+//! All PCI functions of a guest, as each part of sysfs lists them. The host compares the lists.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The same facts from different folders of sysfs. Nothing here is checked against anything else.
+/// The same functions from different folders of sysfs. The guest does not compare the folders.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Inventory {
-    /// By address, as in `/sys/bus/pci/devices`.
+    /// The functions by address, as in `/sys/bus/pci/devices`.
     pub functions: BTreeMap<String, PciFunction>,
-    /// `DEVPATH`s of the folders below `/sys/devices/pci*` that are named like a PCI address.
+    /// The `DEVPATH` of each folder below `/sys/devices/pci*` whose name is a PCI address.
     pub folders: Vec<String>,
     /// The devices of each IOMMU group, as in `/sys/kernel/iommu_groups`.
     pub groups: BTreeMap<String, Vec<String>>,
     /// The devices of each driver, as in `/sys/bus/pci/drivers`.
     pub drivers: BTreeMap<String, Vec<String>>,
-    /// The network interfaces of PCI functions, as in `/sys/class/net`, and the function of each.
+    /// The network interfaces of PCI functions, as in `/sys/class/net`, with the address of the function.
     pub interfaces: BTreeMap<String, String>,
-    /// `debug_locks` of `/proc/lockdep_stats`: whether lockdep is still at work. None in a kernel without it.
+    /// `debug_locks` of `/proc/lockdep_stats`: whether lockdep is still active. None if the kernel has no lockdep.
     pub debug_locks: Option<bool>,
 }
 
-/// One function's own folder.
+/// A PCI function, from its folder in sysfs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct PciFunction {
     /// Its `DEVPATH`, from the link in `/sys/bus/pci/devices`.
     pub devpath: String,
-    /// What `sriov_numvfs` reads as, or the name of the errno. None if it has no such attribute.
+    /// The value of `sriov_numvfs`, or the name of the errno. None if the function has no such attribute.
     pub numvfs: Option<String>,
-    /// Where the `virtfnN` links lead, by N.
+    /// The addresses of its VFs, from the `virtfnN` links, by N.
     pub virtfns: BTreeMap<String, String>,
-    /// Where the `physfn` link leads.
+    /// The address of its PF, from the `physfn` link.
     pub physfn: Option<String>,
-    /// Its `driver` link.
+    /// The name of its driver, from the `driver` link.
     pub driver: Option<String>,
-    /// Number of its IOMMU group, from the `iommu_group` link.
+    /// The number of its IOMMU group, from the `iommu_group` link.
     pub group: Option<String>,
-    /// Names in its `net` folder.
+    /// The names in its `net` folder.
     pub interfaces: Vec<String>,
 }

@@ -1,28 +1,32 @@
-//! One message, one line.
+//! Encodes a message as one line of text, and decodes it.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A line that is not a message.
+/// Version of this protocol. Host and guest are built from one source tree and must have the same version.
+pub const VERSION: u32 = 5;
+
+/// Why a line is not a message.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
-    /// Not JSON, or not a message of this protocol.
-    #[error("not a message of protocol version {version}: {source}; the line was {line:?}", version = crate::VERSION)]
+    /// The line is not JSON, or not a message of this protocol.
+    #[error("not a message of protocol version {version}: {source}; the line was {line:?}", version = VERSION)]
     Malformed {
         /// The beginning of the line.
         line: String,
-        /// What the parser says.
+        /// The error of the parser.
         source: serde_json::Error,
     },
 }
 
-/// Most characters of a malformed line that an error repeats.
+/// How many characters of a malformed line an error shows.
 const SHOWN: usize = 200;
 
 /// A message as a line, newline included.
 ///
 /// # Errors
-/// None for the types of this crate: their maps have string keys and nothing in them fails to serialize.
+/// There is none for the types of this crate: the keys of their maps are strings, and all their fields can be
+/// serialized.
 pub fn encode<T: Serialize>(message: &T) -> serde_json::Result<String> {
     let mut line = serde_json::to_string(message)?;
     line.push('\n');

@@ -1,55 +1,56 @@
-//! What the guest says.
+//! The messages from the guest to the host.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Inventory, OpId};
+use crate::inventory::Inventory;
+use crate::request::OpId;
 
 /// One message from the guest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", tag = "type")]
 pub enum Message {
-    /// The agent is up and serves requests.
+    /// The agent has started and serves requests.
     Hello {
         /// [`crate::VERSION`] of the guest.
         version: u32,
-        /// `uname -r`.
+        /// The kernel's release, as in `uname -r`.
         kernel: String,
-        /// Online CPUs.
+        /// Number of online CPUs.
         cpus: u32,
-        /// When.
+        /// When it was sent.
         at: u64,
     },
-    /// An operation has a process now.
+    /// The process of an operation has started.
     Started {
         /// The operation.
         id: OpId,
         /// Its process.
         pid: i32,
-        /// When.
+        /// When it started.
         at: u64,
     },
-    /// An operation got somewhere.
+    /// An operation has reached a certain point.
     Progress {
         /// The operation.
         id: OpId,
-        /// When.
+        /// When it got there.
         at: u64,
-        /// Where it got.
+        /// The point that it has reached.
         progress: Progress,
     },
-    /// An operation is over.
+    /// An operation has ended.
     Done {
         /// The operation.
         id: OpId,
-        /// When.
+        /// When it ended.
         at: u64,
         /// How it ended.
         outcome: Outcome,
     },
-    /// A kernel uevent, in the order of arrival.
+    /// A kernel uevent. Uevents are sent in the order in which they arrive.
     Uevent {
         /// When it was received.
         at: u64,
@@ -69,18 +70,18 @@ pub enum Message {
     Kmsg {
         /// The kernel's own timestamp of the record, in nanoseconds (its resolution is a microsecond).
         at: u64,
-        /// Sequence number: a gap means lost records.
+        /// Sequence number. A gap means that records were lost.
         seq: u64,
         /// Syslog severity, 0 (emergency) to 7 (debug).
         level: u8,
         /// The text, without continuation (dictionary) lines.
         text: String,
     },
-    /// A stream overflowed and messages were lost: its silence proves nothing from here on.
+    /// Messages of a stream were lost. From here on, a missing message of this stream proves nothing.
     Lost {
-        /// Which stream: `uevent`, `link` or `kmsg`.
+        /// The stream: `uevent`, `link` or `kmsg`.
         stream: String,
-        /// When it was noticed.
+        /// When the loss was noticed.
         at: u64,
     },
 }
@@ -99,11 +100,11 @@ pub struct Uevent {
     pub env: BTreeMap<String, String>,
 }
 
-/// A change of a network interface.
+/// A change of a network interface, from rtnetlink.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct LinkEvent {
-    /// The interface went away (`RTM_DELLINK`).
+    /// The interface was removed (`RTM_DELLINK`).
     pub gone: bool,
     /// `IFLA_IFNAME`.
     pub ifname: String,
@@ -111,34 +112,34 @@ pub struct LinkEvent {
     pub index: u32,
     /// `IFF_*` flags.
     pub flags: u32,
-    /// `IFLA_OPERSTATE` as its number in RFC 2863 (6 is up), if the message has it.
+    /// `IFLA_OPERSTATE` as a number of RFC 2863 (6 is up), if the message has this attribute.
     pub operstate: Option<u8>,
 }
 
-/// Where an operation got.
+/// A point that an operation has reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Progress {
-    /// An owner has its devices open and their request eventfds armed.
+    /// An owner has opened its devices and armed their request eventfds.
     Opened {
-        /// Number of the IOMMU group of each.
+        /// The number of each device's IOMMU group.
         groups: Vec<u32>,
     },
-    /// The kernel asked an owner for a device: the request eventfd fired.
+    /// The kernel asked an owner to release a device: the request eventfd was signalled.
     Requested {
-        /// Which device.
+        /// Address of the device.
         bdf: String,
     },
     /// An owner is about to read an attribute.
     Reading {
-        /// Which.
+        /// Path of the attribute.
         path: String,
     },
     /// An owner has read an attribute.
     Read(Access),
     /// An owner is about to write an attribute.
     Writing {
-        /// Which.
+        /// Path of the attribute.
         path: String,
     },
     /// An owner has written an attribute.
@@ -147,41 +148,42 @@ pub enum Progress {
     Holding,
     /// An owner has closed a device.
     Closed {
-        /// Which.
+        /// Address of the device.
         bdf: String,
     },
-    /// An owner has closed everything.
+    /// An owner has closed all its devices.
     Released,
-    /// Of a [`crate::Command::Sweep`], these accesses do not end, and why; all others have ended.
+    /// These accesses of a [`crate::Command::Sweep`] have not ended and seem to wait for something. All others have
+    /// ended.
     Waiting(Vec<Waiting>),
-    /// A reader is armed: no event from now on is missed.
+    /// A reader listens: it misses no event from now on.
     Watching,
-    /// A reader saw an event and has read its attributes.
+    /// A reader has received an event and read its attributes.
     Saw {
         /// The event.
         event: Sighting,
-        /// When the reader received it, before its first read.
+        /// When the reader received the event, before its first read.
         seen: u64,
-        /// What it read, in the order asked for.
+        /// The reads, in the order of the request.
         reads: Vec<Access>,
     },
 }
 
-/// An access that does not end.
+/// An access of a sweep that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Waiting {
-    /// Which attribute.
+    /// Path of the attribute.
     pub path: String,
-    /// It is being written, not read.
+    /// The access is a write, not a read.
     pub write: bool,
-    /// When it began.
+    /// When the access began.
     pub since: u64,
-    /// Where it is.
+    /// The thread, with its kernel stack.
     pub task: TaskState,
 }
 
-/// An event as a reader saw it.
+/// An event that a reader has received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sighting {
@@ -195,17 +197,18 @@ pub enum Sighting {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// As asked.
+    /// It was carried out.
     Ok(Reply),
-    /// Not as asked. An attribute that answers with an errno is *not* such a failure: see [`Access`].
+    /// It could not be carried out. If an access to an attribute gives an errno, that is *not* a failure: see
+    /// [`Access`].
     Err(Failure),
 }
 
-/// What an operation brings back.
+/// The result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
-    /// Nothing to say.
+    /// There is no result.
     Nothing,
     /// An attribute was read or written.
     Access(Access),
@@ -213,17 +216,17 @@ pub enum Reply {
     Names(Vec<String>),
     /// Target of a symbolic link.
     Target(String),
-    /// Tasks and where they are.
+    /// Tasks with their states.
     Tasks(Vec<TaskState>),
     /// The accesses of a [`crate::Command::Sweep`], in the order in which they ended.
     Swept(Vec<Swept>),
-    /// What the guest shows of its PCI functions.
+    /// All PCI functions of the guest.
     Inventory(Box<Inventory>),
-    /// How a [`crate::Command::Cycle`] went.
+    /// What a [`crate::Command::Cycle`] or a [`crate::Command::ReadPhy`] has done.
     Cycled {
-        /// Whole rounds.
+        /// Complete rounds.
         rounds: u32,
-        /// Writes that the kernel refused.
+        /// Accesses that the kernel refused.
         refused: u32,
     },
 }
@@ -232,13 +235,13 @@ pub enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Access {
-    /// Which attribute.
+    /// Path of the attribute.
     pub path: String,
-    /// What was read with trailing white space taken off (empty after a write), or the kernel's errno.
+    /// The value without trailing white space (empty after a write), or the kernel's errno.
     pub value: Result<String, Errno>,
-    /// Before `open(2)`.
+    /// When it started, before `open(2)`.
     pub started: u64,
-    /// After the last system call.
+    /// When it finished, after the last system call.
     pub finished: u64,
 }
 
@@ -248,7 +251,7 @@ pub struct Access {
 pub struct Swept {
     /// It was a write, not a read.
     pub write: bool,
-    /// The access; of what was read, only the beginning.
+    /// The access. It has only the beginning of a long value.
     pub access: Access,
 }
 
@@ -258,7 +261,7 @@ impl Access {
         Duration::from_nanos(self.finished.saturating_sub(self.started))
     }
 
-    /// The value, or the name of the errno that came in its place.
+    /// The value, or the name of the errno.
     pub fn shown(&self) -> &str {
         match &self.value {
             Ok(value) => value,
@@ -273,17 +276,17 @@ impl Access {
 pub struct Errno {
     /// The number, positive.
     pub code: i32,
-    /// Its symbolic name where known (`EBUSY`), else the C library's text.
+    /// Its symbolic name (`EBUSY`), or the C library's text if it has none.
     pub name: String,
 }
 
-/// Why an operation could not be done.
+/// Why an operation could not be carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Failure {
-    /// What was tried and what came instead, as one readable chain.
+    /// The error and its causes, on one line.
     pub message: String,
-    /// The errno at the bottom of it, if one is.
+    /// The errno that caused it, if there is one.
     pub errno: Option<Errno>,
 }
 
@@ -291,16 +294,16 @@ pub struct Failure {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TaskState {
-    /// Process.
+    /// Process id.
     pub pid: i32,
-    /// Thread.
+    /// Thread id.
     pub tid: i32,
-    /// Name.
+    /// Name, from `comm`.
     pub comm: String,
     /// State letter of `proc_pid_stat(5)`: `D` is uninterruptible sleep.
     pub state: char,
-    /// `wchan`, empty if the task is not waiting.
+    /// `wchan`. Empty if the task does not wait.
     pub wchan: String,
-    /// Kernel stack, innermost function first, names without offsets.
+    /// Kernel stack, innermost function first. Names of functions without offsets.
     pub stack: Vec<String>,
 }

@@ -1,8 +1,8 @@
-//! What the host asks for.
+//! The requests from the host to the guest.
 
 use serde::{Deserialize, Serialize};
 
-/// Identifies one operation for as long as the guest runs. Chosen by the host, never used twice.
+/// Identifies an operation. The host chooses it, and never uses one twice in a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct OpId(pub u64);
@@ -11,17 +11,17 @@ pub struct OpId(pub u64);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// The id under which all messages about this operation come back.
+    /// The id in all messages about this operation.
     pub id: OpId,
     /// What to do.
     pub command: Command,
 }
 
-/// What the guest can do.
+/// A command. Its facts and its words are in `facts.rs`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Command {
-    /// Send [`crate::Message::Hello`] again, then be done with [`crate::Reply::Nothing`].
+    /// Send [`crate::Message::Hello`] again. Done with [`crate::Reply::Nothing`].
     Hello,
     /// Read an attribute once, from a process of its own. Done with [`crate::Reply::Access`].
     Read {
@@ -34,7 +34,7 @@ pub enum Command {
         path: String,
         /// The bytes to write; no newline is added.
         data: String,
-        /// Offset in the file, for those that have one, such as a function's `config`.
+        /// Offset in the file. Only for files with offsets, such as a function's `config`.
         #[serde(default, skip_serializing_if = "is_start")]
         at: u64,
         /// How the writing process is scheduled.
@@ -51,7 +51,7 @@ pub enum Command {
         /// Absolute path in the guest.
         path: String,
     },
-    /// Give a PCI device to a driver (`driver_override`, unbind, `drivers_probe`), and check that it got it.
+    /// Bind a PCI device to a driver (`driver_override`, unbind, `drivers_probe`), and check that the driver has it.
     /// Done with [`crate::Reply::Nothing`].
     Bind {
         /// Address of the device, as `0000:01:00.0`.
@@ -59,44 +59,45 @@ pub enum Command {
         /// Name of the driver, as in `/sys/bus/pci/drivers`.
         driver: String,
     },
-    /// Open devices that are bound to vfio-pci, arm their request eventfds, report [`crate::Progress::Opened`], and act as
-    /// a single-threaded owner: nothing but the steps happens then. Done, with [`crate::Reply::Nothing`], when the steps
-    /// are over; what no step released is released then.
+    /// Open devices that are bound to vfio-pci, arm their request eventfds, report [`crate::Progress::Opened`], and
+    /// take steps one after the other in a single thread. Devices that no step has released are released at the end.
+    /// Done with [`crate::Reply::Nothing`].
     Own {
         /// The devices, opened in this order.
         devices: Vec<VfioDevice>,
-        /// What the owner does.
+        /// The steps.
         steps: Vec<Step>,
     },
-    /// Write attributes by turns, again and again, as fast as they can be written. What the kernel refuses is counted and
-    /// not an error. Done with [`crate::Reply::Cycled`], after so many rounds or after [`Command::Stop`].
+    /// Write attributes in turn, again and again, as fast as possible. Writes that the kernel refuses are counted; they
+    /// are no error. Done with [`crate::Reply::Cycled`], after the number of rounds or after [`Command::Stop`].
     Cycle {
-        /// What to write, by turns.
+        /// The writes of one round.
         writes: Vec<AttributeWrite>,
-        /// How often to write them all; none for ever.
+        /// The number of rounds. None for no limit.
         rounds: Option<u32>,
     },
-    /// Read a register of the PHY of a network interface again and again, as fast as the driver answers (`SIOCGMIIREG` of
-    /// `include/uapi/linux/sockios.h`, as `mii-tool` does). What the kernel refuses is counted. Done with
-    /// [`crate::Reply::Cycled`] after [`Command::Stop`].
+    /// Read a register of the PHY of a network interface again and again, as fast as possible (`SIOCGMIIREG` of
+    /// `include/uapi/linux/sockios.h`, as `mii-tool` does). Reads that the kernel refuses are counted. Done with
+    /// [`crate::Reply::Cycled`], after [`Command::Stop`] or when the interface is gone.
     ReadPhy {
         /// Interface name.
         ifname: String,
         /// Register (`include/uapi/linux/mii.h`).
         register: u16,
     },
-    /// Read every attribute in and below some folders, each from a thread of its own, and write some back. Reports
-    /// [`crate::Progress::Waiting`] once when all that still go on seem to wait for something; done with
-    /// [`crate::Reply::Swept`] when all are over.
+    /// Read every attribute in and below some folders, each from a thread of its own, and write some values back.
+    /// Reports [`crate::Progress::Waiting`] once, when all accesses that have not ended seem to wait for something.
+    /// Done with [`crate::Reply::Swept`] when all have ended.
     Sweep(Sweep),
-    /// Wait for events and read attributes the moment each arrives. Reports [`crate::Progress::Watching`] when armed, and
-    /// [`crate::Progress::Saw`] per event; done with [`crate::Reply::Nothing`] after [`Command::Stop`].
+    /// Wait for events, and read attributes as soon as one arrives. Reports [`crate::Progress::Watching`] when it
+    /// listens, and [`crate::Progress::Saw`] for each event. Done with [`crate::Reply::Nothing`] after
+    /// [`Command::Stop`].
     Watch {
-        /// Which events.
+        /// The events to wait for.
         source: Source,
         /// Absolute paths of the attributes to read at each event, in this order.
         read: Vec<String>,
-        /// How the reader is scheduled.
+        /// How the reading process is scheduled.
         #[serde(default)]
         sched: Sched,
     },
@@ -104,10 +105,10 @@ pub enum Command {
     SetLink {
         /// Interface name.
         ifname: String,
-        /// Up, or down.
+        /// True for up, false for down.
         up: bool,
     },
-    /// Let an owner that reached [`Step::Hold`] go on. Done when the owner has been told.
+    /// Let an owner at [`Step::Hold`] continue with its next step. Done when the owner was told so.
     Continue {
         /// The owner's operation.
         target: OpId,
@@ -124,44 +125,42 @@ pub enum Command {
         /// Signal number.
         signal: i32,
     },
-    /// Where an operation is: its process's tasks. Done with [`crate::Reply::Tasks`], empty if it has ended.
+    /// Find the tasks of an operation's process. Done with [`crate::Reply::Tasks`], which is empty if the operation has
+    /// ended.
     Where {
         /// The operation.
         target: OpId,
     },
-    /// Every task in D state, and every task whose kernel stack holds one of the named functions whatever its state.
-    /// Done with [`crate::Reply::Tasks`].
+    /// Find every task in D state, and every task in any state whose kernel stack has one of these functions. Done with
+    /// [`crate::Reply::Tasks`].
     Tasks {
         /// Names of kernel functions, without offsets.
         in_functions: Vec<String>,
     },
-    /// Look at all PCI functions in all the places where sysfs shows them. Done with [`crate::Reply::Inventory`].
+    /// List all PCI functions from all places where sysfs has them. Done with [`crate::Reply::Inventory`].
     Inventory,
-    /// Write a key to `/proc/sysrq-trigger`. What it prints comes back as kmsg.
+    /// Write a key to `/proc/sysrq-trigger`. What the kernel then prints comes as [`crate::Message::Kmsg`].
     Sysrq {
         /// The key, as in `Documentation/admin-guide/sysrq.rst`.
         key: char,
     },
-    /// End the machine at once, without stopping or waiting for anything. It restarts, as far as it can tell; QEMU's
-    /// `-no-reboot` makes an end of that. There is no answer.
-    PowerOff,
 }
 
 fn is_start(at: &u64) -> bool {
     *at == 0
 }
 
-/// Which attributes to try, and for how long.
+/// The attributes of a sweep.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Sweep {
-    /// Absolute paths of folders: every file that can be read, in them and below. Symbolic links are not followed.
+    /// Absolute paths of folders. All readable files in and below them are read. Symbolic links are not followed.
     pub folders: Vec<String>,
-    /// Names of files and folders to leave alone.
+    /// Names of files and folders to leave out.
     pub leave_out: Vec<String>,
-    /// Names of files to which the value that was read is written back.
+    /// Names of files whose value is written back after it was read.
     pub write_back: Vec<String>,
-    /// What still goes on when nothing has ended for so many milliseconds is waiting for something.
+    /// If no access has ended for this many milliseconds, the remaining ones seem to wait for something.
     pub quiet_ms: u64,
 }
 
@@ -171,7 +170,7 @@ pub struct Sweep {
 pub struct VfioDevice {
     /// Its address, as `0000:01:00.0`.
     pub bdf: String,
-    /// The token, a UUID, that an SR-IOV device under vfio may want (`drivers/vfio/pci/vfio_pci_core.c`,
+    /// The VF token, a UUID, if the device needs one (`drivers/vfio/pci/vfio_pci_core.c`,
     /// `vfio_pci_validate_vf_token()`).
     #[serde(default)]
     pub vf_token: Option<String>,
@@ -187,57 +186,53 @@ pub struct AttributeWrite {
     pub data: String,
 }
 
-/// One thing that an owner does.
+/// A step of an owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Step {
-    /// Wait until the kernel asks for any of the devices that are open; reported as [`crate::Progress::Requested`].
+    /// Wait until the kernel asks the owner to release one of its open devices. Reports [`crate::Progress::Requested`].
     AwaitRequest,
-    /// Read an attribute; reported as [`crate::Progress::Reading`], then [`crate::Progress::Read`].
+    /// Read an attribute. Reports [`crate::Progress::Reading`], then [`crate::Progress::Read`].
     Read {
         /// Absolute path.
         path: String,
     },
-    /// Write an attribute; reported as [`crate::Progress::Writing`], then [`crate::Progress::Written`].
+    /// Write an attribute. Reports [`crate::Progress::Writing`], then [`crate::Progress::Written`].
     Write(AttributeWrite),
-    /// Do nothing for a while.
-    Wait {
-        /// Milliseconds.
-        ms: u64,
-    },
     /// Report [`crate::Progress::Holding`] and wait for [`Command::Continue`].
     Hold,
-    /// Have a device's first MSI-X vector signal an eventfd, as a driver in user space does before it uses the device
-    /// (`VFIO_DEVICE_SET_IRQS`). Nothing is reported: what comes next has this behind it.
+    /// Connect a device's first MSI-X vector to an eventfd (`VFIO_DEVICE_SET_IRQS`), as a driver in user space does
+    /// before it uses the device. Reports nothing: the report of the next step shows that this one is done.
     EnableMsix {
-        /// Its address.
+        /// Address of the device.
         bdf: String,
     },
-    /// Reset a device together with its bus or slot (`VFIO_DEVICE_PCI_HOT_RESET`); its IOMMU group must hold all that is
-    /// reset. Nothing is reported: what comes next has this behind it.
+    /// Reset a device together with its bus or slot (`VFIO_DEVICE_PCI_HOT_RESET`). All devices that are reset must be
+    /// in the device's IOMMU group. Reports nothing: the report of the next step shows that this one is done.
     HotReset {
-        /// Its address.
+        /// Address of the device.
         bdf: String,
     },
-    /// Close one device, and its group and container if it is the last of them; reported as [`crate::Progress::Closed`].
+    /// Close a device. If it is the last one of its group, group and container are closed too. Reports
+    /// [`crate::Progress::Closed`].
     Close {
-        /// Its address.
+        /// Address of the device.
         bdf: String,
     },
-    /// Close what is open, in the order of opening: each device, its group and its container; reported as
+    /// Close all open devices with their groups and containers, in the order of opening. Reports
     /// [`crate::Progress::Released`].
     Release,
 }
 
-/// Where events come from.
+/// The source of events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Source {
-    /// Kernel uevents (`NETLINK_KOBJECT_UEVENT`, multicast group 1) that match both.
+    /// Kernel uevents (`NETLINK_KOBJECT_UEVENT`, multicast group 1) with this action and path.
     Uevent {
-        /// `ACTION=`; none means any.
+        /// `ACTION=`. None for any.
         action: Option<String>,
-        /// `DEVPATH=`, exactly; none means any.
+        /// `DEVPATH=`, the whole path. None for any.
         devpath: Option<String>,
     },
     /// `RTM_NEWLINK` messages (`RTMGRP_LINK`), of any interface.
@@ -248,7 +243,7 @@ pub enum Source {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Sched {
-    /// Pin to this CPU.
+    /// The CPU to pin it to.
     #[serde(default)]
     pub cpu: Option<u32>,
     /// Scheduling policy.

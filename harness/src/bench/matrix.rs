@@ -5,7 +5,8 @@ use std::time::SystemTime;
 
 use super::{Measurement, Unit, median};
 use crate::evidence::{Run, RunCell};
-use crate::matrix::judge::Phases;
+use crate::notes::Note;
+use crate::notes::Phases;
 
 /// Measures a run. `cold_boot` is what a boot takes on this machine, in seconds, for runs that have none; `wall` is
 /// what the whole command took, if that is known.
@@ -52,9 +53,11 @@ pub fn median_boot(run: &Run) -> Option<f64> {
 /// Where a finished cell's time went. None for one that ran no scenario, and for one of a harness before there were
 /// phases.
 fn phases(cell: &RunCell) -> Option<Phases> {
-    let phases = cell.record.observations.get("phases").filter(|_| cell.finished)?;
-    let phases: Phases = serde_json::from_value(phases.clone()).ok()?;
-    (phases.scenario > 0.0).then_some(phases)
+    let phases = cell.record.observations.iter().find_map(|note| match note {
+        Note::Phases(phases) => Some(*phases),
+        _ => None,
+    });
+    phases.filter(|phases| cell.finished && phases.scenario > 0.0)
 }
 
 /// From when a run was described, before its first cell, until its last verdict, in seconds, by the times of its files.
@@ -90,7 +93,7 @@ mod tests {
             trigger_proof: None,
             splats: Vec::new(),
             retries: Vec::new(),
-            observations: json!({ "phases": phases }),
+            observations: json!({ "phases": phases }).into(),
         };
         RunCell { record, evidence: None, finished, kernel: None }
     }

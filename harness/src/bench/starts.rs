@@ -10,9 +10,9 @@ use tempfile::TempDir;
 use super::{Measurement, Unit, cpu_of_children, median};
 use crate::lab::snapshots::Snapshots;
 use crate::matrix::judge;
+use crate::notes::Steps;
 use crate::vm::argv::Machine;
 use crate::vm::scale::Scale;
-use crate::vm::steps::Steps;
 use crate::vm::{BootError, Recorders, Vm};
 
 /// How long QEMU may take to quit, on a machine with KVM, in seconds.

@@ -14,6 +14,7 @@ use tokio::process::Command;
 
 use super::starts::{Start, StartError, Starter};
 use super::{Measurement, Unit, cpu_of_children, median};
+use crate::text::duration;
 use crate::vm::argv::{Accel, CPUS, MEMORY_MIB};
 
 /// The name of the kernel that both can boot. No matrix runs it.
@@ -159,7 +160,7 @@ impl Vng {
             }
             (Ok(Ok(status)), _) => Err(failed(format!("ended ({status}) without a word from its guest"), &said)),
             (Ok(Err(error)), _) => Err(failed(format!("could not be waited for: {error}"), &said)),
-            (Err(_), _) => Err(failed(format!("did not end within {within:?}"), &said)),
+            (Err(_), _) => Err(failed(format!("did not end within {}", duration(within)), &said)),
         }
     }
 
@@ -260,6 +261,6 @@ mod tests {
         assert!(mute.contains("without a word from its guest; it said: no pty"), "{mute}");
         let stuck = vng(script(folder.path(), "exec sleep 60"));
         let stuck = stuck.run(Duration::from_millis(200)).await.unwrap_err().to_string();
-        assert!(stuck.contains("did not end within 200ms"), "{stuck}");
+        assert!(stuck.contains("did not end within 200 ms"), "{stuck}");
     }
 }

@@ -10,6 +10,8 @@ use kernels::tree::{NAMES, Tree};
 use kernels::{BuildError, CancelToken};
 use tokio::process::Command;
 
+use crate::text::duration;
+
 /// How long git may take. Walking all of the kernel's history takes seconds; a partial clone may fetch meanwhile.
 const DEADLINE: Duration = Duration::from_secs(600);
 
@@ -36,7 +38,7 @@ pub enum GitError {
     #[error("cannot copy the index to a temporary folder")]
     Scratch(#[source] std::io::Error),
     /// It did not end.
-    #[error("`git {command}` did not end within {} s", DEADLINE.as_secs())]
+    #[error("`git {command}` did not end within {}", duration(DEADLINE))]
     Deadline {
         /// The command.
         command: String,

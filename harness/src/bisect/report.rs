@@ -3,8 +3,6 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::ruling::{Mark, Observed};
 use super::{Answer, Found, Judged, Revision};
 use crate::evidence::{RunCell, read_run};
@@ -110,11 +108,9 @@ fn evidence(text: &mut String, judged: &Judged, observed: &Observed) {
     let Some(folder) = &observed.evidence else { return };
     match cell(folder) {
         Some(cell) => {
-            for (what, task) in tasks(&cell.record.observations).into_iter().take(TASKS) {
-                let of = |name: &str| task[name].as_str().unwrap_or_default();
-                line(text, "  ", &format!("{what}: {} (pid {}), state {}", of("comm"), task["pid"], of("state")));
-                let stack = task["stack"].as_array().into_iter().flatten().filter_map(Value::as_str);
-                stack.take(FRAMES).for_each(|frame| line(text, "    ", frame));
+            for (what, task) in cell.record.observations.tasks().into_iter().take(TASKS) {
+                line(text, "  ", &format!("{what}: {} (pid {}), state {}", task.comm, task.pid, task.state));
+                task.stack.iter().take(FRAMES).for_each(|frame| line(text, "    ", frame));
             }
             let _ = writeln!(text, "Evidence:\n  {}", folder.display());
         }
@@ -128,22 +124,6 @@ fn evidence(text: &mut String, judged: &Judged, observed: &Observed) {
 fn cell(folder: &Path) -> Option<RunCell> {
     let run = read_run(folder.parent()?).ok()?;
     run.cells.into_iter().find(|cell| cell.evidence.as_deref() == Some(folder))
-}
-
-/// The tasks that a scenario noted, each once, with what they were noted as: the stuck ones first.
-fn tasks(observations: &Value) -> Vec<(&str, &Value)> {
-    let mut found: Vec<(&str, &Value)> = Vec::new();
-    let mut notes: Vec<_> = observations.as_object().into_iter().flatten().collect();
-    notes.sort_by_key(|(what, _)| (*what != "stuck", *what == "tasks-in-d-state"));
-    for (what, note) in notes {
-        let tasks = note.as_array().into_iter().flatten().filter(|task| task["stack"].is_array());
-        for task in tasks {
-            if !found.iter().any(|(_, known)| known["tid"] == task["tid"]) {
-                found.push((what, task));
-            }
-        }
-    }
-    found
 }
 
 /// A line, wrapped. What goes on is indented deeper.
@@ -221,15 +201,5 @@ mod tests {
         let answer = Answer { judged: answer.judged.into_iter().skip(1).map(of_series).collect(), ..answer };
         let repeat = "cargo xtask run owner_rescans_on_removal --base 6.12 --series DIR --kernel".to_owned();
         insta::assert_snapshot!(render(&answer, &Asked { repeat, ..asked() }));
-    }
-
-    #[test]
-    fn each_task_is_shown_once_and_the_stuck_one_first() {
-        let task = |tid: u32| serde_json::json!({"comm": "a", "pid": tid, "tid": tid, "state": "D", "stack": ["f"]});
-        let notes = serde_json::json!({
-            "phases": {"boot": 1.0}, "removers": [task(2)], "stuck": [task(1)], "tasks-in-d-state": [task(1), task(3)],
-        });
-        let names: Vec<_> = tasks(&notes).into_iter().map(|(what, task)| format!("{what} {}", task["tid"])).collect();
-        assert_eq!(names, ["stuck 1", "removers 2", "tasks-in-d-state 3"]);
     }
 }

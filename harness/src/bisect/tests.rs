@@ -416,7 +416,7 @@ async fn without_a_repository_it_is_said() {
     let bed = Bed::of(&["good", "bad"]);
     let question = Question { repository: bed.folder.path().to_owned(), ..bed.question(0, 1) };
     let said = bed.says(&question).await;
-    assert!(said.contains("is not a git tree"), "{said}");
+    assert!(said.contains("is not in a git repository"), "{said}");
 }
 
 #[tokio::test]

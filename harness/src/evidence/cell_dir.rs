@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{EvidenceError, JsonlWriter, file};
 use crate::cell::CellId;
 use crate::classify::{Splat, SplatKind};
+use crate::notes::Notes;
 use crate::verdict::{Expected, Verdict};
 
 /// What a cell is, written before it begins (`start.json`).
@@ -64,7 +65,7 @@ pub struct CellRecord {
     pub retries: Vec<String>,
     /// What the scenario saw: values read, waits, tasks and their stacks.
     #[serde(default)]
-    pub observations: serde_json::Value,
+    pub observations: Notes,
 }
 
 impl CellRecord {

@@ -8,6 +8,7 @@ use super::cell_dir::{START, VERDICT};
 use super::run_dir::RUN;
 use super::{CellRecord, CellStart, EvidenceError, RunInfo, file};
 use crate::cell::CellId;
+use crate::notes::Notes;
 use crate::verdict::{Expected, Verdict};
 
 /// A run as its files tell it.
@@ -85,6 +86,6 @@ fn incomplete(cell: CellId, expected: Expected, why: &str) -> CellRecord {
         trigger_proof: None,
         splats: Vec::new(),
         retries: Vec::new(),
-        observations: serde_json::Value::Null,
+        observations: Notes::default(),
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn record(start: &CellStart, verdict: Verdict, seconds: f64) -> CellR
         trigger_proof: None,
         splats: Vec::new(),
         retries: Vec::new(),
-        observations: json!({"waited": 0.25}),
+        observations: json!({"waited": 0.25}).into(),
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use guest_protocol::{Command, Inventory, Message, Reply, Sched};
+use guest_protocol::{Command, Inventory, Message, Sched};
 use kernels::FailureKind;
 use tokio::time::Instant;
 
 use super::agreement::{Disagreement, disagreements};
 use super::{Ending, Error, Guest, Pf, Plugged, Slot};
+use crate::notes::{Lockdep, Note};
 use crate::verdict::Verdict;
 
 /// How long two places may disagree before that is a verdict, and how long to wait for an event between two looks; on a
@@ -47,7 +48,7 @@ impl Guest {
             return Ok(self.deadlock(&stuck, &[]));
         }
         let verdict = self.agreement().await?;
-        self.note("aftermath", began.elapsed().as_secs_f64());
+        self.note(Note::Aftermath(began.elapsed().as_secs_f64()));
         Ok(verdict)
     }
 
@@ -77,7 +78,7 @@ impl Guest {
             Err(error) => return Ok(Back::Failed(self.missing(&card, error).await?)),
         };
         let verdict = self.agreement().await?;
-        self.note("put-back", began.elapsed().as_secs_f64());
+        self.note(Note::PutBack(began.elapsed().as_secs_f64()));
         Ok(if verdict == Verdict::Pass { Back::There(pf) } else { Back::Failed(verdict) })
     }
 
@@ -125,7 +126,7 @@ impl Guest {
             let now = disagreements(&inventory);
             if now.is_empty() {
                 if let Some(on) = inventory.debug_locks {
-                    self.note("lockdep", if on { "on" } else { "off" });
+                    self.note(Note::Lockdep(if on { Lockdep::On } else { Lockdep::Off }));
                 }
                 return Ok(Verdict::Pass);
             }
@@ -154,10 +155,7 @@ impl Guest {
         if let Ending::Stuck(stuck) = self.ending(&[&look]).await? {
             return Ok(Err(self.deadlock(&stuck, &[])));
         }
-        match look.done(self.prompt()).await? {
-            Reply::Inventory(inventory) => Ok(Ok(*inventory)),
-            reply => Err(Error::Unprepared(format!("an inventory came as {reply:?}"))),
-        }
+        Ok(Ok(look.inventory(self.prompt()).await?))
     }
 
     /// The card did not get its driver. The kernel is to blame if it says itself that there is a card.

@@ -8,6 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{Error, Guest, Stuck};
 use crate::classify::stack;
+use crate::notes::Note;
+use crate::notes::Place;
 use crate::verdict::Verdict;
 use crate::vm::agent::{AgentError, Operation};
 use crate::vm::event_log::WaitError;
@@ -19,17 +21,6 @@ pub enum Ending {
     Done,
     /// It is not, and these tasks are stuck.
     Stuck(Vec<Stuck>),
-}
-
-/// Where an operation is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// It is over.
-    Over,
-    /// It waits in this function.
-    In(String),
-    /// Neither, after as much patience as was asked for.
-    Elsewhere,
 }
 
 /// Time between two looks at all tasks, on a machine with KVM, in seconds.
@@ -246,7 +237,7 @@ impl Guest {
     /// is, what the first task waits in.
     pub fn deadlock(&self, stuck: &[Stuck], at: &[&str]) -> Verdict {
         let tasks: Vec<_> = stuck.iter().map(|stuck| stuck.task.clone()).collect();
-        self.note_tasks("stuck", &tasks);
+        self.note_tasks(Note::Stuck, &tasks);
         let named = at.iter().find(|function| tasks.iter().any(|task| stack::is_in(task, function)));
         let first = || stuck.first().map(|stuck| stuck.function.clone()).unwrap_or_default();
         let function = named.map_or_else(first, |&function| function.to_owned());

@@ -20,7 +20,7 @@ pub enum Error {
     #[error(transparent)]
     Qmp(#[from] QmpError),
     /// The kernel refused what a scenario needs before it begins.
-    #[error("{path}: {} (errno {})", errno.name, errno.code)]
+    #[error("the kernel refused {path}: {} (errno {})", errno.name, errno.code)]
     Refused {
         /// The attribute.
         path: String,

@@ -71,7 +71,26 @@ impl Search<'_> {
 }
 
 fn pick(devices: &[Device], id: &str, is: impl Fn(Bdf) -> bool) -> Result<Device, Error> {
-    let addresses = || devices.iter().map(|device| device.bdf.to_string()).collect::<Vec<_>>();
-    let missing = || Error::Unprepared(format!("{id} is not in the guest; where it should be are {:?}", addresses()));
+    let missing = || {
+        let addresses: Vec<_> = devices.iter().map(|device| device.bdf.to_string()).collect();
+        let there = if addresses.is_empty() { "nothing".to_owned() } else { addresses.join(", ") };
+        Error::Unprepared(format!("{id} is not in the guest; where it should be is {there}"))
+    };
     devices.iter().find(|device| is(device.bdf)).cloned().ok_or_else(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_told_with_what_is_there() {
+        let devices: Vec<_> =
+            ["0000:01:00.0", "0000:01:00.1"].iter().map(|bdf| Device::below(ROOT, bdf.parse().unwrap())).collect();
+        let missing = |devices: &[Device]| pick(devices, "pf2", |bdf| bdf.function == 2).unwrap_err().to_string();
+        let there = "pf2 is not in the guest; where it should be is 0000:01:00.0, 0000:01:00.1";
+        assert_eq!(missing(&devices), there);
+        assert_eq!(missing(&[]), "pf2 is not in the guest; where it should be is nothing");
+        assert_eq!(pick(&devices, "pf1", |bdf| bdf.function == 1).unwrap().bdf, devices[1].bdf);
+    }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{Device, Error, Guest, Pf, Slot};
 use crate::vm::devices;
 use crate::vm::model::Model;
+use crate::vm::qmp::QmpError;
 use crate::vm::slot;
 use crate::vm::topology::{Function, Holds, Port};
 
@@ -197,7 +198,7 @@ impl Guest {
         if answer.starts_with("OK ") {
             return Ok(());
         }
-        Err(Error::Unprepared(format!("monitor command {command:?} answered {answer:?}")))
+        Err(QmpError::Monitor { command, answer, expected: "OK" }.into())
     }
 }
 

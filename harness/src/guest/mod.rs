@@ -10,6 +10,7 @@ mod error;
 mod find;
 mod gadget;
 mod hotplug;
+mod noting;
 mod owner;
 mod removal;
 mod reset;
@@ -17,17 +18,16 @@ mod sriov;
 mod stuck;
 mod sweep;
 
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use guest_protocol::{Command, Progress, Reply, Sched, Source};
+use guest_protocol::{Command, Progress, Sched, Source};
 use kernels::KnownReport;
-use serde_json::{Map, Value};
 
 pub use aftermath::Back;
 pub use device::{Device, Pf, Slot};
-pub use ending::{Ending, Place};
+pub use ending::Ending;
 pub use error::Error;
 pub(crate) use find::Hardware;
 pub use gadget::{Hold, RESCAN_LOCK};
@@ -41,6 +41,8 @@ pub use sweep::Sweeping;
 use removal::Removal;
 
 use crate::classify::{self, Splat};
+use crate::notes::Cycled;
+use crate::notes::Notes;
 use crate::trigger::Trigger;
 use crate::vm::Vm;
 use crate::vm::agent::{Agent, Operation};
@@ -57,7 +59,7 @@ pub struct Guest {
     removals: tokio::sync::Mutex<Vec<Removal>>,
     /// Cards plugged in so far.
     plugs: AtomicUsize,
-    notes: Mutex<Map<String, Value>>,
+    notes: Mutex<Notes>,
 }
 
 /// How long an operation may take that has nothing to wait for, on a machine with KVM, in seconds. Generous, as nothing
@@ -197,13 +199,23 @@ impl Guest {
         Ok(operation)
     }
 
-    /// Ends an event-driven reader after it has reported all that it saw, or a cycle of writes.
+    /// Ends an event-driven reader after it has reported all that it saw.
     ///
     /// # Errors
     /// The agent's.
-    pub async fn stop(&self, operation: &Operation) -> Result<Reply, Error> {
+    pub async fn stop(&self, operation: &Operation) -> Result<(), Error> {
         self.agent().call(Command::Stop { target: operation.id() }, self.prompt()).await?;
-        Ok(operation.done(self.prompt()).await?)
+        operation.done(self.prompt()).await?;
+        Ok(())
+    }
+
+    /// Ends a cycle of writes after its round.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn stop_cycle(&self, cycle: &Operation) -> Result<Cycled, Error> {
+        self.agent().call(Command::Stop { target: cycle.id() }, self.prompt()).await?;
+        Ok(cycle.cycled(self.prompt()).await?)
     }
 
     /// Removes a PF by the cell's trigger. That it went the way it should is proven when the cell ends.
@@ -265,17 +277,6 @@ impl Guest {
     /// [`Error::Lost`] if messages of it were lost.
     pub fn heard_all(&self, stream: &str, from: usize) -> Result<(), Error> {
         Ok(self.agent().heard_all(stream, from)?)
-    }
-
-    /// Notes something seen, for the reports.
-    pub fn note(&self, what: &str, value: impl Into<Value>) {
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        notes.insert(what.to_owned(), value.into());
-    }
-
-    /// All that was noted.
-    pub fn notes(&self) -> Map<String, Value> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Gives the machine back.

@@ -1,6 +1,6 @@
 //! VFs: making them, finding them.
 
-use guest_protocol::{Access, AttributeWrite, Command, Reply, Sched};
+use guest_protocol::{Access, AttributeWrite, Command, Sched};
 
 use super::{Device, Error, Guest, Pf};
 use crate::vm::agent::Operation;
@@ -55,9 +55,11 @@ impl Guest {
         let mut names = self.agent().list(&pf.attribute("net"), self.prompt()).await?;
         match (names.pop(), names.as_slice()) {
             (Some(name), []) => Ok(name),
-            (last, rest) => Err(Error::Unprepared(format!(
-                "the PF has network interfaces {rest:?} and {last:?}, expected just one"
-            ))),
+            (None, _) => Err(Error::Unprepared("the PF has no network interface".to_owned())),
+            (Some(last), rest) => {
+                let all = format!("{}, {last}", rest.join(", "));
+                Err(Error::Unprepared(format!("the PF has {} network interfaces ({all}), not one", rest.len() + 1)))
+            }
         }
     }
 
@@ -114,9 +116,6 @@ impl Guest {
     /// The agent's.
     pub async fn read_link(&self, path: &str) -> Result<String, Error> {
         let command = Command::ReadLink { path: path.to_owned() };
-        match self.agent().call(command, self.prompt()).await? {
-            Reply::Target(target) => Ok(target),
-            reply => Err(Error::Unprepared(format!("the target of {path} came as {reply:?}"))),
-        }
+        Ok(self.agent().start(command).await?.target(self.prompt()).await?)
     }
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use guest_protocol::TaskState;
-use serde_json::json;
 
 use super::{Error, Guest};
 use crate::classify::stack;
@@ -80,18 +79,6 @@ impl Guest {
         let mut tasks = self.agent().tasks(WAITS_FOR_OWNER, self.prompt()).await?;
         tasks.retain(|task| WAITS_FOR_OWNER.iter().any(|function| stack::is_in(task, function)));
         Ok(tasks)
-    }
-
-    /// Notes tasks and their stacks as evidence.
-    pub fn note_tasks(&self, what: &str, tasks: &[TaskState]) {
-        let tasks: Vec<_> = tasks
-            .iter()
-            .map(|task| {
-                json!({"comm": task.comm, "pid": task.pid, "tid": task.tid, "state": task.state.to_string(),
-                       "wchan": task.wchan, "stack": task.stack})
-            })
-            .collect();
-        self.note(what, tasks);
     }
 }
 

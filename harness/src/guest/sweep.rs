@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guest_protocol::{Command, Progress, Reply, Sweep, Swept, Waiting};
+use guest_protocol::{Command, Progress, Sweep, Swept, Waiting};
 
 use super::{Error, Guest};
 use crate::vm::agent::Operation;
@@ -54,9 +54,6 @@ impl Sweeping {
     /// # Errors
     /// The agent's.
     pub async fn accesses(&self, within: Duration) -> Result<Vec<Swept>, Error> {
-        match self.operation.done(within).await? {
-            Reply::Swept(swept) => Ok(swept),
-            reply => Err(Error::Unprepared(format!("a sweep was done with {reply:?}"))),
-        }
+        Ok(self.operation.swept(within).await?)
     }
 }

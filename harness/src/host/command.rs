@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use wait_timeout::ChildExt;
 
+use crate::text::duration;
+
 /// Why a command gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -26,7 +28,7 @@ pub enum CommandError {
         source: io::Error,
     },
     /// It did not end in time, and was killed.
-    #[error("`{program}` did not end within {} s", deadline.as_secs())]
+    #[error("`{program}` did not end within {}", duration(*deadline))]
     Deadline {
         /// The program.
         program: String,

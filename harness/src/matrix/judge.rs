@@ -5,18 +5,17 @@ use std::path::Path;
 use std::time::Instant;
 
 use kernels::{FailureKind, KnownReport};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::classify::console::{last_words, log};
 use crate::classify::{self, Severity, Splat, SplatKind};
 use crate::guest::{Back, Error, Guest, Hardware};
+use crate::notes::Phases;
+use crate::notes::{Note, Notes};
 use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::{Failure, Verdict};
 use crate::vm::process;
 use crate::vm::scale::Scale;
-use crate::vm::steps::Steps;
 use crate::vm::{BootError, Vm};
 
 /// What a cell found.
@@ -25,7 +24,7 @@ pub struct Finding {
     /// The verdict.
     pub verdict: Verdict,
     /// What the scenario noted: values read, waits, tasks and their stacks.
-    pub notes: Map<String, Value>,
+    pub notes: Notes,
     /// For each removal, what proves the way that it went.
     pub proofs: Vec<String>,
     /// What the kernel said about itself on its console.
@@ -41,28 +40,13 @@ impl Finding {
     pub fn of(verdict: Verdict) -> Finding {
         Finding {
             verdict,
-            notes: Map::new(),
+            notes: Notes::default(),
             proofs: Vec::new(),
             splats: Vec::new(),
             phases: Phases::default(),
             retry: false,
         }
     }
-}
-
-/// Where the time of a cell went, in seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Phases {
-    /// Until the agent's words: the steps below, before them maybe the wait for another cell that takes the snapshot, and
-    /// after them the taking of one.
-    pub boot: f64,
-    /// The steps of the guest's start; none if it did not come up.
-    #[serde(flatten)]
-    pub steps: Steps,
-    /// The scenario and its proofs.
-    pub scenario: f64,
-    /// Ending QEMU and reading its log.
-    pub teardown: f64,
 }
 
 /// How long a guest may take to say hello, on a machine with KVM, in seconds. Under TCG it takes 3 to 10 s, and several
@@ -115,11 +99,11 @@ pub async fn run(
     let mut notes = notes;
     let ended = vm.kill(rules.scale.seconds(QUIT)).await.err();
     if let Some(how) = &ended {
-        notes.insert("qemu-end".to_owned(), how.as_str().into());
+        notes.add(Note::QemuEnd(how.clone()));
     }
     let splats = classify::classify_knowing(&log(console), rules.known);
     if let Some(splat) = splats.iter().find(|splat| splat.kind == SplatKind::Lockdep && splat.known.is_some()) {
-        notes.insert("lockdep-off-after".to_owned(), splat.to_string().into());
+        notes.add(Note::LockdepOffAfter(splat.to_string()));
     }
     let (verdict, retry) = conclude(ran, ended.as_deref(), &splats);
     phases.teardown = began.elapsed().as_secs_f64();
@@ -136,10 +120,10 @@ async fn run_in(
     trigger: Option<Trigger>,
     vm: Vm,
     rules: Rules<'_>,
-) -> (Ran, Map<String, Value>, Vec<String>, Vm) {
+) -> (Ran, Notes, Vec<String>, Vm) {
     let guest = match Hardware::find(&vm, rules.scale).await {
         Ok(hardware) => Guest::new(vm, hardware, trigger, rules.scale, rules.known),
-        Err(error) => return (Err(error), Map::new(), Vec::new(), vm),
+        Err(error) => return (Err(error), Notes::default(), Vec::new(), vm),
     };
     let begins = guest.agent().messages().position();
     let (ran, proofs) = tokio::select! {
@@ -190,11 +174,11 @@ async fn after(guest: &Guest, put_back: bool) -> Ran {
 async fn gather(guest: &Guest) {
     let within = guest.seconds(QUIT);
     if let Ok(tasks) = guest.agent().tasks(&[], within).await {
-        guest.note_tasks("tasks-in-d-state", &tasks);
+        guest.note_tasks(Note::TasksInDState, &tasks);
     }
     let blocked = guest_protocol::Command::Sysrq { key: 'w' };
     if let Err(error) = guest.agent().call(blocked, within).await {
-        guest.note("no-sysrq", error.to_string());
+        guest.note(Note::NoSysrq(error.to_string()));
     }
 }
 

@@ -22,7 +22,6 @@ use kernels::Profile;
 use limits::Limits;
 use order::Times;
 use schedule::{Budget, Schedule, Weight};
-use serde_json::json;
 
 use crate::cell::PlannedCell;
 use crate::evidence::{
@@ -34,6 +33,7 @@ use crate::host::{self, Check};
 use crate::lab::images::Image;
 use crate::lab::snapshots::Snapshots;
 use crate::lab::{self, Lab, LabError, Parts};
+use crate::notes::Note;
 use crate::progress::{Event, Progress};
 use crate::scenario::Scenario;
 use crate::verdict::Verdict;
@@ -374,7 +374,7 @@ fn shown_argv(machine: &Machine) -> Vec<String> {
 
 fn record(cell: &PlannedCell, seconds: f64, finding: Finding, retries: Vec<String>) -> CellRecord {
     let mut observations = finding.notes;
-    observations.insert("phases".to_owned(), json!(finding.phases));
+    observations.add(Note::Phases(finding.phases));
     CellRecord {
         cell: cell.id.clone(),
         expected: cell.expected.clone(),
@@ -383,7 +383,7 @@ fn record(cell: &PlannedCell, seconds: f64, finding: Finding, retries: Vec<Strin
         trigger_proof: (!finding.proofs.is_empty()).then(|| finding.proofs.join("\n")),
         splats: finding.splats,
         retries,
-        observations: observations.into(),
+        observations,
     }
 }
 

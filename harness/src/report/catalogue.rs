@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use kernels::{Bug, Fails, FailureKind, Manifest, Variant, split_profile};
-use serde_json::Value;
 
 use super::words;
 use crate::evidence::{Run, RunCell};
+use crate::notes::{Note, Notes, Read, Rounds};
 use crate::scenario::Scenario;
 use crate::verdict::{Failure, Verdict};
 
@@ -195,10 +195,13 @@ fn is_shown_by(bug: &Bug, failure: &Failure, kernel: &str) -> bool {
 }
 
 /// Whether a bug is one of several that a cell saw somebody wait for, of which its verdict names the worst only.
-fn is_among_waits(bug: &Bug, notes: &Value) -> bool {
-    let blocks_at = |function| bug.fails.iter().any(|way| way.kind == FailureKind::Blocked && way.function == function);
-    let waits = notes["waits"].as_array().into_iter().flatten();
-    waits.filter_map(|wait| wait["function"].as_str()).any(blocks_at)
+fn is_among_waits(bug: &Bug, notes: &Notes) -> bool {
+    let blocks_at =
+        |function: &str| bug.fails.iter().any(|way| way.kind == FailureKind::Blocked && way.function == function);
+    notes.iter().any(|note| match note {
+        Note::Waits(waits) => waits.iter().any(|wait| blocks_at(&wait.function)),
+        _ => false,
+    })
 }
 
 /// `ok`, with the longest wait if that was noticeable, or how it failed.
@@ -225,15 +228,15 @@ fn summed_up(cells: &[&RunCell]) -> String {
 const NOTICEABLE: f64 = 0.05;
 
 /// The longest of all waits that a scenario noted, in seconds.
-fn waited(notes: &Value) -> f64 {
-    match notes {
-        Value::Object(notes) => notes
-            .iter()
-            .map(|(name, value)| if name == "waited" { value.as_f64().unwrap_or(0.0) } else { waited(value) })
-            .fold(0.0, f64::max),
-        Value::Array(notes) => notes.iter().map(waited).fold(0.0, f64::max),
+fn waited(notes: &Notes) -> f64 {
+    let longest = |note: &Note| match note {
+        Note::Read(Read::Compared { waited, .. }) => *waited,
+        Note::Rounds(Rounds::Watched(rounds)) => {
+            rounds.iter().flat_map(|round| &round.events).map(|seen| seen.waited).fold(0.0, f64::max)
+        }
         _ => 0.0,
-    }
+    };
+    notes.iter().map(longest).fold(0.0, f64::max)
 }
 
 fn detecting<'a>(scenarios: &'a [Scenario], bug: &'a Bug) -> impl Iterator<Item = &'static str> + 'a {
@@ -257,6 +260,7 @@ fn list(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notes::{Access, Round, Seen, Wait};
 
     const COMPARISON: Comparison =
         Comparison { title: "Kernels", kernels: &["a", "b"], rows: &[("1", &["s"]), ("2", &[])] };
@@ -301,19 +305,31 @@ mod tests {
     #[test]
     fn a_bug_that_another_one_outdoes_is_seen_all_the_same() {
         let manifest = Manifest::of_project().unwrap();
-        let notes = serde_json::json!({"waits": [{"function": "sriov_numvfs_show"}, {"function": "uevent_show"}]});
+        let wait = |function: &str| Wait { attribute: String::new(), access: Access::Read, function: function.into() };
+        let notes = Notes::from_iter([Note::Waits(vec![wait("sriov_numvfs_show"), wait("uevent_show")])]);
         let seen = |id: &str| is_among_waits(manifest.bug(id).unwrap(), &notes);
         assert!(seen("uevent-show-bystander") && seen("numvfs-show-bystander"));
         assert!(!seen("driver-override-show-bystander"));
         // This one shows at the same function, and is no wait.
         assert!(!seen("numvfs-show-vfio-remove"));
-        assert!(!is_among_waits(manifest.bug("uevent-show-bystander").unwrap(), &Value::Null));
+        assert!(!is_among_waits(manifest.bug("uevent-show-bystander").unwrap(), &Notes::default()));
     }
 
     #[test]
     fn the_longest_wait_counts() {
-        let notes = serde_json::json!({"rounds": [{"events": [{"waited": 0.1}, {"waited": 0.25}], "took": 7.0}]});
+        let seen = |waited| Seen {
+            of: "PF".to_owned(),
+            value: "2".to_owned(),
+            expected: "2".to_owned(),
+            after_write_began: 1.0,
+            waited,
+        };
+        let round = Round { vfs: 2, write_took: 7.0, events: vec![seen(0.1), seen(0.25)] };
+        let read = |waited| Note::Read(Read::Compared { value: "0".to_owned(), expected: "0".to_owned(), waited });
+        let mut notes = Notes::from_iter([Note::Rounds(Rounds::Watched(vec![round])), read(0.125)]);
         assert_eq!(waited(&notes), 0.25);
-        assert_eq!(waited(&Value::Null), 0.0);
+        notes.add(read(0.5));
+        assert_eq!(waited(&notes), 0.5);
+        assert_eq!(waited(&Notes::default()), 0.0);
     }
 }

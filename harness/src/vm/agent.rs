@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use guest_protocol::{Access, Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, Sched, TaskState};
+use guest_protocol::{Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, Sched, TaskState};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
@@ -58,12 +58,14 @@ pub enum AgentError {
         awaited: String,
     },
     /// It answered with another kind of reply than the request has.
-    #[error("the agent answered {what} with {reply:?}")]
+    #[error("the agent was asked to {what} and answered with {reply}, not with {expected}")]
     Reply {
         /// What was asked for.
         what: String,
         /// What came.
         reply: Reply,
+        /// What should have come.
+        expected: &'static str,
     },
 }
 
@@ -149,7 +151,7 @@ impl Agent {
     /// [`AgentError::Send`].
     pub async fn start(&self, command: Command) -> Result<Operation, AgentError> {
         let id = OpId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
-        let what = describe(&command);
+        let what = command.to_string();
         let from = self.messages().position();
         let line = guest_protocol::encode(&Request { id, command }).map_err(|e| AgentError::Send(e.into()))?;
         let send = async {
@@ -175,11 +177,7 @@ impl Agent {
     /// # Errors
     /// Any [`AgentError`].
     pub async fn list(&self, path: &str, within: Duration) -> Result<Vec<String>, AgentError> {
-        let operation = self.start(Command::List { path: path.to_owned() }).await?;
-        match operation.done(within).await? {
-            Reply::Names(names) => Ok(names),
-            reply => Err(operation.unexpected(reply)),
-        }
+        self.start(Command::List { path: path.to_owned() }).await?.names(within).await
     }
 
     /// Tasks that are in D state, or have one of these functions on their kernel stack.
@@ -188,11 +186,7 @@ impl Agent {
     /// Any [`AgentError`].
     pub async fn tasks(&self, in_functions: &[&str], within: Duration) -> Result<Vec<TaskState>, AgentError> {
         let in_functions = in_functions.iter().map(|&name| name.to_owned()).collect();
-        let operation = self.start(Command::Tasks { in_functions }).await?;
-        match operation.done(within).await? {
-            Reply::Tasks(tasks) => Ok(tasks),
-            reply => Err(operation.unexpected(reply)),
-        }
+        self.start(Command::Tasks { in_functions }).await?.tasks(within).await
     }
 
     /// Waits until the agent has sent all of the kernel's log so far: it sends records in their order, and so a mark last.
@@ -228,8 +222,9 @@ impl Operation {
         self.id
     }
 
-    fn unexpected(&self, reply: Reply) -> AgentError {
-        AgentError::Reply { what: self.what.clone(), reply }
+    /// What was asked for, as a verb and its object.
+    pub(super) fn what(&self) -> &str {
+        &self.what
     }
 
     /// Waits until it is over.
@@ -241,21 +236,10 @@ impl Operation {
             Message::Done { id, outcome, .. } if *id == self.id => Some(outcome.clone()),
             _ => None,
         };
-        let awaited = format!("the end of: {}", self.what);
+        let awaited = format!("the end of the operation to {}", self.what);
         match self.agent.messages().wait(self.from, within, &awaited, pick).await? {
             Outcome::Ok(reply) => Ok(reply),
             Outcome::Err(failure) => Err(AgentError::Failed { what: self.what.clone(), failure }),
-        }
-    }
-
-    /// Waits until it is over, for a read or a write.
-    ///
-    /// # Errors
-    /// As [`Operation::done`].
-    pub async fn accessed(&self, within: Duration) -> Result<Access, AgentError> {
-        match self.done(within).await? {
-            Reply::Access(access) => Ok(access),
-            reply => Err(self.unexpected(reply)),
         }
     }
 
@@ -310,33 +294,13 @@ impl Operation {
     /// # Errors
     /// Any [`AgentError`].
     pub async fn whereabouts(&self, within: Duration) -> Result<Vec<TaskState>, AgentError> {
-        let operation = self.agent.start(Command::Where { target: self.id }).await?;
-        match operation.done(within).await? {
-            Reply::Tasks(tasks) => Ok(tasks),
-            reply => Err(operation.unexpected(reply)),
-        }
+        self.agent.start(Command::Where { target: self.id }).await?.tasks(within).await
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         self.reader.abort();
-    }
-}
-
-/// A request in the words of an error message.
-fn describe(command: &Command) -> String {
-    match command {
-        Command::Read { path } => format!("read {path}"),
-        Command::Write { path, data, .. } => format!("write {data:?} to {path}"),
-        Command::Bind { bdf, driver } => format!("bind {bdf} to {driver}"),
-        Command::Own { devices, .. } => {
-            let devices: Vec<_> = devices.iter().map(|device| device.bdf.as_str()).collect();
-            format!("own {} through vfio", devices.join(" and "))
-        }
-        Command::Sweep(sweep) => format!("sweep {}", sweep.folders.join(" and ")),
-        Command::Watch { source, .. } => format!("watch {source:?}"),
-        other => format!("{other:?}"),
     }
 }
 

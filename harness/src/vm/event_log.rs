@@ -3,12 +3,14 @@
 //! A waiter names a position and looks at everything from there on, so that nothing said between two waits is missed:
 //! take the position before causing something, then wait from it.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::starved::{Late, Starved};
+use crate::text::duration;
 
 /// An append-only list of messages that can be waited on. Clones share it.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ struct State {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WaitError {
     /// Not within the deadline.
-    #[error("waited {within:?} for {awaited}; it did not come (last heard: {last})")]
+    #[error("waited {} for {awaited}; it did not come (last heard: {last})", duration(*within))]
     Deadline {
         /// What was waited for.
         awaited: String,
@@ -83,7 +85,7 @@ impl<T> EventLog<T> {
     }
 }
 
-impl<T: std::fmt::Debug> EventLog<T> {
+impl<T: fmt::Display> EventLog<T> {
     fn items(&self) -> MutexGuard<'_, Vec<T>> {
         // A panic elsewhere cannot leave a Vec::push half done.
         self.inner.items.lock().unwrap_or_else(PoisonError::into_inner)
@@ -151,15 +153,21 @@ impl<T: std::fmt::Debug> EventLog<T> {
         match self.inner.starved.timeout(within, search).await {
             Ok(result) => result,
             Err(Late(within)) => {
-                let last = self.items().last().map(|item| format!("{item:?}").chars().take(SHOWN).collect());
-                Err(WaitError::Deadline {
-                    awaited: awaited.to_owned(),
-                    within,
-                    last: last.unwrap_or_else(|| "nothing".to_owned()),
-                })
+                let last = self.items().last().map_or_else(|| "nothing".to_owned(), short);
+                Err(WaitError::Deadline { awaited: awaited.to_owned(), within, last })
             }
         }
     }
+}
+
+/// The beginning of a message. Three dots stand for what is left out.
+fn short(message: &impl fmt::Display) -> String {
+    let words = message.to_string();
+    let mut short: String = words.chars().take(SHOWN).collect();
+    if short.len() < words.len() {
+        short.push_str("...");
+    }
+    short
 }
 
 #[cfg(test)]
@@ -190,11 +198,18 @@ mod tests {
         got.unwrap();
     }
 
+    #[test]
+    fn a_long_message_is_cut() {
+        let exact = "ä".repeat(SHOWN);
+        assert_eq!(short(&exact), exact);
+        assert_eq!(short(&format!("{exact}b")), format!("{exact}..."));
+    }
+
     #[tokio::test]
     async fn errors_name_what_was_awaited_and_what_came() {
         let log = EventLog::default();
         let error = log.wait(0, SOON, "the moon", |n: &i32| (*n == 9).then_some(())).await.unwrap_err();
-        assert_eq!(error.to_string(), "waited 20ms for the moon; it did not come (last heard: nothing)");
+        assert_eq!(error.to_string(), "waited 20 ms for the moon; it did not come (last heard: nothing)");
         log.push(7);
         let error = log.wait(0, SOON, "the moon", |n| (*n == 9).then_some(())).await.unwrap_err();
         assert!(error.is_deadline() && error.to_string().ends_with("(last heard: 7)"), "{error}");

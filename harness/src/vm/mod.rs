@@ -5,18 +5,20 @@ pub mod argv;
 pub(crate) mod devices;
 pub mod event_log;
 pub mod fault;
+mod first_byte;
 pub mod iommu;
 mod known_events;
 pub mod model;
 pub mod pci;
 pub mod process;
 pub mod qmp;
+mod qmp_event;
+mod reply;
 pub mod scale;
 pub mod slot;
 pub(crate) mod snapshot;
 pub(crate) mod sockets;
 pub mod starved;
-pub mod steps;
 pub mod topology;
 pub mod transcript;
 pub(crate) mod tsc;
@@ -33,8 +35,10 @@ use argv::{Channels, Machine};
 use process::Process;
 use qmp::{LAST_WORDS, Qmp, QmpError};
 use starved::{Late, Starved};
-use steps::Steps;
 use transcript::Recorder;
+
+use crate::notes::Steps;
+use crate::text::duration;
 
 /// Where the channels of a guest are written down.
 #[derive(Clone)]
@@ -174,7 +178,7 @@ impl Vm {
         let console = recorders.console.clone();
         let mut connected = Connected::start(machine, recorders, more, within).await?;
         let hello = connected.agent.hello(within);
-        let (hello, spoke) = steps::with_first_byte(&console, connected.began, hello).await;
+        let (hello, spoke) = first_byte::with_first_byte(&console, connected.began, hello).await;
         let kernel = spoke.map(|spoke| spoke - connected.steps.total());
         connected.steps.kernel = kernel;
         connected.steps.agent = Some(connected.since_last_step());
@@ -230,7 +234,7 @@ impl Vm {
             Ok(Ok(epitaph)) if epitaph.contains("exit status: 0") => Ok(()),
             Ok(Ok(epitaph)) => Err(epitaph.to_string()),
             Ok(Err(why)) => Err(why),
-            Err(_) => Err(format!("QEMU did not end within {within:?} of `quit`; it was killed")),
+            Err(_) => Err(format!("QEMU did not end within {} of `quit`; it was killed", duration(within))),
         }
     }
 }
@@ -269,7 +273,7 @@ async fn greet(stream: UnixStream, record: Recorder, process: &Process, within: 
 }
 
 fn mute(process: &Process, what: &str, within: Duration) -> BootError {
-    BootError::Mute(process.in_its_words(&format!("QEMU did not {what} within {within:?}")))
+    BootError::Mute(process.in_its_words(&format!("QEMU did not {what} within {}", duration(within))))
 }
 
 /// QEMU did not answer. Mostly that is because it ended, and then its last words say more than a broken connection.

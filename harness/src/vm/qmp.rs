@@ -11,9 +11,12 @@ use tokio::sync::Mutex;
 
 use super::event_log::{EventLog, WaitError};
 use super::known_events::KnownEvents;
+use super::pci::Bdf;
 use super::process::End;
+pub use super::qmp_event::QmpEvent;
 use super::starved::{Late, Starved};
 use super::transcript::{Recorded, Recorder, Speaker};
+use crate::text::duration;
 
 type Sink = QmpStreamTokio<Recorded<WriteHalf<UnixStream>>>;
 type Source = QmpStreamTokio<KnownEvents<Recorded<ReadHalf<UnixStream>>>>;
@@ -30,7 +33,7 @@ pub struct Qmp {
     /// A command was sent to which no answer has come. Without out-of-band execution the qapi crate cannot tell the
     /// answers to two commands apart, and panics at the second.
     unanswered: Mutex<bool>,
-    events: EventLog<qmp::Event>,
+    events: EventLog<QmpEvent>,
     starved: Starved,
     reader: tokio::task::JoinHandle<()>,
 }
@@ -47,7 +50,7 @@ pub enum QmpError {
         source: qapi::ExecuteError,
     },
     /// No answer.
-    #[error("QMP command {command}: no answer within {within:?}")]
+    #[error("QMP command {command}: no answer within {}", duration(*within))]
     Silent {
         /// Its name.
         command: &'static str,
@@ -64,7 +67,7 @@ pub enum QmpError {
     #[error("QMP greeting: {0}")]
     Greeting(#[from] std::io::Error),
     /// The human monitor answered something else than expected.
-    #[error("monitor command {command:?} answered {answer:?}, expected {expected}")]
+    #[error("QEMU's monitor answered {command:?} with {answer:?}, not with {expected}")]
     Monitor {
         /// The command.
         command: String,
@@ -72,6 +75,14 @@ pub enum QmpError {
         answer: String,
         /// What it should have been.
         expected: &'static str,
+    },
+    /// A device lacks what the monitor was to reach through it.
+    #[error("the device at {device} has no {what} capability")]
+    NoCapability {
+        /// Its address.
+        device: Bdf,
+        /// The capability's name.
+        what: &'static str,
     },
 }
 
@@ -93,7 +104,7 @@ impl Qmp {
     }
 
     /// The events so far and to come.
-    pub fn events(&self) -> &EventLog<qmp::Event> {
+    pub fn events(&self) -> &EventLog<QmpEvent> {
         &self.events
     }
 
@@ -139,7 +150,7 @@ impl Qmp {
     /// [`WaitError`].
     pub async fn device_deleted(&self, from: usize, id: &str, within: Duration) -> Result<(), WaitError> {
         let awaited = format!("QMP event DEVICE_DELETED of {id}");
-        let pick = |event: &qmp::Event| match event {
+        let pick = |QmpEvent(event): &QmpEvent| match event {
             qmp::Event::DEVICE_DELETED { data, .. } => (data.device.as_deref() == Some(id)).then_some(()),
             _ => None,
         };
@@ -153,11 +164,11 @@ impl Drop for Qmp {
     }
 }
 
-async fn read_events(mut source: qapi::futures::QapiEvents<Source>, events: EventLog<qmp::Event>, end: End) {
+async fn read_events(mut source: qapi::futures::QapiEvents<Source>, events: EventLog<QmpEvent>, end: End) {
     let mut nonsense = None;
     while let Some(event) = source.next().await {
         match event {
-            Ok(event) => events.push(event),
+            Ok(event) => events.push(QmpEvent(event)),
             // An answer for which nobody waits any more. If it is no QMP at all, nothing follows.
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => nonsense = Some(error),
             Err(_) => break,

@@ -36,7 +36,7 @@ const LONGEST_LIST: usize = 48;
 pub async fn yank(qmp: &Qmp, port: &Bdf) -> Result<(), QmpError> {
     qmp.execute(qmp::stop {}).await?;
     let config = Config { qmp, port };
-    let slot_control = config.capability(PCI_EXPRESS).await? + SLOT_CONTROL;
+    let slot_control = config.pci_express().await? + SLOT_CONTROL;
     let value = config.read16(slot_control).await?;
     config.write16(slot_control, value | POWER_OFF).await?;
     config.write16(slot_control, value & !POWER_OFF | POWER_ON).await?;
@@ -53,7 +53,7 @@ pub async fn yank(qmp: &Qmp, port: &Bdf) -> Result<(), QmpError> {
 pub async fn press_while_blinking(qmp: &Qmp, port: &Bdf, id: &str) -> Result<(), QmpError> {
     qmp.execute(qmp::stop {}).await?;
     let config = Config { qmp, port };
-    let slot_control = config.capability(PCI_EXPRESS).await? + SLOT_CONTROL;
+    let slot_control = config.pci_express().await? + SLOT_CONTROL;
     let value = config.read16(slot_control).await?;
     config.write16(slot_control, value & !INDICATOR | POWER_ON).await?;
     let pressed = qmp.execute(qmp::device_del { id: id.to_owned() }).await;
@@ -96,23 +96,20 @@ impl Config<'_> {
         Err(QmpError::Monitor { command: command.to_owned(), answer, expected: "nothing" })
     }
 
-    async fn capability(&self, wanted: u8) -> Result<u8, QmpError> {
+    /// Where the PCI Express capability is.
+    async fn pci_express(&self) -> Result<u8, QmpError> {
         let mut at = self.read16(CAPABILITIES).await?.to_le_bytes()[0];
         for _ in 0..LONGEST_LIST {
             if at == 0 {
                 break;
             }
             let [id, next] = self.read16(at).await?.to_le_bytes();
-            if id == wanted {
+            if id == PCI_EXPRESS {
                 return Ok(at);
             }
             at = next;
         }
-        Err(QmpError::Monitor {
-            command: format!("capability list of {}", self.port),
-            answer: "no such capability".to_owned(),
-            expected: "PCI Express",
-        })
+        Err(QmpError::NoCapability { device: *self.port, what: "PCI Express" })
     }
 }
 

@@ -20,7 +20,7 @@ use qapi::qmp;
 use super::agent::AgentError;
 use super::argv::{self, Machine};
 use super::event_log::WaitError;
-use super::qmp::{Qmp, QmpError};
+use super::qmp::{Qmp, QmpError, QmpEvent};
 use super::{BootError, Connected, Recorders, Vm};
 
 /// How long QEMU may take to write or read its devices' state, half a megabyte, and to end then.
@@ -150,7 +150,7 @@ async fn prepare_migration(qmp: &Qmp) -> Result<(), QmpError> {
 }
 
 async fn transferred(qmp: &Qmp, from: usize, what: &'static str) -> Result<(), SnapshotError> {
-    let ended = |event: &qmp::Event| match event {
+    let ended = |QmpEvent(event): &QmpEvent| match event {
         qmp::Event::MIGRATION { data, .. } => match data.status {
             qmp::MigrationStatus::completed => Some(true),
             qmp::MigrationStatus::failed | qmp::MigrationStatus::cancelled => Some(false),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use harness::text::duration;
 use harness::trigger::Hotplug;
 use harness::vm::Recorders;
 use harness::vm::argv::{Accel, MEMORY_MIB, Machine};
@@ -115,5 +116,5 @@ async fn until(within: Duration, awaited: &str, mut is_so: impl FnMut() -> bool)
             tokio::time::sleep(LOOK).await;
         }
     };
-    tokio::time::timeout(within, wait).await.map_err(|_| format!("waited {within:?} for {awaited}").into())
+    tokio::time::timeout(within, wait).await.map_err(|_| format!("waited {} for {awaited}", duration(within)).into())
 }

@@ -182,7 +182,7 @@ async fn silent_machine() -> Result<(), Failed> {
         errors.extend(snapshots.start(bed.machine(), bed.recorders(), within).await.err());
     }
     match errors.as_slice() {
-        [BootError::Silent(_), BootError::Silent(_), BootError::Known(why)] if why.contains("2s") => Ok(()),
+        [BootError::Silent(_), BootError::Silent(_), BootError::Known(why)] if why.contains("2 s") => Ok(()),
         errors => Err(format!("{errors:?}").into()),
     }
 }

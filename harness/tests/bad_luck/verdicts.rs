@@ -1,6 +1,7 @@
 //! What becomes of a cell whose QEMU fails.
 
 use harness::matrix::judge::{self, Finding, Rules};
+use harness::notes::Note;
 use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::Vm;
@@ -43,8 +44,8 @@ const CASES: &[Case] = &[
     // Before the guest's first words.
     case("is-missing", "infra", false, &["qemu-that-is-missing: No such file or directory"]),
     case("exits-at-once", "infra", false, &["exit status: 1", fake::LAST_WORDS]),
-    late("never-connects", "infra", &["QEMU did not connect", "within 2s", fake::LAST_WORDS]),
-    late("never-greets", "infra", &["QEMU did not greet", "within 2s"]),
+    late("never-connects", "infra", &["QEMU did not connect", "within 2 s", fake::LAST_WORDS]),
+    late("never-greets", "infra", &["QEMU did not greet", "within 2 s"]),
     late("says-nothing", "boot-failed", &["the agent's first words", "the kernel printed nothing"]),
     case("speaks-another-version", "infra", false, BOTH_VERSIONS),
     case("is-not-a-guest", "infra", false, &["not a message of protocol version", "grub>"]),
@@ -58,7 +59,7 @@ const CASES: &[Case] = &[
     case("crashes-on-the-first-request", "infra", true, ABORTED),
     case("crashes-with-a-request-unread", "infra", true, ABORTED),
     case("crashes-on-a-qmp-command", "infra", true, ABORTED),
-    late("falls-silent", "infra", &["waited 2s for the end of: read /proc/version"]),
+    late("falls-silent", "infra", &["waited 2 s for the end of the operation to read /proc/version"]),
     case("talks-nonsense", "infra", false, &["not a message of protocol version", "rm: cannot remove"]),
     case("talks-binary", "infra", false, &["read /proc/version", "no text"]),
 ];
@@ -133,7 +134,11 @@ async fn oops() -> Result<(), Failed> {
 }
 
 fn passes_although(finding: &Finding, end: &str) -> Result<(), Failed> {
-    let note = finding.notes.get("qemu-end").and_then(|note| note.as_str()).unwrap_or_default();
+    let note = finding.notes.iter().find_map(|note| match note {
+        Note::QemuEnd(how) => Some(how.as_str()),
+        _ => None,
+    });
+    let note = note.unwrap_or_default();
     let is_so = finding.verdict == Verdict::Pass && note.contains(end);
     if is_so { Ok(()) } else { Err(format!("{finding:?}").into()) }
 }

@@ -1,4 +1,5 @@
-//! The manifest, `kernels.toml`: bases, variants, and the bugs that variants have.
+//! The manifest, `kernels.toml`: bases, variants, bugs and profiles. It says which bugs each variant has; what a cell
+//! should show follows from that.
 
 mod read;
 
@@ -7,14 +8,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::bug::Bug;
 use crate::near::Unknown;
-use crate::tree::{Commit, Tree};
-use crate::{Bug, Profile, ReadyKernel, profile};
+use crate::profile::{self, Profile};
+use crate::ready::ReadyKernel;
+use crate::tree::Revision;
 
 /// The name of the manifest in its folder.
 pub const MANIFEST: &str = "kernels.toml";
 
-/// What `kernels.toml` says, checked: every reference in it leads somewhere.
+/// The content of `kernels.toml`. All references in it are checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// The unchanged kernels.
@@ -23,32 +26,32 @@ pub struct Manifest {
     pub variants: Vec<Variant>,
     /// The bugs that variants have.
     pub bugs: Vec<Bug>,
-    /// The profiles that there are.
+    /// All profiles.
     pub profiles: Vec<Profile>,
-    /// The profile that these kernels have, if any ([`Manifest::under`]).
+    /// The profile of these kernels, if [`Manifest::under`] has set one.
     pub profile: Option<Profile>,
-    /// How a user's own kernel is configured, if the manifest says so.
+    /// The configuration of a user's own kernel, if the manifest has one.
     pub own: Option<OwnConfig>,
 }
 
-/// How a user's own kernel is configured, whatever its version.
+/// The configuration of a user's own kernel, of any version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnConfig {
-    /// Configuration fragments, absolute, in the order in which they apply.
+    /// Configuration fragments, as absolute paths in the order in which they apply.
     pub config: Vec<PathBuf>,
-    /// What of it the kernel must have.
+    /// The symbols among them that the kernel must have.
     pub needs: Vec<Need>,
 }
 
-/// Symbols that cells cannot do without.
+/// Symbols that cells need.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Need {
     /// The symbols, without `CONFIG_`.
     pub symbols: Vec<String>,
-    /// What for.
+    /// What cells need them for.
     pub why: String,
-    /// Whether a kernel that does not know the symbols has the code all the same.
+    /// Whether a kernel that does not know these symbols has the code anyway.
     #[serde(default)]
     pub implied: bool,
 }
@@ -60,13 +63,14 @@ pub struct Base {
     pub name: String,
     /// Where its source comes from.
     pub source: Source,
-    /// Configuration fragments, absolute, in the order in which they apply.
+    /// Configuration fragments, as absolute paths in the order in which they apply.
     pub config: Vec<PathBuf>,
-    /// Fragments that a user asked for, absolute, on top of all others.
+    /// Fragments of the user's, as absolute paths. They apply after all others.
     pub asked: Vec<PathBuf>,
-    /// Ids of the bugs it has, and with it each of its variants that does not fix them.
+    /// Ids of the bugs that it has. A variant of it has these bugs too, unless it fixes them.
     pub bugs: Vec<String>,
-    /// Ids of the bugs that no patch brings to it: something else here keeps them from showing.
+    /// Ids of the bugs that a variant of it never has, even if its patches add them on other bases: other code of this
+    /// base keeps them from showing.
     pub immune: Vec<String>,
 }
 
@@ -75,23 +79,12 @@ pub struct Base {
 pub enum Source {
     /// A Debian source package such as `linux-source-6.12`, fetched and verified by apt.
     Package(String),
-    /// A tarball or a tree, absolute.
+    /// A tarball or a tree, as an absolute path.
     Path(PathBuf),
-    /// A revision of a user's tree. Such a base is configured as [`Manifest::own`] says.
+    /// A revision of a user's tree. [`Manifest::own`] is the configuration of such a base.
     Git(Box<Revision>),
-    /// It needs none: the kernel is built already. Patches and configuration have no say in it.
+    /// No source: the kernel was built elsewhere. It cannot be patched or configured.
     Ready(ReadyKernel),
-}
-
-/// A revision of a user's tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revision {
-    /// The tree.
-    pub tree: Tree,
-    /// The commit.
-    pub commit: Commit,
-    /// What `git describe` calls it: `v6.12-rc3-42-g0123456789ab`, or the beginning of its hash where there are no tags.
-    pub describe: String,
 }
 
 /// A kernel under test: a base with patches.
@@ -103,33 +96,41 @@ pub struct Variant {
     pub about: String,
     /// The name of its base.
     pub base: String,
-    /// Patches, absolute, in the order in which they apply. None for the base as it is.
+    /// Patches, as absolute paths in the order in which they apply. Empty for the base without patches.
     pub patches: Vec<PathBuf>,
-    /// Ids of the bugs it has: those of its base that its patches do not fix, then those that they add.
+    /// Ids of the bugs that it has: first those of its base that its patches do not fix, then those that its patches
+    /// add.
     pub bugs: Vec<String>,
-    /// Ids of the bugs that its patches fix or add: what it is there to show.
+    /// Ids of the bugs that its patches fix or add.
     pub concerns: Vec<String>,
-    /// Whether it is known which bugs it has. A user's own kernel passes or fails as it comes; nothing is expected of it.
+    /// Whether its bugs are known. They are not known for a user's own kernel, so no result is expected of it.
     pub known: bool,
 }
 
 impl Variant {
-    /// Whether it is its base as it is.
+    /// Whether it is its base without patches.
     pub fn is_plain(&self) -> bool {
         self.patches.is_empty()
     }
 
-    /// A kernel that the manifest knows nothing of: patches of a user's own, or none, on a base.
+    /// A variant that is not in the manifest: a base with patches of the user's, or without any.
     pub fn unknown(name: &str, about: &str, base: &str, patches: Vec<PathBuf>) -> Variant {
-        let (name, about, base) = (name.to_owned(), about.to_owned(), base.to_owned());
-        Variant { name, about, base, patches, bugs: Vec::new(), concerns: Vec::new(), known: false }
+        Variant {
+            name: name.to_owned(),
+            about: about.to_owned(),
+            base: base.to_owned(),
+            patches,
+            bugs: Vec::new(),
+            concerns: Vec::new(),
+            known: false,
+        }
     }
 }
 
-/// What is wrong with the manifest.
+/// Why the manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
         /// Its path.
@@ -137,22 +138,22 @@ pub enum ManifestError {
         /// Why.
         source: std::io::Error,
     },
-    /// What it says is not right.
+    /// Something in the file is wrong.
     #[error("{}:{line}:{column}: {message}", path.display())]
     Invalid {
         /// Its path.
         path: PathBuf,
-        /// Line of the first wrong thing, from 1.
+        /// Line of the first error, from 1.
         line: usize,
-        /// Column of the first wrong thing in characters, from 1.
+        /// Column of the first error, in characters from 1.
         column: usize,
-        /// What is wrong with it and what is allowed.
+        /// What is wrong, and what is allowed instead.
         message: String,
     },
 }
 
 impl Manifest {
-    /// Reads the manifest of this project: the one beside this crate's sources.
+    /// Reads the manifest of this project, which is in the folder of this crate.
     ///
     /// # Errors
     /// Those of [`Manifest::load`].
@@ -171,10 +172,11 @@ impl Manifest {
         read::manifest(&text, folder).map_err(|wrong| wrong.at(&path, &text))
     }
 
-    /// The same kernels under a profile: with its configuration on top of their base's, and `+NAME` after their names.
+    /// The same kernels under a profile: its fragments apply after those of each base, and `+NAME` is added to the
+    /// names of variants.
     ///
     /// # Errors
-    /// [`Unknown`], with the nearest name.
+    /// [`Unknown`], with the most similar name.
     pub fn under(mut self, name: &str) -> Result<Manifest, Unknown> {
         let profile = find("profile", name, &self.profiles, |profile| &profile.name)?.clone();
         self.bases.iter_mut().for_each(|base| base.config.extend_from_slice(&profile.config));
@@ -182,8 +184,8 @@ impl Manifest {
         Ok(Manifest { profile: Some(profile), ..self })
     }
 
-    /// Adds a revision of a user's tree as a base of this name, with fragments of the user's own, and the base as it is as a
-    /// variant of the same name. Nothing is known of it. To be called before [`Manifest::under`].
+    /// Adds a revision of a user's tree: as a base with this name and with fragments of the user's, and as a variant
+    /// with the same name and no patches. Its bugs are not known. Must be called before [`Manifest::under`].
     pub fn add_revision(&mut self, name: &str, revision: Revision, asked: &[PathBuf]) {
         let config = self.own.as_ref().map(|own| own.config.clone()).unwrap_or_default();
         let about = format!("{} of {}: {}", revision.describe, revision.tree.path().display(), revision.commit.subject);
@@ -199,16 +201,22 @@ impl Manifest {
         self.variants.push(Variant::unknown(name, &about, name, Vec::new()));
     }
 
-    /// Adds a kernel that is built already, under this name. Nothing is known of it.
+    /// Adds a kernel that was built elsewhere, under this name. Its bugs are not known.
     pub fn add_ready(&mut self, name: &str, ready: ReadyKernel) {
         let about = format!("{}, as it is", ready.path.display());
-        let source = Source::Ready(ready);
-        let (config, asked) = (Vec::new(), Vec::new());
-        self.bases.push(Base { name: name.to_owned(), source, config, asked, bugs: Vec::new(), immune: Vec::new() });
+        self.bases.push(Base {
+            name: name.to_owned(),
+            source: Source::Ready(ready),
+            config: Vec::new(),
+            asked: Vec::new(),
+            bugs: Vec::new(),
+            immune: Vec::new(),
+        });
         self.variants.push(Variant::unknown(name, &about, name, Vec::new()));
     }
 
-    /// The options that name a variant on a command line, if it is a kernel of a user's own as it is; else none.
+    /// The command-line options that select a variant, if it is a user's own kernel without patches. Empty for all
+    /// others.
     pub fn own_options(&self, variant: &str) -> Vec<String> {
         let plain = self.variant(variant).ok().filter(|variant| variant.is_plain());
         let Some(base) = plain.and_then(|variant| self.base(&variant.base).ok()) else { return Vec::new() };
@@ -232,7 +240,7 @@ impl Manifest {
     /// A variant by name.
     ///
     /// # Errors
-    /// [`Unknown`], with the nearest name.
+    /// [`Unknown`], with the most similar name.
     pub fn variant(&self, name: &str) -> Result<&Variant, Unknown> {
         find("kernel", name, &self.variants, |variant| &variant.name)
     }
@@ -240,7 +248,7 @@ impl Manifest {
     /// A base by name.
     ///
     /// # Errors
-    /// [`Unknown`], with the nearest name.
+    /// [`Unknown`], with the most similar name.
     pub fn base(&self, name: &str) -> Result<&Base, Unknown> {
         find("base", name, &self.bases, |base| &base.name)
     }
@@ -248,7 +256,7 @@ impl Manifest {
     /// A bug by id.
     ///
     /// # Errors
-    /// [`Unknown`], with the nearest id.
+    /// [`Unknown`], with the most similar id.
     pub fn bug(&self, id: &str) -> Result<&Bug, Unknown> {
         find("bug", id, &self.bugs, |bug| &bug.id)
     }
@@ -265,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_manifest_of_the_project_is_right() {
+    fn the_manifest_of_the_project_loads_and_each_bug_is_in_some_variants_only() {
         let manifest = Manifest::load(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
         let names: Vec<_> = manifest.variants.iter().map(|variant| variant.name.as_str()).collect();
         for name in ["stock", "revert-only", "v2-series", "early-num-vfs", "sriov-mutex"] {
@@ -280,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn every_patch_of_the_project_says_what_it_does_and_under_which_licence() {
+    fn every_patch_of_the_project_has_a_licence_and_a_subject() {
         let manifest = Manifest::load(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
         for patch in manifest.variants.iter().flat_map(|variant| &variant.patches) {
             let text = fs::read_to_string(patch).unwrap();

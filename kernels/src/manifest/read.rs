@@ -1,4 +1,4 @@
-//! From the text of `kernels.toml` to a [`Manifest`] whose references all lead somewhere.
+//! Reads the text of `kernels.toml` and checks it: names are unique, and everything that is referred to exists.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,11 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Base, Manifest, ManifestError, Need, OwnConfig, Source, Variant};
+use crate::bug::Bug;
 use crate::near::{Unknown, near};
-use crate::{Bug, KnownReport, Profile};
+use crate::profile::{KnownReport, Profile};
 
-/// Something in the text that is not right.
+/// An error in the text, and where it is.
 pub(super) struct Wrong {
     span: Range<usize>,
     message: String,
@@ -142,7 +143,7 @@ fn second(kind: &str, name: &Spanned<String>) -> Wrong {
     Wrong::new(name.span(), format!("a second {kind} `{}`: names are unique", name.get_ref()))
 }
 
-/// Names go into the names of cells, and with them into those of folders and into globs.
+/// Checks that names have only certain characters: they become parts of the names of cells, folders and globs.
 fn names<'a>(kind: &str, names: impl IntoIterator<Item = &'a Spanned<String>>) -> Result<(), Wrong> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let good = |name: &str| name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(allowed);
@@ -150,8 +151,8 @@ fn names<'a>(kind: &str, names: impl IntoIterator<Item = &'a Spanned<String>>) -
         None => Ok(()),
         Some(name) => {
             let message = format!(
-                "the {kind} `{}` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and \
-                 begins with a letter or a digit",
+                "`{}` cannot be the name of a {kind}: use ASCII letters, digits, `.`, `_` and `-`, and begin with a \
+                 letter or a digit",
                 name.get_ref()
             );
             Err(Wrong::new(name.span(), message))
@@ -171,7 +172,8 @@ fn base(raw: Spanned<RawBase>, bugs: &[&str], folder: &Path) -> Result<Base, Wro
     known_bugs(&raw.bugs, bugs)?;
     known_bugs(&raw.immune, bugs)?;
     if let Some(bug) = raw.immune.iter().find(|bug| raw.bugs.iter().any(|has| has.get_ref() == bug.get_ref())) {
-        return Err(Wrong::new(bug.span(), format!("the base has the bug `{}`", bug.get_ref())));
+        let message = format!("the base has the bug `{}` itself, so it cannot be immune to it", bug.get_ref());
+        return Err(Wrong::new(bug.span(), message));
     }
     let ids = |bugs: Vec<Spanned<String>>| bugs.into_iter().map(Spanned::into_inner).collect();
     Ok(Base {
@@ -186,21 +188,23 @@ fn base(raw: Spanned<RawBase>, bugs: &[&str], folder: &Path) -> Result<Base, Wro
 
 fn profile(raw: RawProfile, folder: &Path) -> Result<Profile, Wrong> {
     let config = files("a config fragment", &raw.config, folder)?;
-    if raw.slower == 0 || raw.known.iter().any(|known| known.says.is_empty()) {
-        let message = "a profile is `slower` by 1 or more, and each report that is `known` says something";
-        return Err(Wrong::new(raw.name.span(), message));
+    if raw.slower == 0 {
+        return Err(Wrong::new(raw.name.span(), "`slower` of a profile must be at least 1"));
+    }
+    if raw.known.iter().any(|known| known.says.is_empty()) {
+        return Err(Wrong::new(raw.name.span(), "`says` of a `known` report must have at least one text"));
     }
     let RawProfile { name, about, memory_mib, slower, known, .. } = raw;
     Ok(Profile { name: name.into_inner(), about, config, memory_mib, slower, known })
 }
 
-/// Whether a bug shows at all, and in profiles that there are.
+/// Checks that a bug has a way to fail, and that the profiles which it names exist.
 fn shows_somewhere(bug: &Spanned<Bug>, profiles: &[Profile]) -> Result<(), Wrong> {
     let Bug { fails, under, .. } = bug.get_ref();
     if fails.is_empty() && under.is_empty() {
         return Err(Wrong::new(
             bug.span(),
-            "missing key `fails`, or `under` for a bug that shows under a profile alone",
+            "missing key `fails`; a bug that only shows under a profile has the key `under` instead",
         ));
     }
     let known = || profiles.iter().map(|profile| profile.name.as_str());
@@ -210,7 +214,8 @@ fn shows_somewhere(bug: &Spanned<Bug>, profiles: &[Profile]) -> Result<(), Wrong
     }
 }
 
-/// The variant on each of its bases. The first gives it its name; on the others that of the base is added.
+/// The variant on each of its bases. On the first base it has its plain name. On the others, the name of the base is
+/// added.
 fn variants_of(raw: &RawVariant, bases: &[Base], bugs: &[&str], folder: &Path) -> Result<Vec<Variant>, Wrong> {
     let wanted = match (&raw.base, raw.bases.as_slice()) {
         (Some(base), []) => std::slice::from_ref(base),
@@ -223,7 +228,9 @@ fn variants_of(raw: &RawVariant, bases: &[Base], bugs: &[&str], folder: &Path) -
     if let Some(bug) = raw.fixes.iter().chain(&raw.bugs).next()
         && raw.patches.is_empty()
     {
-        return Err(Wrong::new(bug.span(), "without patches it has the bugs of its base, no fewer and no more"));
+        let message =
+            "a variant without `patches` has exactly the bugs of its base, so it has neither `fixes` nor `bugs`";
+        return Err(Wrong::new(bug.span(), message));
     }
     let on = |(number, wanted): (usize, &Spanned<String>)| {
         let unknown = || missing("base", wanted, bases.iter().map(|base| base.name.as_str()));
@@ -243,14 +250,14 @@ fn variants_of(raw: &RawVariant, bases: &[Base], bugs: &[&str], folder: &Path) -
     wanted.iter().enumerate().map(on).collect()
 }
 
-/// The patch as it is for a base: of the same name, in a folder named after the base, where it differs from what the
-/// others get.
+/// The patch for a base. If there is a patch of the same name in a folder named after the base, that one is for the
+/// base.
 fn of_base(patch: PathBuf, base: &Base) -> PathBuf {
     let own = patch.file_name().map(|name| patch.with_file_name(&base.name).join(name));
     own.filter(|own| own.is_file()).unwrap_or(patch)
 }
 
-/// The bugs that a variant of a base has when it fixes some and adds others, and the bugs that it is about.
+/// The bugs that a variant of a base has, and the bugs that it fixes or adds.
 fn effective(
     base: &Base,
     fixed: &[Spanned<String>],
@@ -272,7 +279,7 @@ fn effective(
     Ok((bugs, fixed.iter().map(Spanned::get_ref).chain(added).cloned().collect()))
 }
 
-/// Whether each bug of a list is known, and none named twice.
+/// Checks that each bug of a list exists, and that none is named twice.
 fn known_bugs(named: &[Spanned<String>], known: &[&str]) -> Result<(), Wrong> {
     match named.iter().find(|bug| !known.contains(&bug.get_ref().as_str())) {
         Some(bug) => Err(missing("bug", bug, known.iter().copied())),
@@ -304,14 +311,14 @@ fn existing(what: &str, path: &Spanned<PathBuf>, folder: &Path) -> Result<PathBu
 }
 
 fn from_toml(error: toml::de::Error) -> Wrong {
-    // serde's words for keys and values; a variant is something else here.
+    // serde says "field" for a key and "variant" for a value; in this file, a variant is something else.
     let mut message = error.message().to_owned();
     for (theirs, ours) in
         [("unknown field", "unknown key"), ("missing field", "missing key"), ("unknown variant", "unknown value")]
     {
         message = message.replace(theirs, ours);
     }
-    // "unknown key `a`, expected one of `b`, `c`": the quoted words after the first are what is allowed.
+    // "unknown key `a`, expected one of `b`, `c`": the allowed keys are quoted after the unknown one.
     if message.starts_with("unknown key") {
         let mut quoted = message.split('`').skip(1).step_by(2);
         if let Some(key) = quoted.next()

@@ -1,4 +1,4 @@
-//! From mails to a series: which of them are its patches, in which order, and what was left out.
+//! Assembles a series from mails: finds its patches and their order, and notes what was left out.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,18 +8,18 @@ use super::mail::Mail;
 use super::mbox::Raw;
 use super::{Series, SeriesError, SeriesPatch};
 
-/// A mail with the diff that it has, if any.
+/// A mail, and its diff if it has one.
 struct Letter {
     mail: Mail,
     diff: Result<Option<Diff>, Objection>,
 }
 
-/// One version of a series, as far as it was found.
+/// One version of a series, with the patches of it that were found.
 struct Candidate<'a> {
     version: u32,
     of: u32,
     cover: Option<&'a Letter>,
-    /// By number. More than one of a number is too many.
+    /// The patches by number. Different patches with the same number are an error.
     patches: BTreeMap<u32, Vec<&'a Letter>>,
 }
 
@@ -45,13 +45,14 @@ pub(super) fn series(raws: &[Raw], path: &Path, inline: bool) -> Result<Series, 
     let Some(first) = cover.or(chosen.first().copied()) else {
         return Err(no_patch(&letters, path, !of_replies.is_empty()));
     };
-    let (subject, version) = (first.mail.title().to_owned(), first.mail.subject.version);
+    let subject = first.mail.title().to_owned();
+    let version = first.mail.subject.version;
     let base_commit = cover.into_iter().chain(chosen.iter().copied()).find_map(Letter::base_commit);
     let patches = chosen.iter().enumerate().map(|(index, one)| one.patch(index + 1)).collect::<Result<_, _>>()?;
     Ok(Series { subject, version, patches, base_commit, notes })
 }
 
-/// All mails, each once: lists that a mail was sent to deliver it once each.
+/// All mails, without copies: each list that a mail was sent to delivers a copy.
 fn letters(raws: &[Raw]) -> Result<Vec<Letter>, SeriesError> {
     let mut letters: Vec<Letter> = Vec::new();
     for raw in raws {
@@ -64,7 +65,7 @@ fn letters(raws: &[Raw]) -> Result<Vec<Letter>, SeriesError> {
     Ok(letters)
 }
 
-/// Patches that are not numbered, in the order in which they were found, as `git am` takes them.
+/// The patches without numbers, in the order in which they were found. `git am` uses this order too.
 fn unnumbered<'a>(letters: &[&'a Letter], notes: &mut Vec<String>) -> Vec<&'a Letter> {
     let is_patch = |one: &Letter| one.diff != Ok(None) || (one.mail.html && one.mail.subject.patch);
     let (tagged, others): (Vec<_>, Vec<_>) =
@@ -77,7 +78,7 @@ fn unnumbered<'a>(letters: &[&'a Letter], notes: &mut Vec<String>) -> Vec<&'a Le
     tagged
 }
 
-/// The newest version of which all patches are there.
+/// The newest version that has all its patches.
 fn newest<'a>(letters: &[&'a Letter], notes: &mut Vec<String>) -> Result<Candidate<'a>, SeriesError> {
     let mut candidates: BTreeMap<(u32, u32), Candidate<'a>> = BTreeMap::new();
     for &letter in letters {
@@ -88,7 +89,7 @@ fn newest<'a>(letters: &[&'a Letter], notes: &mut Vec<String>) -> Result<Candida
     }
     let mut candidates: Vec<_> = candidates.into_values().rev().collect();
     let chosen = candidates.iter().position(|one| one.missing().is_empty());
-    // If none is complete, what the newest lacks is what one wants to know.
+    // If no version is complete, report what the newest one lacks.
     let chosen = candidates.remove(chosen.unwrap_or(0));
     let missing = chosen.missing();
     if !missing.is_empty() {
@@ -111,7 +112,7 @@ fn of_replies<'a>(replies: &[&'a Letter], inline: bool, notes: &mut Vec<String>)
                 found.push(letter);
             }
             Err(Objection::Damaged(why)) if inline => {
-                notes.push(format!("left out: a diff in a reply by {author}, which is not whole: {why}"));
+                notes.push(format!("left out: a diff in a reply by {author}, which is damaged: {why}"));
             }
             Err(Objection::Unsafe(_)) if inline => found.push(letter),
             Err(_) => {}
@@ -148,13 +149,14 @@ impl<'a> Candidate<'a> {
         any.map(|letter| letter.mail.title().to_owned()).unwrap_or_default()
     }
 
-    /// Numbers of which there is no patch.
+    /// The numbers of the missing patches.
     fn missing(&self) -> Vec<String> {
         (1..=self.of).filter(|number| !self.patches.contains_key(number)).map(|number| number.to_string()).collect()
     }
 
     fn left_out(&self, chosen: u32) -> String {
-        let (version, missing) = (self.version, self.missing());
+        let version = self.version;
+        let missing = self.missing();
         match missing.is_empty() {
             true if version < chosen => format!("left out: version {version}, which version {chosen} replaces"),
             true => format!("left out: \"{}\", another series of version {version}", self.title()),
@@ -165,8 +167,7 @@ impl<'a> Candidate<'a> {
     fn in_order(&self) -> Result<Vec<&'a Letter>, SeriesError> {
         let only = |(&number, letters): (&u32, &Vec<&'a Letter>)| match letters[..] {
             [first, second, ..] => {
-                let (first, second) = (first.described(), second.described());
-                Err(SeriesError::Twice { number, of: self.of, first, second })
+                Err(SeriesError::Twice { number, of: self.of, first: first.described(), second: second.described() })
             }
             _ => Ok(letters[0]),
         };
@@ -183,7 +184,8 @@ impl Letter {
     }
 
     fn patch(&self, number: usize) -> Result<SeriesPatch, SeriesError> {
-        let (place, subject) = (self.mail.place.clone(), self.mail.title().to_owned());
+        let place = self.mail.place.clone();
+        let subject = self.mail.title().to_owned();
         let diff = match &self.diff {
             _ if self.mail.html => return Err(SeriesError::Html { place, subject }),
             Ok(Some(diff)) => diff.clone(),

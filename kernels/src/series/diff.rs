@@ -1,25 +1,25 @@
-//! The diff in a mail: found among the words around it, and looked at before any program gets to see it.
+//! Finds the diff in the text of a mail, and checks it before `git apply` sees it.
 //!
-//! `git apply` takes what fits and skips what it does not know. A mail's diff is read here first, line by line by the
-//! counts in its hunks, so that one which a mail program wrapped or cut off is told of as what it is.
+//! `git apply` skips lines that it does not know. Here, the diff is parsed by the line counts of its hunks, so that a
+//! diff which a mail program wrapped or cut off is an error that says so.
 
 use std::collections::BTreeSet;
 
-/// A diff: what is left of a mail without the words around it.
+/// A diff, without the text around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diff {
-    /// Byte for byte what is to be applied.
+    /// The bytes that are applied.
     pub text: Vec<u8>,
-    /// The files that it changes, in its order.
+    /// The files that it changes, in the order of the diff.
     pub files: Vec<FileDiff>,
 }
 
-/// What a diff does to one file.
+/// The changes of a diff to one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileDiff {
-    /// Its path before, none if it is new.
+    /// Its old path. None if the file is new.
     pub old: Option<String>,
-    /// Its path afterwards, none if it goes.
+    /// Its new path. None if the file is deleted.
     pub new: Option<String>,
     /// Its hunks.
     pub hunks: Vec<Hunk>,
@@ -30,23 +30,23 @@ pub struct FileDiff {
 pub struct Hunk {
     /// Its `@@ -1,2 +1,3 @@ function` line.
     pub header: String,
-    /// The line of the old file at which it says it begins, from 1.
+    /// The line of the old file that its header names, from 1.
     pub start: usize,
-    /// The lines that must be there, without their mark and their end.
+    /// The lines that the old file must have, without their first character (space or `-`) and line end.
     pub wants: Vec<Vec<u8>>,
 }
 
-/// Why a diff is not taken.
+/// Why a diff is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Objection {
-    /// Its text is not what it was when it was made.
+    /// Its text was damaged on the way.
     Damaged(String),
-    /// It does what no patch to a kernel has to do.
+    /// It does something that no patch to a kernel needs to do, and that may do harm.
     Unsafe(String),
 }
 
 impl Diff {
-    /// The diff in the text of a mail, none if there is none.
+    /// Finds the diff in the text of a mail. None if there is none.
     pub(super) fn find(text: &[u8]) -> Result<Option<Diff>, Objection> {
         let mut reader = Reader { lines: text.split_inclusive(|&byte| byte == b'\n').collect(), at: 0 };
         let mut diff = Diff { text: Vec::new(), files: Vec::new() };
@@ -71,20 +71,20 @@ impl Diff {
     fn add(&mut self, file: FileDiff, lines: &[&[u8]]) {
         self.files.push(file);
         self.text.extend(lines.concat());
-        // The last line of a mail may have lost its end.
+        // The last line of a mail may have no line end.
         if self.text.last().is_some_and(|&last| last != b'\n') {
             self.text.push(b'\n');
         }
     }
 
-    /// The paths that it touches, before and after.
+    /// The old and new paths that it touches.
     pub fn paths(&self) -> BTreeSet<&str> {
         self.files.iter().flat_map(|file| file.old.iter().chain(&file.new)).map(String::as_str).collect()
     }
 }
 
 impl FileDiff {
-    /// The path by which one speaks of it.
+    /// Its path, for messages.
     pub fn path(&self) -> &str {
         self.new.as_deref().or(self.old.as_deref()).unwrap_or("a file without a name")
     }
@@ -92,12 +92,14 @@ impl FileDiff {
     fn check(&self) -> Result<(), Objection> {
         self.old.iter().chain(&self.new).try_for_each(|path| match stays_inside(path) {
             true => Ok(()),
-            false => Err(Objection::Unsafe(format!("it reaches for `{}`", path.escape_debug()))),
+            false => {
+                Err(Objection::Unsafe(format!("its path `{}` is no plain path within the tree", path.escape_debug())))
+            }
         })
     }
 }
 
-/// Whether a path is one of a file in the tree, in plain words.
+/// Whether a path is that of a file in the tree, and has no characters that git would quote.
 fn stays_inside(path: &str) -> bool {
     let is_plain =
         |part: &str| !part.is_empty() && part != "." && part != ".." && !part.to_ascii_lowercase().starts_with(".git/");
@@ -111,30 +113,31 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// A line as text without its end. What is not UTF-8 in it matters to no header.
+    /// A line as text, without its end. Only headers are compared with it, and they are ASCII.
     fn text(&self, at: usize) -> Option<String> {
         let line = self.lines.get(at)?;
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         Some(String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)).into_owned())
     }
 
-    /// The names in a line `diff --git a/OLD b/NEW`, if this is one. If they differ, other lines will say so.
+    /// The names in a line `diff --git a/OLD b/NEW`, if this is such a line. If the names differ, they are left open
+    /// here, because the lines after it have them.
     fn names_of_git(&self) -> Option<(Option<String>, Option<String>)> {
         let line = self.text(self.at)?;
         let names = line.strip_prefix("diff --git ")?;
         let middle = names.len() / 2;
-        let (old, new) = (names.get(..middle).unwrap_or_default(), names.get(middle + 1..).unwrap_or_default());
-        let (old, new) = (without_first_part(old), without_first_part(new));
+        let old = without_first_part(names.get(..middle).unwrap_or_default());
+        let new = without_first_part(names.get(middle + 1..).unwrap_or_default());
         if old.is_some() && old == new { Some((old, new)) } else { Some((None, None)) }
     }
 
-    /// Whether a diff begins here that git has not made.
+    /// Whether a diff begins here that was not made by git.
     fn is_plain_header(&self) -> bool {
         let begins = |at: usize, with: &str| self.text(self.at + at).is_some_and(|line| line.starts_with(with));
         begins(0, "--- ") && begins(1, "+++ ") && begins(2, "@@ -")
     }
 
-    /// A hunk after the end of a file's part: a line before it was wrapped.
+    /// Fails if this line is the header of a hunk: the hunk before it ended too early, because a line was wrapped.
     fn belongs_nowhere(&self, diff: &Diff) -> Result<(), Objection> {
         let header = self.text(self.at).filter(|line| counts(line).is_some());
         match (header, diff.files.last()) {
@@ -146,7 +149,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The part of the diff that is about one file, from its first line on.
+    /// Reads the part of the diff for one file, from its first line.
     fn file(&mut self, mut file: FileDiff) -> Result<FileDiff, Objection> {
         if self.names_of_git().is_some() {
             self.at += 1;
@@ -174,7 +177,7 @@ impl Reader<'_> {
         Ok(file)
     }
 
-    /// What git says of a file before its hunks.
+    /// Reads git's extended headers of a file, which come before its hunks.
     fn extended(&mut self, file: &mut FileDiff) -> Result<(), Objection> {
         const WORDS: &[&str] = &["index ", "old mode ", "similarity index ", "dissimilarity index "];
         while let Some(line) = self.text(self.at) {
@@ -200,9 +203,9 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A hunk, by the counts in its header.
+    /// Reads a hunk, by the line counts in its header.
     fn hunk(&mut self, header: String) -> Result<Hunk, String> {
-        let (start, mut old, mut new) = counts(&header).ok_or_else(|| format!("has an odd header: `{header}`"))?;
+        let (start, mut old, mut new) = counts(&header).ok_or_else(|| format!("has a malformed header: `{header}`"))?;
         self.at += 1;
         let mut wants = Vec::new();
         while old > 0 || new > 0 {
@@ -213,7 +216,7 @@ impl Reader<'_> {
             };
             let line = line.strip_suffix(b"\n").unwrap_or(line);
             let (both, taken) = match line.split_first() {
-                // Programs that take away blanks at the end of a line leave this of an empty line.
+                // Programs that remove spaces at the end of lines turn an unchanged empty line into this.
                 None => (true, &[][..]),
                 Some((b' ', rest)) => (true, rest),
                 Some((b'-', rest)) if old > 0 => (false, rest),
@@ -247,7 +250,7 @@ impl Reader<'_> {
         Ok(Hunk { header, start, wants })
     }
 
-    /// A line in a hunk that does not belong there.
+    /// The error for a line that does not belong into a hunk.
     fn breaks(&self, header: &str) -> String {
         let line = self.text(self.at).unwrap_or_default();
         let shown: String = line.chars().take(60).collect();
@@ -255,7 +258,7 @@ impl Reader<'_> {
     }
 }
 
-/// First old line and both counts of `@@ -1,2 +3,4 @@`.
+/// The first old line, and the counts of old and new lines, of `@@ -1,2 +3,4 @@`.
 fn counts(header: &str) -> Option<(usize, usize, usize)> {
     let (ranges, _) = header.strip_prefix("@@ -")?.split_once(" @@")?;
     let (old, new) = ranges.split_once(" +")?;
@@ -269,13 +272,13 @@ fn counts(header: &str) -> Option<(usize, usize, usize)> {
     Some((start, old, new))
 }
 
-/// The path in a `---` or `+++` line; none for a file that is not there.
+/// The path in a `---` or `+++` line. None for `/dev/null`.
 fn name(text: &str) -> Option<String> {
     let path = text.split('\t').next().unwrap_or(text).trim_end();
     if path == "/dev/null" { None } else { Some(without_first_part(path).unwrap_or_else(|| path.to_owned())) }
 }
 
-/// `drivers/pci/iov.c` of `a/drivers/pci/iov.c`.
+/// The path without its first part: `drivers/pci/iov.c` of `a/drivers/pci/iov.c`.
 fn without_first_part(path: &str) -> Option<String> {
     let (first, rest) = path.split_once('/')?;
     (!first.is_empty() && !first.starts_with('"')).then(|| rest.to_owned())
@@ -313,7 +316,7 @@ index 1234567..89abcde 100644
     }
 
     #[test]
-    fn a_diff_is_found_among_the_words_of_a_mail() {
+    fn a_diff_is_found_in_the_text_of_a_mail() {
         let mail = format!("Words.\n---\n d/f | 2 +-\n\n{PATCH}-- \n2.47.0\n\nbase-commit: 12\n");
         let diff = find(&mail).unwrap();
         assert_eq!(diff.text, PATCH.as_bytes());
@@ -325,7 +328,7 @@ index 1234567..89abcde 100644
     }
 
     #[test]
-    fn files_come_go_and_move() {
+    fn created_deleted_and_renamed_files_are_read() {
         let text = "\
 diff --git a/new b/new
 new file mode 100644
@@ -365,7 +368,7 @@ rename to to/bc
     }
 
     #[test]
-    fn damage_is_told() {
+    fn a_damaged_diff_is_refused() {
         let wrapped = PATCH.replace(" three\n", " th\nree\n");
         insta::assert_snapshot!(objection(&wrapped), @"damaged: the hunk `@@ -8,2 +8,3 @@` of d/f does not follow the one before it; was that wrapped by a mail program?");
         let cut = PATCH.replace(" nine\n", "");
@@ -373,7 +376,7 @@ rename to to/bc
         let longer = PATCH.replace("+2\n", "+2\n+3\n");
         insta::assert_snapshot!(objection(&longer), @"damaged: hunk 1 of d/f (`@@ -1,3 +1,3 @@ f()`) breaks off at the line ` three`; was it wrapped by a mail program?");
         let odd = PATCH.replace("-1,3", "-1;3");
-        insta::assert_snapshot!(objection(&odd), @"damaged: hunk 1 of d/f has an odd header: `@@ -1;3 +1,3 @@ f()`");
+        insta::assert_snapshot!(objection(&odd), @"damaged: hunk 1 of d/f has a malformed header: `@@ -1;3 +1,3 @@ f()`");
         insta::assert_snapshot!(objection("diff --git a/d/f b/d/f\n--- a/d/f\n+++ b/d/f\n"), @"damaged: d/f has no hunk");
         insta::assert_snapshot!(objection(&PATCH.replace("-two\n", "two\n")), @"damaged: hunk 1 of d/f (`@@ -1,3 +1,3 @@ f()`) breaks off at the line `two`; was it wrapped by a mail program?");
     }
@@ -384,7 +387,7 @@ rename to to/bc
             ["../../etc/passwd", "d/../../f", "/etc/passwd", ".git/hooks/post-checkout", "d/.GIT/config", "a//f"]
         {
             let told = objection(&PATCH.replace("d/f", path));
-            assert!(told.starts_with("unsafe: it reaches for `"), "{path}: {told}");
+            assert!(told.starts_with("unsafe: its path `"), "{path}: {told}");
         }
         let quoted = PATCH.replace("a/d/f", "\"a/\\056\\056/f\"").replace("b/d/f", "\"b/\\056\\056/f\"");
         assert!(objection(&quoted).starts_with("unsafe: "), "{}", objection(&quoted));

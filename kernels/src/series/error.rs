@@ -1,12 +1,12 @@
-//! Why something is no series that can be tried.
+//! Why a series cannot be used.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why something is no series that can be tried. Nothing has been applied, built or written by then.
+/// Why a series cannot be used. Nothing has been applied, built or written when this is returned.
 #[derive(Debug, thiserror::Error)]
 pub enum SeriesError {
-    /// It cannot be read.
+    /// A file or folder cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
         /// The file or folder.
@@ -14,15 +14,15 @@ pub enum SeriesError {
         /// Why.
         source: io::Error,
     },
-    /// There is no mail in it.
+    /// The file or folder has no mail.
     #[error("{} holds {what}", path.display())]
     Nothing {
         /// The file or folder.
         path: PathBuf,
-        /// What it holds instead.
+        /// What it has instead.
         what: String,
     },
-    /// It is a compressed file.
+    /// The file is compressed.
     #[error(
         "{0} is compressed: unpack it first, as in `zcat {0} | cargo xtask series -`",
         path.display()
@@ -31,7 +31,7 @@ pub enum SeriesError {
         /// The file.
         path: PathBuf,
     },
-    /// A mail that cannot be read as one.
+    /// A mail cannot be parsed.
     #[error("{place} cannot be read as a mail: {why}")]
     Mail {
         /// Which mail.
@@ -39,9 +39,9 @@ pub enum SeriesError {
         /// What is wrong with it.
         why: String,
     },
-    /// A patch that came as HTML.
+    /// A patch was sent as HTML.
     #[error(
-        "{place} ({subject}) is HTML only, in which no patch comes through unharmed: take it from a list archive, as in \
+        "{place} ({subject}) is HTML only, and HTML damages patches: take it from a list archive, as in \
          `b4 am MESSAGE-ID`, or ask for it as plain text"
     )]
     Html {
@@ -50,12 +50,12 @@ pub enum SeriesError {
         /// Its subject.
         subject: String,
     },
-    /// Mails, but no patch among them.
+    /// None of the mails has a patch.
     #[error("no patch in {mails} mail{}{hint}", if *mails == 1 { "" } else { "s" })]
     NoPatch {
         /// How many mails there are.
         mails: usize,
-        /// What else may help.
+        /// What the user can do.
         hint: String,
     },
     /// Patches are missing.
@@ -65,7 +65,7 @@ pub enum SeriesError {
         subject: String,
         /// How many patches it has.
         of: u32,
-        /// The numbers of those that are not there.
+        /// The numbers of the missing patches.
         missing: String,
     },
     /// Two different patches have the same number.
@@ -80,7 +80,7 @@ pub enum SeriesError {
         /// The other.
         second: String,
     },
-    /// A patch whose text was damaged.
+    /// The text of a patch was damaged.
     #[error("the patch in {place} ({subject}) is damaged: {why}")]
     Damaged {
         /// Which mail.
@@ -90,25 +90,25 @@ pub enum SeriesError {
         /// Where, and how.
         why: String,
     },
-    /// A patch that reaches for files outside of the tree.
+    /// A patch changes files outside of the tree, or something other than text files.
     #[error("the patch in {place} ({subject}) is refused: {why}")]
     Unsafe {
         /// Which mail.
         place: String,
         /// Its subject.
         subject: String,
-        /// What it does.
+        /// What it changes.
         why: String,
     },
-    /// A series that no scenario can tell anything of.
+    /// The series touches nothing that scenarios exercise.
     #[error(
-        "nothing that the scenarios exercise is touched by this series: it changes {files}. They are about {about}. \
-         --force runs them all the same"
+        "this series touches nothing that the scenarios exercise: it changes {files}. The scenarios exercise {about}. \
+         --force runs them anyway"
     )]
     Elsewhere {
         /// What it changes.
         files: String,
-        /// What the scenarios are about.
+        /// What the scenarios exercise.
         about: String,
     },
 }

@@ -1,4 +1,5 @@
-//! Whether patches apply, before anything is built; and if one does not, what is there in its place.
+//! Tries whether the patches of a series apply, before anything is built. If one does not, finds what the tree has at
+//! that place.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,30 +9,34 @@ use std::path::{Path, PathBuf};
 use similar::{ChangeTag, TextDiff};
 
 use super::{Hunk, SeriesPatch};
+use crate::error::{BuildError, PatchError};
+use crate::event::CancelToken;
 use crate::job::{Job, JobError};
-use crate::{BuildError, CancelToken, PatchError, Revision, patch};
+use crate::patch;
+use crate::tree::Revision;
 
-/// How far a series goes on a tree.
+/// How many patches of a series apply to a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fit {
-    /// How many of its patches apply, from the first on.
+    /// How many of its patches apply, counted from the first.
     pub applied: usize,
-    /// The numbers, from 1, of those among them that had to be merged.
+    /// The numbers, from 1, of the applied patches that had to be merged.
     pub merged: Vec<usize>,
-    /// Why the next one does not, if there is one.
+    /// Why the next patch does not apply. `None` if all patches apply.
     pub misfit: Option<Misfit>,
 }
 
 /// A patch that does not apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit {
-    /// What does not fit what.
+    /// Why it does not apply.
     pub why: String,
-    /// The lines that the patch wants (`-`), and those that the tree has there (`+`). Empty if it is not about lines.
+    /// The lines that the patch expects (`-`), and those that the tree has at that place (`+`). Empty if the reason is
+    /// not a hunk.
     pub lines: Vec<String>,
 }
 
-/// What patches are tried on.
+/// What the patches are tried on.
 #[derive(Clone, Copy)]
 pub(crate) enum Origin<'a> {
     /// A source tree.
@@ -40,11 +45,12 @@ pub(crate) enum Origin<'a> {
     Revision(&'a Revision),
 }
 
-/// Tries patches, written to `files`, one after the other on copies of the files that they touch. With `merge`, one that
-/// does not fit a revision is merged into it, and its file says afterwards what that came to.
+/// Tries patches in their order on copies of the files that they touch. `files` are the files that the patches were
+/// written to. With `merge`, a patch that does not apply to a revision is merged, and its file then holds the result of
+/// the merge.
 ///
 /// # Errors
-/// [`BuildError`] of the host: a patch that does not apply is none.
+/// [`BuildError`] of the host. A patch that does not apply is not an error: the result says so.
 pub(crate) fn fit(
     origin: Origin<'_>,
     patches: &[SeriesPatch],
@@ -69,7 +75,7 @@ pub(crate) fn fit(
     let mut merged = Vec::new();
     for (applied, (one, file)) in patches.iter().zip(files).enumerate() {
         match patch::apply(&trial, std::slice::from_ref(file), cancel) {
-            // A change of a file's mode alone is one.
+            // A patch that only changes the mode of a file counts as empty there, but it applies.
             Ok(_) | Err(BuildError::Patch(PatchError::Empty { .. })) => {}
             Err(BuildError::Patch(error)) => {
                 let merging =
@@ -89,8 +95,8 @@ pub(crate) fn fit(
     Ok(Fit { applied: patches.len(), merged, misfit: None })
 }
 
-/// A repository to throw away, in which a patch is merged: with the objects of the user's, which is only read, and an
-/// index of its own.
+/// A temporary repository in which a patch is merged. It has an index of its own, and reads the objects of the user's
+/// repository.
 struct Merge<'a> {
     scratch: &'a Path,
     trial: &'a Path,
@@ -105,8 +111,8 @@ impl Merge<'_> {
             .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.objects)
     }
 
-    /// Merges a patch by the files that it says it was made on, if they are known. If it worked out, the patch is
-    /// what it changes here from then on; if not, all is as before.
+    /// Merges a patch, if the repository has the blobs that its `index` lines name. The patch's file then holds the
+    /// result. If the merge fails, the result is `false` and nothing is changed.
     fn merge(&self, patch: &Path, cancel: &CancelToken) -> Result<bool, BuildError> {
         let failed = || BuildError::job("merging a patch");
         let last = |output: String| output.lines().last().unwrap_or_default().to_owned();
@@ -130,7 +136,8 @@ impl Merge<'_> {
 }
 
 fn copy(tree: &Path, trial: &Path, path: &str) -> Result<(), BuildError> {
-    let (from, to) = (tree.join(path), trial.join(path));
+    let from = tree.join(path);
+    let to = trial.join(path);
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(BuildError::io("create", folder))?;
     }
@@ -160,16 +167,16 @@ fn explain(trial: &Path, one: &SeriesPatch, file: &Path, error: &PatchError, can
     }
 }
 
-/// What a hunk wants beside what a file has where the hunk looks most at home.
+/// The lines that a hunk expects, compared with the lines at the most similar place of the file.
 fn beside(hunk: &Hunk, file: &[u8]) -> Vec<String> {
     let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
     let wants: Vec<String> = hunk.wants.iter().map(|line| text(line)).collect();
     let has: Vec<String> = file.split(|&byte| byte == b'\n').map(text).collect();
-    let (first, last) = home(hunk.start, &wants, &has);
+    let (first, last) = most_similar(hunk.start, &wants, &has);
     let has = &has[first..last];
     let (old, new): (Vec<&str>, Vec<&str>) =
         (wants.iter().map(String::as_str).collect(), has.iter().map(String::as_str).collect());
-    let mut lines = vec![format!("the patch wants (-), and from line {} on the tree has (+):", first + 1)];
+    let mut lines = vec![format!("the patch expects (-), and from line {} on the tree has (+):", first + 1)];
     lines.extend(TextDiff::from_slices(&old, &new).iter_all_changes().map(|change| {
         let mark = match change.tag() {
             ChangeTag::Equal => ' ',
@@ -181,8 +188,9 @@ fn beside(hunk: &Hunk, file: &[u8]) -> Vec<String> {
     lines
 }
 
-/// The part of a file that shares most lines with what is wanted; of several the one nearest to line `start`.
-fn home(start: usize, wants: &[String], has: &[String]) -> (usize, usize) {
+/// The range of lines of a file that has most of the expected lines. If there are several, the one nearest to line
+/// `start`.
+fn most_similar(start: usize, wants: &[String], has: &[String]) -> (usize, usize) {
     let wanted: BTreeSet<&str> = wants.iter().map(|line| line.trim()).filter(|line| line.len() > 1).collect();
     let length = wants.len().min(has.len());
     let shared = |first: usize| {

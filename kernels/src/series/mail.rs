@@ -1,4 +1,4 @@
-//! One mail: what it says of itself, and its text as it was when it was written.
+//! Parses one mail: its headers, and its text as the sender wrote it.
 
 use mailparse::{MailHeaderMap, ParsedMail, parse_mail};
 
@@ -9,26 +9,31 @@ use super::subject::Subject;
 /// A mail, its text decoded.
 #[derive(Clone, Debug)]
 pub(super) struct Mail {
-    /// Where it was, for people.
+    /// Where it was found, for error messages.
     pub place: String,
     pub subject: Subject,
     pub author: String,
     pub message_id: Option<String>,
-    /// The plain text and attached patches, byte for byte what the sender had.
+    /// The plain text and the attached patches, with the bytes that the sender had.
     pub text: Vec<u8>,
-    /// It has text, but as HTML only.
+    /// The only text is HTML.
     pub html: bool,
 }
 
 impl Mail {
-    /// Takes a mail apart. A bare patch, without any header, is a mail without a subject.
+    /// Parses a mail. A patch without mail headers becomes a mail whose subject is the name of its file.
     pub(super) fn parse(raw: &Raw) -> Result<Mail, SeriesError> {
         let bytes = with_newlines(&raw.bytes);
         let wrong = |why: String| SeriesError::Mail { place: raw.place.clone(), why };
         if !is_header(&bytes) {
-            let (subject, author) = (Subject::parse(&raw.name), String::new());
-            let text = bytes;
-            return Ok(Mail { place: raw.place.clone(), subject, author, message_id: None, text, html: false });
+            return Ok(Mail {
+                place: raw.place.clone(),
+                subject: Subject::parse(&raw.name),
+                author: String::new(),
+                message_id: None,
+                text: bytes,
+                html: false,
+            });
         }
         let parsed = parse_mail(&bytes).map_err(|error| wrong(error.to_string()))?;
         let header = |name: &str| parsed.headers.get_first_value(name);
@@ -45,13 +50,13 @@ impl Mail {
         })
     }
 
-    /// How one speaks of it.
+    /// Its title, for messages.
     pub(super) fn title(&self) -> &str {
         if self.subject.title.is_empty() { "without a subject" } else { &self.subject.title }
     }
 }
 
-/// What the parts of a mail hold.
+/// What was found in the parts of a mail.
 #[derive(Default)]
 struct Found {
     text: Vec<u8>,
@@ -79,7 +84,7 @@ impl Found {
         let charset = part.ctype.charset.to_ascii_lowercase();
         let decoded = match charset.starts_with("utf-16") || charset.starts_with("utf-32") {
             true => part.get_body().map(String::into_bytes),
-            // Patches have no character set: they change bytes.
+            // A patch changes bytes, so its character set must not be converted.
             false => part.get_body_raw(),
         };
         let text = with_newlines(&decoded.map_err(|error| error.to_string())?);
@@ -93,8 +98,8 @@ impl Found {
     }
 }
 
-/// Lines as the sender had them: mail ends each with CR LF on its way. Where only some end so, that is the text itself:
-/// a patch to a file that has such lines.
+/// Undoes the CR LF line ends that mail transport adds. They are only removed if all lines have them. If only some
+/// lines end with CR LF, it belongs to the text: the patch is for a file with such lines.
 fn with_newlines(text: &[u8]) -> Vec<u8> {
     let lines = || text.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
     if lines().next().is_none() || !lines().all(|line| line.ends_with(b"\r\n")) {
@@ -110,8 +115,9 @@ fn with_newlines(text: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Undoes `format=flowed` (RFC 3676): a blank at the end of a line joins it to the next, and one at its beginning is no
-/// part of it. A line of nothing but blanks is left alone: a diff has those for empty lines, a paragraph has none.
+/// Undoes `format=flowed` (RFC 3676): a space at the end of a line joins it to the next line, and a space at its
+/// beginning is removed. A line of only spaces is not joined: in a diff it stands for an empty line, and a paragraph
+/// has no such line.
 fn unflowed(text: &[u8], delsp: bool) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     for line in text.split_inclusive(|&byte| byte == b'\n') {
@@ -127,7 +133,8 @@ fn unflowed(text: &[u8], delsp: bool) -> Vec<u8> {
     plain
 }
 
-/// Undoes an OpenPGP signature around the text (RFC 9580, 7): lines that begin with a dash have `- ` before it.
+/// Removes an OpenPGP signature around the text (RFC 9580, section 7). In a signed text, `- ` stands before each line
+/// that begins with a dash.
 fn without_armor(text: Vec<u8>) -> Vec<u8> {
     const BEGIN: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
     const END: &[u8] = b"-----BEGIN PGP SIGNATURE-----";
@@ -140,7 +147,7 @@ fn without_armor(text: Vec<u8>) -> Vec<u8> {
     signed.flat_map(|line| line.strip_prefix(b"- ").unwrap_or(line)).copied().collect()
 }
 
-/// The author, where the mail was sent by somebody else: `From:` in the first line of the text.
+/// The author, if somebody else has sent the mail: `From:` in the first line of the text.
 fn author_in(text: &[u8]) -> Option<String> {
     let first = text.split(|&byte| byte == b'\n').find(|line| !line.trim_ascii().is_empty())?;
     Some(String::from_utf8_lossy(first.strip_prefix(b"From: ")?).into_owned())
@@ -172,12 +179,12 @@ mod tests {
     }
 
     #[test]
-    fn the_author_in_the_text_wins() {
+    fn the_author_in_the_text_overrides_the_sender() {
         assert_eq!(mail("From: list\nSubject: a\n\nFrom: A <a@example.org>\n\nwords\n").author, "A <a@example.org>");
     }
 
     #[test]
-    fn of_several_parts_the_plain_text_and_the_patches_count() {
+    fn plain_text_and_attached_patches_are_joined() {
         let parts = "Subject: a\nContent-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: text/plain\n\nwords\n\
             --x\nContent-Type: text/html\n\n<p>\n--x\nContent-Type: application/octet-stream; name=a.patch\n\
             Content-Transfer-Encoding: base64\n\ncGF0Y2gK\n--x--\n";
@@ -187,34 +194,34 @@ mod tests {
     }
 
     #[test]
-    fn html_alone_is_noticed() {
+    fn a_mail_with_only_html_is_marked() {
         assert!(mail("Subject: a\nContent-Type: text/html\n\n<pre>\n").html);
         assert!(!mail("Subject: a\n\n").html);
     }
 
     #[test]
-    fn flowed_text_is_put_together_again() {
+    fn flowed_text_is_joined() {
         let flowed = "a long \nline\n  indented\n  \n-- \nname\n";
         assert_eq!(unflowed(flowed.as_bytes(), false), b"a long line\n indented\n \n-- \nname\n");
         assert_eq!(unflowed(b"a lo \nng\n", true), b"a long\n");
     }
 
     #[test]
-    fn a_signature_around_the_text_goes() {
+    fn a_signature_around_the_text_is_removed() {
         let signed = "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nwords\n- ---\n- --- a/f\n- -x\n+y\n\
             -----BEGIN PGP SIGNATURE-----\nabc\n";
         assert_eq!(without_armor(signed.into()), b"words\n---\n--- a/f\n-x\n+y\n");
     }
 
     #[test]
-    fn lines_lose_their_cr_only_if_all_have_one() {
+    fn carriage_returns_are_removed_only_if_all_lines_have_one() {
         assert_eq!(with_newlines(b"a\r\nb\r\n"), b"a\nb\n");
         assert_eq!(with_newlines(b"a\nb\r\n"), b"a\nb\r\n");
         assert_eq!(with_newlines(b"a"), b"a");
     }
 
     #[test]
-    fn a_bare_patch_has_its_file_for_a_subject() {
+    fn a_patch_without_headers_has_its_file_name_as_subject() {
         let bare = mail("diff --git a/f b/f\n--- a/f\n");
         assert_eq!(bare.title(), "a.eml");
         assert!(text(&bare).starts_with("diff --git"));

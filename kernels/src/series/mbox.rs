@@ -1,25 +1,25 @@
-//! From what is on disk, or comes through a pipe, to single mails: mbox files, maildirs, folders of patches.
+//! Splits mbox files, maildirs and folders of patches into single mails.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::SeriesError;
 
-/// A mail, or a bare patch, as it was found.
+/// An unparsed mail, or a patch without mail headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Raw {
-    /// Where it was, for people.
+    /// Where it was found, for error messages.
     pub place: String,
-    /// The file's name, for those that have no subject.
+    /// The name of its file, for a mail without a subject.
     pub name: String,
-    /// All of it, without the line of the mbox before it.
+    /// The mail, without the `From ` line of the mbox.
     pub bytes: Vec<u8>,
 }
 
-/// Endings of the files in a folder that are taken for mails or patches.
+/// Extensions of the files in a folder that are read as mails or patches.
 const ENDINGS: &[&str] = &["patch", "eml", "mbox", "mbx", "diff"];
 
-/// The mails of a file, a folder of patches, or a maildir; in a folder, in the order of the files' names.
+/// The mails of a file, a folder of patches, or a maildir. Those of a folder are in the order of the file names.
 pub(super) fn read(path: &Path) -> Result<Vec<Raw>, SeriesError> {
     if !path.is_dir() {
         return split(&read_file(path)?, path);
@@ -71,7 +71,7 @@ pub(super) fn split(bytes: &[u8], path: &Path) -> Result<Vec<Raw>, SeriesError> 
         .collect())
 }
 
-/// What is between the separators of an mbox. All of it, if there are none.
+/// The parts between the separators of an mbox. If there is no separator, the whole file is one mail.
 fn mails(bytes: &[u8]) -> Vec<Vec<u8>> {
     let lines: Vec<&[u8]> = bytes.split_inclusive(|&byte| byte == b'\n').collect();
     let mut mails: Vec<Vec<u8>> = Vec::new();
@@ -94,7 +94,7 @@ fn mails(bytes: &[u8]) -> Vec<Vec<u8>> {
     mails
 }
 
-/// `From SOMEBODY Thu Jan  1 00:00:00 1970`, and not a sentence that begins so.
+/// Whether a line is a separator, `From SOMEBODY Thu Jan  1 00:00:00 1970`, and not a sentence that begins with "From".
 fn is_separator(line: &[u8]) -> bool {
     let Ok(line) = str::from_utf8(line) else { return false };
     let Some(rest) = line.strip_prefix("From ") else { return false };
@@ -107,7 +107,7 @@ fn is_separator(line: &[u8]) -> bool {
     words.iter().any(is_time) && words.iter().any(is_year)
 }
 
-/// `Name: value`.
+/// Whether a line is a header, `Name: value`.
 pub(super) fn is_header(line: &[u8]) -> bool {
     match line.iter().position(|&byte| byte == b':') {
         None | Some(0) => false,
@@ -115,7 +115,7 @@ pub(super) fn is_header(line: &[u8]) -> bool {
     }
 }
 
-/// A line that an mbox had to mark, lest it be taken for a separator.
+/// Removes the `>` that an mbox puts before a line that looks like a separator.
 fn unquoted(line: &[u8]) -> &[u8] {
     let quotes = line.iter().take_while(|&&byte| byte == b'>').count();
     if quotes > 0 && line[quotes..].starts_with(b"From ") { &line[1..] } else { line }
@@ -131,7 +131,7 @@ From mboxrd@z Thu Jan  1 00:00:00 1970\nSubject: one\n\nFrom here on: words.\nFr
 From 0123abcd Mon Sep 17 00:00:00 2001\nSubject: two\n\nbody\n";
 
     #[test]
-    fn an_mbox_is_split_where_mails_begin() {
+    fn an_mbox_is_split_at_its_separators() {
         let mails: Vec<String> = mails(TWO.as_bytes()).into_iter().map(|m| String::from_utf8(m).unwrap()).collect();
         assert_eq!(mails.len(), 2, "{mails:?}");
         assert!(mails[0].starts_with("Subject: one\n"));
@@ -140,14 +140,14 @@ From 0123abcd Mon Sep 17 00:00:00 2001\nSubject: two\n\nbody\n";
     }
 
     #[test]
-    fn a_file_without_separators_is_one_mail_and_is_left_as_it_is() {
+    fn a_file_without_separators_is_one_unchanged_mail() {
         let text = b"Subject: one\r\n\r\n>From me\r\n";
         assert_eq!(mails(text), [text.to_vec()]);
         assert!(mails(b"").is_empty() && mails(b" \n\n").is_empty());
     }
 
     #[test]
-    fn folders_are_read_in_order_and_maildirs_too() {
+    fn folders_and_maildirs_are_read_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);
@@ -165,7 +165,7 @@ From 0123abcd Mon Sep 17 00:00:00 2001\nSubject: two\n\nbody\n";
     }
 
     #[test]
-    fn what_has_no_mail_is_told_so() {
+    fn a_path_without_mails_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let told = |path: &Path| read(path).unwrap_err().to_string().replace(&*folder.path().to_string_lossy(), "F");
         insta::assert_snapshot!(told(folder.path()), @"F holds no mail and no patch: it has no file whose name ends in .patch, .eml, .mbox, .mbx, .diff");

@@ -1,8 +1,8 @@
-//! A posted series: from mails as a list archive or `b4` has them to patches in their order.
+//! A posted series: from the mails of a list archive or of `b4` to patches in their order.
 //!
-//! [`Series::read`] takes an mbox, a maildir, a folder of patches or a single file; [`Series::of_bytes`] what came
-//! through a pipe. Nothing is applied or written by that: what is damaged, incomplete or reaches out of the tree is told
-//! of before anything happens.
+//! [`Series::read`] reads an mbox, a maildir, a folder of patches or a single file. [`Series::of_bytes`] reads what
+//! came through a pipe. Both apply and write nothing: a patch that is damaged, missing, or changes files outside of the
+//! tree is an error before anything else happens.
 
 mod assemble;
 mod diff;
@@ -25,36 +25,36 @@ pub use fit::{Fit, Misfit};
 /// A series of patches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series {
-    /// What it is called: the title of its cover letter, or of its first patch.
+    /// Its title: that of its cover letter, or of its first patch.
     pub subject: String,
     /// Its version, from 1.
     pub version: u32,
     /// The patches, in the order in which they apply.
     pub patches: Vec<SeriesPatch>,
-    /// The commit that it says it is based on.
+    /// The commit in its `base-commit:` line.
     pub base_commit: Option<String>,
-    /// What was found beside it and left out, and why. A line each.
+    /// Mails and patches that were left out, with the reason. One line each.
     pub notes: Vec<String>,
 }
 
 /// One patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeriesPatch {
-    /// Which, from 1, without gaps.
+    /// Its number, from 1, without gaps.
     pub number: usize,
     /// Its title.
     pub subject: String,
-    /// Who wrote it.
+    /// Its author.
     pub author: String,
-    /// The id of its mail.
+    /// The message id of its mail.
     pub message_id: Option<String>,
-    /// What it changes.
+    /// Its changes.
     pub diff: Diff,
 }
 
 impl Series {
-    /// Reads a series from an mbox, a mail, a patch, a folder of patches or a maildir. With `inline`, diffs in replies are
-    /// patches too, and come after those of the series.
+    /// Reads a series from an mbox, a mail, a patch, a folder of patches or a maildir. With `inline`, diffs in replies
+    /// are taken as well, as patches after those of the series.
     ///
     /// # Errors
     /// [`SeriesError`].
@@ -62,7 +62,7 @@ impl Series {
         assemble::series(&mbox::read(path)?, path, inline)
     }
 
-    /// The same of bytes that are called `name`.
+    /// Reads a series from bytes. Errors call them `name`.
     ///
     /// # Errors
     /// [`SeriesError`].
@@ -71,15 +71,15 @@ impl Series {
         assemble::series(&mbox::split(bytes, path)?, path, inline)
     }
 
-    /// Whether scenarios can tell anything of it.
+    /// Checks that the series touches code that scenarios exercise.
     ///
     /// # Errors
-    /// [`SeriesError::Elsewhere`] if it touches nothing that they exercise.
+    /// [`SeriesError::Elsewhere`] if it does not.
     pub fn within_reach(&self) -> Result<(), SeriesError> {
         reach::check(self.patches.iter().flat_map(|patch| patch.diff.paths()))
     }
 
-    /// Writes each patch into a folder as git would, and says where.
+    /// Writes each patch to a file in a folder, in the form of `git format-patch`. Returns the files.
     ///
     /// # Errors
     /// Those of the file system.

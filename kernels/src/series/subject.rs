@@ -1,21 +1,21 @@
-//! What the subject of a mail says about the patch in it: `[PATCH v2 1/2] PCI/IOV: Do this`.
+//! Parses the subject of a mail with a patch: `[PATCH v2 1/2] PCI/IOV: Do this`.
 
-/// A subject, taken apart.
+/// A parsed subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Subject {
-    /// It answers or forwards another mail.
+    /// The mail is a reply or is forwarded.
     pub reply: bool,
-    /// It calls itself a patch.
+    /// The subject says `PATCH` or `RFC` in brackets.
     pub patch: bool,
-    /// The version of the series, 1 if it does not say.
+    /// The version of the series. 1 if the subject has none.
     pub version: u32,
-    /// Which of how many.
+    /// The number of the patch, and of how many.
     pub number: Option<(u32, u32)>,
-    /// The rest.
+    /// The subject without prefixes.
     pub title: String,
 }
 
-/// Words that programs put before the subject of an answer.
+/// Prefixes that mail programs add to the subject of a reply.
 const ANSWERS: &[&str] = &["re:", "aw:", "sv:", "fw:", "fwd:"];
 
 impl Subject {
@@ -41,7 +41,7 @@ impl Subject {
         subject
     }
 
-    /// A word in brackets.
+    /// Takes in a word from brackets.
     fn word(&mut self, word: &str) {
         let version = |word: &str| strip_ignoring_case(word, "v").and_then(|digits| digits.parse().ok());
         if let Some(after) = strip_ignoring_case(word, "patch") {
@@ -57,7 +57,7 @@ impl Subject {
     }
 }
 
-/// Whether what is in brackets is about the mail, and not the beginning of the title.
+/// Whether brackets after the first are a prefix, and not the beginning of the title.
 fn is_tag(group: &str) -> bool {
     group.split([' ', ',']).any(|word| number(word).is_some() || strip_ignoring_case(word, "patch").is_some())
 }
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn subjects_as_lists_have_them() {
+    fn subjects_of_patches_are_parsed() {
         let patch = |version, number, title: &str| Subject {
             reply: false,
             patch: true,
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_and_what_is_no_patch() {
+    fn replies_and_subjects_without_patch_are_recognised() {
         let answer = Subject::parse("RE: Re: [PATCH v2 1/2] PCI: a");
         assert!(answer.reply && answer.patch && answer.number == Some((1, 2)), "{answer:?}");
         let words = Subject::parse("Does [this] v2 1/2 work?");

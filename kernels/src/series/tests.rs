@@ -1,4 +1,4 @@
-//! Whole series: rendered as mails in every way that mails are, and read back.
+//! Whole series: written as mails in all encodings that mails have, and read back.
 
 use std::fs;
 
@@ -6,11 +6,11 @@ use data_encoding::BASE64_MIME;
 use proptest::prelude::*;
 
 use super::*;
+use crate::event::CancelToken;
 use crate::job::Job;
-use crate::tree::Tree;
-use crate::{CancelToken, Revision};
+use crate::tree::{Revision, Tree};
 
-/// How a mail's text is put into it.
+/// How the text of a mail is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dress {
     Plain,
@@ -77,7 +77,8 @@ fn quoted(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n").replace("\r\n", "\n")
 }
 
-/// Words wrapped at 20 characters where there is a blank, and every line stuffed that needs it.
+/// The text as `format=flowed`: wrapped at 20 characters where there is a space, with a space before lines that need
+/// one.
 fn flowed(text: &str, delsp: bool) -> String {
     let stuffed = |line: &str| {
         let needs = line.starts_with([' ', '>']) || line.starts_with("From ");
@@ -127,14 +128,14 @@ fn diff(file: &str, lines: usize, before: &str, old: &str, new: &str) -> String 
     )
 }
 
-/// A line of code. A flowed mail cannot carry blanks at its end.
+/// A line of code, without spaces at its end: a flowed mail cannot have those.
 fn line() -> impl Strategy<Value = String> {
     "[\t ]{0,3}[-+@>a-zA-Z0-9_(){};=.\"'àß€ ]{0,70}".prop_map(|line| line.trim_end_matches(' ').to_owned())
 }
 
 proptest! {
     #[test]
-    fn what_was_sent_is_what_is_read(
+    fn a_series_is_read_as_it_was_sent(
         dress in prop::sample::select(&DRESSES[..]),
         patches in prop::collection::vec((prop::collection::vec(line(), 0..4), line(), line()), 1..4),
         shuffle in any::<bool>(),
@@ -159,20 +160,21 @@ proptest! {
     }
 
     #[test]
-    fn nothing_that_comes_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), text in "(?s).{0,200}") {
+    fn no_input_makes_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), text in "(?s).{0,200}") {
         let _ = Series::of_bytes(&bytes, "a", true);
         let _ = Series::of_bytes(format!("diff --git a/f b/f\n{text}").as_bytes(), "a", true);
         let _ = Series::of_bytes(format!("From a Thu Jan  1 00:00:00 1970\nSubject: [PATCH 1/1] a\n{text}").as_bytes(), "a", true);
     }
 
     #[test]
-    fn blanks_at_the_end_of_lines_survive_where_mail_can_carry_them(
+    fn spaces_at_the_end_of_lines_are_kept_in_encodings_that_allow_them(
         dress in prop::sample::select(&[Dress::Plain, Dress::Crlf, Dress::Base64, Dress::Quoted, Dress::Attached][..]),
         blanks in "[ \t]{0,3}", ending in prop::sample::select(&["", "\r"][..]),
     ) {
-        // With CR LF on its way, a CR of the file's own cannot be told from it.
+        // In a mail with CR LF, a CR that belongs to the file cannot be distinguished.
         let ending = if dress == Dress::Crlf { "" } else { ending };
-        let (old, new) = (format!("a{blanks}{ending}"), format!("b{blanks}{ending}"));
+        let old = format!("a{blanks}{ending}");
+        let new = format!("b{blanks}{ending}");
         let text = patch("drivers/pci/iov.c", &[], &old, &new);
         let series = Series::of_bytes(mail("[PATCH] PCI: a", "1", &text, dress).as_bytes(), "a", false).unwrap();
         prop_assert_eq!(String::from_utf8_lossy(&series.patches[0].diff.text), diff("drivers/pci/iov.c", 0, "", &old, &new));
@@ -238,7 +240,7 @@ fn patches_without_numbers_come_in_the_order_of_their_files() {
     fs::write(folder.path().join("0002-b.patch"), change("f", "b", "c")).unwrap();
     let envelope = "From 0123 Mon Sep 17 00:00:00 2001\nFrom: A <a@example.org>\nSubject: [PATCH] PCI: a\n\n";
     fs::write(folder.path().join("0001-a.patch"), format!("{envelope}{}", change("f", "a", "b"))).unwrap();
-    // One that calls itself a patch leaves out one that does not.
+    // If a subject says [PATCH], mails without it are left out.
     let series = Series::read(folder.path(), false).unwrap();
     assert_eq!(titles(&series), ["PCI: a"]);
     insta::assert_snapshot!(series.notes.join("\n"), @r#"left out: "0002-b.patch", which does not call itself a patch"#);
@@ -247,7 +249,7 @@ fn patches_without_numbers_come_in_the_order_of_their_files() {
 }
 
 #[test]
-fn what_is_wrong_is_told_by_name() {
+fn errors_name_the_patch_and_the_mail() {
     let text = change("drivers/pci/iov.c", "a", "b");
     let told = |mails: &[String]| read(mails).unwrap_err();
     let of_three = [plain("[PATCH v2 0/3] PCI: all", "0", "Words."), plain("[PATCH v2 2/3] PCI: b", "2", &text)];
@@ -258,13 +260,13 @@ fn what_is_wrong_is_told_by_name() {
     let same = [plain("[PATCH 1/1] PCI: a", "1", &text), plain("[PATCH RESEND 1/1] PCI: a", "2", &text)];
     assert_eq!(titles(&read(&same).unwrap()), ["PCI: a"]);
     let html = plain("[PATCH 1/1] PCI: a", "1", "<pre>").replace("text/plain", "text/html");
-    insta::assert_snapshot!(told(&[html]), @"a.mbox (PCI: a) is HTML only, in which no patch comes through unharmed: take it from a list archive, as in `b4 am MESSAGE-ID`, or ask for it as plain text");
+    insta::assert_snapshot!(told(&[html]), @"a.mbox (PCI: a) is HTML only, and HTML damages patches: take it from a list archive, as in `b4 am MESSAGE-ID`, or ask for it as plain text");
     insta::assert_snapshot!(told(&[plain("Hello", "1", "words")]), @"no patch in 1 mail: a patch has a diff in its plain text, or attached as .patch or .diff");
     insta::assert_snapshot!(told(&[plain("[PATCH 1/1] PCI: a", "1", "words")]), @"the patch in a.mbox (PCI: a) is damaged: it has no diff in its text, and none attached as .patch or .diff");
     let outside = change("../../etc/passwd", "a", "b");
-    insta::assert_snapshot!(told(&[plain("[PATCH] PCI: a", "1", &outside)]), @"the patch in a.mbox (PCI: a) is refused: it reaches for `../../etc/passwd`");
+    insta::assert_snapshot!(told(&[plain("[PATCH] PCI: a", "1", &outside)]), @"the patch in a.mbox (PCI: a) is refused: its path `../../etc/passwd` is no plain path within the tree");
     let far = read(&[plain("[PATCH] drm: a", "1", &change("drivers/gpu/drm/a.c", "a", "b"))]).unwrap();
-    insta::assert_snapshot!(far.within_reach().unwrap_err(), @"nothing that the scenarios exercise is touched by this series: it changes drivers/gpu/drm/a.c. They are about PCI and its hotplug, SR-IOV, vfio, IOMMUs, igb, the driver core, sysfs and what these stand on. --force runs them all the same");
+    insta::assert_snapshot!(far.within_reach().unwrap_err(), @"this series touches nothing that the scenarios exercise: it changes drivers/gpu/drm/a.c. The scenarios exercise PCI and its hotplug, SR-IOV, vfio, IOMMUs, igb, the driver core, sysfs and the code that these use. --force runs them anyway");
     assert!(read(&[plain("[PATCH] PCI: a", "1", &text)]).unwrap().within_reach().is_ok());
 }
 
@@ -309,7 +311,7 @@ fn a_series_is_tried_patch_by_patch() {
 }
 
 #[test]
-fn what_the_tree_has_in_place_of_what_a_hunk_wants_is_shown() {
+fn the_lines_of_the_tree_at_a_hunk_that_does_not_fit_are_shown() {
     let one = ("@@ -1,3 +1,3 @@", " line 1;\n-line 2;\n+two;\n line 3;\n");
     let stale = ("@@ -3,4 +3,4 @@ f()", " line 5;\n-line six;\n+6;\n line 7;\n line 8;\n");
     let fit = tried(&[one, stale]);
@@ -317,7 +319,7 @@ fn what_the_tree_has_in_place_of_what_a_hunk_wants_is_shown() {
     let misfit = fit.misfit.unwrap();
     insta::assert_snapshot!(format!("{}\n{}", misfit.why, misfit.lines.join("\n")), @r"
     hunk 1 of 1 (`@@ -3,4 +3,4 @@ f()`) does not fit drivers/pci/iov.c
-    the patch wants (-), and from line 5 on the tree has (+):
+    the patch expects (-), and from line 5 on the tree has (+):
      line 5;
     -line six;
     +line 6;
@@ -326,7 +328,7 @@ fn what_the_tree_has_in_place_of_what_a_hunk_wants_is_shown() {
     ");
 }
 
-/// git in a folder, by somebody.
+/// git in a folder, with a user name.
 fn git(folder: &Path, arguments: &[&str]) -> String {
     let who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"];
     let job = Job::new("git").args(who).args(arguments).within(folder);
@@ -357,7 +359,7 @@ fn a_patch_that_was_made_on_another_revision_is_merged_if_asked_for() {
         git(&tree, &["commit", "-q", "-m", "words"]);
     };
     commit(&content("line 5", "line 6"));
-    // Made before the tree got the same line, and another one above it.
+    // The patch is made before the tree changes a line above it and adds another one.
     commit(&content("line 5", "six"));
     let diff = git(&tree, &["diff", "HEAD~1", "HEAD"]) + "\n";
     git(&tree, &["checkout", "-q", "HEAD~1"]);

@@ -1,12 +1,11 @@
-//! git, as it is run in a repository that is not ours.
+//! Runs git in a user's repository, without side effects there.
 
 use std::env;
 use std::path::Path;
 
 use crate::job::Job;
 
-/// What would make git do more than it is asked for: hooks, housekeeping, checkouts that leave files out as the user's
-/// own does, other line ends.
+/// Settings that turn off what the user's own settings may add: hooks, maintenance, sparse checkouts, other line ends.
 const SETTINGS: &[&str] = &[
     "core.hooksPath=/dev/null",
     "core.sparseCheckout=false",
@@ -20,10 +19,10 @@ const SETTINGS: &[&str] = &[
     "log.showSignature=false",
 ];
 
-/// How the user's git reaches the remote from which a partial clone gets what it has not, and where his settings are.
+/// Environment variables that git needs to find the user's settings, and to fetch missing objects of a partial clone.
 const ENVIRONMENT: &[&str] = &["SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "XDG_CONFIG_HOME"];
 
-/// git in a folder of the repository. It asks nobody for a password.
+/// git in a folder of the repository. It does not ask for passwords.
 pub(super) fn command(folder: &Path) -> Job {
     let settings = SETTINGS.iter().flat_map(|setting| ["-c", setting]);
     let job = Job::new("git").args(settings).within(folder).env("GIT_TERMINAL_PROMPT", "0");

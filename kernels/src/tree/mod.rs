@@ -1,141 +1,41 @@
-//! A user's own kernel tree: any git repository, read through a worktree of ours and never changed.
+//! A user's own kernel tree: any git repository. It is read through a worktree in the cache, and never changed.
 //!
-//! [`Tree::open`] finds the repository, [`Tree::commit`] a revision in it, and [`Tree::worktree`] gives a checkout that
-//! is ours alone: it lies in the cache, git knows of it as of any linked worktree (`git worktree list` shows it), and
-//! the user's checkout, index, branches and stash have nothing to do with it.
+//! [`Tree::open`] finds the repository, and [`Tree::commit`] a revision in it. [`Tree::worktree`] gives a checkout in
+//! the cache. For git it is a linked worktree like any other (`git worktree list` shows it). The user's checkout,
+//! index, branches and stash are not touched.
 
 mod git;
+mod revision;
 mod worktree;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+pub use self::revision::{Commit, Revision};
 pub use self::worktree::Worktree;
 pub(crate) use self::worktree::{SHELF, forget};
-use crate::job::Job;
-use crate::{BuildError, CancelToken, JobError, Revision, near};
-
-/// What is wrong with a user's tree, or with what was asked of it.
-#[derive(Debug, thiserror::Error)]
-pub enum TreeError {
-    /// There is nothing at the path.
-    #[error("there is no folder {}: a kernel tree was expected there", path.display())]
-    Missing {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It is a folder, and no git repository.
-    #[error(
-        "{} is not a git tree, nor in one; for a tree or tarball without git, give a base in kernels.toml a `path = ` to it",
-        path.display()
-    )]
-    NotGit {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// git does not trust it.
-    #[error(
-        "git refuses to read {0}, because it belongs to another user; if you trust it, run\n  \
-         git config --global --add safe.directory {0}",
-        path.display()
-    )]
-    NotTrusted {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// It has no such revision.
-    #[error("{} has no revision `{rev}`{}", path.display(), hint(.near.as_deref(), *shallow))]
-    Revision {
-        /// The tree.
-        path: PathBuf,
-        /// What was asked for.
-        rev: String,
-        /// The branch or tag whose name is nearest to it, if any is near.
-        near: Option<String>,
-        /// The clone has not all of the history.
-        shallow: bool,
-    },
-    /// What it has at a revision is no Linux kernel.
-    #[error("{} at {rev} is no Linux kernel: there is no {missing}", path.display())]
-    NotLinux {
-        /// The tree.
-        path: PathBuf,
-        /// The revision.
-        rev: String,
-        /// What every kernel has.
-        missing: &'static str,
-    },
-    /// No worktree can be added to it.
-    #[error(
-        "cannot add a worktree to {0}, which takes a note in its .git folder: {why}\n\
-         Make a clone that is yours: git clone --shared --bare {0} ~/linux.git, and use that",
-        path.display()
-    )]
-    ReadOnly {
-        /// The tree.
-        path: PathBuf,
-        /// git's words.
-        why: String,
-    },
-}
-
-fn hint(near: Option<&str>, shallow: bool) -> String {
-    match near {
-        Some(near) => format!("; did you mean `{near}`?"),
-        None if shallow => "; this clone is shallow, and `git fetch --unshallow` fetches what is older".to_owned(),
-        None => "; a tag, a branch or a commit of it was expected (has it been fetched?)".to_owned(),
-    }
-}
+use crate::error::BuildError;
+pub use crate::error::TreeError;
+use crate::event::CancelToken;
+use crate::job::{Job, JobError};
+use crate::near::near;
 
 /// A user's git repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
-    /// What the user calls it, absolute.
+    /// The path by which the user opened it, absolute.
     path: PathBuf,
-    /// What all its worktrees share, canonical: `.git` of the first.
+    /// The `.git` folder that all its worktrees share, canonical.
     common: PathBuf,
 }
 
-/// Where a history that was made for a series names the kernels that its commits stand for.
+/// The prefix of the refs in a history that was made for a series. Each ref names the kernel that its commit stands
+/// for.
 pub const NAMES: &str = "refs/iov-regress/";
 
-/// A commit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Commit {
-    /// Its hash.
-    pub id: String,
-    /// The hash of its tree: equal for commits with the same content, whatever their history.
-    pub tree: String,
-    /// Enough of its hash to be told from others; of one that stands for a kernel of a series, the name of that kernel
-    /// ([`NAMES`]).
-    pub short: String,
-    /// The first line of its message.
-    pub subject: String,
-    /// Who wrote it.
-    pub author: String,
-    /// The day on which it was committed, as ISO 8601 has it.
-    pub date: String,
-}
-
-impl Commit {
-    /// Whether it stands for a kernel of a series, and is in no history but ours.
-    pub fn is_of_series(&self) -> bool {
-        !self.id.starts_with(&self.short)
-    }
-}
-
-impl fmt::Display for Commit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.short, self.subject)
-    }
-}
-
 impl Tree {
-    /// The repository that a folder belongs to: a checkout or any folder within it, a linked worktree, a bare repository.
+    /// The repository of a folder: a checkout or any folder in it, a linked worktree, or a bare repository.
     ///
     /// # Errors
     /// [`TreeError::Missing`], [`TreeError::NotGit`], [`TreeError::NotTrusted`], and those of running git.
@@ -162,7 +62,7 @@ impl Tree {
         Ok(Tree { path, common })
     }
 
-    /// What it is called: the path by which it was opened, absolute.
+    /// The path by which it was opened, absolute.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -173,14 +73,14 @@ impl Tree {
     /// [`TreeError::Revision`], and those of running git.
     pub fn commit(&self, rev: &str, cancel: &CancelToken) -> Result<Commit, BuildError> {
         let one = format!("{rev}^{{commit}}");
-        // Where the user is: a linked worktree has a HEAD of its own.
+        // In the user's folder, because a linked worktree has a HEAD of its own.
         let verify = git::command(&self.path).args(["rev-parse", "--verify", "--quiet", "--end-of-options", &one]);
         let id = match verify.output(cancel) {
             Ok(output) => output.lines().last().unwrap_or_default().to_owned(),
             Err(JobError::Failed { .. }) => return Err(self.unknown(rev, cancel)),
             Err(error) => return Err(self.looking(rev)(error)),
         };
-        // Marked, as git's warnings are among the output.
+        // Each field has a mark, because the output may also have warnings of git.
         const FORMAT: &str = "--format=<tree>%T%n<short>%h%n<name>%D%n<subject>%s%n<author>%an <%ae>%n<date>%cs";
         let names = format!("--decorate-refs={NAMES}");
         let log = self.git(["log", "-1", "--no-color", "--abbrev=12", &names, FORMAT, &id]);
@@ -214,7 +114,7 @@ impl Tree {
         BuildError::job(format!("looking at `{rev}` in {}", self.path.display()))
     }
 
-    /// What changed between two commits: paths, relative to the tree.
+    /// The files that changed between two commits, as paths relative to the tree.
     ///
     /// # Errors
     /// Those of running git.
@@ -223,12 +123,12 @@ impl Tree {
         Ok(diff.map_err(BuildError::job("comparing revisions"))?.lines().map(PathBuf::from).collect())
     }
 
-    /// Where its objects are.
+    /// The folder of its objects.
     pub(crate) fn objects(&self) -> PathBuf {
         self.common.join("objects")
     }
 
-    /// Writes files of a commit into a folder. Those that it does not have are left out.
+    /// Writes files of a commit into a folder. Paths that the commit does not have are left out.
     ///
     /// # Errors
     /// Those of running git and tar.
@@ -262,7 +162,7 @@ impl Tree {
         TreeError::Revision { path: self.path.clone(), rev: rev.to_owned(), near, shallow }.into()
     }
 
-    fn git<const N: usize>(&self, arguments: [&str; N]) -> crate::job::Job {
+    fn git<const N: usize>(&self, arguments: [&str; N]) -> Job {
         git::command(&self.common).args(arguments)
     }
 }

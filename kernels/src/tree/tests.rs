@@ -5,7 +5,7 @@ use std::process::Command;
 use super::*;
 use crate::cache::Cache;
 
-/// A user's repository with two commits of something that passes for a kernel, and a cache.
+/// A user's repository with two commits that have the files by which a kernel is recognised, and a cache.
 struct User(tempfile::TempDir);
 
 impl User {
@@ -42,12 +42,13 @@ impl User {
         let cancel = CancelToken::new();
         let commit = tree.commit(rev, &cancel).unwrap();
         let cache = Cache::at(self.path("cache"));
-        let worktree = tree.worktree(&cache, "test", &commit, || panic!("nobody has it"), &cancel).unwrap();
+        let worktree =
+            tree.worktree(&cache, "test", &commit, || panic!("another process has the worktree"), &cancel).unwrap();
         worktree.checkout(&commit, &cancel).unwrap();
         worktree
     }
 
-    /// All files of the checkout and of the repository, but for the notes of worktrees and what git makes of objects.
+    /// All files of the checkout and of the repository, but those of `.git/worktrees`.
     fn files(&self) -> BTreeMap<PathBuf, (Vec<u8>, i64, i64)> {
         let mut found = BTreeMap::new();
         let mut folders = vec![self.path("linux")];
@@ -86,17 +87,18 @@ fn a_repository_is_found_from_anywhere_in_it() {
     assert_eq!((head("linux").as_str(), head("beside").as_str()), ("second", "first: words"));
     assert_eq!((head("linux/drivers").as_str(), head("bare.git").as_str()), ("second", "second"));
     fs::create_dir(user.path("empty")).unwrap();
-    insta::assert_snapshot!(user.error(user.tree("empty")), @"~/empty is not a git tree, nor in one; for a tree or tarball without git, give a base in kernels.toml a `path = ` to it");
+    insta::assert_snapshot!(user.error(user.tree("empty")), @"~/empty is not in a git repository; for a kernel tree or tarball without git, add a base with `path = ` to kernels.toml");
     insta::assert_snapshot!(user.error(user.tree("none")), @"there is no folder ~/none: a kernel tree was expected there");
     insta::assert_snapshot!(user.error(user.tree("linux/a")), @"there is no folder ~/linux/a: a kernel tree was expected there");
 }
 
 #[test]
-fn a_revision_is_a_commit_or_an_error_that_says_what_is_near() {
+fn an_unknown_revision_is_an_error_with_a_similar_name() {
     let user = User::new();
     let tree = user.tree("linux").unwrap();
     let revision = |rev: &str| tree.revision(rev, &CancelToken::new());
-    let (first, second) = (revision("v1").unwrap(), revision("topic").unwrap());
+    let first = revision("v1").unwrap();
+    let second = revision("topic").unwrap();
     assert_eq!((first.commit.subject.as_str(), first.describe.as_str()), ("first: words", "v1"));
     assert!(second.describe.starts_with("v1-1-g") && second.describe.len() == 18, "{second:?}");
     assert_eq!(revision("HEAD~1").unwrap(), first);
@@ -113,7 +115,7 @@ fn a_revision_is_a_commit_or_an_error_that_says_what_is_near() {
 }
 
 #[test]
-fn a_worktree_holds_what_is_asked_for_and_the_user_notices_nothing() {
+fn a_worktree_has_the_files_of_the_commit_and_the_repository_is_unchanged() {
     let user = User::new();
     user.run("echo dirty > a; echo staged > staged; git add staged; echo 1 > untracked; echo 1 > ignored; git stash -q; git stash apply -q");
     user.run("mkdir -p .git/hooks; printf '#!/bin/sh\\ntouch ../hooked\\n' > .git/hooks/post-checkout; chmod +x .git/hooks/post-checkout");
@@ -154,14 +156,14 @@ fn a_worktree_is_found_again_and_keeps_the_times_of_files_that_stay() {
 }
 
 #[test]
-fn a_worktree_that_was_damaged_or_lost_is_made_anew() {
+fn a_damaged_or_lost_worktree_is_made_again() {
     let user = User::new();
     let tree = user.tree("linux").unwrap();
     let path = user.worktree(&tree, "v1").path().to_owned();
     fs::remove_dir_all(path.parent().unwrap()).unwrap();
     assert_eq!(read(&user.worktree(&tree, "v1"), "a"), Some("1".into()), "the cache was removed");
     user.run("git worktree list --porcelain | grep -q iov-regress-test; rm -r .git/worktrees");
-    assert_eq!(read(&user.worktree(&tree, "topic"), "a"), Some("2".into()), "the note was removed");
+    assert_eq!(read(&user.worktree(&tree, "topic"), "a"), Some("2".into()), "the registration was removed");
     fs::write(user.path("linux/.git/worktrees/iov-regress-test/index.lock"), "").unwrap();
     fs::write(path.join("a"), "half").unwrap();
     assert_eq!(read(&user.worktree(&tree, "topic"), "a"), Some("2".into()), "git was killed");
@@ -180,7 +182,7 @@ fn a_repository_that_was_moved_keeps_its_worktree_and_a_copy_gets_another() {
 }
 
 #[test]
-fn shallow_sparse_partial_and_bare_repositories_will_do() {
+fn shallow_sparse_partial_and_bare_repositories_work() {
     let user = User::new();
     user.run("git config uploadpack.allowFilter true; git clone -q --depth 1 file://$PWD ../shallow");
     user.run("git clone -q --filter=blob:none --no-checkout file://$PWD ../partial; git clone -q --bare . ../bare");
@@ -197,9 +199,10 @@ fn shallow_sparse_partial_and_bare_repositories_will_do() {
 }
 
 #[test]
-fn an_entry_that_is_removed_from_the_cache_leaves_no_note() {
+fn a_removed_entry_is_unregistered_from_the_repository() {
     let user = User::new();
     let entry = user.worktree(&user.tree("linux").unwrap(), "v1").path().parent().unwrap().to_owned();
+    assert!(user.path("linux/.git/worktrees").exists());
     forget(&entry);
     assert!(!user.path("linux/.git/worktrees").exists());
 }

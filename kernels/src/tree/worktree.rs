@@ -1,19 +1,20 @@
-//! A worktree of ours of a user's repository, in the cache.
+//! A linked worktree of a user's repository, in the cache.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{Commit, Tree, TreeError, git};
+use super::{Commit, Tree, git};
 use crate::cache::{Cache, KeyMaker, Lock};
-use crate::job::Job;
-use crate::{BuildError, CancelToken, JobError};
+use crate::error::{BuildError, TreeError};
+use crate::event::CancelToken;
+use crate::files::remove;
+use crate::job::{Job, JobError};
 
-/// The shelf of the cache on which worktrees stand.
+/// The shelf of the cache with the worktrees.
 pub(crate) const SHELF: &str = "worktrees";
 
-/// A worktree of ours. It is locked for as long as this value lives, and stays in the cache afterwards.
+/// A worktree in the cache. It is locked as long as this value exists, and stays in the cache afterwards.
 #[derive(Debug)]
 pub struct Worktree {
     path: PathBuf,
@@ -21,10 +22,10 @@ pub struct Worktree {
 }
 
 impl Tree {
-    /// Our worktree for a purpose (a short word), made if there is none yet, at `commit` but without files: those come
-    /// with [`Worktree::checkout`]. Waits while another process has it; `waiting` is called once then.
+    /// The worktree for a purpose (a short word). If there is none, it is made at `commit`, without files: those come
+    /// with [`Worktree::checkout`]. If another process has it, calls `waiting` once and waits.
     ///
-    /// It is found again even if the repository was moved meanwhile, and made anew if it was damaged.
+    /// The worktree is found again if the repository was moved meanwhile, and made again if it was damaged.
     ///
     /// # Errors
     /// [`TreeError::ReadOnly`], and those of running git and of the file system.
@@ -38,7 +39,7 @@ impl Tree {
     ) -> Result<Worktree, BuildError> {
         let shelf = cache.root().join(SHELF);
         fs::create_dir_all(&shelf).map_err(BuildError::io("create", &shelf))?;
-        // git writes canonical paths into its notes; ours must look the same to be found in them.
+        // `git worktree list` shows canonical paths, and they are compared with this one.
         let shelf = fs::canonicalize(&shelf).map_err(BuildError::io("find", &shelf))?;
         let name = format!("iov-regress-{purpose}");
         let moved = self.worktrees(cancel)?.into_iter().find(|path| {
@@ -52,45 +53,46 @@ impl Tree {
         let key = entry.file_name().unwrap_or_default().to_string_lossy();
         let lock = cache.lock(&format!("{SHELF}-{key}"), waiting)?;
         fs::create_dir_all(entry).map_err(BuildError::io("create", entry))?;
-        // When it was last used decides how long it stays.
+        // `gc` goes by this time.
         let _ = File::open(entry).and_then(|entry| entry.set_modified(SystemTime::now()));
         let worktree = Worktree { path, _lock: lock };
         self.set_up(&worktree, commit, cancel)?;
         Ok(worktree)
     }
 
-    /// The worktrees that the repository knows of, whether they are there or not.
+    /// The worktrees that the repository has registered, whether their folders exist or not.
     fn worktrees(&self, cancel: &CancelToken) -> Result<Vec<PathBuf>, BuildError> {
         let list = self.git(["worktree", "list", "--porcelain"]).output(cancel);
         let list = list.map_err(BuildError::job(format!("listing the worktrees of {}", self.path.display())))?;
         Ok(list.lines().filter_map(|line| line.strip_prefix("worktree ")).map(PathBuf::from).collect())
     }
 
-    /// Whether a worktree that the repository knows of is its own, or was that of a repository which is not there any
-    /// more: this one, before it was moved. A copy of a repository knows of its original's worktrees, too.
+    /// Whether a registered worktree belongs to this repository. A copy of a repository has the worktrees of the
+    /// original registered as well, so the worktree's own link must point to this repository, or to one that no longer
+    /// exists: this repository was moved then.
     fn may_have(&self, worktree: &Path) -> bool {
         link(worktree).is_some_and(|link| link.starts_with(&self.common) || !link.exists())
     }
 
-    /// Makes a worktree usable, if it is not.
+    /// Repairs or makes a worktree that cannot be used as it is.
     fn set_up(&self, worktree: &Worktree, commit: &Commit, cancel: &CancelToken) -> Result<(), BuildError> {
         let path = worktree.path.to_string_lossy();
         if link(&worktree.path).is_some_and(|link| !link.exists()) {
-            // If it cannot be repaired it is made anew.
+            // If this fails, the worktree is made again below.
             let _ = self.git(["worktree", "repair", &path]).run(cancel);
         }
         if !self.owns(worktree, cancel) {
             if worktree.path.exists() {
                 fs::remove_dir_all(&worktree.path).map_err(BuildError::io("clear", &worktree.path))?;
             }
-            // Twice "force": also over a note of a worktree that is not there any more, and even if someone locked it.
+            // With "force" twice, git also replaces a registered worktree whose folder is missing, and a locked one.
             let add = ["worktree", "add", "--force", "--force", "--detach", "--no-checkout", &path, &commit.id];
             self.git(add).run(cancel).map_err(|error| self.refused(error))?;
         }
-        // Nobody but us works in it, and we have its lock: what lies here was left by a git that was killed.
+        // This process holds the lock of the worktree, so these files are leftovers of a git that was killed.
         for left in ["index.lock", "HEAD.lock"] {
             if let Some(link) = link(&worktree.path) {
-                remove_file(&link.join(left))?;
+                remove(&link.join(left))?;
             }
         }
         Ok(())
@@ -117,11 +119,11 @@ impl Worktree {
         &self.path
     }
 
-    /// Makes it hold the files of a commit, and none else: what was changed or made in it is gone. Files that are the
-    /// same as before keep their times.
+    /// Checks out the files of a commit. All other files in the worktree are removed, and changes are undone. Files
+    /// that stay the same keep their times.
     ///
     /// # Errors
-    /// Those of running git; a full disk, and what a partial clone cannot fetch, are among them.
+    /// Those of running git, among them a full disk, and an object that a partial clone cannot fetch.
     pub fn checkout(&self, commit: &Commit, cancel: &CancelToken) -> Result<(), BuildError> {
         let what = || BuildError::job(format!("checking out {}", commit.short));
         let git = |arguments: &[&str]| git::command(&self.path).args(arguments).run(cancel).map_err(what());
@@ -129,10 +131,10 @@ impl Worktree {
         git(&["clean", "-ffdxq"])
     }
 
-    /// Runs git in it, as carefully as everything here is done: no hooks, no housekeeping. Returns what it wrote.
+    /// Runs git in the worktree, without hooks and maintenance. Returns its output.
     ///
     /// # Errors
-    /// [`JobError`]; if git said no, with the last lines that it wrote.
+    /// [`JobError`], with the last lines of the output if git failed.
     pub fn git<S: AsRef<std::ffi::OsStr>>(
         &self,
         arguments: impl IntoIterator<Item = S>,
@@ -142,14 +144,14 @@ impl Worktree {
     }
 }
 
-/// Where the repository keeps its notes of a worktree, as the worktree says.
+/// The folder in the repository that belongs to a worktree (`.git/worktrees/NAME`), from the worktree's `.git` file.
 fn link(worktree: &Path) -> Option<PathBuf> {
     let text = fs::read_to_string(worktree.join(".git")).ok()?;
     Some(worktree.join(text.trim().strip_prefix("gitdir: ")?))
 }
 
-/// Takes the repository's notes of the worktrees in an entry of the shelf out of it, before the entry is removed. What
-/// cannot be taken out is harmless, and git itself forgets it some day.
+/// Unregisters the worktrees in an entry of the shelf from their repository, before the entry is removed. If this
+/// fails, git prunes the registration some time later.
 pub(crate) fn forget(entry: &Path) {
     for worktree in fs::read_dir(entry).into_iter().flatten().flatten().map(|worktree| worktree.path()) {
         let common = link(&worktree).and_then(|link| Some(link.parent()?.parent()?.to_owned()));
@@ -157,12 +159,5 @@ pub(crate) fn forget(entry: &Path) {
             let job: Job = git::command(&common).args(["worktree", "remove", "--force", "--force"]);
             let _ = job.arg(&worktree).run(&CancelToken::new());
         }
-    }
-}
-
-fn remove_file(path: &Path) -> Result<(), BuildError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BuildError::io("remove", path)(error)),
-        _ => Ok(()),
     }
 }

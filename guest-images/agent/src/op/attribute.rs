@@ -1,4 +1,4 @@
-//! Reading and writing attributes, and looking around.
+//! Reads and writes attributes, lists directories, and reads links.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -8,7 +8,7 @@ use guest_protocol::{Access, Sched};
 use crate::error::{AgentError, doing, errno};
 use crate::{clock, sched};
 
-/// What one `read(2)` of an attribute can bring at most: sysfs gives no more than a page, `/proc` may give more.
+/// Size of the read buffer. sysfs returns at most a page, `/proc` may return more.
 const LARGEST: usize = 64 << 10;
 
 /// Reads an attribute: one `open`, one `read(2)`, one `close`.
@@ -16,7 +16,7 @@ pub fn read(path: &str) -> Access {
     read_into(path, &mut vec![0; LARGEST])
 }
 
-/// The same, into a buffer that is there already.
+/// Reads an attribute into an existing buffer.
 pub fn read_into(path: &str, buffer: &mut [u8]) -> Access {
     access(path, || {
         let length = File::open(path)?.read(buffer)?;
@@ -25,12 +25,12 @@ pub fn read_into(path: &str, buffer: &mut [u8]) -> Access {
     .map_value(|length| String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned())
 }
 
-/// Writes an attribute with one `write(2)` at an offset, scheduled as asked.
+/// Applies the scheduling request, then writes an attribute with one `write(2)` at an offset.
 pub fn write(path: &str, data: &str, at: u64, sched: Sched) -> Result<Access, AgentError> {
     sched::apply(sched)?;
     let written = access(path, || {
         let mut file = File::options().write(true).open(path)?;
-        // Not every file has offsets.
+        // Some files cannot seek.
         if at > 0 {
             file.seek(SeekFrom::Start(at))?;
         }
@@ -45,7 +45,7 @@ pub fn write(path: &str, data: &str, at: u64, sched: Sched) -> Result<Access, Ag
     Ok(written.map_value(|_| String::new()))
 }
 
-/// Names in a directory, sorted.
+/// The names in a directory, sorted.
 pub fn list(path: &str) -> Result<Vec<String>, AgentError> {
     let mut names = doing(&format!("list {path}"), || {
         fs::read_dir(path)?
@@ -56,19 +56,19 @@ pub fn list(path: &str) -> Result<Vec<String>, AgentError> {
     Ok(names)
 }
 
-/// Target of a symbolic link.
+/// The target of a symbolic link.
 pub fn read_link(path: &str) -> Result<String, AgentError> {
     let target = doing(&format!("read the link {path}"), || fs::read_link(path))?;
     Ok(target.to_string_lossy().into_owned())
 }
 
-/// Presses a sysrq key.
+/// Writes a sysrq key to the kernel.
 pub fn sysrq(key: char) -> Result<(), AgentError> {
     let path = "/proc/sysrq-trigger";
     doing(&format!("write {key:?} to {path}"), || fs::write(path, key.to_string()))
 }
 
-/// An access whose value still is what the system call returned.
+/// An access with the result of its last system call.
 struct Timed {
     path: String,
     value: Result<usize, io::Error>,

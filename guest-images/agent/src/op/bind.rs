@@ -1,4 +1,4 @@
-//! Giving a PCI device to a driver (`Documentation/ABI/testing/sysfs-bus-pci`).
+//! Binds a PCI device to a driver (`Documentation/ABI/testing/sysfs-bus-pci`).
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::error::{AgentError, doing};
 /// The PCI bus in sysfs.
 const BUS: &str = "/sys/bus/pci";
 
-/// Binds a device to a driver, away from the one that has it, and checks that it got it.
+/// Unbinds a device from its driver, binds it to another one, and checks that this driver has it.
 pub fn bind(bdf: &str, driver: &str) -> Result<(), AgentError> {
     let device = Path::new(BUS).join("devices").join(bdf);
     if !device.exists() {
@@ -32,9 +32,9 @@ pub fn bind(bdf: &str, driver: &str) -> Result<(), AgentError> {
     match driver_of(&device) {
         Some(now) if now == driver => Ok(()),
         now => Err(AgentError::Refused(format!(
-            "{driver} did not take {bdf}: its driver is {} now, it was {} before; the kernel's log says why",
-            now.as_deref().unwrap_or("none"),
+            "{driver} did not bind to {bdf}: the device's driver was {} before and is {} now; see the kernel's log",
             before.as_deref().unwrap_or("none"),
+            now.as_deref().unwrap_or("none"),
         ))),
     }
 }

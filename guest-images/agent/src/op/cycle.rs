@@ -1,4 +1,4 @@
-//! Writing attributes by turns, as fast as the kernel takes them.
+//! Writes attributes in turn, as fast as possible.
 
 use guest_protocol::{AttributeWrite, Reply, Sched};
 
@@ -6,13 +6,14 @@ use super::attribute;
 use crate::error::{AgentError, doing};
 use crate::job::Controls;
 
-/// Writes until the rounds are over or the host says so.
+/// Writes until the number of rounds is reached, or the host says stop.
 pub fn cycle(writes: &[AttributeWrite], rounds: Option<u32>, controls: &Controls) -> Result<Reply, AgentError> {
-    let (mut done, mut refused) = (0, 0);
+    let mut done = 0;
+    let mut refused = 0;
     while rounds.is_none_or(|rounds| done < rounds) {
         for write in writes {
-            // Whatever the host says means stop; the server lets nothing else through.
-            if doing("look for the host's word", || controls.is_told())? {
+            // The server passes on nothing but stop.
+            if doing("check for a stop request", || controls.is_told())? {
                 return Ok(Reply::Cycled { rounds: done, refused });
             }
             let access = attribute::write(&write.path, &write.data, 0, Sched::default())?;

@@ -1,6 +1,7 @@
-//! Looking at all PCI functions in all the places where sysfs shows them.
+//! Lists all PCI functions, from all places where sysfs has them.
 //!
-//! It is not one moment: what changes meanwhile may be seen in one place and not in another. Whoever asks looks again.
+//! The places are read one after the other. If functions change meanwhile, the places may disagree. The host then asks
+//! again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +13,7 @@ use guest_protocol::{Inventory, PciFunction};
 use super::attribute;
 use crate::error::AgentError;
 
-/// Takes the inventory of a machine whose root folder this is.
+/// Takes the inventory of a machine with this root folder.
 pub fn take(root: &Path) -> Result<Inventory, AgentError> {
     let sys = root.join("sys");
     let mut functions = BTreeMap::new();
@@ -60,7 +61,7 @@ fn function(root: &Path, devpath: &str) -> Result<PciFunction, AgentError> {
     Ok(function)
 }
 
-/// What the attribute says; none if there is none.
+/// The value of the attribute, or the name of the errno. None if there is no such attribute.
 fn numvfs(path: &Path) -> Option<String> {
     match attribute::read(&path.to_string_lossy()).value {
         Ok(value) => Some(value),
@@ -69,10 +70,11 @@ fn numvfs(path: &Path) -> Option<String> {
     }
 }
 
-/// The folders of PCI functions below this one, those behind bridges included.
+/// Finds the folders of PCI functions below this folder, also those behind bridges.
 fn walk(folder: &Path, devpath: &str, found: &mut Vec<String>) -> Result<(), AgentError> {
     for name in names(folder)? {
-        let (folder, devpath) = (folder.join(&name), format!("{devpath}/{name}"));
+        let folder = folder.join(&name);
+        let devpath = format!("{devpath}/{name}");
         if is_address(&name) {
             found.push(devpath.clone());
         } else if !name.starts_with("pci0") {
@@ -83,7 +85,7 @@ fn walk(folder: &Path, devpath: &str, found: &mut Vec<String>) -> Result<(), Age
     Ok(())
 }
 
-/// The links to PCI functions in a folder of each folder.
+/// The PCI functions in the folder `below` of each folder in `folder`.
 fn members(folder: &Path, below: &str) -> Result<BTreeMap<String, Vec<String>>, AgentError> {
     let devices = |name: String| {
         let mut devices = names(&folder.join(&name).join(below))?;
@@ -96,14 +98,14 @@ fn members(folder: &Path, below: &str) -> Result<BTreeMap<String, Vec<String>>, 
 /// The symbolic links in a folder, and their targets below `/sys`.
 fn links(folder: &Path) -> Result<Vec<(String, String)>, AgentError> {
     let target = |name: String| {
-        // What is no link, or is gone by now, is left out.
+        // Files that are no links, and links that are gone meanwhile, are left out.
         let target = fs::read_link(folder.join(&name)).ok()?;
         Some((name, format!("/{}", target.to_string_lossy().trim_start_matches("../"))))
     };
     Ok(names(folder)?.into_iter().filter_map(target).collect())
 }
 
-/// The names in a folder, sorted; none if the folder is not there, or is going.
+/// The names in a folder, sorted. Empty if the folder does not exist, or is being removed.
 fn names(folder: &Path) -> Result<Vec<String>, AgentError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -131,7 +133,8 @@ fn is_address(name: &str) -> bool {
         })
 }
 
-/// The line ` debug_locks:                              1` (`kernel/locking/lockdep_proc.c`, `lockdep_stats_show()`).
+/// The value in the line ` debug_locks:                              1` (`kernel/locking/lockdep_proc.c`,
+/// `lockdep_stats_show()`).
 fn debug_locks(stats: &str) -> Option<bool> {
     let value = stats.lines().find_map(|line| line.trim().strip_prefix("debug_locks:"))?;
     Some(value.trim() == "1")
@@ -146,7 +149,7 @@ mod tests {
     const PF: &str = "devices/pci0000:00/0000:00:10.0/0000:01:00.0";
     const VF: &str = "devices/pci0000:00/0000:00:10.0/0000:01:10.0";
 
-    /// A PF with one VF, as sysfs shows them.
+    /// The sysfs of a machine with a PF and one VF.
     fn machine() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let sys = root.path().join("sys");
@@ -177,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_where_sysfs_has_it() {
+    fn a_pf_with_a_vf_is_found_in_all_places() {
         let found = take(machine().path()).unwrap();
         let pf = PciFunction {
             devpath: format!("/{PF}"),
@@ -202,12 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_anything() {
+    fn a_machine_without_pci_has_an_empty_inventory() {
         assert_eq!(take(tempfile::tempdir().unwrap().path()).unwrap(), Inventory::default());
     }
 
     #[test]
-    fn whether_lockdep_is_at_work() {
+    fn the_state_of_lockdep_is_read() {
         let stats =
             " lock-classes:                         1203 [max: 8192]\n debug_locks:                             0\n";
         assert_eq!(debug_locks(stats), Some(false));

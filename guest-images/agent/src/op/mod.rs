@@ -1,7 +1,7 @@
 //! One operation on the kernel, in a process of its own.
 //!
-//! It reads a job from its standard input, writes messages to its standard output, and ends. It has one thread, but for
-//! the sweep: the kernel sees what it would see of an application that does these things one after the other.
+//! The process reads a job from its standard input, writes messages to its standard output, and ends. It has a single
+//! thread, as an application has that does one thing after the other. Only a sweep has more threads.
 
 mod attribute;
 mod bind;
@@ -20,15 +20,15 @@ use guest_protocol::{Command, Message, OpId, Outcome, Progress, Reply, encode};
 
 use crate::error::{self, AgentError, doing};
 use crate::job::{Controls, Job};
-use crate::{clock, link, procfs};
+use crate::{clock, link, procfs, program};
 
-/// Does one operation.
+/// The main function of an operation's process.
 pub fn main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
-        // The server tells the host that there was no answer; why goes to the console.
+        // The server tells the host that there was no answer. The reason goes to the console.
         Err(error) => {
-            eprintln!("iov-agent: an operation cannot talk to the server: {}", error::chain(&error));
+            eprintln!("iov-agent: an operation failed without an answer: {}", error::chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -37,8 +37,10 @@ pub fn main() -> ExitCode {
 fn serve() -> Result<(), AgentError> {
     let mut controls = doing("take over standard input", Controls::of_stdin)?;
     let job: Option<Job> = doing("read the job", || controls.next())?;
-    let Some(job) = job else { return Err(AgentError::Refused("no job came".to_owned())) };
-    doing("name the process", || clock::name_process(job.process_name()))?;
+    let Some(job) = job else { return Err(AgentError::Refused("the server sent no job".to_owned())) };
+    if let Some(name) = job.command.process() {
+        doing("name the process", || program::name_process(name))?;
+    }
     let report = Report { id: job.id };
     let outcome = match run(job, &report, &mut controls) {
         Ok(reply) => Outcome::Ok(reply),
@@ -66,21 +68,19 @@ fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, Agen
         Command::Tasks { in_functions } => procfs::tasks_in(&in_functions).map(Reply::Tasks),
         Command::Inventory => inventory::take(Path::new("/")).map(Box::new).map(Reply::Inventory),
         Command::Sysrq { key } => attribute::sysrq(key).map(|()| Reply::Nothing),
-        command @ (Command::Hello
-        | Command::Continue { .. }
-        | Command::Stop { .. }
-        | Command::Kill { .. }
-        | Command::PowerOff) => Err(AgentError::Refused(format!("{command:?} is for the server, not for a process"))),
+        Command::Hello | Command::Continue { .. } | Command::Stop { .. } | Command::Kill { .. } => {
+            Err(AgentError::Refused(format!("cannot {} from a process: only the server can", job.command)))
+        }
     }
 }
 
-/// The way back to the server.
+/// Sends messages to the server, through standard output.
 struct Report {
     id: OpId,
 }
 
 impl Report {
-    /// Tells how far the operation got.
+    /// Reports a point that the operation has reached.
     fn progress(&self, progress: Progress) -> Result<(), AgentError> {
         self.send(&Message::Progress { id: self.id, at: clock::now(), progress })
     }

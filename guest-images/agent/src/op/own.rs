@@ -1,16 +1,13 @@
-//! A single-threaded owner of devices under vfio-pci.
+//! A single-threaded owner of vfio-pci devices.
 
-use std::thread;
-use std::time::Duration;
-
-use guest_protocol::{Progress, Sched, Step, VfioDevice};
+use guest_protocol::{Control, Progress, Sched, Step, VfioDevice};
 
 use super::{Report, attribute};
 use crate::error::{AgentError, doing};
-use crate::job::{Control, Controls};
+use crate::job::Controls;
 use crate::vfio::{self, Device, Devices};
 
-/// Opens devices and takes the steps, one after the other.
+/// Opens the devices and takes the steps, one after the other.
 pub fn own(devices: &[VfioDevice], steps: &[Step], report: &Report, controls: &mut Controls) -> Result<(), AgentError> {
     let mut open = Devices::default();
     for device in devices {
@@ -37,17 +34,15 @@ fn take(step: &Step, open: &mut Devices, report: &Report, controls: &mut Control
             report.progress(Progress::Writing { path: write.path.clone() })?;
             report.progress(Progress::Written(attribute::write(&write.path, &write.data, 0, Sched::default())?))
         }
-        // The duration is the scenario's wish, not a wait for an event.
-        Step::Wait { ms } => {
-            thread::sleep(Duration::from_millis(*ms));
-            Ok(())
-        }
         Step::Hold => {
             report.progress(Progress::Holding)?;
             let told: Option<Control> = doing("wait for the host", || controls.next())?;
             match told {
                 Some(Control::Continue) => Ok(()),
-                other => Err(AgentError::Refused(format!("an owner that holds was told {other:?}"))),
+                Some(Control::Stop) => {
+                    Err(AgentError::Refused("the owner holds and was told to stop, not to continue".to_owned()))
+                }
+                None => Err(AgentError::Refused("the server ended while the owner held its devices".to_owned())),
             }
         }
         Step::EnableMsix { bdf } => open.find(bdf)?.enable_msix(),
@@ -60,7 +55,7 @@ fn take(step: &Step, open: &mut Devices, report: &Report, controls: &mut Control
     }
 }
 
-/// Closes what is still open, and says so.
+/// Closes the devices that are still open, and reports it.
 fn release(open: &mut Devices, report: &Report) -> Result<(), AgentError> {
     if open.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Trying every attribute of some folders at once, to see which of them do not answer.
+//! Reads every attribute of some folders at the same time, to find those whose access does not end.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,21 +16,21 @@ use super::{Report, attribute};
 use crate::error::{AgentError, doing};
 use crate::{clock, procfs};
 
-/// What a thread needs: a page to read into, and little beside.
+/// Stack of a thread. It needs a page to read into, and little else.
 const STACK: usize = 64 << 10;
-/// What sysfs gives at most.
+/// The longest value of an attribute in sysfs.
 const PAGE: usize = 4096;
-/// How much of a value is told. Some are long, and none of those is judged.
+/// How many characters of a value are reported. No verdict depends on a longer value.
 const TOLD: usize = 80;
-/// How often a task may be seen running while nothing ends, before it counts as waiting, too: one that takes a lock by
-/// trying again and again never sleeps (`net/core/net-sysfs.c`, `restart_syscall()`).
+/// After so many quiet periods, tasks in R state count as waiting too. A task that tries to take a lock again and again
+/// never sleeps (`net/core/net-sysfs.c`, `restart_syscall()`).
 const ROUNDS: u32 = 4;
 
-/// What a thread has to say.
+/// A message from a thread.
 enum Word {
     /// It begins an access.
     Began { tid: i32, path: Arc<str>, write: bool, since: u64 },
-    /// The access is over.
+    /// The access has ended.
     Ended { tid: i32, swept: Result<Swept, AgentError> },
 }
 
@@ -41,7 +41,7 @@ struct Begun {
     since: u64,
 }
 
-/// Tries all attributes, and reports once which of them wait.
+/// Accesses all attributes, and reports once which accesses have not ended.
 pub fn sweep(sweep: &Sweep, report: &Report) -> Result<Vec<Swept>, AgentError> {
     let mut paths = Vec::new();
     for folder in &sweep.folders {
@@ -58,12 +58,12 @@ pub fn sweep(sweep: &Sweep, report: &Report) -> Result<Vec<Swept>, AgentError> {
     gather(&words, Duration::from_millis(sweep.quiet_ms), report)
 }
 
-/// The files in and below a folder that can be read. What vanishes meanwhile is not there.
+/// Finds the readable files in and below a folder. Files that are removed meanwhile are left out.
 fn find(folder: &Path, leave_out: &[String], paths: &mut Vec<String>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        // Neither follows a link.
+        // Neither of these follows a symbolic link.
         let (Ok(kind), Ok(metadata)) = (entry.file_type(), entry.metadata()) else { continue };
         if leave_out.contains(&name) {
             continue;
@@ -80,7 +80,8 @@ fn find(folder: &Path, leave_out: &[String], paths: &mut Vec<String>) -> io::Res
     Ok(())
 }
 
-/// Reads an attribute, and writes it back if that is wanted and it has a value. Nobody hears of a sweep that has ended.
+/// Reads an attribute. If `back` is set and it has a value, writes the value back. Messages that are sent after the
+/// sweep has failed are lost.
 fn attempt(path: &Arc<str>, back: bool, sender: &Sender<Word>) {
     let tid = nix::unistd::gettid().as_raw();
     let told = |write: bool, access: &mut dyn FnMut() -> Result<Access, AgentError>| {
@@ -92,7 +93,7 @@ fn attempt(path: &Arc<str>, back: bool, sender: &Sender<Word>) {
         value
     };
     let value = told(false, &mut || Ok(attribute::read_into(path, &mut [0; PAGE])));
-    // What sysfs shows for no value at all is not a value (`%s` of a null pointer).
+    // Without a value, some attributes show `(null)`: `%s` of a null pointer. It must not be written back.
     if let Some(value) = value.filter(|value| back && value != "(null)") {
         told(true, &mut || attribute::write(path, &value, 0, Sched::default()));
     }
@@ -103,11 +104,13 @@ fn shortened(mut access: Access) -> Access {
     access
 }
 
-/// Hears all threads to their end. When nothing has ended for as long as `quiet`, those that have not are told of.
+/// Receives the messages of all threads until they end. If no access ends for the time `quiet`, and the remaining
+/// threads seem to wait, reports the accesses that have not ended.
 fn gather(words: &Receiver<Word>, quiet: Duration, report: &Report) -> Result<Vec<Swept>, AgentError> {
     let mut begun: BTreeMap<i32, Begun> = BTreeMap::new();
     let mut ended = Vec::new();
-    let (mut rounds, mut told) = (0, false);
+    let mut rounds = 0;
+    let mut told = false;
     loop {
         let word =
             if told { words.recv().map_err(|_| RecvTimeoutError::Disconnected) } else { words.recv_timeout(quiet) };
@@ -131,8 +134,8 @@ fn gather(words: &Receiver<Word>, quiet: Duration, report: &Report) -> Result<Ve
     }
 }
 
-/// The accesses that have begun, and whether these are all that there are: a thread that has not come to its access yet
-/// waits for nothing but a CPU.
+/// The accesses that have begun and not ended, and whether all threads are at such an access. A thread that has not
+/// begun its access only waits for a CPU.
 fn waiting(begun: &BTreeMap<i32, Begun>) -> Result<(Vec<Waiting>, bool), AgentError> {
     let mut tasks = procfs::tasks_of(std::process::id() as i32)?;
     tasks.retain(|task| task.tid != task.pid);

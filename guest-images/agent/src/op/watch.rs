@@ -1,4 +1,4 @@
-//! A reader that is woken by an event and reads attributes at once.
+//! A reader that reads attributes as soon as an event wakes it.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -8,24 +8,24 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::mman::{MlockAllFlags, mlockall};
 
 use super::{Report, attribute};
-use crate::error::{AgentError, doing};
-use crate::job::{Control, Controls};
+use crate::error::AgentError;
+use crate::job::Controls;
 use crate::netlink::{self, Wait};
 use crate::{clock, link, sched, uevent};
 
-/// Any attribute of sysfs will do that takes no lock.
+/// The attribute that is read to warm up. Reading it takes no lock.
 const WARM_UP: &str = "/sys/kernel/uevent_seqnum";
 
-/// More than one, as QEMU links translated blocks only when they run for the second time.
+/// How often it is read. Once is not enough: QEMU links translated blocks when they run for the second time.
 const WARM_UPS: usize = 3;
 
-/// Watches until it is told to stop; what is in the queue then is still seen.
+/// Watches until the host says stop. Events that are in the queue then are still reported.
 pub fn watch(
     source: &Source,
     read: &[String],
     sched: Sched,
     report: &Report,
-    controls: &mut Controls,
+    controls: &Controls,
 ) -> Result<(), AgentError> {
     let socket = match source {
         Source::Uevent { .. } => uevent::open()?,
@@ -39,16 +39,12 @@ pub fn watch(
         let told = watcher.wait(controls)?;
         watcher.drain(report)?;
         if told {
-            // No line at all means that the server is gone, and with it all who could want to know more.
-            let told: Option<Control> = doing("hear the host", || controls.next())?;
-            if told != Some(Control::Continue) {
-                return Ok(());
-            }
+            return Ok(());
         }
     }
 }
 
-/// What a reader needs, allocated before the first event.
+/// A reader. All its memory is allocated before the first event.
 struct Watcher<'a> {
     source: &'a Source,
     read: &'a [String],
@@ -58,11 +54,10 @@ struct Watcher<'a> {
 }
 
 impl Watcher<'_> {
-    /// Does once what it will do at an event, with an attribute that nobody is waiting for, after getting all its
-    /// memory: the first event must not be the one that pays for page faults, or for QEMU's translation of code that it
-    /// has not seen before (7 ms with TCG).
+    /// Locks its memory and reads an attribute a few times. Otherwise the first event would be delayed by page faults,
+    /// and by QEMU's translation of code that has not run yet (7 ms with TCG).
     fn warm_up(&mut self) {
-        // Without it the reader is late at times, but right.
+        // Without locked memory the reader may be slower, but its results are right.
         if let Err(errno) = mlockall(MlockAllFlags::MCL_CURRENT) {
             eprintln!("iov-agent: the reader's memory is not locked: {errno}");
         }
@@ -71,7 +66,7 @@ impl Watcher<'_> {
         }
     }
 
-    /// Waits for an event or for the host; true if the host has something to say.
+    /// Waits for an event or for the host. True if the host says stop.
     fn wait(&self, controls: &Controls) -> Result<bool, AgentError> {
         if controls.read_ahead() {
             return Ok(true);
@@ -87,14 +82,14 @@ impl Watcher<'_> {
         }
     }
 
-    /// Takes all that is in the queue.
+    /// Handles all events in the queue.
     fn drain(&mut self, report: &Report) -> Result<(), AgentError> {
         loop {
             let datagram = match netlink::receive(&self.socket, &mut self.datagram, Wait::No) {
                 Ok(datagram) => datagram,
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::ENOBUFS) => {
-                    let message = "events came faster than the reader took them, and some are lost".to_owned();
+                    let message = "the queue of events overflowed and some were lost".to_owned();
                     return Err(AgentError::Refused(message));
                 }
                 Err(errno) => return Err(AgentError::io("receive an event", errno)),
@@ -103,7 +98,7 @@ impl Watcher<'_> {
             if !matches(self.source, datagram) {
                 continue;
             }
-            // The reads come before all that can wait: parsing, reporting.
+            // Read first. Parsing and reporting can wait.
             let reads: Vec<Access> = self.read.iter().map(|path| attribute::read_into(path, &mut self.text)).collect();
             for event in sightings(self.source, datagram)? {
                 report.progress(Progress::Saw { event, seen, reads: reads.clone() })?;
@@ -112,7 +107,7 @@ impl Watcher<'_> {
     }
 }
 
-/// Whether an event is one to read at.
+/// Whether an event is one to read attributes at.
 fn matches(source: &Source, datagram: &[u8]) -> bool {
     match source {
         Source::Rtnetlink => link::is_newlink(datagram),
@@ -138,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn none_means_any() {
+    fn a_missing_filter_matches_any_event() {
         let datagram = b"change@/devices/x\0ACTION=change\0DEVPATH=/devices/x\0SEQNUM=1\0";
         for (action, devpath, expected) in [
             (None, None, true),

@@ -1,10 +1,11 @@
+use guest_protocol::TaskState;
 use kernels::FailureKind;
-use serde_json::json;
 
 use super::*;
 use crate::cell::{CellId, PlannedCell};
 use crate::evidence::tests::{id, record, start};
 use crate::evidence::{RunDir, RunInfo};
+use crate::notes::{Note, Notes};
 use crate::trigger::Trigger;
 use crate::verdict::Expected;
 
@@ -50,20 +51,28 @@ fn note(applies: [Applies; 2]) -> SeriesNote {
 }
 
 /// What a cell of these saw.
-fn observed(verdict: &Verdict) -> serde_json::Value {
-    let task = |comm: &str, state: &str, tid: u32, stack: &[&str]| json!({"comm": comm, "state": state, "pid": tid, "tid": tid, "stack": stack});
+fn observed(verdict: &Verdict) -> Notes {
+    let task = |comm: &str, state: char, tid: i32, stack: &[&str]| TaskState {
+        pid: tid,
+        tid,
+        comm: comm.to_owned(),
+        state,
+        wchan: String::new(),
+        stack: stack.iter().map(|&frame| frame.to_owned()).collect(),
+    };
     let reader = task(
         "iov-own",
-        "D",
+        'D',
         53,
         &["sriov_numvfs_show", "dev_attr_show", "sysfs_kf_seq_show", "kernfs_seq_show", "seq_read_iter"],
     );
-    let remover = task("irq/25-pciehp", "S", 39, &["vfio_unregister_group_dev", "vfio_pci_remove"]);
+    let remover = task("irq/25-pciehp", 'S', 39, &["vfio_unregister_group_dev", "vfio_pci_remove"]);
     match verdict {
         Verdict::Fail(failure) if failure.kind == FailureKind::Deadlock => {
-            json!({"removers": [remover], "stuck": [reader], "tasks-in-d-state": [reader]})
+            let [stuck, in_d_state] = [Note::Stuck, Note::TasksInDState].map(|kind| kind(vec![reader.clone()]));
+            Notes::from_iter([Note::Removers(vec![remover]), stuck, in_d_state])
         }
-        _ => json!({"tasks-in-d-state": []}),
+        _ => Notes::from_iter([Note::TasksInDState(Vec::new())]),
     }
 }
 

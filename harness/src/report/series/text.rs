@@ -2,17 +2,18 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
-
 use super::answer::{Change, Row, State};
 use super::{Bisectable, SeriesReport};
 use crate::classify::{Severity, Splat};
 use crate::evidence::{Applies, RunCell, SeriesStep};
+use crate::notes::Notes;
 use crate::report::mail::{WIDTH, wrap};
 use crate::verdict::Verdict;
 
 /// How many failures are shown with their evidence.
 const SHOWN: usize = 6;
+/// How many tasks are shown of a failure.
+const TASKS: usize = 3;
 /// How many frames of a stack.
 const FRAMES: usize = 4;
 /// How many lines of what a tree has in place of what a patch wants.
@@ -255,24 +256,11 @@ fn example(series: &SeriesReport, at: usize, row: &Row, text: &mut String) {
     text.push('\n');
 }
 
-/// The tasks that a scenario found, those that are stuck first, with the innermost frames of their stacks.
-fn stacks(observations: &Value) -> Vec<String> {
-    let lists =
-        || observations.as_object().into_iter().flatten().filter_map(|(name, list)| Some((name, list.as_array()?)));
-    let of = |wanted: &'static str| lists().filter(move |(name, _)| name.as_str() == wanted);
-    let others = lists().filter(|(name, _)| !["stuck", "tasks-in-d-state"].contains(&name.as_str()));
-    let tasks = of("stuck").chain(others).chain(of("tasks-in-d-state")).flat_map(|(_, tasks)| tasks);
-    let mut seen = Vec::new();
-    let mut shown = Vec::new();
-    for task in tasks {
-        let (Some(comm), Some(stack)) = (task["comm"].as_str(), task["stack"].as_array()) else { continue };
-        if seen.contains(&&task["tid"]) || stack.is_empty() {
-            continue;
-        }
-        seen.push(&task["tid"]);
-        let frames: Vec<_> = stack.iter().filter_map(Value::as_str).take(FRAMES).collect();
-        shown.push(format!("{comm} ({}): {}", task["state"].as_str().unwrap_or("?"), frames.join(" < ")));
-    }
-    shown.truncate(3);
-    shown
+/// The first tasks that a scenario found, with the innermost frames of their stacks.
+fn stacks(observations: &Notes) -> Vec<String> {
+    let shown = observations.tasks().into_iter().take(TASKS).map(|(_, task)| {
+        let frames: Vec<_> = task.stack.iter().take(FRAMES).map(String::as_str).collect();
+        format!("{} ({}): {}", task.comm, task.state, frames.join(" < "))
+    });
+    shown.collect()
 }

@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::*;
-use crate::Chance;
+use crate::bug::Chance;
 
 const GOOD: &str = r#"
 [[base]]
@@ -49,7 +49,7 @@ fn load(text: &str) -> Result<Manifest, String> {
         .map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
 }
 
-/// The error that one replacement in [`GOOD`] leads to.
+/// The error after one replacement in [`GOOD`].
 fn error(from: &str, to: &str) -> String {
     assert!(GOOD.contains(from));
     load(&GOOD.replacen(from, to, 1)).unwrap_err()
@@ -67,7 +67,8 @@ fn a_good_manifest_is_read() {
 #[test]
 fn a_variant_has_the_bugs_of_its_base_without_what_it_fixes_and_with_what_it_adds() {
     let manifest = load(GOOD).unwrap();
-    let (stock, fixed) = (manifest.variant("stock").unwrap(), manifest.variant("fixed").unwrap());
+    let stock = manifest.variant("stock").unwrap();
+    let fixed = manifest.variant("fixed").unwrap();
     assert_eq!((stock.bugs.clone(), stock.concerns.len()), (manifest.base("6.12").unwrap().bugs.clone(), 0));
     assert_eq!(fixed.bugs, ["lies", "splats"]);
     assert_eq!(fixed.concerns, ["hangs", "splats"]);
@@ -94,7 +95,7 @@ fn a_profile_gives_all_kernels_another_configuration_and_another_name() {
     let under = plain.clone().under("debug").unwrap();
     let names: Vec<_> = under.variants.iter().map(|variant| variant.name.as_str()).collect();
     assert_eq!(names, ["stock+debug", "fixed+debug"]);
-    assert_eq!(crate::split_profile(names[0]), ("stock", Some("debug")));
+    assert_eq!(crate::profile::split_profile(names[0]), ("stock", Some("debug")));
     assert_eq!((plain.bases[0].config.len(), under.bases[0].config.len()), (1, 2));
     let known = &under.profile.unwrap().known[0];
     assert!(known.is("held: another lock\nwanted: one lock") && !known.is("held: one lock"));
@@ -102,17 +103,18 @@ fn a_profile_gives_all_kernels_another_configuration_and_another_name() {
 }
 
 #[test]
-fn a_bug_may_show_under_a_profile_in_another_way_or_there_alone() {
+fn a_bug_may_show_in_another_way_under_a_profile_or_only_under_one() {
     let manifest = load(&format!("{GOOD}{PROFILE}")).unwrap();
-    let (hangs, hides) = (manifest.bug("hangs").unwrap(), manifest.bug("hides").unwrap());
+    let hangs = manifest.bug("hangs").unwrap();
+    let hides = manifest.bug("hides").unwrap();
     assert_eq!(hangs.ways(Some("debug")), hangs.fails);
     assert_eq!((hides.ways(None).len(), hides.ways(Some("debug")).len()), (0, 1));
     assert_eq!(hides.shows_as(), "under debug: kernel-splat at store");
     let error = |from: &str, to: &str| load(&format!("{GOOD}{}", PROFILE.replacen(from, to, 1))).unwrap_err();
-    insta::assert_snapshot!(error("under.debug = { kind = \"kernel-splat\", function = \"store\" }", ""), @"kernels.toml:44:1: missing key `fails`, or `under` for a bug that shows under a profile alone");
+    insta::assert_snapshot!(error("under.debug = { kind = \"kernel-splat\", function = \"store\" }", ""), @"kernels.toml:44:1: missing key `fails`; a bug that only shows under a profile has the key `under` instead");
     insta::assert_snapshot!(error("under.debug", "under.debgu"), @"kernels.toml:44:1: there is no profile `debgu`; did you mean `debug`?");
-    insta::assert_snapshot!(error("slower = 2", "slower = 0"), @"kernels.toml:38:8: a profile is `slower` by 1 or more, and each report that is `known` says something");
-    insta::assert_snapshot!(error("[\"one lock\", \"another lock\"]", "[]"), @"kernels.toml:38:8: a profile is `slower` by 1 or more, and each report that is `known` says something");
+    insta::assert_snapshot!(error("slower = 2", "slower = 0"), @"kernels.toml:38:8: `slower` of a profile must be at least 1");
+    insta::assert_snapshot!(error("[\"one lock\", \"another lock\"]", "[]"), @"kernels.toml:38:8: `says` of a `known` report must have at least one text");
 }
 
 /// [`GOOD`] with a second base and the variants on both, in a folder with a patch for that base alone.
@@ -130,7 +132,7 @@ fn on_two_bases(text: &str) -> (tempfile::TempDir, Result<Manifest, ManifestErro
 }
 
 #[test]
-fn a_variant_may_be_there_for_several_bases() {
+fn a_variant_may_have_several_bases() {
     let (folder, manifest) = on_two_bases(GOOD);
     let manifest = manifest.unwrap();
     let names: Vec<_> = manifest.variants.iter().map(|v| (v.name.as_str(), v.base.as_str())).collect();
@@ -142,7 +144,7 @@ fn a_variant_may_be_there_for_several_bases() {
 }
 
 #[test]
-fn a_base_may_be_immune_to_what_a_patch_brings_to_others() {
+fn an_immune_base_does_not_get_the_bug_that_a_patch_adds_to_others() {
     let (_folder, manifest) = on_two_bases(GOOD);
     assert_eq!(manifest.unwrap().variant("fixed-6.1").unwrap().concerns, ["hangs", "splats"]);
     let older = |immune: &str| {
@@ -155,7 +157,7 @@ fn a_base_may_be_immune_to_what_a_patch_brings_to_others() {
     let bugs = |name: &str| manifest.variant(name).unwrap().bugs.clone();
     assert_eq!((bugs("fixed"), bugs("fixed-6.1")), (vec!["lies".to_owned(), "splats".to_owned()], Vec::new()));
     assert_eq!(manifest.variant("fixed-6.1").unwrap().concerns, ["hangs"]);
-    assert!(older("hangs").unwrap_err().ends_with("the base has the bug `hangs`"));
+    assert!(older("hangs").unwrap_err().ends_with("the base has the bug `hangs` itself, so it cannot be immune to it"));
     assert!(older("splat").unwrap_err().ends_with("there is no bug `splat`; did you mean `splats`?"));
 }
 
@@ -169,12 +171,12 @@ fn the_names_that_several_bases_give_are_unique_too() {
 }
 
 #[test]
-fn what_a_variant_fixes_is_there_and_what_it_adds_is_not() {
+fn a_variant_fixes_only_bugs_of_its_base_and_adds_only_others() {
     insta::assert_snapshot!(error("fixes = [\"hangs\"]", "fixes = [\"splats\"]"), @"kernels.toml:18:10: the base `6.12` has no bug `splats` to fix");
     insta::assert_snapshot!(error("fixes = [\"hangs\"]", "fixes = [\"hang\"]"), @"kernels.toml:18:10: there is no bug `hang`; did you mean `hangs`?");
     insta::assert_snapshot!(error("bugs = [\"splats\"]", "bugs = [\"lies\"]"), @"kernels.toml:19:9: the base `6.12` has the bug `lies` already");
     insta::assert_snapshot!(error("bugs = [\"splats\"]", "bugs = [\"hangs\"]"), @"kernels.toml:19:9: the base `6.12` has the bug `hangs` already");
-    insta::assert_snapshot!(error("patches = [\"fix.patch\"]\n", ""), @"kernels.toml:17:10: without patches it has the bugs of its base, no fewer and no more");
+    insta::assert_snapshot!(error("patches = [\"fix.patch\"]\n", ""), @"kernels.toml:17:10: a variant without `patches` has exactly the bugs of its base, so it has neither `fixes` nor `bugs`");
 }
 
 #[test]
@@ -198,7 +200,7 @@ fn unknown_keys_are_refused() {
 }
 
 #[test]
-fn what_is_no_toml_or_of_the_wrong_kind_is_refused() {
+fn malformed_toml_and_wrong_types_are_refused() {
     insta::assert_snapshot!(error("name = \"stock\"", "name = stock"), @"kernels.toml:9:8: string values must be quoted, expected literal string");
     insta::assert_snapshot!(error("[\"fix.patch\"]", "\"fix.patch\""), @r#"kernels.toml:17:11: invalid type: string "fix.patch", expected a sequence"#);
     insta::assert_snapshot!(error("about = \"as it is\"\n", ""), @"kernels.toml:8:1: missing key `about`");
@@ -206,7 +208,7 @@ fn what_is_no_toml_or_of_the_wrong_kind_is_refused() {
 }
 
 #[test]
-fn references_that_lead_nowhere_are_refused() {
+fn references_to_missing_things_are_refused() {
     insta::assert_snapshot!(error("base = \"6.12\"", "base = \"6.1\""), @"kernels.toml:11:8: there is no base `6.1`; did you mean `6.12`?");
     insta::assert_snapshot!(error("[\"hangs\", ", "[\"hang\", "), @"kernels.toml:6:9: there is no bug `hang`; did you mean `hangs`?");
     insta::assert_snapshot!(error("fix.patch", "fux.patch"), @"kernels.toml:17:12: a patch that does not exist: fux.patch");
@@ -224,10 +226,10 @@ fn names_are_unique() {
 }
 
 #[test]
-fn names_can_be_those_of_folders() {
-    insta::assert_snapshot!(error("\"fixed\"", "\"../fixed\""), @"kernels.toml:14:8: the variant `../fixed` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and begins with a letter or a digit");
-    insta::assert_snapshot!(error("\"fixed\"", "\"a::b\""), @"kernels.toml:14:8: the variant `a::b` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and begins with a letter or a digit");
-    insta::assert_snapshot!(error("\"fixed\"", "\"\""), @"kernels.toml:14:8: the variant `` cannot be called so: a name is made of ASCII letters, digits, `.`, `_` and `-`, and begins with a letter or a digit");
+fn names_with_other_characters_are_refused() {
+    insta::assert_snapshot!(error("\"fixed\"", "\"../fixed\""), @"kernels.toml:14:8: `../fixed` cannot be the name of a variant: use ASCII letters, digits, `.`, `_` and `-`, and begin with a letter or a digit");
+    insta::assert_snapshot!(error("\"fixed\"", "\"a::b\""), @"kernels.toml:14:8: `a::b` cannot be the name of a variant: use ASCII letters, digits, `.`, `_` and `-`, and begin with a letter or a digit");
+    insta::assert_snapshot!(error("\"fixed\"", "\"\""), @"kernels.toml:14:8: `` cannot be the name of a variant: use ASCII letters, digits, `.`, `_` and `-`, and begin with a letter or a digit");
 }
 
 #[test]
@@ -242,7 +244,7 @@ fn a_base_has_one_source() {
 }
 
 proptest::proptest! {
-    /// Whatever is wrong, its place is in the file.
+    /// The line and column of every error are within the file.
     #[test]
     fn errors_have_a_place(cut in 0..GOOD.len(), junk in "[a-z\"\\[\\]={}äß\n ]{0,8}") {
         let text = format!("{}{junk}{}", &GOOD[..cut], &GOOD[cut..]);

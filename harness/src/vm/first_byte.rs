@@ -1,4 +1,4 @@
-//! How long each step of a guest's start takes.
+//! When the first byte is in a file: how the first words of a guest's kernel are timed.
 
 use std::fs::{self, File};
 use std::future::Future;
@@ -7,35 +7,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
-use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
-
-/// The steps of a guest's start, in seconds, those that it took. Together they are the time from the start of QEMU's
-/// process to the agent's words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Steps {
-    /// From the start of QEMU's process to its greeting on QMP.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub qemu: Option<f64>,
-    /// From there to the first byte on the console: firmware, and the kernel up to its console.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kernel: Option<f64>,
-    /// From there (from QEMU's greeting, if the console stayed empty) to the agent's hello: the kernel's drivers, and
-    /// the agent itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<f64>,
-    /// In place of the two before, for a guest from a snapshot: from QEMU's greeting to the agent's answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub restore: Option<f64>,
-}
-
-impl Steps {
-    /// All of them together, in seconds.
-    pub fn total(&self) -> f64 {
-        [self.qemu, self.kernel, self.agent, self.restore].into_iter().flatten().sum()
-    }
-}
 
 /// Runs a future, and tells when the first byte was in a file meanwhile, in seconds since `began`. None if it stayed
 /// empty, or cannot be watched: a measurement is no reason for a guest to fail.
@@ -101,13 +74,5 @@ mod tests {
         file.write_all(b"[").unwrap();
         assert!(with_first_byte(file.path(), Instant::now(), wait()).await.1.is_some());
         assert_eq!(with_first_byte(Path::new("/nonexistent"), Instant::now(), wait()).await.1, None);
-    }
-
-    #[test]
-    fn steps_that_were_not_taken_are_not_written() {
-        let steps = Steps { qemu: Some(0.25), restore: Some(0.5), ..Steps::default() };
-        let text = serde_json::to_string(&steps).unwrap();
-        assert_eq!(text, r#"{"qemu":0.25,"restore":0.5}"#);
-        assert_eq!((serde_json::from_str::<Steps>(&text).unwrap(), steps.total()), (steps, 0.75));
     }
 }

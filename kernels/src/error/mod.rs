@@ -1,16 +1,19 @@
 //! Why a kernel could not be built.
 
+mod compiler;
+mod patch;
+mod tree;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::compiler::CompilerError;
+pub use self::patch::PatchError;
+pub use self::tree::TreeError;
 use crate::cache::CacheError;
-use crate::compile::CompilerError;
 use crate::config::{FragmentError, Unmet};
-use crate::job::JobError;
+use crate::job::{JobError, says_disk_full};
 use crate::near::Unknown;
-use crate::patch::PatchError;
-use crate::space;
-use crate::tree::TreeError;
 
 /// Why a kernel could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +21,7 @@ pub enum BuildError {
     /// The manifest has no such kernel.
     #[error(transparent)]
     Unknown(#[from] Unknown),
-    /// The host lacks a program.
+    /// The host does not have a program.
     #[error("{program} is not installed: run `cargo xtask setup`")]
     MissingTool {
         /// The program.
@@ -42,38 +45,38 @@ pub enum BuildError {
         /// Why it failed.
         source: JobError,
     },
-    /// The source is not what it should be.
+    /// The source, or a kernel that was built elsewhere, cannot be used.
     #[error("{}: {problem}", path.display())]
     Source {
-        /// The package, tarball or tree.
+        /// The package, tarball, tree or kernel.
         path: PathBuf,
         /// What is wrong with it, and what to do.
         problem: String,
     },
-    /// A user's tree is not what was asked for.
+    /// A user's tree cannot be used.
     #[error(transparent)]
     Tree(#[from] TreeError),
-    /// A patch does not do what a patch should.
+    /// A patch does not apply, or changes nothing.
     #[error(transparent)]
     Patch(#[from] PatchError),
     /// A fragment cannot be read.
     #[error(transparent)]
     Fragment(#[from] FragmentError),
-    /// Symbols of the fragments that the kernel's configuration did not take.
+    /// Symbols of the fragments have other values in the kernel's configuration.
     #[error("the kernel's configuration refuses what was asked for:\n{}", list(unmet))]
     Config {
-        /// One by one, with the reason as far as it is known.
+        /// The symbols, with the reason as far as it is known.
         unmet: Vec<Unmet>,
     },
-    /// A user's own kernel has not what cells need, or refuses what the user asked for.
+    /// The configuration of a user's own kernel lacks symbols that cells need, or that the user asked for.
     #[error("{version} cannot be configured as cells need it:\n{}", list_needed(missing))]
     Needs {
         /// The kernel's version.
         version: String,
-        /// One by one, with what it is needed for.
+        /// The symbols, and what each is needed for.
         missing: Vec<(Unmet, String)>,
     },
-    /// It does not compile.
+    /// The kernel does not compile.
     #[error("does not compile: {first}\nThe full log is {}", log.display())]
     Compile {
         /// The first error.
@@ -81,7 +84,7 @@ pub enum BuildError {
         /// The log of the build.
         log: PathBuf,
     },
-    /// The patches changed nothing that ends up in the kernel.
+    /// With the patches, the kernel is the same as without.
     #[error(
         "the patches of {variant} change nothing in the kernel that is built: they touch only comments, or code that \
          this configuration leaves out"
@@ -90,11 +93,12 @@ pub enum BuildError {
         /// The variant.
         variant: String,
     },
-    /// The disk is too full, or has become so.
+    /// There is not enough room in the cache.
     #[error(
         "not enough disk space for {}: {} MB free, {} MB needed.\n\
-         Make room, or set IOV_REGRESS_CACHE to a folder on a larger disk. `cargo xtask gc` removes from there what was not \
-         used for two weeks, `cargo xtask gc --days 1` what was not used for a day; what is built stays built.",
+         Make room, or set IOV_REGRESS_CACHE to a folder on a larger disk. `cargo xtask gc` removes what was not \
+         used for two weeks, `cargo xtask gc --days 1` what was not used for a day. Kernels that are built already stay \
+         in the cache.",
         path.display(), available >> 20, needed >> 20
     )]
     DiskSpace {
@@ -105,7 +109,7 @@ pub enum BuildError {
         /// Bytes that are needed.
         needed: u64,
     },
-    /// The same of the folder for temporary files.
+    /// There is not enough room in the folder for temporary files.
     #[error(
         "not enough disk space for the compiler's temporary files in {}: {} MB free, {} MB needed.\n\
          Make room there, or set TMPDIR to a folder on a larger disk.",
@@ -140,14 +144,14 @@ pub enum BuildError {
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// It was told to stop.
+    /// The build was cancelled.
     #[error("cancelled")]
     Cancelled,
 }
 
 impl BuildError {
-    /// Whether the kernel is to blame: its patches, its configuration or its code. If not, it is the host, the manifest
-    /// or whoever cancelled it, and nothing is known about the kernel.
+    /// Whether the kernel is the cause: its patches, its configuration or its code. If not, the cause is the host, the
+    /// manifest or a cancelled build, and the error says nothing about the kernel.
     pub fn is_of_the_kernel(&self) -> bool {
         matches!(
             self,
@@ -159,7 +163,7 @@ impl BuildError {
         )
     }
 
-    /// Whether the patches are at fault for changing nothing of what is built.
+    /// Whether the patches change nothing in the kernel.
     pub fn is_without_effect(&self) -> bool {
         matches!(
             self,
@@ -172,13 +176,14 @@ impl BuildError {
         move |source| BuildError::Io { action, path, source }
     }
 
-    /// A job that failed while doing `what`, unless there is more to say about it than that.
+    /// The error for a job that failed while doing `what`. A cancelled job and a missing program have errors of their
+    /// own.
     pub(crate) fn job(what: impl Into<String>) -> impl FnOnce(JobError) -> BuildError {
         let what = what.into();
         move |source| BuildError::of_job(source, |source| BuildError::Step { what, source })
     }
 
-    /// The same for fetching.
+    /// The error for a job that failed while fetching `what`.
     pub(crate) fn fetch(what: impl Into<String>) -> impl FnOnce(JobError) -> BuildError {
         let what = what.into();
         move |source| BuildError::of_job(source, |source| BuildError::Fetch { what, source })
@@ -194,7 +199,7 @@ impl BuildError {
         }
     }
 
-    /// Whether this is the disk being full, in whatever way it came out.
+    /// Whether the cause is a full disk, whichever program or system call noticed it.
     pub(crate) fn is_disk_full(&self) -> bool {
         let full =
             |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
@@ -202,8 +207,8 @@ impl BuildError {
             BuildError::DiskSpace { .. } | BuildError::TemporarySpace { .. } => true,
             BuildError::Io { source, .. } | BuildError::Cache(CacheError::Io { source, .. }) => full(source),
             BuildError::Step { source: JobError::Failed { tail, .. }, .. }
-            | BuildError::Fetch { source: JobError::Failed { tail, .. }, .. } => space::is_full(tail),
-            BuildError::Compile { first, .. } => space::is_full(&first.message),
+            | BuildError::Fetch { source: JobError::Failed { tail, .. }, .. } => says_disk_full(tail),
+            BuildError::Compile { first, .. } => says_disk_full(&first.message),
             _ => false,
         }
     }

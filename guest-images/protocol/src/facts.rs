@@ -1,0 +1,171 @@
+//! What host and agent must both know of each command.
+//!
+//! Each fact is one `match` without a catch-all arm, so the compiler names every place that a new command needs. Beside
+//! these there are two more, which carry commands out: `Server::at_once` and `op::run` in the agent.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::request::{Command, OpId, Source};
+use crate::text::{listed, quoted};
+
+/// What the process of an operation can be told while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Control {
+    /// See [`Command::Continue`].
+    Continue,
+    /// See [`Command::Stop`].
+    Stop,
+}
+
+impl fmt::Display for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Control::Continue => "continue",
+            Control::Stop => "stop",
+        })
+    }
+}
+
+impl Command {
+    /// The name of the process that carries the command out, for `/proc/PID/comm` and the kernel's messages about hung
+    /// tasks. It has at most 15 bytes (`TASK_COMM_LEN`).
+    ///
+    /// `None` for a command that the agent's server carries out itself, at once. Such a command never waits in the
+    /// kernel.
+    pub fn process(&self) -> Option<&'static str> {
+        match self {
+            Command::Hello | Command::Continue { .. } | Command::Stop { .. } | Command::Kill { .. } => None,
+            Command::Read { .. } => Some("iov-read"),
+            Command::Write { .. } => Some("iov-write"),
+            Command::List { .. } => Some("iov-list"),
+            Command::ReadLink { .. } => Some("iov-readlink"),
+            Command::Bind { .. } => Some("iov-bind"),
+            Command::Own { .. } => Some("iov-own"),
+            Command::Cycle { .. } => Some("iov-cycle"),
+            Command::ReadPhy { .. } => Some("iov-phy"),
+            Command::Sweep(_) => Some("iov-sweep"),
+            Command::Watch { .. } => Some("iov-watch"),
+            Command::SetLink { .. } => Some("iov-setlink"),
+            Command::Where { .. } => Some("iov-where"),
+            Command::Tasks { .. } => Some("iov-tasks"),
+            Command::Inventory => Some("iov-inventory"),
+            Command::Sysrq { .. } => Some("iov-sysrq"),
+        }
+    }
+
+    /// What the command's process can be told while it runs. `None` for one that reads nothing from the host any more:
+    /// only [`Command::Kill`] ends it early.
+    pub fn control(&self) -> Option<Control> {
+        match self {
+            Command::Own { .. } => Some(Control::Continue),
+            Command::Cycle { .. } | Command::ReadPhy { .. } | Command::Watch { .. } => Some(Control::Stop),
+            Command::Hello
+            | Command::Read { .. }
+            | Command::Write { .. }
+            | Command::List { .. }
+            | Command::ReadLink { .. }
+            | Command::Bind { .. }
+            | Command::Sweep(_)
+            | Command::SetLink { .. }
+            | Command::Continue { .. }
+            | Command::Stop { .. }
+            | Command::Kill { .. }
+            | Command::Where { .. }
+            | Command::Tasks { .. }
+            | Command::Inventory
+            | Command::Sysrq { .. } => None,
+        }
+    }
+
+    /// The other operation that the command is about.
+    pub fn target(&self) -> Option<OpId> {
+        match self {
+            Command::Continue { target }
+            | Command::Stop { target }
+            | Command::Kill { target, .. }
+            | Command::Where { target } => Some(*target),
+            Command::Hello
+            | Command::Read { .. }
+            | Command::Write { .. }
+            | Command::List { .. }
+            | Command::ReadLink { .. }
+            | Command::Bind { .. }
+            | Command::Own { .. }
+            | Command::Cycle { .. }
+            | Command::ReadPhy { .. }
+            | Command::Sweep(_)
+            | Command::Watch { .. }
+            | Command::SetLink { .. }
+            | Command::Tasks { .. }
+            | Command::Inventory
+            | Command::Sysrq { .. } => None,
+        }
+    }
+}
+
+/// The command as a verb and its object, as in "the agent could not `read /sys/...`".
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::Hello => f.write_str("say hello again"),
+            Command::Read { path } => write!(f, "read {path}"),
+            Command::Write { path, data, at: 0, .. } => write!(f, "write {} to {path}", quoted(data)),
+            Command::Write { path, data, at, .. } => write!(f, "write {} to {path} at offset {at:#x}", quoted(data)),
+            Command::List { path } => write!(f, "list {path}"),
+            Command::ReadLink { path } => write!(f, "read the link {path}"),
+            Command::Bind { bdf, driver } => write!(f, "bind {bdf} to {driver}"),
+            Command::Own { devices, .. } => {
+                write!(f, "own {} through vfio", listed(devices.iter().map(|device| &device.bdf)))
+            }
+            Command::Cycle { writes, rounds } => {
+                write!(f, "write {} in turn", listed(writes.iter().map(|write| &write.path)))?;
+                match rounds {
+                    Some(rounds) => write!(f, " for {rounds} rounds"),
+                    None => f.write_str(" until told to stop"),
+                }
+            }
+            Command::ReadPhy { ifname, register } => {
+                write!(f, "read PHY register {register} of {ifname} until told to stop")
+            }
+            Command::Sweep(sweep) => write!(f, "sweep {}", listed(&sweep.folders)),
+            Command::Watch { source, .. } => write!(f, "watch {source}"),
+            Command::SetLink { ifname, up: true } => write!(f, "set {ifname} up"),
+            Command::SetLink { ifname, up: false } => write!(f, "set {ifname} down"),
+            Command::Continue { target } => write!(f, "let {target} continue"),
+            Command::Stop { target } => write!(f, "stop {target}"),
+            Command::Kill { target, signal } => write!(f, "send signal {signal} to {target}"),
+            Command::Where { target } => write!(f, "find the tasks of {target}"),
+            Command::Tasks { in_functions } if in_functions.is_empty() => f.write_str("find the tasks in D state"),
+            Command::Tasks { in_functions } => {
+                write!(f, "find the tasks that are in D state or in {}", listed(in_functions))
+            }
+            Command::Inventory => f.write_str("take the inventory of all PCI functions"),
+            Command::Sysrq { key } => write!(f, "press the sysrq key {}", quoted(&key.to_string())),
+        }
+    }
+}
+
+impl fmt::Display for OpId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "operation {}", self.0)
+    }
+}
+
+/// The source as the object of a sentence, as in "watch `remove uevents of /devices/x`".
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Uevent { action, devpath } => {
+                if let Some(action) = action {
+                    write!(f, "{action} ")?;
+                }
+                f.write_str("uevents")?;
+                devpath.as_ref().map_or(Ok(()), |devpath| write!(f, " of {devpath}"))
+            }
+            Source::Rtnetlink => f.write_str("changes of network interfaces"),
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! What a cell saw on the way to its verdict: values read, waits, tasks and their stacks. The `observations` of the
+//! evidence and of `results.json`.
+
+mod operation;
+mod phases;
+
+use std::mem::discriminant;
+
+use guest_protocol::TaskState;
+use serde::ser::Error as _;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+pub use operation::{Cycled, Place};
+pub use phases::{Phases, Steps};
+
+/// One thing seen. Its key in the evidence is the variant's name, with hyphens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Note {
+    /// The tasks that the verdict calls stuck.
+    Stuck(Vec<TaskState>),
+    /// The tasks that wait for an owner to release a vfio device.
+    Removers(Vec<TaskState>),
+    /// The task of a removal, where it waits for an unbind.
+    Remover(Vec<TaskState>),
+    /// The tasks of the accesses in [`Note::Waits`].
+    Waiting(Vec<TaskState>),
+    /// A task that runs and does not come to an end.
+    Busy(Vec<TaskState>),
+    /// All tasks in D state after a scenario that did not pass.
+    TasksInDState(Vec<TaskState>),
+    /// What the read was answered that a scenario is about.
+    Read(Read),
+    /// What the last write to `sriov_numvfs` was answered: nothing, or the errno's name.
+    Written(String),
+    /// What binding a driver was answered: nothing, or the errno's name.
+    Bind(String),
+    /// The accesses of a sweep that waited until an owner let go.
+    Waits(Vec<Wait>),
+    /// How many accesses a sweep made.
+    Accesses(Accesses),
+    /// The accesses of a sweep that took longest.
+    Slowest(Vec<Slow>),
+    /// The accesses of a sweep that the kernel refused: path and errno.
+    Refused(Vec<String>),
+    /// The rounds of a scenario that goes through some.
+    Rounds(Rounds),
+    /// How often a scenario aimed at the kernel's window.
+    Attempts(u32),
+    /// How often the bus was rescanned meanwhile.
+    Rescans(u32),
+    /// How often a device was reset meanwhile.
+    Resets(Cycled),
+    /// Where the reset was, once it was begun.
+    Reset(Place),
+    /// Where a write to `sriov_numvfs` was, once it was begun.
+    Store(Place),
+    /// Where the write was that enables VFs while a sweep reads.
+    Enable(Place),
+    /// Where the owner was that removes its own device.
+    Owner(Place),
+    /// When the event of the PF came, if not during the write.
+    EventOfPf(EventOfPf),
+    /// Whether lockdep was still at work at the end.
+    Lockdep(Lockdep),
+    /// The known report after which lockdep was off.
+    LockdepOffAfter(String),
+    /// How long it took until the guest was seen to be in order, in seconds.
+    Aftermath(f64),
+    /// How long it took to put a removed card back, in seconds.
+    PutBack(f64),
+    /// Why the kernel was not made to list its blocked tasks.
+    NoSysrq(String),
+    /// How QEMU ended, if not as it was told.
+    QemuEnd(String),
+    /// Where the time went.
+    Phases(Phases),
+}
+
+/// A value that was read, or the name of the errno that came in its place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Read {
+    /// Any would do.
+    Any(String),
+    /// One was expected.
+    Compared {
+        /// What came.
+        value: String,
+        /// What should have come.
+        expected: String,
+        /// How long the read took, in seconds.
+        waited: f64,
+    },
+}
+
+/// An access that waited until an owner let go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// Path of the attribute.
+    pub attribute: String,
+    /// What was done to it.
+    pub access: Access,
+    /// The function that wanted to wait.
+    pub function: String,
+}
+
+/// What is done to an attribute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// It is read.
+    Read,
+    /// It is written.
+    Write,
+}
+
+/// How many accesses there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accesses {
+    /// Reads.
+    pub reads: usize,
+    /// Writes.
+    pub writes: usize,
+}
+
+/// An access that took long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Slow {
+    /// Path of the attribute.
+    pub attribute: String,
+    /// It was written, not read.
+    pub write: bool,
+    /// What was read, or the name of the errno.
+    pub value: String,
+    /// How long it took, in seconds.
+    pub took: f64,
+}
+
+/// Rounds of a scenario.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Rounds {
+    /// How many were begun.
+    Begun(u32),
+    /// What a reader saw in each.
+    Watched(Vec<Round>),
+}
+
+/// One write to `sriov_numvfs` under the eyes of a reader.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Round {
+    /// The number that was written.
+    pub vfs: usize,
+    /// How long the write took, in seconds.
+    pub write_took: f64,
+    /// The events that came during the write.
+    pub events: Vec<Seen>,
+}
+
+/// An event, and what a reader that it woke read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Seen {
+    /// Whose event it was.
+    pub of: String,
+    /// What was read, or the name of the errno.
+    pub value: String,
+    /// What should have been read.
+    pub expected: String,
+    /// When the event came, in seconds since the write began.
+    pub after_write_began: f64,
+    /// How long the read took, in seconds.
+    pub waited: f64,
+}
+
+/// When an event came that did not come while it was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventOfPf {
+    /// After the write, when everyone reads the new value.
+    #[serde(rename = "not before the end of the write")]
+    AfterTheWrite,
+}
+
+/// Whether lockdep is at work. It stops for good after its first report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lockdep {
+    /// It is.
+    On,
+    /// It has stopped.
+    Off,
+}
+
+/// All that a cell saw, one note of each kind.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "Value")]
+pub struct Notes {
+    notes: Vec<Note>,
+    /// What another version of the harness noted and this one cannot read.
+    others: Map<String, Value>,
+}
+
+impl Notes {
+    /// Adds a note. It replaces an earlier one of its kind.
+    pub fn add(&mut self, note: Note) {
+        self.notes.retain(|other| discriminant(other) != discriminant(&note));
+        self.notes.push(note);
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Note> {
+        self.notes.iter()
+    }
+
+    /// The tasks that were noted with their stacks, each once, and as what: those that are stuck first, and those that were
+    /// found in D state in the end last.
+    pub fn tasks(&self) -> Vec<(&'static str, &TaskState)> {
+        let mut lists: Vec<_> = self.notes.iter().filter_map(Note::tasks).collect();
+        lists.sort_by_key(|(what, _)| (*what != STUCK, *what == IN_D_STATE, *what));
+        let mut found: Vec<(&str, &TaskState)> = Vec::new();
+        for (what, task) in lists.into_iter().flat_map(|(what, tasks)| tasks.iter().map(move |task| (what, task))) {
+            if !task.stack.is_empty() && !found.iter().any(|(_, known)| known.tid == task.tid) {
+                found.push((what, task));
+            }
+        }
+        found
+    }
+}
+
+const STUCK: &str = "stuck";
+const IN_D_STATE: &str = "tasks-in-d-state";
+
+impl Note {
+    /// The tasks that it is about, and what they are called.
+    fn tasks(&self) -> Option<(&'static str, &[TaskState])> {
+        match self {
+            Note::Stuck(tasks) => Some((STUCK, tasks)),
+            Note::Removers(tasks) => Some(("removers", tasks)),
+            Note::Remover(tasks) => Some(("remover", tasks)),
+            Note::Waiting(tasks) => Some(("waiting", tasks)),
+            Note::Busy(tasks) => Some(("busy", tasks)),
+            Note::TasksInDState(tasks) => Some((IN_D_STATE, tasks)),
+            _ => None,
+        }
+    }
+}
+
+/// In whatever order they were noted.
+impl PartialEq for Notes {
+    fn eq(&self, other: &Notes) -> bool {
+        self.others == other.others
+            && self.notes.len() == other.notes.len()
+            && self.notes.iter().all(|note| other.notes.contains(note))
+    }
+}
+
+/// As one object, or null if nothing was noted.
+impl Serialize for Notes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut all = self.others.clone();
+        for note in &self.notes {
+            if let Value::Object(entry) = serde_json::to_value(note).map_err(S::Error::custom)? {
+                all.extend(entry);
+            }
+        }
+        if all.is_empty() { serializer.serialize_unit() } else { all.serialize(serializer) }
+    }
+}
+
+/// Each entry by itself: one that cannot be read is kept as it is, and does not spoil the others.
+impl From<Value> for Notes {
+    fn from(value: Value) -> Notes {
+        let mut notes = Notes::default();
+        let entries = if let Value::Object(entries) = value { entries } else { Map::new() };
+        for (key, value) in entries {
+            let entry = Map::from_iter([(key.clone(), value.clone())]);
+            match serde_json::from_value(entry.into()) {
+                Ok(note) => notes.add(note),
+                Err(_) => drop(notes.others.insert(key, value)),
+            }
+        }
+        notes
+    }
+}
+
+impl FromIterator<Note> for Notes {
+    fn from_iter<I: IntoIterator<Item = Note>>(all: I) -> Notes {
+        let mut notes = Notes::default();
+        all.into_iter().for_each(|note| notes.add(note));
+        notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn task(tid: i32, stack: &[&str]) -> TaskState {
+        let stack = stack.iter().map(|&frame| frame.to_owned()).collect();
+        TaskState { pid: tid, tid, comm: "a".to_owned(), state: 'D', wchan: "f".to_owned(), stack }
+    }
+
+    fn read(value: Value) -> Notes {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn notes_come_back_under_the_keys_that_they_have() {
+        let tasks = || vec![task(7, &["f", "g"])];
+        let seen = Seen {
+            of: "PF".to_owned(),
+            value: "0".to_owned(),
+            expected: "2".to_owned(),
+            after_write_began: 0.5,
+            waited: 0.25,
+        };
+        let wait = Wait { attribute: "/sys/a".to_owned(), access: Access::Read, function: "f".to_owned() };
+        let slow = Slow { attribute: "/sys/a".to_owned(), write: true, value: "EIO".to_owned(), took: 1.5 };
+        let steps = Steps { restore: Some(0.5), ..Steps::default() };
+        let notes = Notes::from_iter([
+            Note::Stuck(tasks()),
+            Note::Removers(tasks()),
+            Note::Remover(tasks()),
+            Note::Waiting(tasks()),
+            Note::Busy(tasks()),
+            Note::TasksInDState(tasks()),
+            Note::Read(Read::Compared { value: "2".to_owned(), expected: "0".to_owned(), waited: 0.25 }),
+            Note::Written("EBUSY".to_owned()),
+            Note::Bind("EIO".to_owned()),
+            Note::Waits(vec![wait]),
+            Note::Accesses(Accesses { reads: 5, writes: 1 }),
+            Note::Slowest(vec![slow]),
+            Note::Refused(vec!["/sys/a: EIO".to_owned()]),
+            Note::Rounds(Rounds::Watched(vec![Round { vfs: 2, write_took: 1.5, events: vec![seen] }])),
+            Note::Attempts(3),
+            Note::Rescans(4),
+            Note::Resets(Cycled { rounds: 9, refused: 1 }),
+            Note::Reset(Place::Over),
+            Note::Store(Place::In("pci_wait_cfg".to_owned())),
+            Note::Enable(Place::Elsewhere),
+            Note::Owner(Place::Over),
+            Note::EventOfPf(EventOfPf::AfterTheWrite),
+            Note::Lockdep(Lockdep::Off),
+            Note::LockdepOffAfter("a report".to_owned()),
+            Note::Aftermath(0.5),
+            Note::PutBack(1.5),
+            Note::NoSysrq("no answer".to_owned()),
+            Note::QemuEnd("killed".to_owned()),
+            Note::Phases(Phases { boot: 0.5, steps, scenario: 2.5, teardown: 0.5 }),
+        ]);
+        let task = json!([{"comm": "a", "pid": 7, "tid": 7, "state": "D", "wchan": "f", "stack": ["f", "g"]}]);
+        let event = json!({"of": "PF", "value": "0", "expected": "2", "after-write-began": 0.5, "waited": 0.25});
+        let written = json!({
+            "stuck": task, "removers": task, "remover": task, "waiting": task, "busy": task, "tasks-in-d-state": task,
+            "read": {"value": "2", "expected": "0", "waited": 0.25}, "written": "EBUSY", "bind": "EIO",
+            "waits": [{"attribute": "/sys/a", "access": "read", "function": "f"}],
+            "accesses": {"reads": 5, "writes": 1},
+            "slowest": [{"attribute": "/sys/a", "write": true, "value": "EIO", "took": 1.5}], "refused": ["/sys/a: EIO"],
+            "rounds": [{"vfs": 2, "write-took": 1.5, "events": [event]}], "attempts": 3, "rescans": 4,
+            "resets": "9 rounds, 1 refused", "reset": "over", "store": "in pci_wait_cfg", "enable": "elsewhere",
+            "owner": "over", "event-of-pf": "not before the end of the write", "lockdep": "off",
+            "lockdep-off-after": "a report", "aftermath": 0.5, "put-back": 1.5, "no-sysrq": "no answer",
+            "qemu-end": "killed", "phases": {"boot": 0.5, "restore": 0.5, "scenario": 2.5, "teardown": 0.5},
+        });
+        assert_eq!(serde_json::to_value(&notes).unwrap(), written);
+        let back = read(written);
+        assert_eq!((back.notes.len(), &back), (29, &notes));
+        // What is written of the same key in another shape.
+        for note in [Note::Read(Read::Any("0".to_owned())), Note::Rounds(Rounds::Begun(10))] {
+            let notes = Notes::from_iter([note]);
+            assert_eq!(read(serde_json::to_value(&notes).unwrap()), notes);
+        }
+    }
+
+    #[test]
+    fn what_earlier_versions_wrote_is_read() {
+        let notes = read(json!({
+            "store": "In(\"pci_lock_rescan_remove\")", "owner": "Over", "reset": "Elsewhere",
+            "resets": "Cycled { rounds: 12, refused: 3 }",
+        }));
+        let expected = Notes::from_iter([
+            Note::Store(Place::In("pci_lock_rescan_remove".to_owned())),
+            Note::Owner(Place::Over),
+            Note::Reset(Place::Elsewhere),
+            Note::Resets(Cycled { rounds: 12, refused: 3 }),
+        ]);
+        assert_eq!(notes, expected);
+        assert_eq!(read(Value::Null), Notes::default());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_kept_and_spoils_nothing() {
+        let other = json!({"attempts": "many", "store": "on the moon", "waited": 0.25, "written": "EBUSY"});
+        let notes = read(other.clone());
+        assert_eq!(notes.iter().collect::<Vec<_>>(), [&Note::Written("EBUSY".to_owned())]);
+        assert_eq!(serde_json::to_value(&notes).unwrap(), other);
+    }
+
+    #[test]
+    fn a_note_replaces_the_one_before_it_and_their_order_is_nothing() {
+        let mut notes = Notes::from_iter([Note::Attempts(1), Note::Rescans(4)]);
+        notes.add(Note::Attempts(2));
+        assert_eq!(notes, Notes::from_iter([Note::Attempts(2), Note::Rescans(4)]));
+        assert_ne!(notes, Notes::from_iter([Note::Attempts(2)]));
+        assert_ne!(notes, Notes::from_iter([Note::Attempts(1), Note::Rescans(4)]));
+    }
+
+    #[test]
+    fn each_task_counts_once_and_the_stuck_one_first() {
+        let notes = Notes::from_iter([
+            Note::TasksInDState(vec![task(1, &["f"]), task(3, &["f"]), task(4, &[])]),
+            Note::Removers(vec![task(2, &["f"])]),
+            Note::Busy(vec![task(5, &["f"])]),
+            Note::Stuck(vec![task(1, &["f"])]),
+        ]);
+        let named: Vec<_> = notes.tasks().iter().map(|(what, task)| format!("{what} {}", task.tid)).collect();
+        assert_eq!(named, ["stuck 1", "busy 5", "removers 2", "tasks-in-d-state 3"]);
+    }
+}

@@ -1,0 +1,43 @@
+//! An event of QMP, in words.
+
+use std::fmt;
+
+use qapi::qmp;
+use serde_json::Value;
+
+/// An event of QEMU's.
+#[derive(Clone, Debug)]
+pub struct QmpEvent(pub qmp::Event);
+
+/// Its name, and what it is about: `QMP event DEVICE_DELETED (device pf0, path /machine/peripheral/pf0)`.
+impl fmt::Display for QmpEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let event = serde_json::to_value(&self.0).map_err(|_| fmt::Error)?;
+        write!(f, "QMP event {}", event["event"].as_str().unwrap_or("without a name"))?;
+        let data = event["data"].as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+        let told: Vec<_> = data.map(|(name, value)| format!("{name} {}", told(value))).collect();
+        if told.is_empty() { Ok(()) } else { write!(f, " ({})", told.join(", ")) }
+    }
+}
+
+fn told(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_told_by_its_name_and_what_it_is_about() {
+        let words = |json: &str| QmpEvent(serde_json::from_str(json).unwrap()).to_string();
+        let deleted = r#"{"event": "DEVICE_DELETED", "timestamp": {"seconds": 1, "microseconds": 2},
+            "data": {"device": "pf0", "path": "/machine/peripheral/pf0"}}"#;
+        assert_eq!(words(deleted), "QMP event DEVICE_DELETED (device pf0, path /machine/peripheral/pf0)");
+        let stop = r#"{"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 2}}"#;
+        assert_eq!(words(stop), "QMP event STOP");
+        let shutdown = r#"{"event": "SHUTDOWN", "timestamp": {"seconds": 1, "microseconds": 2},
+            "data": {"guest": true, "reason": "guest-reset"}}"#;
+        assert_eq!(words(shutdown), "QMP event SHUTDOWN (guest true, reason guest-reset)");
+    }
+}

@@ -1,0 +1,57 @@
+//! What may use what. ARCHITECTURE.md says why.
+
+use crate::paths::Use;
+
+/// The crates, in the order in which one may know of another, and their folders.
+pub const CRATES: &[(&str, &str)] = &[
+    ("guest_protocol", "guest-images/protocol"),
+    ("guest_agent", "guest-images/agent"),
+    ("kernels", "kernels"),
+    ("guest_images", "guest-images"),
+    ("harness", "harness"),
+    ("scenarios", "scenarios"),
+    ("xtask", "xtask"),
+];
+
+/// The rooms of `harness`, and which others each may use: only ones that come before it.
+pub const ROOMS: &[(&str, &[&str])] = &[
+    ("text", &[]),
+    ("trigger", &[]),
+    ("verdict", &[]),
+    ("cell", &["trigger", "verdict"]),
+    ("notes", &[]),
+    ("vm", &["text", "trigger", "notes"]),
+    ("classify", &[]),
+    ("guest", &["text", "trigger", "verdict", "notes", "vm", "classify"]),
+    ("scenario", &["trigger", "verdict", "guest"]),
+    ("host", &["text", "trigger", "vm"]),
+    ("progress", &["verdict", "host"]),
+    ("lab", &["trigger", "verdict", "vm", "classify", "scenario", "host", "progress"]),
+    ("evidence", &["verdict", "cell", "notes", "classify"]),
+    (
+        "matrix",
+        &[
+            "text", "trigger", "verdict", "cell", "notes", "vm", "classify", "guest", "scenario", "host", "progress",
+            "lab", "evidence",
+        ],
+    ),
+    ("report", &["text", "trigger", "verdict", "cell", "notes", "classify", "scenario", "evidence"]),
+    (
+        "bisect",
+        &["text", "trigger", "verdict", "cell", "notes", "scenario", "progress", "lab", "evidence", "matrix", "report"],
+    ),
+    ("bench", &["text", "verdict", "cell", "notes", "vm", "progress", "lab", "evidence", "matrix"]),
+];
+
+/// Each use of a room by one that must not know it.
+pub fn broken_rooms(uses: &[Use]) -> Vec<String> {
+    let broken = |used: &Use| {
+        let [krate, room, ..] = used.path.as_slice() else { return None };
+        let from = used.from.get(1)?;
+        let known = |name: &String| ROOMS.iter().find(|(room, _)| room == name);
+        let (_, may_use) = known(from)?;
+        let wrong = krate == "harness" && room != from && known(room).is_some() && !may_use.contains(&room.as_str());
+        wrong.then(|| format!("{used}, and {from} must not know {room}"))
+    };
+    uses.iter().filter_map(broken).collect()
+}
