@@ -1,5 +1,6 @@
 //! The ways to take a device away: a table with one row for each. All else that depends on a trigger follows from its
-//! row: names, help texts, plans, the machine's hotplug driver, and how a removal is set off, awaited and proven.
+//! row: names, help texts, plans, the machine's hotplug driver, and how a removal is set off, awaited and proven. A new
+//! trigger is a new row; `docs/verdicts.md` shows the table, and a test compares the two.
 
 use std::fmt;
 

@@ -13,7 +13,7 @@ use kernels::{CancelToken, Manifest, ReadyKernel};
 pub const HEAD: &str = "HEAD";
 
 /// Where help texts list the options for them.
-pub const HEADING: &str = "Your own kernel";
+const HEADING: &str = "Your own kernel";
 
 /// A tree that is not of this project, and how kernels of it are built.
 #[derive(Clone, Debug, Default, clap::Args)]

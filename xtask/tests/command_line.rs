@@ -68,7 +68,7 @@ fn what_goes_wrong_in_a_step_of_a_bisection_is_never_a_bad_commit() {
         (&["owner_rescans_on_removal", "--tree", own], "one cell judges a commit"),
         (&["pf_uevent", "--trigger", "yak", "--tree", own], "'yank'"),
         (&["pf_uevent", "--failure", "hang"], "`hang` is no kind of failure"),
-        (&["pf_uevent", "--tree", nowhere], "not in a git repository"),
+        (&["pf_uevent", "--tree", nowhere], "is not in a git repository"),
         (&["pf_uevent", "--tree", own], "HEAD"),
     ] {
         let output = xtask(cache.path(), &[&["bisect-step"], arguments].concat()).output().unwrap();
@@ -89,7 +89,7 @@ fn a_bisection_that_cannot_be_is_told_before_anything_is_built() {
     }
     let (nowhere, own) = (cache.path().to_str().unwrap(), own.path().to_str().unwrap());
     for (tree, good, said_of_it) in [
-        (nowhere, "HEAD", "not in a git repository"),
+        (nowhere, "HEAD", "is not in a git repository"),
         (own, "no-such-revision", "no-such-revision"),
         (own, "HEAD", "no Linux"),
     ] {

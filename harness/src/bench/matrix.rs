@@ -79,9 +79,15 @@ mod tests {
     use crate::verdict::{Expected, Verdict};
 
     fn cell(seconds: f64, phases: serde_json::Value, finished: bool) -> RunCell {
-        let (scenario, topology, variant) = Default::default();
+        let cell = CellId {
+            scenario: "a::b".to_owned(),
+            topology: "igb".to_owned(),
+            trigger: None,
+            variant: "stock".to_owned(),
+            repeat: 1,
+        };
         let record = CellRecord {
-            cell: CellId { scenario, topology, trigger: None, variant, repeat: 1 },
+            cell,
             expected: Expected::Pass,
             verdict: Verdict::Pass,
             seconds,

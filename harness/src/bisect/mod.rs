@@ -25,7 +25,8 @@ pub use git::{GitError, Revision};
 pub use history::History;
 pub use memory::{Memory, Page};
 pub use report::{Asked, render};
-pub use ruling::{Mark, Observed, Ruling, Wanted, ruling, usual_failure};
+use ruling::ruling;
+pub use ruling::{Mark, Observed, Ruling, Wanted};
 pub use session::Left;
 use session::{Next, Session};
 

@@ -128,23 +128,10 @@ pub struct Splat {
     pub known: Option<String>,
 }
 
-/// How many frames distinguish one splat from another.
-const FINGERPRINT: usize = 5;
-
 impl Splat {
     /// Whether it makes a cell fail by itself.
     pub fn is_fatal(&self) -> bool {
         self.known.is_none() && self.kind.severity() == Severity::Fatal
-    }
-
-    /// The same for all splats of one cause: the kind with the five innermost frames, or with the title if there are no
-    /// frames.
-    pub fn fingerprint(&self) -> String {
-        if self.frames.is_empty() {
-            return format!("{}: {}", self.kind, self.title);
-        }
-        let frames = self.frames.iter().take(FINGERPRINT).map(String::as_str);
-        format!("{}: {}", self.kind, frames.collect::<Vec<_>>().join(" < "))
     }
 }
 

@@ -125,11 +125,6 @@ impl CellDir {
         Ok(CellDir { path, began: Instant::now() })
     }
 
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The log of the serial console, which QEMU writes.
     pub fn console(&self) -> PathBuf {
         self.path.join("console.log")

@@ -48,7 +48,7 @@ fn a_cell_is_read_as_it_was_written() {
     let run = RunDir::create(&out.path().join("evidence"), RunInfo::default()).unwrap();
     let start = start(id("numvfs_read::owner", Some(Trigger::Yank), "stock", 1), Expected::Pass);
     let cell = run.cell(&start).unwrap();
-    let folder = cell.path().to_owned();
+    let folder = run.path().join(start.cell.folder());
     assert_eq!(
         read(folder.join("argv.txt")),
         "qemu-system-x86_64 \\\n    -append 'console=ttyS0 panic=-1' \\\n    -no-reboot\n"
@@ -83,12 +83,13 @@ fn no_verdict_is_unexpected_if_no_result_is_expected() {
 fn transcripts_have_a_line_per_message() {
     let out = tempfile::tempdir().unwrap();
     let run = RunDir::create(out.path(), RunInfo::default()).unwrap();
-    let cell = run.cell(&start(id("a::b", None, "stock", 1), Expected::Pass)).unwrap();
+    let start = start(id("a::b", None, "stock", 1), Expected::Pass);
+    let cell = run.cell(&start).unwrap();
     let qmp = cell.qmp().unwrap();
     qmp.write("host", &json!({"execute": "stop"})).unwrap();
     qmp.clone().write_line("qemu", r#"{"z": 1, "a": 2}"#).unwrap();
     qmp.write_line("qemu", "not \"JSON\"").unwrap();
-    let text = read(cell.path().join("qmp.jsonl"));
+    let text = read(run.path().join(start.cell.folder()).join("qmp.jsonl"));
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["message"], json!({"execute": "stop"}));
     assert_eq!(lines[0]["from"], "host");

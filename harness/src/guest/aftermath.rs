@@ -41,7 +41,7 @@ impl Guest {
     ///
     /// # Errors
     /// Those of the looks, and a deadline if the guest does not come to rest: no verdict.
-    pub async fn aftermath(&self) -> Result<Verdict, Error> {
+    pub(crate) async fn aftermath(&self) -> Result<Verdict, Error> {
         let began = Instant::now();
         let stuck = self.stuck().await?;
         if !stuck.is_empty() {

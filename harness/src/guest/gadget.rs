@@ -28,15 +28,6 @@ impl Guest {
         self.hold(&pf.device, pf.attribute("remove"), "1").await
     }
 
-    /// Holds the device lock of a device under vfio, and nothing else: it is open, and is being unbound from vfio-pci
-    /// (`drivers/base/dd.c`, `device_release_driver_internal()`). It has no driver afterwards.
-    ///
-    /// # Errors
-    /// The agent's; [`Error::Refused`].
-    pub async fn hold_device_lock(&self, device: &Device) -> Result<Hold, Error> {
-        self.hold(device, device.attribute("driver/unbind"), device.bdf).await
-    }
-
     /// Holds what a kernel holds while it disables VFs: a VF under vfio is open, and its PF's `sriov_numvfs` is set to 0.
     /// The VFs are gone afterwards.
     ///
@@ -80,11 +71,6 @@ fn wants_rescan_lock(task: &TaskState) -> bool {
 }
 
 impl Hold {
-    /// Whoever has the device open.
-    pub fn owner(&self) -> &Owner {
-        &self.owner
-    }
-
     /// The operation that holds the locks.
     pub fn holder(&self) -> &Operation {
         &self.holder

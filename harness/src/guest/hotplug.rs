@@ -69,7 +69,7 @@ impl Guest {
     }
 
     /// Whether any card has been plugged in.
-    pub fn has_plugged(&self) -> bool {
+    pub(crate) fn has_plugged(&self) -> bool {
         self.plugs.load(Ordering::Relaxed) > 0
     }
 

@@ -31,15 +31,16 @@ pub use aftermath::Back;
 pub use device::{Device, Pf, Slot};
 pub use ending::Ending;
 pub use error::Error;
-pub use find::Hardware;
+pub(crate) use find::Hardware;
 pub use gadget::{Hold, RESCAN_LOCK};
 pub use hotplug::{AerError, Plugged, Pressed};
 pub use owner::Owner;
-pub use removal::Removal;
 pub use reset::ResetMethod;
 pub use sriov::ENABLES_VFS;
 pub use stuck::{Came, Stuck, WAITS_FOR_OWNER};
 pub use sweep::Sweeping;
+
+use removal::Removal;
 
 use crate::classify::{self, Splat};
 use crate::notes::Cycled;
@@ -230,19 +231,11 @@ impl Guest {
         Ok(())
     }
 
-    /// Waits until all removals are complete.
+    /// Waits until all removals are complete, with a deadline for each.
     ///
     /// # Errors
     /// A deadline, or a guest that ended.
-    pub async fn removed(&self) -> Result<(), Error> {
-        self.removed_within(self.prompt()).await
-    }
-
-    /// The same, with a deadline for each.
-    ///
-    /// # Errors
-    /// As [`Guest::removed`].
-    pub async fn removed_within(&self, within: Duration) -> Result<(), Error> {
+    pub(crate) async fn removed_within(&self, within: Duration) -> Result<(), Error> {
         for removal in self.removals.lock().await.iter() {
             removal.completed(&self.vm, within).await?;
         }
@@ -250,7 +243,7 @@ impl Guest {
     }
 
     /// The PF that was removed first, and how.
-    pub async fn first_removed(&self) -> Option<(Pf, Trigger)> {
+    pub(crate) async fn first_removed(&self) -> Option<(Pf, Trigger)> {
         self.removals.lock().await.first().map(|removal| (removal.pf().clone(), removal.trigger()))
     }
 
@@ -258,7 +251,7 @@ impl Guest {
     ///
     /// # Errors
     /// [`Error::WrongPath`].
-    pub async fn proofs(&self) -> Result<Vec<String>, Error> {
+    pub(crate) async fn proofs(&self) -> Result<Vec<String>, Error> {
         let mut proofs = Vec::new();
         for removal in self.removals.lock().await.iter() {
             proofs.push(removal.proof(&self.vm, self.prompt()).await?);
@@ -282,7 +275,7 @@ impl Guest {
     }
 
     /// Gives the machine back.
-    pub fn into_vm(self) -> Vm {
+    pub(crate) fn into_vm(self) -> Vm {
         self.vm
     }
 }

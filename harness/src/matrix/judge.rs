@@ -40,8 +40,14 @@ pub struct Finding {
 impl Finding {
     /// A verdict that needed no guest.
     pub fn of(verdict: Verdict) -> Finding {
-        let (notes, proofs, splats, phases) = Default::default();
-        Finding { verdict, notes, proofs, splats, phases, sign: None }
+        Finding {
+            verdict,
+            notes: Notes::default(),
+            proofs: Vec::new(),
+            splats: Vec::new(),
+            phases: Phases::default(),
+            sign: None,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::host::Qemu;
 use crate::trigger::Trigger;
 use crate::vm::fault::Fault;
+use crate::vm::model::Driver;
 use crate::vm::topology::Topology;
 
 /// What is known of the QEMU of a run. Without that, nothing is forbidden but by the kernel. Its faults do not count if
@@ -65,9 +66,8 @@ fn missing_symbols(topology: &Topology, config: &Path) -> Vec<String> {
     };
     let is_loaded = |module: &str| kernels::modules_of_cells().any(|loaded| loaded == module);
     let drivers = topology.models().into_iter().flat_map(|model| model.row().drivers());
-    let lacking = drivers
-        .filter(|driver| !(is(driver.symbol, "y") || is(driver.symbol, "m") && is_loaded(driver.name)))
-        .map(|driver| driver.symbol);
+    let is_there = |driver: &Driver| is(driver.symbol, "y") || is(driver.symbol, "m") && is_loaded(driver.name);
+    let lacking = drivers.filter(|driver| !is_there(driver)).map(|driver| driver.symbol);
     let iommu = Some(topology.iommu.row().symbol).filter(|symbol| !is(symbol, "y"));
     let mut symbols: Vec<_> = lacking.chain(iommu).map(|symbol| format!("CONFIG_{symbol}")).collect();
     symbols.sort();

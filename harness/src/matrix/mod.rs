@@ -155,8 +155,17 @@ impl Runner {
         qemu: String,
         snapshots: Option<Snapshots>,
     ) -> Runner {
-        let (times, limits, quick, own) = Default::default();
-        Runner { parts, scenarios, run, qemu, snapshots, times, limits, quick, own }
+        Runner {
+            parts,
+            scenarios,
+            run,
+            qemu,
+            snapshots,
+            times: Times::default(),
+            limits: Limits::default(),
+            quick: false,
+            own: BTreeMap::new(),
+        }
     }
 
     /// The kernels are those of a series, which options of `run` stand for: the scripts that repeat cells use these, and the

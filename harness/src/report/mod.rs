@@ -23,7 +23,7 @@ pub use against::{Earlier, EarlierError};
 pub use catalogue::{Comparison, Entry, Measured, chance, measured_in, measured_of, page, updated};
 pub use change::Change;
 pub use compare::{Disagreement, disagreements};
-pub use series::{Bisectable, SERIES_FILES, SeriesReport};
+pub use series::SeriesReport;
 pub use terminal::Terminal;
 
 /// The report of a run.

@@ -138,11 +138,6 @@ impl<T: fmt::Display> EventLog<T> {
         });
     }
 
-    /// Why nothing more will come, if so.
-    pub fn closed(&self) -> Option<Closed> {
-        self.inner.state.borrow().closed.clone()
-    }
-
     /// The position after the last message so far.
     pub fn position(&self) -> usize {
         self.items().len()

@@ -2,7 +2,7 @@
 
 pub mod agent;
 pub mod argv;
-pub mod devices;
+pub(crate) mod devices;
 pub mod ended;
 mod error;
 pub mod event_log;
@@ -18,12 +18,12 @@ mod qmp_event;
 mod reply;
 pub mod scale;
 pub mod slot;
-pub mod snapshot;
+pub(crate) mod snapshot;
 pub(crate) mod sockets;
 pub mod starved;
 pub mod topology;
 pub mod transcript;
-pub mod tsc;
+pub(crate) mod tsc;
 pub mod version;
 
 use std::path::PathBuf;

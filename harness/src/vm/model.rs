@@ -1,4 +1,5 @@
-//! Models of devices: a table with a row for each. Whatever depends on the model of a device follows from its row.
+//! Models of devices: a table with a row for each. Whatever depends on the model of a device follows from its row. A new
+//! model is a new row; a topology has to hold it, and `kernels/config` to have its drivers.
 
 use serde::{Deserialize, Serialize};
 

@@ -67,7 +67,7 @@ impl Vm {
     ///
     /// # Errors
     /// [`SnapshotError`].
-    pub async fn boot_and_save(
+    pub(crate) async fn boot_and_save(
         machine: Machine,
         recorders: Recorders,
         folder: &Path,
@@ -80,8 +80,8 @@ impl Vm {
         prepare_migration(qmp).await?;
         qmp.execute(qmp::stop {}).await?;
         let from = qmp.events().position();
-        let (channels, detach, resume) = Default::default();
-        qmp.execute(qmp::migrate { channels, detach, resume, uri: Some(uri(folder)) }).await?;
+        let uri = Some(uri(folder));
+        qmp.execute(qmp::migrate { uri, channels: None, detach: None, resume: None }).await?;
         transferred(qmp, from, "save").await?;
         let said = vm.agent().messages().collect(0, |message| guest_protocol::encode(message).ok());
         fs::write(folder.join(SAID), said.concat()).map_err(SnapshotError::Said)?;
@@ -93,7 +93,7 @@ impl Vm {
     ///
     /// # Errors
     /// [`BootError`].
-    pub async fn restore(
+    pub(crate) async fn restore(
         machine: Machine,
         recorders: Recorders,
         folder: &Path,
@@ -133,8 +133,8 @@ fn memory(machine: &Machine, folder: &Path, share: &str) -> [String; 4] {
 async fn incoming(qmp: &Qmp, folder: &Path) -> Result<(), SnapshotError> {
     prepare_migration(qmp).await?;
     let from = qmp.events().position();
-    let (channels, exit_on_error) = Default::default();
-    qmp.execute(qmp::migrate_incoming { channels, exit_on_error, uri: Some(uri(folder)) }).await?;
+    let uri = Some(uri(folder));
+    qmp.execute(qmp::migrate_incoming { uri, channels: None, exit_on_error: None }).await?;
     transferred(qmp, from, "restore").await?;
     // It was saved standing still, and comes back so.
     qmp.execute(qmp::cont {}).await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use guest_images::Initramfs;
 use harness::cell::{CellId, PlannedCell};
 use harness::evidence::{RunDir, RunInfo, read_run};
-use harness::host::accel::Decision;
+use harness::host::accel::{Choice, Decision};
 use harness::lab::Parts;
 use harness::lab::images::Images;
 use harness::lab::snapshots::Snapshots;
@@ -123,9 +123,18 @@ fn two_cells(bed: &Bed, images: Images) -> Result<(Runner, Request), Failed> {
     let out = bed.path().join("out");
     let run = RunDir::create(&out, RunInfo { planned: cells.clone(), ..RunInfo::default() })?;
     let runner = Runner::new(parts(bed, images), vec![scenario()], run, "a fake".to_owned(), None);
-    let (jobs, accel, command) = Default::default();
-    let (fail_fast, snapshots, quick, despite_qemu) = Default::default();
-    Ok((runner, Request { cells, jobs, fail_fast, accel, snapshots, quick, despite_qemu, out, command }))
+    let request = Request {
+        cells,
+        jobs: None,
+        fail_fast: false,
+        accel: Choice::Auto,
+        snapshots: false,
+        quick: false,
+        despite_qemu: false,
+        out,
+        command: Vec::new(),
+    };
+    Ok((runner, request))
 }
 
 fn verdicts(runner: &Runner, expected: [&str; 2]) -> Result<(), Failed> {

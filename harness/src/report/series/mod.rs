@@ -47,11 +47,6 @@ impl SeriesReport {
         Ok(SeriesReport { report, note, rows })
     }
 
-    /// The report of its cells alone.
-    pub fn cells(&self) -> &Report {
-        &self.report
-    }
-
     /// The table for people: kernels across, cells down that do not pass everywhere, and what changes.
     pub fn table(&self, terminal: Terminal) -> String {
         table::render(self, terminal)
