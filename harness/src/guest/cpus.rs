@@ -15,7 +15,7 @@ impl Guest {
     pub async fn on_cpu(&self, task: &TaskState) -> Result<Option<TaskState>, Error> {
         let from = self.agent().messages().position();
         self.agent().call(Command::Sysrq { key: 'l' }, self.prompt()).await?;
-        self.agent().told_all(self.prompt()).await?;
+        self.agent().log_complete(self.prompt()).await?;
         let lines = self.said(from, "");
         let stack = classify::backtrace(lines.iter().map(String::as_str), task.tid);
         Ok(stack.map(|stack| TaskState { stack, ..task.clone() }))

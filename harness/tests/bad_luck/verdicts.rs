@@ -48,7 +48,7 @@ const CASES: &[Case] = &[
     case("exits-at-once", "infra", false, &["exit status: 1", fake::LAST_WORDS]),
     late("never-connects", "infra", &["QEMU did not connect", "within 2 s", fake::LAST_WORDS]),
     late("never-greets", "infra", &["QEMU did not greet", "within 2 s"]),
-    late("says-nothing", "boot-failed", &["the agent's first words", "the kernel printed nothing"]),
+    late("says-nothing", "boot-failed", &["the agent's hello message", "the kernel printed nothing"]),
     case("speaks-another-version", "infra", false, BOTH_VERSIONS),
     case("is-not-a-guest", "infra", false, &["not a message of protocol version", "grub>"]),
     case("crashes-before-hello", "infra", true, ABORTED),
@@ -64,7 +64,7 @@ const CASES: &[Case] = &[
     case("crashes-on-a-qmp-command", "infra", true, ABORTED),
     late("falls-silent", "infra", &["waited 2 s for the end of the operation to read /proc/version"]),
     case("talks-nonsense", "infra", false, &["not a message of protocol version", "rm: cannot remove"]),
-    case("talks-binary", "infra", false, &["read /proc/version", "no text"]),
+    case("talks-binary", "infra", false, &["read /proc/version", "not text"]),
 ];
 
 /// One for each case, and more.
