@@ -79,7 +79,7 @@ async fn kill_harness() -> Result<(), Failed> {
     child.kill()?;
     child.wait()?;
     if line != "booted\n" {
-        return Err(format!("the child did not boot: {line:?}").into());
+        return Err(format!("the child printed \"{}\", not \"booted\"", line.trim_end()).into());
     }
     bed.dead().await
 }

@@ -49,8 +49,8 @@ async fn tries(behaviour: &str, outcome: &str, retries: usize) -> Result<(), Fai
     let record = runner.cell(&cell, &Silence, None).await?;
     let crash =
         |why: &String| why.starts_with("QEMU crashed: ") && why.contains("SIGABRT") && why.contains(fake::ASSERTION);
-    let as_told = record.verdict.outcome() == outcome && record.retries.len() == retries;
-    if !as_told || !record.retries.iter().all(crash) {
+    let as_expected = record.verdict.outcome() == outcome && record.retries.len() == retries;
+    if !as_expected || !record.retries.iter().all(crash) {
         return Err(format!("{record:?}").into());
     }
     let folder = runner.folder().join(cell.id.folder());
