@@ -1,5 +1,5 @@
-//! What a kernel looks like after a scenario that it survived: nobody stuck, everything that it shows in agreement, and
-//! a card that was removed works when it is put back.
+//! The checks after a scenario that passed: no task is stuck, the places in sysfs agree with each other, and a card
+//! that was removed works when it is put back.
 
 use std::collections::BTreeSet;
 
@@ -12,35 +12,36 @@ use super::{Ending, Error, Guest, Pf, Plugged, Slot};
 use crate::notes::{Lockdep, Note};
 use crate::verdict::Verdict;
 
-/// How long two places may disagree before that is a verdict, and how long to wait for an event between two looks; on a
-/// machine with KVM, in seconds. What is shown changes here first and there later, so it is looked at again.
+/// How long two places may disagree before that is a verdict, and how long to wait for an event between two checks; on
+/// a machine with KVM, in seconds. The kernel does not change all places at once, so they are checked again.
 const PATIENCE: f64 = 5.0;
-const LOOK: f64 = 0.3;
+const INTERVAL: f64 = 0.3;
 
-/// What became of a card that was put back.
+/// The result of putting a card back.
 #[derive(Debug)]
 pub enum Back {
-    /// It has its driver again.
+    /// The card has its driver again.
     There(Pf),
-    /// It has not, or the kernel shows something wrong.
+    /// The card has no driver, or the kernel shows something wrong.
     Failed(Verdict),
-    /// There was none to put back.
+    /// There was no card to put back.
     Nothing,
 }
 
-/// pciehp's thread when it is at work. After a removal it cuts the power, sleeps for a second, and turns the indicator
-/// off; QEMU ejects whatever is in the slot by then (`drivers/pci/hotplug/pciehp_ctrl.c`, `remove_board()`; QEMU
-/// `hw/pci/pcie.c`, `pcie_cap_slot_write_config()`).
+/// A function on the stack of pciehp's interrupt thread while it handles events. After a removal the thread switches
+/// the slot's power off, sleeps for a second, and turns the power indicator off; QEMU ejects the card that is in the
+/// slot then (`drivers/pci/hotplug/pciehp_ctrl.c`, `remove_board()`; QEMU `hw/pci/pcie.c`,
+/// `pcie_cap_slot_write_config()`).
 const PCIEHP: &str = "pciehp_ist";
 
-/// VFs to make of a card that was put back; igb has seven.
+/// The number of VFs to enable on a card that was put back; igb allows seven.
 const VFS: u16 = 2;
 
 impl Guest {
-    /// Looks at the guest after a scenario that ended well. A scenario that passes has ended what it began.
+    /// Checks the guest after a scenario that passed. Such a scenario has ended all its operations.
     ///
     /// # Errors
-    /// Those of the looks, and a deadline if the guest does not come to rest: no verdict.
+    /// Those of the checks. A deadline if the guest does not become stable: then there is no verdict.
     pub(crate) async fn aftermath(&self) -> Result<Verdict, Error> {
         let began = Instant::now();
         let stuck = self.stuck().await?;
@@ -52,11 +53,12 @@ impl Guest {
         Ok(verdict)
     }
 
-    /// Puts the card back that was removed first, if that was the only one in its slot and the slot is still empty, and
-    /// waits until it has its driver. It is not put back twice.
+    /// Puts the card back that was removed first, and waits until it has its driver. The card must have been the only
+    /// function in its slot, and the slot must still be empty. A card is put back at most once.
     ///
     /// # Errors
-    /// Those of the steps; a deadline if the card is not found and the kernel does not say that it is there: no verdict.
+    /// Those of the steps. A deadline if the card is not found and the slot's `adapter` does not report it: then there
+    /// is no verdict.
     pub async fn put_back(&self) -> Result<Back, Error> {
         let began = Instant::now();
         let Some((pf, trigger)) = self.first_removed().await else { return Ok(Back::Nothing) };
@@ -82,7 +84,7 @@ impl Guest {
         Ok(if verdict == Verdict::Pass { Back::There(pf) } else { Back::Failed(verdict) })
     }
 
-    /// Puts a card back and makes VFs of it, and takes them away again.
+    /// Puts a card back, enables VFs on it, and disables them again.
     ///
     /// # Errors
     /// As [`Guest::put_back`]; [`Error::Unprepared`] if there is nothing to put back.
@@ -90,7 +92,7 @@ impl Guest {
         let pf = match self.put_back().await? {
             Back::There(pf) => pf,
             Back::Failed(verdict) => return Ok(verdict),
-            Back::Nothing => return Err(Error::Unprepared("no card is out of its slot".to_owned())),
+            Back::Nothing => return Err(Error::Unprepared("there is no removed card to put back".to_owned())),
         };
         for vfs in [VFS, 0] {
             let write = self.write(pf.numvfs(), vfs, Sched::default()).await?;
@@ -98,7 +100,8 @@ impl Guest {
                 return Ok(self.deadlock(&stuck, &[]));
             }
             if let Err(errno) = write.accessed(self.prompt()).await?.value {
-                let summary = format!("the card that was put back answers {} to {vfs} VFs", errno.name);
+                let summary =
+                    format!("on the card that was put back, writing {vfs} to sriov_numvfs fails with {}", errno.name);
                 return Ok(Verdict::fail(FailureKind::WrongState, "sriov_numvfs", summary));
             }
             match self.agreement().await? {
@@ -109,10 +112,10 @@ impl Guest {
         Ok(Verdict::Pass)
     }
 
-    /// Whether all places in which the kernel shows its PCI functions agree, or come to agree.
+    /// Whether all places in which the kernel shows its PCI functions agree, at once or after a short time.
     ///
     /// # Errors
-    /// Those of the looks, and a deadline if what disagrees keeps changing: no verdict.
+    /// Those of the checks. [`Error::Unprepared`] if the disagreements keep changing: then there is no verdict.
     pub async fn agreement(&self) -> Result<Verdict, Error> {
         let messages = self.agent().messages();
         let (began, mut since) = (Instant::now(), Instant::now());
@@ -139,17 +142,18 @@ impl Guest {
             }
             if began.elapsed() > self.prompt() {
                 let all: Vec<_> = standing.iter().map(ToString::to_string).collect();
-                return Err(Error::Unprepared(format!("the guest does not come to rest: {}", all.join("; "))));
+                return Err(Error::Unprepared(format!("the state of the guest keeps changing: {}", all.join("; "))));
             }
             let event = |message: &Message| matches!(message, Message::Uevent { .. }).then_some(());
-            match messages.wait(position, self.seconds(LOOK), "a uevent", event).await {
+            match messages.wait(position, self.seconds(INTERVAL), "a uevent", event).await {
                 Err(error) if !error.is_deadline() => return Err(error.into()),
                 _ => {}
             }
         }
     }
 
-    /// What the guest shows; or the verdict on one that does not answer, as reading `sriov_numvfs` may take a lock.
+    /// The guest's PCI functions. A deadlock verdict if the agent's read is stuck: reading `sriov_numvfs` may take a
+    /// lock.
     async fn inventory(&self) -> Result<Result<Inventory, Verdict>, Error> {
         let look = self.agent().start(Command::Inventory).await?;
         if let Ending::Stuck(stuck) = self.ending(&[&look]).await? {
@@ -158,7 +162,8 @@ impl Guest {
         Ok(Ok(look.inventory(self.prompt()).await?))
     }
 
-    /// The card did not get its driver. The kernel is to blame if it says itself that there is a card.
+    /// The verdict if the card did not get its driver. The kernel fails only if its own `adapter` attribute reports a
+    /// card.
     async fn missing(&self, card: &Plugged, error: Error) -> Result<Verdict, Error> {
         if !error.is_deadline() {
             return Err(error);
@@ -171,12 +176,12 @@ impl Guest {
         if adapter.value.as_deref() != Ok("1") {
             return Err(error);
         }
-        let summary = format!("{error}; yet the slot's adapter reads as 1");
+        let summary = format!("{error}; the slot's adapter attribute reads 1");
         Ok(Verdict::fail(FailureKind::WrongState, "adapter", summary))
     }
 }
 
-/// Whether the kernel has the slot's port, and nothing behind it.
+/// Whether the kernel has the slot's port, and no function behind it.
 fn is_empty(slot: &Slot, inventory: &Inventory) -> bool {
     let below = format!("{}/", slot.port.devpath);
     inventory.folders.contains(&slot.port.devpath) && !inventory.folders.iter().any(|folder| folder.starts_with(&below))

@@ -5,12 +5,12 @@ use std::fmt;
 
 use guest_protocol::{Inventory, PciFunction};
 
-/// Two places that should say the same, and do not.
+/// Two places that must show the same, and do not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Disagreement {
-    /// The attribute, link or folder of sysfs that it is about.
+    /// The sysfs attribute, link or folder concerned.
     pub attribute: &'static str,
-    /// One line for people.
+    /// The difference, in one line.
     pub what: String,
 }
 
@@ -42,7 +42,7 @@ impl Audit<'_> {
         self.found.insert(Disagreement { attribute, what });
     }
 
-    /// `/sys/bus/pci/devices` has a link to each folder of a function, and each of its links leads to one.
+    /// `/sys/bus/pci/devices` has a link to the folder of each function, and the folder of each link exists.
     fn bus_and_tree(&mut self) {
         let linked: BTreeSet<_> = self.inventory.functions.values().map(|function| &function.devpath).collect();
         let folders: BTreeSet<_> = self.inventory.folders.iter().collect();
@@ -50,23 +50,21 @@ impl Audit<'_> {
             self.note("devices", format!("{devpath} is not in /sys/bus/pci/devices"));
         }
         for devpath in linked.difference(&folders) {
-            self.note("devices", format!("/sys/bus/pci/devices leads to {devpath}, which is not there"));
+            self.note("devices", format!("/sys/bus/pci/devices has a link to {devpath}, which does not exist"));
         }
     }
 
-    /// As many VFs as `sriov_numvfs` says: by `virtfn` links, numbered from 0, and by those that have this PF.
+    /// `sriov_numvfs` equals the number of `virtfn` links. The links are numbered from 0, and each leads to a VF whose
+    /// `physfn` is this PF.
     fn vfs_of(&mut self, bdf: &str, function: &PciFunction) {
         let Some(numvfs) = &function.numvfs else { return };
         let links = function.virtfns.len();
         if numvfs != &links.to_string() {
-            self.note(
-                "sriov_numvfs",
-                format!("sriov_numvfs of {bdf} reads as {numvfs}, and it has {links} virtfn links"),
-            );
+            self.note("sriov_numvfs", format!("sriov_numvfs of {bdf} reads {numvfs}, but it has {links} virtfn links"));
         }
         for number in 0..links {
             if !function.virtfns.contains_key(&number.to_string()) {
-                self.note("virtfn", format!("{bdf} has {links} virtfn links, and none of them is virtfn{number}"));
+                self.note("virtfn", format!("{bdf} has {links} virtfn links, but virtfn{number} is missing"));
             }
         }
         for (number, vf) in &function.virtfns {
@@ -82,7 +80,7 @@ impl Audit<'_> {
         }
     }
 
-    /// A VF's PF is on the bus, and knows of it.
+    /// A VF's PF is on the bus, and has a `virtfn` link to the VF.
     fn pf_of(&mut self, bdf: &str, function: &PciFunction) {
         let Some(physfn) = &function.physfn else { return };
         match self.inventory.functions.get(physfn) {
@@ -94,7 +92,7 @@ impl Audit<'_> {
         }
     }
 
-    /// Groups, drivers and interfaces have just those functions that say so themselves.
+    /// IOMMU groups, drivers and interfaces list the same functions as the functions' own links say.
     fn memberships(&mut self) {
         let Inventory { functions, groups, drivers, interfaces, .. } = self.inventory;
         let own = |of: fn(&PciFunction) -> Vec<&String>| -> Pairs<'_> {
@@ -107,16 +105,16 @@ impl Audit<'_> {
         ];
         for (name, own, members) in facts {
             for (of, bdf) in own.difference(&members) {
-                self.note(name, format!("the {name} of {bdf} is {of}, which does not have it"));
+                self.note(name, format!("the {name} of {bdf} is {of}, which does not list {bdf}"));
             }
             for (of, bdf) in members.difference(&own) {
-                self.note(name, format!("{bdf} is in the {name} {of}, and does not say so itself"));
+                self.note(name, format!("{name} {of} lists {bdf}, but {bdf} has no link to it"));
             }
         }
     }
 }
 
-/// What has which functions.
+/// Pairs of an owner (a group, driver or interface) and a function.
 type Pairs<'a> = BTreeSet<(&'a String, &'a String)>;
 
 fn pairs(of: &BTreeMap<String, Vec<String>>) -> Pairs<'_> {
@@ -140,8 +138,8 @@ mod tests {
         values.iter().map(|&value| value.to_owned()).collect()
     }
 
-    /// A PF with two VFs, of which one has a driver.
-    fn sound() -> Inventory {
+    /// The inventory of a PF with two VFs, one of them with a driver.
+    fn consistent() -> Inventory {
         let of = |bdf: &str, group: &str| PciFunction {
             devpath: devpath(bdf),
             group: Some(group.to_owned()),
@@ -167,9 +165,9 @@ mod tests {
         }
     }
 
-    /// What is found after one thing was changed.
+    /// The disagreements after one change.
     fn after(change: impl FnOnce(&mut Inventory)) -> Vec<String> {
-        let mut inventory = sound();
+        let mut inventory = consistent();
         change(&mut inventory);
         let found = disagreements(&inventory);
         found.iter().map(|found| format!("{}: {found}", found.attribute)).collect()
@@ -180,13 +178,13 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_machine_agrees_with_itself() {
+    fn a_consistent_inventory_has_no_disagreements() {
         assert_eq!(after(|_| ()), [""; 0]);
         assert_eq!(disagreements(&Inventory::default()), BTreeSet::new());
     }
 
     #[test]
-    fn each_lie_is_found() {
+    fn each_inconsistency_is_found() {
         let found = [
             after(|i| function(i, PF).numvfs = Some("0".to_owned())),
             after(|i| function(i, PF).numvfs = Some("ENODEV".to_owned())),

@@ -1,28 +1,29 @@
-//! What becomes of a scenario when the kernel dies under it, or a part of the kernel.
+//! Ending a scenario early when the kernel kills a task.
 
 use std::future;
 
 use guest_protocol::Message;
 
-use super::{EVER, Error, Guest};
+use super::{Error, FOREVER, Guest};
 use crate::classify;
 
-/// How long a scenario may go on, in seconds on a machine with KVM, after a task has died. Whoever does not need that task
-/// gets on in this time; whoever needs a lock that it had waits for ever, and often interruptibly, so that nothing is stuck.
+/// How long a scenario may go on after a task has died, in seconds on a machine with KVM. Tasks that do not depend on
+/// the dead task finish in this time. Tasks that need a lock that it held wait forever, and often interruptibly, so
+/// that they do not count as stuck.
 const GRACE: f64 = 5.0;
 
 impl Guest {
-    /// Waits until the kernel says through `/dev/kmsg` that a task has died, and then a little longer. On a kernel on which
-    /// none does this never ends.
+    /// Waits until the kernel reports through `/dev/kmsg` that a task has died, and then for [`GRACE`]. Never returns
+    /// if no task dies.
     pub(crate) async fn death(&self, since: usize) -> Error {
         let died = |message: &Message| match message {
             Message::Kmsg { text, .. } => classify::headline(text).filter(|kind| kind.kills()),
             _ => None,
         };
-        // When the agent is lost, whoever asks it for anything is told.
-        if self.agent().messages().wait(since, EVER, "the death of a task", died).await.is_ok() {
+        // If the agent is lost, the scenario's own requests to it return the error.
+        if self.agent().messages().wait(since, FOREVER, "the death of a task", died).await.is_ok() {
             self.vm().starved().pause(self.seconds(GRACE)).await;
-            // What is known to the profile is nothing to end for.
+            // A report that the profile lists as known does not end the scenario.
             if let Some(splat) = self.complaint() {
                 return Error::Complaint(splat.title);
             }

@@ -7,7 +7,7 @@ use crate::vm::topology::Function;
 /// A PCI device in the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Its address.
+    /// Its PCI address.
     pub bdf: Bdf,
     /// `DEVPATH` of its uevents: its folder below `/sys`.
     pub devpath: String,
@@ -19,7 +19,7 @@ impl Device {
         Device { bdf, devpath: format!("{parent}/{bdf}") }
     }
 
-    /// The bridge right above it; none above a device on the root bus.
+    /// The bridge directly above it; `None` for a device on the root bus.
     pub fn parent(&self) -> Option<Device> {
         let (devpath, _) = self.devpath.rsplit_once('/')?;
         let bdf = devpath.rsplit('/').next()?.parse().ok()?;
@@ -45,12 +45,12 @@ pub struct Slot {
     pub id: String,
     /// Its number, as in `/sys/bus/pci/slots`.
     pub number: u8,
-    /// The port.
+    /// The port that the slot belongs to.
     pub port: Device,
 }
 
 impl Slot {
-    /// Path of one of the slot's own attributes.
+    /// Path of an attribute of the slot.
     pub fn attribute(&self, name: &str) -> String {
         format!("/sys/bus/pci/slots/{}/{name}", self.number)
     }
@@ -59,9 +59,9 @@ impl Slot {
 /// A physical function of the topology, as the guest knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pf {
-    /// The slot that it is in.
+    /// Its slot.
     pub slot: Slot,
-    /// What QEMU knows of it.
+    /// Its QEMU id and model.
     pub function: Function,
     /// The PCI device.
     pub device: Device,
@@ -78,7 +78,7 @@ impl Pf {
         self.device.attribute(name)
     }
 
-    /// What is known of devices of its model.
+    /// The properties of its model.
     pub fn model(&self) -> &'static Row {
         self.function.model.row()
     }

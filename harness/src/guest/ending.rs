@@ -1,40 +1,40 @@
-//! Whether everything that was begun ends, or tasks are left that wait for each other.
+//! Whether all operations of a scenario end, or tasks are stuck that wait for each other.
 
 use std::time::Duration;
 
 use kernels::FailureKind;
 
 use super::place::{describe, over};
-use super::stuck::Whose;
+use super::stuck::Scope;
 use super::{Error, Guest, Stuck};
 use crate::classify::stack;
 use crate::notes::Note;
 use crate::verdict::Verdict;
 use crate::vm::agent::Operation;
 
-/// How what was begun ended.
+/// How the operations ended.
 #[derive(Debug)]
 pub enum Ending {
-    /// All of it is over.
+    /// All operations are over.
     Done,
-    /// It is not, and these tasks are stuck.
+    /// Some are not over, and these tasks are stuck.
     Stuck(Vec<Stuck>),
 }
 
 impl Guest {
-    /// Waits until these operations are over and all removals are complete; or until it is sure that they never will be:
-    /// tasks sleep uninterruptibly at the same place for look after look.
+    /// Waits until these operations are over and all removals are complete, or until tasks are stuck: they sleep
+    /// uninterruptibly at the same place in several samples.
     ///
     /// # Errors
-    /// Those of the waits. If nothing ended and nothing is stuck either, a deadline: no verdict.
+    /// Those of the waits. A deadline if the operations do not end and no task is stuck: then there is no verdict.
     pub async fn ending(&self, operations: &[&Operation]) -> Result<Ending, Error> {
         self.ending_with(operations, async |_| Ok(())).await
     }
 
-    /// The same, and then something more that must come, within the deadline that it is given.
+    /// As [`Guest::ending`], and then also waits for `more`, which gets the deadline.
     ///
     /// # Errors
-    /// As [`Guest::ending`], and those of what must come.
+    /// As [`Guest::ending`], and those of `more`.
     pub async fn ending_with(
         &self,
         operations: &[&Operation],
@@ -48,11 +48,11 @@ impl Guest {
             self.removed_within(within).await?;
             more(within).await
         };
-        let ended = self.or_stuck(operations, Whose::Anybodys, all).await?;
+        let ended = self.or_stuck(operations, Scope::AllTasks, all).await?;
         Ok(ended.map_or_else(Ending::Stuck, |()| Ending::Done))
     }
 
-    /// Waits for the same, and passes; or it is a deadlock, as [`Guest::deadlock`] names it.
+    /// Waits as [`Guest::ending`]. Passes if all operations end; otherwise the verdict is that of [`Guest::deadlock`].
     ///
     /// # Errors
     /// As [`Guest::ending`].
@@ -60,7 +60,7 @@ impl Guest {
         Ok(self.verdict_on(&self.ending(operations).await?, at))
     }
 
-    /// What an ending says of the kernel.
+    /// The verdict that follows from an ending.
     pub fn verdict_on(&self, ending: &Ending, at: &[&str]) -> Verdict {
         match ending {
             Ending::Done => Verdict::Pass,
@@ -68,8 +68,8 @@ impl Guest {
         }
     }
 
-    /// The verdict on tasks that are stuck for ever. It names the first of these functions that any of them is in; if none
-    /// is, what the first task waits in.
+    /// The verdict on stuck tasks. It names the first function in `at` that any of the tasks is in. If no task is in
+    /// one of them, it names the function in which the first task waits.
     pub fn deadlock(&self, stuck: &[Stuck], at: &[&str]) -> Verdict {
         let tasks: Vec<_> = stuck.iter().map(|stuck| stuck.task.clone()).collect();
         self.note_tasks(Note::Stuck, &tasks);
@@ -77,6 +77,6 @@ impl Guest {
         let first = || stuck.first().map(|stuck| stuck.function.clone()).unwrap_or_default();
         let function = named.map_or_else(first, |&function| function.to_owned());
         let who: Vec<_> = tasks.iter().map(describe).collect();
-        Verdict::fail(FailureKind::Deadlock, &function, format!("for ever in D state: {}", who.join("; ")))
+        Verdict::fail(FailureKind::Deadlock, &function, format!("stuck in D state: {}", who.join("; ")))
     }
 }

@@ -1,4 +1,4 @@
-//! Why a scenario came to no verdict of its own.
+//! Why a scenario has no verdict of its own.
 
 use crate::trigger::Trigger;
 use crate::vm::agent::{AgentError, Lost};
@@ -7,53 +7,53 @@ use crate::vm::event_log::WaitError;
 use crate::vm::qmp::QmpError;
 use crate::vm::starved::Late;
 
-/// A scenario could not be carried out. That says nothing about the kernel, unless the kernel refused what it must grant, or
-/// its log says more.
+/// A scenario could not be carried out. That is no verdict on the kernel, unless the kernel refused a request that it
+/// must grant, or its log shows a failure.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What was waited for did not come.
+    /// An awaited event did not come.
     #[error(transparent)]
     Wait(#[from] WaitError),
-    /// The agent.
+    /// A request to the agent failed.
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// QEMU.
+    /// A QMP command failed.
     #[error(transparent)]
     Qmp(#[from] QmpError),
-    /// The kernel refused what it must grant. That is the verdict on it.
+    /// The kernel refused a request that it must grant. That is its verdict.
     #[error("the kernel refused to {what}: {why}")]
     Refused {
         /// The attribute, or the part of the kernel.
         at: String,
-        /// What it was to do.
+        /// What was requested.
         what: String,
-        /// What it said, or did.
+        /// The errno or the error message.
         why: String,
     },
-    /// A removal took another way than its trigger claims: the cell would be about something else.
-    #[error("the removal did not go the way of {trigger}: {why}")]
+    /// A removal did not take the kernel path of its trigger, so the cell would test something else.
+    #[error("the removal did not take the path of {trigger}: {why}")]
     WrongPath {
         /// The trigger.
         trigger: Trigger,
-        /// What the log shows, or does not.
+        /// What the log shows instead, or what is missing from it.
         why: String,
     },
-    /// The kernel complained in the middle of it. What it said on the console is the verdict.
-    #[error("the kernel complained: {0}")]
+    /// The kernel reported an error during the scenario. The verdict is drawn from the console.
+    #[error("the kernel reported: {0}")]
     Complaint(String),
-    /// The guest's messages.
+    /// Messages of the guest were lost.
     #[error(transparent)]
     Lost(#[from] Lost),
-    /// The kernel has not what the scenario is about: the cell is skipped.
+    /// The kernel lacks a feature that the scenario needs: the cell is skipped.
     #[error("this kernel has no {0}")]
     Lacks(String),
-    /// The guest is not as the scenario needs it.
+    /// The guest is not in the state that the scenario needs.
     #[error("{0}")]
     Unprepared(String),
 }
 
 impl Error {
-    /// How QEMU ended, if that is why.
+    /// How QEMU ended, if that is the cause.
     pub fn ended(&self) -> Option<&Ended> {
         match self {
             Error::Wait(error) => error.ended(),
@@ -62,12 +62,12 @@ impl Error {
         }
     }
 
-    /// Whether it is a deadline that passed with the guest still there.
+    /// Whether a deadline passed while QEMU was still running.
     pub fn is_deadline(&self) -> bool {
         self.late().is_some() || self.is_mute_qemu()
     }
 
-    /// The deadline of something of the guest's, if it was that.
+    /// The deadline, if a wait for the guest timed out.
     pub fn late(&self) -> Option<Late> {
         match self {
             Error::Wait(error) | Error::Agent(AgentError::Wait(error)) => error.late(),

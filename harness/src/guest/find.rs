@@ -6,12 +6,12 @@ use crate::vm::pci::Bdf;
 use crate::vm::scale::Scale;
 use crate::vm::topology::{Function, Holds, Port};
 
-/// The hardware under test, as the guest has it.
+/// The hardware under test, with its addresses in the guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hardware {
-    /// All slots, those behind a switch right after the one that the switch is in.
+    /// All slots. Those behind a switch follow the slot of the switch.
     pub slots: Vec<Slot>,
-    /// All PFs, slot by slot.
+    /// All PFs, in the order of the slots.
     pub pfs: Vec<Pf>,
 }
 
@@ -19,10 +19,10 @@ pub struct Hardware {
 const ROOT: &str = "/devices/pci0000:00";
 
 impl Hardware {
-    /// Looks for all devices of the machine's topology in a booted guest.
+    /// Finds all devices of the machine's topology in a booted guest.
     ///
     /// # Errors
-    /// [`Error::Unprepared`] if one is not where the topology puts it.
+    /// [`Error::Unprepared`] if a device is missing.
     pub async fn find(vm: &Vm, scale: Scale) -> Result<Hardware, Error> {
         let mut hardware = Hardware::default();
         let search = Search { vm, scale };
@@ -74,7 +74,7 @@ fn pick(devices: &[Device], id: &str, is: impl Fn(Bdf) -> bool) -> Result<Device
     let missing = || {
         let addresses: Vec<_> = devices.iter().map(|device| device.bdf.to_string()).collect();
         let there = if addresses.is_empty() { "nothing".to_owned() } else { addresses.join(", ") };
-        Error::Unprepared(format!("{id} is not in the guest; where it should be is {there}"))
+        Error::Unprepared(format!("{id} is not in the guest; found on its bus: {there}"))
     };
     devices.iter().find(|device| is(device.bdf)).cloned().ok_or_else(missing)
 }
@@ -84,13 +84,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_told_with_what_is_there() {
+    fn the_error_names_the_missing_device_and_those_on_its_bus() {
         let devices: Vec<_> =
             ["0000:01:00.0", "0000:01:00.1"].iter().map(|bdf| Device::below(ROOT, bdf.parse().unwrap())).collect();
         let missing = |devices: &[Device]| pick(devices, "pf2", |bdf| bdf.function == 2).unwrap_err().to_string();
-        let there = "pf2 is not in the guest; where it should be is 0000:01:00.0, 0000:01:00.1";
-        assert_eq!(missing(&devices), there);
-        assert_eq!(missing(&[]), "pf2 is not in the guest; where it should be is nothing");
+        let expected = "pf2 is not in the guest; found on its bus: 0000:01:00.0, 0000:01:00.1";
+        assert_eq!(missing(&devices), expected);
+        assert_eq!(missing(&[]), "pf2 is not in the guest; found on its bus: nothing");
         assert_eq!(pick(&devices, "pf1", |bdf| bdf.function == 1).unwrap().bdf, devices[1].bdf);
     }
 }

@@ -1,6 +1,6 @@
-//! Gadgets: holding a kernel lock for as long as a scenario likes, on an unmodified kernel.
+//! Gadgets: holding a kernel lock for as long as a scenario needs it, on an unmodified kernel.
 //!
-//! Each rests on a vfio user that takes its time to release a device while the kernel waits for it with locks held
+//! Each uses a vfio user that delays the release of a device while the kernel waits for it with locks held
 //! (`drivers/vfio/vfio_main.c`, `vfio_unregister_group_dev()`).
 
 use std::time::Duration;
@@ -18,8 +18,9 @@ pub struct Hold {
 }
 
 impl Guest {
-    /// Holds `pci_rescan_remove_lock`, and the PF's device lock: the PF, under vfio and open, is being removed through
-    /// sysfs (`drivers/pci/remove.c`, `pci_stop_and_remove_bus_device_locked()`). The PF is gone afterwards.
+    /// Holds `pci_rescan_remove_lock` and the PF's device lock: a process has the PF open through vfio while the PF is
+    /// removed through sysfs (`drivers/pci/remove.c`, `pci_stop_and_remove_bus_device_locked()`). The PF is removed
+    /// afterwards.
     ///
     /// # Errors
     /// The agent's; [`Error::Refused`].
@@ -28,8 +29,8 @@ impl Guest {
         self.hold(&pf.device, pf.attribute("remove"), "1").await
     }
 
-    /// Holds what a kernel holds while it disables VFs: a VF under vfio is open, and its PF's `sriov_numvfs` is set to 0.
-    /// The VFs are gone afterwards.
+    /// Holds the locks that a kernel holds while it disables VFs: a process has a VF open through vfio while its PF's
+    /// `sriov_numvfs` is set to 0. The VFs are disabled afterwards.
     ///
     /// # Errors
     /// The agent's; [`Error::Refused`].
@@ -37,7 +38,7 @@ impl Guest {
         self.hold(vf, pf.numvfs(), "0").await
     }
 
-    /// Opens a device under vfio and writes an attribute whose write then waits for the owner.
+    /// Opens a device through vfio and writes an attribute. The write then waits for the owner.
     async fn hold(&self, device: &Device, path: String, data: impl ToString) -> Result<Hold, Error> {
         let owner = self.own(device, vec![Step::Hold, Step::Release]).await?;
         let holder = self.write(path, data, Sched::default()).await?;
@@ -46,17 +47,17 @@ impl Guest {
     }
 }
 
-/// Takes `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
+/// The function that takes `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
 pub const RESCAN_LOCK: &str = "pci_lock_rescan_remove";
 
-/// The removals that call it. It does nothing but take the lock, so that a compiler may turn the call of the lock into a
-/// jump, as in distributions' kernels: then it is on no stack, and the task waits right in one of these
+/// The removal functions that call [`RESCAN_LOCK`]. That function only takes the lock, so a compiler may make a tail
+/// call of it, as in distributions' kernels. Then it is on no stack, and the task waits directly in one of these
 /// (`drivers/pci/remove.c`, `drivers/pci/hotplug/pciehp_pci.c`, `drivers/pci/hotplug/acpiphp_glue.c`).
 const TAKERS: &[&str] =
     &["pci_stop_and_remove_bus_device_locked", "pciehp_unconfigure_device", "hotplug_event", "acpiphp_hotplug_notify"];
 
 impl Guest {
-    /// Waits until a removal waits for `pci_rescan_remove_lock`.
+    /// Waits until a removal is waiting for `pci_rescan_remove_lock`.
     ///
     /// # Errors
     /// As [`Guest::task_in`].
@@ -76,7 +77,8 @@ impl Hold {
         &self.holder
     }
 
-    /// Has the owner release its device. The holder's operation goes on, and ends if nothing else keeps it.
+    /// Lets the owner release its device. The holder's operation then continues, and ends unless something else blocks
+    /// it.
     ///
     /// # Errors
     /// The agent's.
@@ -92,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_removal_waits_for_the_lock_or_has_it() {
+    fn a_removal_that_waits_for_the_lock_is_told_from_one_that_has_it() {
         let wants = |state, frames: &[&str]| {
             let stack = frames.iter().map(|&frame| frame.to_owned()).collect();
             wants_rescan_lock(&TaskState { pid: 1, tid: 1, comm: "t".to_owned(), state, wchan: String::new(), stack })
@@ -101,7 +103,7 @@ mod tests {
         let after = |frames: &[&'static str]| [frames, &removal].concat();
         assert!(wants('D', &after(&["__mutex_lock", "mutex_lock", RESCAN_LOCK])));
         assert!(wants('D', &after(&["__mutex_lock.constprop.0"])));
-        // It has the lock, and waits for somebody else.
+        // It has the lock, and waits for something else.
         assert!(!wants('D', &after(&["wait_woken", "vfio_del_group_dev", "pci_stop_bus_device"])));
         assert!(!wants('D', &after(&["__mutex_lock", "device_release_driver_internal", "pci_stop_bus_device"])));
         assert!(!wants('R', &removal));

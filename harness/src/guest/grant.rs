@@ -1,31 +1,32 @@
-//! What a kernel must grant: to take a value, to bind a device, to open one. Refusing it is a failure of the kernel.
+//! Requests that a kernel must grant: to accept a value, to bind a device, to open one. A refusal is a failure of the
+//! kernel.
 
 use std::future::{self, Future};
 use std::time::Duration;
 
 use guest_protocol::{Access, Command, Errno};
 
-use super::{Device, EVER, Error, Guest};
+use super::{Device, Error, FOREVER, Guest};
 use crate::vm::agent::{AgentError, Operation};
 
-/// Where a driver shows that it has a device: a link of the device.
+/// The link from a device to its driver.
 const DRIVER: &str = "driver";
 
-/// The drivers and the devices that a kernel has.
+/// Where sysfs lists a kernel's PCI drivers and PCI devices.
 const DRIVERS: &str = "/sys/bus/pci/drivers";
 const DEVICES: &str = "/sys/bus/pci/devices";
 
 impl Guest {
-    /// Gives a device to a driver.
+    /// Binds a device to a driver.
     ///
     /// # Errors
-    /// The agent's; [`Error::Refused`] if the driver does not get it, although the kernel has both.
+    /// The agent's; [`Error::Refused`] if the device is not bound although the kernel has both driver and device.
     pub async fn bind(&self, device: impl AsRef<Device>, driver: &str) -> Result<(), Error> {
         let bdf = device.as_ref().bdf.to_string();
         let command = Command::Bind { bdf: bdf.clone(), driver: driver.to_owned() };
         match self.agent().call(command, self.prompt()).await {
             Ok(_) => Ok(()),
-            // A driver whose probe fails says so on the console alone: whoever wrote to `drivers_probe` gets no errno.
+            // If a driver's probe fails, only the kernel log shows it: the write to `drivers_probe` returns no errno.
             Err(AgentError::Failed { what, failure }) if failure.errno.is_none() => {
                 let has_driver = self.list(DRIVERS).await?.iter().any(|name| name == driver);
                 let has_device = self.list(DEVICES).await?.contains(&bdf);
@@ -38,7 +39,7 @@ impl Guest {
         }
     }
 
-    /// Waits until a write is over that the kernel must take.
+    /// Waits for the end of a write that the kernel must accept.
     ///
     /// # Errors
     /// The agent's; [`Error::Refused`].
@@ -46,19 +47,19 @@ impl Guest {
         granted(write, self.prompt()).await
     }
 
-    /// Waits for what a write leads to that the kernel must take.
+    /// Waits for the effect of a write that the kernel must accept.
     ///
     /// # Errors
-    /// Those of the wait; [`Error::Refused`] as soon as the kernel refuses the write: then there is nothing to wait for.
+    /// Those of the wait; [`Error::Refused`] as soon as the kernel refuses the write, without waiting any longer.
     pub async fn unless_refused<T>(
         &self,
         write: &Operation,
         coming: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let refused = async {
-            match granted(write, EVER).await {
+            match granted(write, FOREVER).await {
                 Err(error @ Error::Refused { .. }) => error,
-                // A write may be over before what it leads to; of a guest that is lost, whoever waits is told.
+                // The write may end before its effect comes. If the guest is lost, `coming` returns the error.
                 _ => future::pending().await,
             }
         };
@@ -69,7 +70,7 @@ impl Guest {
         }
     }
 
-    /// The names in a folder that the kernel must have.
+    /// The names in a folder of sysfs that must exist.
     ///
     /// # Errors
     /// The agent's; [`Error::Refused`].
@@ -78,7 +79,7 @@ impl Guest {
     }
 }
 
-/// Waits until a write is over that the kernel must take.
+/// Waits for the end of a write that the kernel must accept.
 pub(super) async fn granted(write: &Operation, within: Duration) -> Result<Access, Error> {
     let access = write.accessed(within).await?;
     match &access.value {
@@ -88,12 +89,12 @@ pub(super) async fn granted(write: &Operation, within: Duration) -> Result<Acces
 }
 
 impl Error {
-    /// The kernel answered with an errno where it must not.
+    /// The kernel returned an errno where it must not.
     pub(super) fn refused(at: &str, what: &str, errno: &Errno) -> Error {
         Error::Refused { at: at.to_owned(), what: what.to_owned(), why: shown(errno) }
     }
 
-    /// The agent could not do what a kernel must grant: a refusal, if it was the kernel that said no.
+    /// The agent could not do what a kernel must grant. It is a refusal if the kernel returned an errno.
     pub(super) fn of_grant(at: &str, error: AgentError) -> Error {
         match error {
             AgentError::Failed { what, failure } => match &failure.errno {
@@ -142,14 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_agent_cannot_do_by_itself_is_no_refusal() {
+    fn a_failure_without_an_errno_is_not_a_refusal() {
         assert!(matches!(Error::of_grant("vfio", failed(None)), Error::Agent(AgentError::Failed { .. })));
         let version = AgentError::Version { theirs: 0 };
         assert!(matches!(Error::of_grant("vfio", version), Error::Agent(AgentError::Version { .. })));
     }
 
     #[test]
-    fn attributes_and_folders_have_names() {
+    fn the_name_of_a_path_is_its_last_component() {
         for (path, name) in
             [("/sys/bus/pci/rescan", "rescan"), ("/sys/devices/0000:00:10.0/", "0000:00:10.0"), ("one", "one")]
         {

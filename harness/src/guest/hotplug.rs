@@ -1,4 +1,4 @@
-//! What happens to slots: cards go in, errors are reported.
+//! Events on slots: cards are plugged in, buttons are pressed, errors are injected.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::vm::qmp::QmpError;
 use crate::vm::slot;
 use crate::vm::topology::{Function, Holds, Port};
 
-/// A card that has been put into a slot.
+/// A card that was plugged into a slot, or that a rescan is to find.
 pub struct Plugged {
     slot: Slot,
     function: Function,
@@ -22,13 +22,13 @@ pub struct Plugged {
 }
 
 impl Plugged {
-    /// The slot that it is in.
+    /// Its slot.
     pub fn slot(&self) -> &Slot {
         &self.slot
     }
 }
 
-/// A card that the guest has been asked to let go of.
+/// A request to the guest to release a card: its slot's attention button was pressed.
 pub struct Pressed {
     id: String,
     events: usize,
@@ -44,12 +44,12 @@ pub enum AerError {
     DataLinkProtocol,
 }
 
-/// Time between two tries of what QEMU refuses for a while.
-const LOOK: Duration = Duration::from_millis(200);
+/// Time between two attempts at a command that QEMU refuses for some time.
+const RETRY: Duration = Duration::from_millis(200);
 
 impl Guest {
-    /// Puts a card of one function into an empty slot, without waiting for the guest to notice: another of what the topology
-    /// has in that slot, or an igb.
+    /// Plugs a card with one function into an empty slot, without waiting for the guest. The model is the one that the
+    /// topology has in that slot; igb if the topology has the slot empty.
     ///
     /// # Errors
     /// QMP's; [`Error::Unprepared`] if the topology has no such slot.
@@ -73,7 +73,7 @@ impl Guest {
         self.plugs.load(Ordering::Relaxed) > 0
     }
 
-    /// Has the guest look for a card that was removed through sysfs and never left its slot.
+    /// Makes the guest rescan the bus, to find a card that was removed through sysfs and is still in its slot.
     ///
     /// # Errors
     /// The agent's; [`Error::Refused`].
@@ -84,7 +84,7 @@ impl Guest {
         Ok(Plugged { slot: pf.slot.clone(), function: pf.function.clone(), messages })
     }
 
-    /// Waits until a card that was plugged in has its driver, and returns its PF.
+    /// Waits until a plugged card has its driver, and returns its PF.
     ///
     /// # Errors
     /// [`crate::vm::event_log::WaitError`].
@@ -102,7 +102,7 @@ impl Guest {
         Ok(Pf { slot: card.slot.clone(), function: card.function.clone(), device })
     }
 
-    /// Presses the attention button of the slot that a device is in, and waits for nothing. For PFs there is
+    /// Presses the attention button of a device's slot, without waiting for the guest. To remove a PF use
     /// [`Guest::remove_by`].
     ///
     /// # Errors
@@ -113,7 +113,8 @@ impl Guest {
         Ok(Pressed { id: id.to_owned(), events })
     }
 
-    /// Presses the attention button of a slot whose indicator blinks since it was pressed for another function.
+    /// Presses the attention button of a slot again, while its power indicator still blinks because the button was
+    /// pressed for another function.
     ///
     /// # Errors
     /// QMP's.
@@ -121,23 +122,23 @@ impl Guest {
         Ok(slot::press_while_blinking(self.vm().qmp(), &slot.port.bdf, id).await?)
     }
 
-    /// Presses the attention button for a device for which it was pressed before, and which stayed. QEMU refuses that for
-    /// the five seconds in which the guest may still let go of it, and there is no event at their end (`system/qdev-monitor.c`,
-    /// `qdev_unplug()`).
+    /// Presses the attention button again for a device that the guest did not release. QEMU refuses that during the
+    /// five seconds in which the guest may still release the device, and sends no event at their end
+    /// (`system/qdev-monitor.c`, `qdev_unplug()`).
     ///
     /// # Errors
-    /// QMP's, also if it still refuses after a while.
+    /// QMP's, also if QEMU still refuses at the deadline.
     pub async fn press_button_when_taken(&self, id: &str) -> Result<Pressed, Error> {
         let began = Instant::now();
         loop {
             match self.press_button(id).await {
-                Err(_) if began.elapsed() < self.prompt() => self.vm().starved().pause(LOOK).await,
+                Err(_) if began.elapsed() < self.prompt() => self.vm().starved().pause(RETRY).await,
                 pressed => return pressed,
             }
         }
     }
 
-    /// Waits until the guest has let go of the card: QEMU takes it out then.
+    /// Waits until the guest has released the card and QEMU has unplugged it.
     ///
     /// # Errors
     /// [`crate::vm::event_log::WaitError`].
@@ -145,7 +146,7 @@ impl Guest {
         Ok(self.vm().qmp().device_deleted(pressed.events, &pressed.id, within).await?)
     }
 
-    /// Takes whatever is in a slot out of it while the guest does not look. For PFs there is [`Guest::remove_by`].
+    /// Removes the card from a slot by surprise, while the guest is stopped. To remove a PF use [`Guest::remove_by`].
     ///
     /// # Errors
     /// QMP's.
@@ -153,7 +154,7 @@ impl Guest {
         Ok(slot::yank(self.vm().qmp(), &slot.port.bdf).await?)
     }
 
-    /// Waits until the kernel says something, from a position of the messages on.
+    /// Waits for a kernel message that contains this text, from a position of the messages on.
     ///
     /// # Errors
     /// [`crate::vm::event_log::WaitError`].
@@ -161,7 +162,7 @@ impl Guest {
         self.says_one_of(from, &[text], within).await
     }
 
-    /// The same of one of several things, as kernels put them differently.
+    /// Waits for one of several texts, as kernel versions differ in their messages.
     ///
     /// # Errors
     /// [`crate::vm::event_log::WaitError`].
@@ -174,7 +175,7 @@ impl Guest {
         Ok(self.agent().messages().wait(from, within, &awaited, said).await?)
     }
 
-    /// All that the kernel has said so far with this text in it, from a position on.
+    /// All kernel messages so far that contain this text, from a position on.
     pub fn said(&self, from: usize, text: &str) -> Vec<String> {
         let said = |message: &Message| match message {
             Message::Kmsg { text: said, .. } if said.contains(text) => Some(said.clone()),
@@ -183,10 +184,10 @@ impl Guest {
         self.agent().messages().collect(from, said)
     }
 
-    /// Has a port report an error, as hardware would.
+    /// Makes a port report an error, as hardware would.
     ///
     /// # Errors
-    /// QMP's, or an unknown answer of the monitor.
+    /// QMP's, or an unexpected answer of the monitor.
     pub async fn inject(&self, slot: &Slot, error: AerError) -> Result<(), Error> {
         let name = match error {
             AerError::CompletionTimeout => "COMP_TIME",
@@ -194,7 +195,7 @@ impl Guest {
         };
         let command = format!("pcie_aer_inject_error {} {name}", slot.id);
         let answer = self.vm().qmp().monitor(&command).await?;
-        // It says what it did: "OK id: rp0 root bus: ..." (QEMU `hw/pci/pci-hmp-cmds.c`).
+        // On success: "OK id: rp0 root bus: ..." (QEMU `hw/pci/pci-hmp-cmds.c`).
         if answer.starts_with("OK ") {
             return Ok(());
         }

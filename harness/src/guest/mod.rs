@@ -1,4 +1,4 @@
-//! A guest in the words of scenarios: its PFs and VFs, their owners, removals, and what was noted on the way.
+//! A guest with the operations that scenarios use: its PFs and VFs, their owners, removals, and the notes taken.
 
 mod aftermath;
 mod agreement;
@@ -50,12 +50,12 @@ use crate::vm::Vm;
 use crate::vm::agent::{Agent, Operation};
 use crate::vm::scale::Scale;
 
-/// A guest that a scenario works on.
+/// The guest that a scenario runs on.
 pub struct Guest {
     vm: Vm,
     scale: Scale,
     trigger: Option<Trigger>,
-    /// Reports of the kernel that are held against nobody.
+    /// Kernel reports that the profile knows: they make no cell fail.
     known: Vec<KnownReport>,
     hardware: Hardware,
     removals: tokio::sync::Mutex<Vec<Removal>>,
@@ -64,12 +64,12 @@ pub struct Guest {
     notes: Mutex<Notes>,
 }
 
-/// How long an operation may take that has nothing to wait for, on a machine with KVM, in seconds. Generous, as nothing
-/// but the harness's own patience depends on it.
+/// The deadline of an operation that has nothing to wait for, on a machine with KVM, in seconds. It is long, as it only
+/// limits how long the harness waits before it gives up.
 const PROMPT: f64 = 20.0;
 
 /// Longer than any cell.
-const EVER: Duration = Duration::from_secs(24 * 3600);
+const FOREVER: Duration = Duration::from_secs(24 * 3600);
 
 impl Guest {
     /// A booted guest with this hardware, as [`Hardware::find`] finds it.
@@ -131,7 +131,7 @@ impl Guest {
         self.trigger.ok_or_else(|| Error::Unprepared("this cell has no trigger".to_owned()))
     }
 
-    /// The agent, for what has no word here.
+    /// The agent, for commands that have no method here.
     pub fn agent(&self) -> &Agent {
         self.vm.agent()
     }
@@ -146,12 +146,12 @@ impl Guest {
         self.scale.seconds(seconds)
     }
 
-    /// The deadline of what has nothing to wait for.
+    /// The deadline of operations that have nothing to wait for.
     pub fn prompt(&self) -> Duration {
         self.scale.seconds(PROMPT)
     }
 
-    /// Starts to read an attribute from a process of its own.
+    /// Starts to read an attribute in a separate process.
     ///
     /// # Errors
     /// The agent's.
@@ -159,7 +159,7 @@ impl Guest {
         Ok(self.agent().start(Command::Read { path }).await?)
     }
 
-    /// Starts to write an attribute from a process of its own.
+    /// Starts to write an attribute in a separate process.
     ///
     /// # Errors
     /// The agent's.
@@ -167,8 +167,8 @@ impl Guest {
         Ok(self.agent().start(Command::Write { path, data: data.to_string(), at: 0, sched }).await?)
     }
 
-    /// Starts to write into the configuration space of a device, from a process of its own. Where the kernel has locked
-    /// that space, it waits (`drivers/pci/access.c`, `pci_wait_cfg()`).
+    /// Starts to write into the configuration space of a device in a separate process. The write waits while the kernel
+    /// blocks access to that space (`drivers/pci/access.c`, `pci_wait_cfg()`).
     ///
     /// # Errors
     /// The agent's.
@@ -183,7 +183,7 @@ impl Guest {
         Ok(self.agent().start(Command::Write { path, data: data.to_owned(), at, sched }).await?)
     }
 
-    /// Starts an event-driven reader; returns when no event can be missed any more.
+    /// Starts an event-driven reader. Returns when it is armed: from then on it misses no event.
     ///
     /// # Errors
     /// The agent's.
@@ -194,7 +194,7 @@ impl Guest {
         Ok(operation)
     }
 
-    /// Ends an event-driven reader after it has reported all that it saw.
+    /// Stops an event-driven reader, and waits until it has reported all events.
     ///
     /// # Errors
     /// The agent's.
@@ -204,7 +204,7 @@ impl Guest {
         Ok(())
     }
 
-    /// Ends a cycle of writes after its round.
+    /// Stops a cycle of writes at the end of its current round.
     ///
     /// # Errors
     /// The agent's.
@@ -213,7 +213,8 @@ impl Guest {
         Ok(cycle.cycled(self.prompt()).await?)
     }
 
-    /// Removes a PF by the cell's trigger. That it went the way it should is proven when the cell ends.
+    /// Removes a PF by the cell's trigger. The proof that the removal took the trigger's path is asked for at the end
+    /// of the cell.
     ///
     /// # Errors
     /// QMP's or the agent's; [`Error::Unprepared`] if the cell has no trigger.
@@ -221,7 +222,8 @@ impl Guest {
         self.remove_by(pf, self.trigger()?).await
     }
 
-    /// Removes a PF by a trigger of the scenario's own choice. That it went the way it should is proven when the cell ends.
+    /// Removes a PF by a trigger that the scenario chooses. The proof that the removal took the trigger's path is asked
+    /// for at the end of the cell.
     ///
     /// # Errors
     /// QMP's or the agent's.
@@ -242,12 +244,12 @@ impl Guest {
         Ok(())
     }
 
-    /// The PF that was removed first, and how.
+    /// The PF that was removed first, and its trigger.
     pub(crate) async fn first_removed(&self) -> Option<(Pf, Trigger)> {
         self.removals.lock().await.first().map(|removal| (removal.pf().clone(), removal.trigger()))
     }
 
-    /// Proof of the way that each removal took.
+    /// Proof of the path that each removal took.
     ///
     /// # Errors
     /// [`Error::WrongPath`].
@@ -259,22 +261,23 @@ impl Guest {
         Ok(proofs)
     }
 
-    /// The first thing that the kernel has complained of so far, by what came through `/dev/kmsg`: to stop early. The
-    /// verdict is drawn from the console, which loses less.
+    /// The first fatal kernel report so far, from `/dev/kmsg`. It serves to stop early. The verdict is drawn from the
+    /// console, which loses fewer messages.
     pub fn complaint(&self) -> Option<Splat> {
         let log = self.said(0, "").join("\n");
         classify::classify_knowing(&log, &self.known).into_iter().find(Splat::is_fatal)
     }
 
-    /// Whether the silence of a stream since a position of the agent's messages proves anything.
+    /// Checks that no message of a stream was lost since this position. Only then the absence of a message proves that
+    /// the event did not happen.
     ///
     /// # Errors
-    /// [`Error::Lost`] if messages of it were lost.
+    /// [`Error::Lost`] if messages of the stream were lost.
     pub fn heard_all(&self, stream: &str, from: usize) -> Result<(), Error> {
         Ok(self.agent().heard_all(stream, from)?)
     }
 
-    /// Gives the machine back.
+    /// Returns the virtual machine.
     pub(crate) fn into_vm(self) -> Vm {
         self.vm
     }

@@ -7,14 +7,14 @@ use guest_protocol::{Access, Command, Progress, Step, VfioDevice};
 use super::{Device, Error, Guest};
 use crate::vm::agent::{AgentError, Operation};
 
-/// A process that has devices open through vfio, and does one step after the other.
+/// A process that has devices open through vfio, and carries out steps in order.
 pub struct Owner {
     operation: Operation,
 }
 
 impl Guest {
-    /// Starts a process that owns a device through vfio and does these steps when the kernel asks for it. Returns when it
-    /// has the device open.
+    /// Starts a process that opens a device through vfio, and carries out these steps when the kernel requests the
+    /// device back. Returns when the device is open.
     ///
     /// # Errors
     /// As [`Guest::open`].
@@ -23,17 +23,17 @@ impl Guest {
         self.open(&[device.as_ref()], steps).await
     }
 
-    /// Starts a process that opens devices through vfio, in this order, and does these steps, at once. Returns when it has
-    /// the devices open.
+    /// Starts a process that opens devices through vfio, in this order, and then carries out these steps. Returns when
+    /// the devices are open.
     ///
     /// # Errors
-    /// The agent's; [`Error::Refused`] if the kernel does not let it have a device.
+    /// The agent's; [`Error::Refused`] if the kernel refuses to open a device.
     pub async fn open(&self, devices: &[&Device], steps: Vec<Step>) -> Result<Owner, Error> {
         let device = |device: &&Device| VfioDevice { bdf: device.bdf.to_string(), vf_token: None };
         self.open_with_tokens(devices.iter().map(device).collect(), steps).await
     }
 
-    /// The same, of devices that may want a VF token.
+    /// As [`Guest::open`], for devices that may need a VF token.
     ///
     /// # Errors
     /// As [`Guest::open`].
@@ -41,7 +41,7 @@ impl Guest {
         self.try_open(devices, steps).await.map_err(refused)
     }
 
-    /// The same, of devices that the kernel need not let it have.
+    /// As [`Guest::open_with_tokens`], for devices that the kernel may refuse.
     ///
     /// # Errors
     /// The agent's; the kernel's refusal is [`AgentError::Failed`].
@@ -63,19 +63,19 @@ impl Owner {
         self.operation.progress(within, awaited, |progress| is(progress).then_some(())).await.map_err(refused)
     }
 
-    /// Waits until the kernel asks for the device.
+    /// Waits until the kernel requests the device back.
     ///
     /// # Errors
-    /// The agent's; [`Error::Refused`] if the kernel refuses a step of it.
+    /// The agent's; [`Error::Refused`] if the kernel refuses one of its steps.
     pub async fn requested(&self, within: Duration) -> Result<(), Error> {
         let awaited = "vfio's removal request to reach the owner";
         self.reached(within, awaited, |progress| matches!(progress, Progress::Requested { .. })).await
     }
 
-    /// Waits until it has read an attribute.
+    /// Waits until the owner has read an attribute.
     ///
     /// # Errors
-    /// The agent's; [`Error::Refused`] if the kernel refuses a step of it.
+    /// The agent's; [`Error::Refused`] if the kernel refuses one of its steps.
     pub async fn has_read(&self, path: &str, within: Duration) -> Result<Access, Error> {
         let pick = |progress: &Progress| match progress {
             Progress::Read(access) if access.path == path => Some(access.clone()),
@@ -84,15 +84,15 @@ impl Owner {
         self.operation.progress(within, &format!("the owner to have read {path}"), pick).await.map_err(refused)
     }
 
-    /// Waits until it holds its devices and waits for [`Owner::go_on`].
+    /// Waits until the owner is at a hold: it keeps its devices open until [`Owner::go_on`].
     ///
     /// # Errors
-    /// The agent's; [`Error::Refused`] if the kernel refuses a step of it.
+    /// The agent's; [`Error::Refused`] if the kernel refuses one of its steps.
     pub async fn holding(&self, within: Duration) -> Result<(), Error> {
         self.reached(within, "the owner to hold its devices", |progress| matches!(progress, Progress::Holding)).await
     }
 
-    /// Lets it go on from a hold.
+    /// Lets the owner continue after a hold.
     ///
     /// # Errors
     /// The agent's.
@@ -101,7 +101,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Sends its process a signal.
+    /// Sends a signal to the owner's process.
     ///
     /// # Errors
     /// The agent's.
@@ -110,21 +110,21 @@ impl Owner {
         Ok(())
     }
 
-    /// Waits until it has released all its devices.
+    /// Waits until the owner has released all its devices.
     ///
     /// # Errors
-    /// The agent's; [`Error::Refused`] if the kernel refuses a step of it.
+    /// The agent's; [`Error::Refused`] if the kernel refuses one of its steps.
     pub async fn released(&self, within: Duration) -> Result<(), Error> {
         self.reached(within, "the owner to release its devices", |progress| matches!(progress, Progress::Released))
             .await
     }
 }
 
-/// What vfio says when a kernel has not what it takes: no group or container (ENOENT), or no interrupt remapping (EPERM). The
-/// kernel's configuration and the machine are the test bed's.
+/// The errnos of vfio if the kernel or the machine lacks something: no group or container (ENOENT), or no interrupt
+/// remapping (EPERM). These are errors of the test bed, which provides the kernel's configuration and the machine.
 const LACKING: &[&str] = &["ENOENT", "EPERM"];
 
-/// A kernel must let an owner have devices that are bound to vfio-pci, and do with them what vfio offers.
+/// A kernel must let an owner open devices that are bound to vfio-pci, and use vfio's operations on them.
 fn refused(error: AgentError) -> Error {
     match error {
         AgentError::Failed { ref failure, .. }
@@ -143,11 +143,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_without_what_vfio_takes_refuses_nothing() {
+    fn a_missing_vfio_feature_is_not_a_refusal() {
         let failed = |code, name: &str| {
             let errno = Some(Errno { code, name: name.to_owned() });
             let failure = Failure { message: "open /dev/vfio/12".to_owned(), errno };
-            refused(AgentError::Failed { what: "own it".to_owned(), failure })
+            refused(AgentError::Failed { what: "own 0000:01:00.0 through vfio".to_owned(), failure })
         };
         assert!(matches!(failed(16, "EBUSY"), Error::Refused { at, .. } if at == "vfio"));
         for (code, name) in [(2, "ENOENT"), (1, "EPERM")] {

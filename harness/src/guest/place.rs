@@ -1,4 +1,4 @@
-//! Where operations and other tasks of the guest are in the kernel, and waiting until they are there.
+//! In which kernel functions the guest's tasks are, and waiting until a task is in a given function.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::vm::agent::{AgentError, Operation};
 use crate::vm::event_log::WaitError;
 use crate::vm::starved::Late;
 
-/// Time between two looks at where one task is. No event tells that a task begins to wait.
+/// Time between two samples of a task's stack. No event reports that a task begins to wait.
 pub(super) const POLL: Duration = Duration::from_millis(50);
 
 impl Guest {
-    /// Waits until an operation's process waits in one of these functions, or the operation is over. Neither need come:
-    /// after `patience` that is an answer, too.
+    /// Waits until an operation's process waits in one of these functions, or the operation is over. If neither happens
+    /// within `patience`, the result is [`Place::Elsewhere`].
     ///
     /// # Errors
     /// The agent's.
@@ -45,15 +45,15 @@ impl Guest {
         }
     }
 
-    /// Waits until some task of the guest, its kernel threads included, is in one of these functions.
+    /// Waits until a task of the guest is in one of these functions. Kernel threads count too.
     ///
     /// # Errors
-    /// The agent's; a deadline, if none comes there in time.
+    /// The agent's; a deadline if no task is there in time.
     pub async fn task_in(&self, functions: &[&str], within: Duration) -> Result<TaskState, Error> {
         self.some_task(functions, within, "in", |task| found_in(task, functions).is_some()).await
     }
 
-    /// Waits until so many tasks are, at least one.
+    /// Waits until at least `count` tasks, and at least one, are in one of these functions.
     ///
     /// # Errors
     /// As [`Guest::task_in`].
@@ -61,17 +61,17 @@ impl Guest {
         self.some_tasks(functions, count, within, "in", |task| found_in(task, functions).is_some()).await
     }
 
-    /// Waits until some task waits for a lock right in one of these functions, not in one that they call. Where a function
-    /// is also on the stack of others, which wait elsewhere, this tells them apart.
+    /// Waits until a task waits for a lock directly in one of these functions, not in a function that they call. This
+    /// excludes tasks that have the function on their stack but wait elsewhere.
     ///
     /// # Errors
     /// As [`Guest::task_in`].
     pub async fn task_at(&self, functions: &[&str], within: Duration) -> Result<TaskState, Error> {
-        self.some_task(functions, within, "right in", |task| is_at(task, functions)).await
+        self.some_task(functions, within, "waiting directly in", |task| is_at(task, functions)).await
     }
 
-    /// Waits until some task, among those in D state or in one of these functions, is as asked. `how` it is to be in the
-    /// functions is for the error.
+    /// Waits until a task meets the condition `is`, among the tasks that are in D state or in one of these functions.
+    /// The error text says `how` the task was to be in the functions.
     ///
     /// # Errors
     /// As [`Guest::task_in`].
@@ -135,7 +135,7 @@ impl Guest {
     }
 }
 
-/// Waits until an operation is over, however it ends.
+/// Waits until an operation is over, also if it fails.
 pub(super) async fn over(operation: &Operation, within: Duration) -> Result<(), Error> {
     match operation.done(within).await {
         Ok(_) | Err(AgentError::Failed { .. }) => Ok(()),
@@ -148,13 +148,13 @@ pub(crate) fn found_in(task: &TaskState, functions: &[&str]) -> Option<(TaskStat
     Some((task.clone(), (*function).to_owned()))
 }
 
-/// Whether a task waits for a lock right in one of these functions.
+/// Whether a task waits for a lock directly in one of these functions.
 pub(crate) fn is_at(task: &TaskState, functions: &[&str]) -> bool {
     task.state == 'D' && stack::function(&task.stack).is_some_and(|function| functions.contains(&function))
 }
 
 pub(super) fn describe(task: &TaskState) -> String {
-    let function = stack::function(&task.stack).unwrap_or("an unknown place");
+    let function = stack::function(&task.stack).unwrap_or("an unknown function");
     format!("{} (pid {}) in {function}", task.comm, task.pid)
 }
 
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_waits_right_in_a_function_is_not_who_waits_below_it() {
+    fn a_task_that_waits_in_a_function_is_told_from_one_that_waits_in_a_callee() {
         let task = |tid, frames: &[&str]| {
             let stack = frames.iter().map(|&frame| frame.to_owned()).collect();
             TaskState { pid: tid, tid, comm: "t".to_owned(), state: 'D', wchan: String::new(), stack }

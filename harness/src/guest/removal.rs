@@ -1,4 +1,4 @@
-//! Taking a device away, and proving from the guest's own log which way it went.
+//! Removing a device, and proving from the guest's log which path the removal took.
 
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ use crate::vm::agent::Operation;
 use crate::vm::event_log::WaitError;
 use crate::vm::slot;
 
-/// A removal that has been set off.
+/// A removal that was started.
 pub struct Removal {
     trigger: Trigger,
     pf: Pf,
     messages: usize,
     events: usize,
-    /// The write to `remove`, for that trigger.
+    /// The write to the attribute, for triggers that write one.
     write: Option<Operation>,
 }
 
-/// Where kernels are told what to say at debug level; not there without `CONFIG_DYNAMIC_DEBUG`
+/// The folder in `/proc` that controls debug messages. It is missing without `CONFIG_DYNAMIC_DEBUG`
 /// (`lib/dynamic_debug.c`).
 const DYNAMIC_DEBUG: &str = "dynamic_debug";
 
 impl Removal {
-    /// Sets a removal off. Nothing is awaited but that it was accepted.
+    /// Starts a removal. It waits only until QEMU or the agent has accepted the command.
     ///
     /// # Errors
     /// QMP's or the agent's.
@@ -51,21 +51,22 @@ impl Removal {
         Ok(Removal { trigger, pf: pf.clone(), messages, events, write })
     }
 
-    /// What is removed.
+    /// The PF that is removed.
     pub fn pf(&self) -> &Pf {
         &self.pf
     }
 
-    /// How.
+    /// The trigger of the removal.
     pub fn trigger(&self) -> Trigger {
         self.trigger
     }
 
-    /// Waits until the guest has removed the device, as far as each trigger tells: the PF's `remove` uevent always; QEMU's
-    /// `DEVICE_DELETED` where the guest has to let go of the slot first; the end of a write that removes it.
+    /// Waits until the guest has removed the device. The sign is always the PF's `remove` uevent. In addition it is
+    /// QEMU's `DEVICE_DELETED` if the guest has to release the slot, or the end of the write if a write removes the
+    /// device.
     ///
     /// # Errors
-    /// [`WaitError`] of the first that does not come; [`Error::Refused`].
+    /// [`WaitError`] of the first sign that does not come; [`Error::Refused`].
     pub async fn completed(&self, vm: &Vm, within: Duration) -> Result<(), Error> {
         let devpath = self.pf.devpath();
         let removed = |message: &Message| match message {
@@ -78,7 +79,7 @@ impl Removal {
             Act::DeviceDel => {
                 vm.qmp().device_deleted(self.events, &self.pf.function.id, within).await?;
             }
-            // QEMU sent the event when the power was cut: it says nothing about the guest.
+            // QEMU sent DEVICE_DELETED when the power was cut, so it proves nothing about the guest.
             Act::CutPower => {}
             Act::Write { .. } => {
                 if let Some(write) = &self.write {
@@ -89,10 +90,10 @@ impl Removal {
         Ok(())
     }
 
-    /// Which way the removal went, in the guest's own words.
+    /// The proof of the path that the removal took: a kernel message, a stack, or a write.
     ///
     /// # Errors
-    /// [`Error::WrongPath`] if it went another way than the trigger claims, or gave no sign of any.
+    /// [`Error::WrongPath`] if the removal took another path than the trigger's, or if there is no proof.
     pub async fn proof(&self, vm: &Vm, within: Duration) -> Result<String, Error> {
         let slot = format!("Slot({})", self.pf.slot.number);
         let text = |message: &Message, sign: &Sign| match message {
@@ -105,8 +106,8 @@ impl Removal {
         };
         let log = vm.agent().messages();
         let proof = match self.trigger.proof() {
-            Proof::Said(Sign { or_in: functions @ [_, ..], .. }) if !is_told_at_debug_level(vm, within).await? => {
-                self.mute_proof(vm, functions, within).await?
+            Proof::Said(Sign { or_in: functions @ [_, ..], .. }) if !has_dynamic_debug(vm, within).await? => {
+                self.proof_without_message(vm, functions, within).await?
             }
             Proof::Said(sign) => {
                 let said = sign.words.join("\" or \"");
@@ -119,19 +120,18 @@ impl Removal {
         let proof = proof.map_err(|error| wrong(error.to_string()))?;
         for sign in self.trigger.disproofs() {
             if let Some(line) = log.collect(self.messages, |message| text(message, sign)).first() {
-                return Err(wrong(format!("the kernel also said \"{line}\"")));
+                return Err(wrong(format!("the kernel also logged \"{line}\"")));
             }
         }
-        // That it said nothing else is known only if nothing was lost on the way.
+        // A message that disproves the path may have been lost.
         vm.agent().heard_all("kmsg", self.messages)?;
         Ok(proof)
     }
 
-    /// The proof of a request to let go of a device where the kernel cannot tell of it: the task that removes the card, by
-    /// its stack; or, when it has done so, QEMU's word that the card has gone. In a machine whose slots are ACPI's nothing
-    /// but the guest's write to ACPI's own register takes a card out of one (QEMU `hw/acpi/pcihp.c`,
-    /// `acpi_pcihp_eject_slot()`).
-    async fn mute_proof(
+    /// The proof of an ejection by a kernel that cannot log it: the stack of the task that removes the card, or, after
+    /// the removal, QEMU's `DEVICE_DELETED`. In a machine with ACPI hotplug, a card leaves its slot only when the guest
+    /// writes to the ACPI eject register (QEMU `hw/acpi/pcihp.c`, `acpi_pcihp_eject_slot()`).
+    async fn proof_without_message(
         &self,
         vm: &Vm,
         functions: &[&str],
@@ -143,15 +143,16 @@ impl Removal {
         }
         let id = &self.pf.function.id;
         let deleted = vm.qmp().device_deleted(self.events, id, within).await;
-        Ok(deleted.map(|()| format!("QEMU took {id} out of its slot, on the guest's request")))
+        Ok(deleted.map(|()| format!("QEMU unplugged {id} at the guest's request")))
     }
 
-    /// No kernel message tells of such a removal: the process that writes to the attribute is the proof.
+    /// The proof of a removal through sysfs: the process that writes to the attribute. No kernel message reports such a
+    /// removal.
     async fn writer_proof(&self, vm: &Vm, within: Duration) -> Result<Result<String, WaitError>, Error> {
         let (Some(write), Act::Write { of, attribute, data }) = (&self.write, self.trigger.act()) else {
             return Err(Error::WrongPath {
                 trigger: self.trigger,
-                why: "nobody writes to remove the device".to_owned(),
+                why: "no process writes to an attribute to remove the device".to_owned(),
             });
         };
         let started = |message: &Message| match message {
@@ -172,12 +173,12 @@ fn path(pf: &Pf, of: Of, attribute: &str) -> String {
     }
 }
 
-/// Whether this kernel says what it is told to say at debug level.
-async fn is_told_at_debug_level(vm: &Vm, within: Duration) -> Result<bool, Error> {
+/// Whether this kernel can log debug messages.
+async fn has_dynamic_debug(vm: &Vm, within: Duration) -> Result<bool, Error> {
     Ok(vm.agent().list("/proc", within).await?.iter().any(|name| name == DYNAMIC_DEBUG))
 }
 
-/// What a task's stack proves of a removal by one of these functions.
+/// The proof that a task removes a card in one of these functions, from its stack.
 fn removing(task: &TaskState, functions: &[&str]) -> Option<String> {
     let function = functions.iter().find(|function| stack::is_in(task, function))?;
     Some(format!("task {} (pid {}) is in {function}", task.comm, task.pid))
@@ -188,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_that_ejects_is_told_by_its_stack() {
+    fn an_ejecting_task_is_found_by_its_stack() {
         let task = |frames: &[&str]| {
             let stack = frames.iter().map(|&frame| frame.to_owned()).collect();
             let (comm, wchan) = ("kworker/u4:1".to_owned(), String::new());
@@ -196,11 +197,11 @@ mod tests {
         };
         let waits = ["vfio_unregister_group_dev", "vfio_pci_remove", "pci_stop_and_remove_bus_device"];
         let acpi = ["acpiphp_disable_and_eject_slot", "hotplug_event", "acpi_device_hotplug", "acpi_hotplug_work_fn"];
-        let Proof::Said(sign) = Trigger::DeviceDelAcpi.proof() else { panic!("no sign") };
+        let Proof::Said(sign) = Trigger::DeviceDelAcpi.proof() else { panic!("no proof by a message") };
         let proof = |frames: &[&str]| removing(&task(frames), sign.or_in);
         let ejecting = proof(&[&waits[..], &acpi].concat());
         assert_eq!(ejecting.as_deref(), Some("task kworker/u4:1 (pid 39) is in acpiphp_disable_and_eject_slot"));
-        // pciehp, and a hot-added CPU, which ACPI handles too.
+        // Not ACPI: pciehp. Not a removal: ACPI hot-adds a CPU.
         assert_eq!(proof(&[&waits[..], &["pciehp_unconfigure_device", "pciehp_ist"]].concat()), None);
         assert_eq!(proof(&acpi[2..]), None);
     }

@@ -1,4 +1,4 @@
-//! VFs: making them, finding them.
+//! VFs: enabling them, finding them. Reads and writes of attributes that must not block.
 
 use guest_protocol::{Access, AttributeWrite, Command, Sched};
 
@@ -6,12 +6,12 @@ use super::grant::name_of;
 use super::{Device, Error, Guest, Pf};
 use crate::vm::agent::Operation;
 
-/// Where VFs are being enabled (`drivers/pci/iov.c`). The compiler may leave either out of a stack: it may put the second
-/// into the first, or turn the first's call of the second into a jump.
+/// The functions that enable VFs (`drivers/pci/iov.c`). Either may be missing from a stack: the compiler may inline the
+/// second into the first, or make the first's call of the second a tail call.
 pub const ENABLES_VFS: &[&str] = &["pci_enable_sriov", "sriov_enable"];
 
 impl Guest {
-    /// Reads an attribute that nothing should keep from answering.
+    /// Reads an attribute, where the read should not block.
     ///
     /// # Errors
     /// The agent's. The kernel's refusal is in the [`Access`].
@@ -19,7 +19,7 @@ impl Guest {
         Ok(self.read(path).await?.accessed(self.prompt()).await?)
     }
 
-    /// Writes an attribute that nothing should keep from taking it.
+    /// Writes an attribute, where the write should not block.
     ///
     /// # Errors
     /// The agent's. The kernel's refusal is in the [`Access`].
@@ -27,7 +27,7 @@ impl Guest {
         Ok(self.write(path, data, Sched::default()).await?.accessed(self.prompt()).await?)
     }
 
-    /// Writes an attribute that the kernel must take at once.
+    /// Writes an attribute, where the kernel must accept the value and not block.
     ///
     /// # Errors
     /// The agent's; [`Error::Refused`].
@@ -45,7 +45,8 @@ impl Guest {
         set.map(drop).map_err(|error| Error::of_grant("RTM_NEWLINK", error))
     }
 
-    /// Starts to write attributes by turns from a process of its own, so many rounds, or until [`Guest::stop`].
+    /// Starts to write attributes in alternation in a separate process, for this number of rounds, or until
+    /// [`Guest::stop_cycle`].
     ///
     /// # Errors
     /// The agent's.
@@ -70,8 +71,7 @@ impl Guest {
         }
     }
 
-    /// Starts to read a register of the PHY of an interface, again and again, from a process of its own, until
-    /// [`Guest::stop`].
+    /// Starts to read a register of an interface's PHY repeatedly in a separate process, until [`Guest::stop`].
     ///
     /// # Errors
     /// The agent's.
@@ -79,7 +79,7 @@ impl Guest {
         Ok(self.agent().start(Command::ReadPhy { ifname: ifname.to_owned(), register }).await?)
     }
 
-    /// Enables VFs of a PF that has none, and finds them.
+    /// Enables VFs on a PF that has none, and finds them.
     ///
     /// # Errors
     /// The agent's; [`Error::Refused`].
@@ -88,7 +88,7 @@ impl Guest {
         self.vfs(pf, count).await
     }
 
-    /// Enables VFs that no driver takes, and gives them to vfio-pci.
+    /// Enables VFs without probing drivers for them, and binds them to vfio-pci.
     ///
     /// # Errors
     /// The agent's; [`Error::Refused`].
@@ -104,7 +104,8 @@ impl Guest {
     /// The first VFs of a PF, by their `virtfn` links.
     ///
     /// # Errors
-    /// The agent's; [`Error::Refused`] if there are not so many; [`Error::Unprepared`] for a link that leads to no PCI device.
+    /// The agent's; [`Error::Refused`] if there are fewer; [`Error::Unprepared`] for a link that leads to no PCI
+    /// device.
     pub async fn vfs(&self, pf: &Pf, count: u16) -> Result<Vec<Device>, Error> {
         let mut vfs = Vec::new();
         for number in 0..count {
@@ -117,7 +118,7 @@ impl Guest {
         Ok(vfs)
     }
 
-    /// The target of a symbolic link that the kernel must have.
+    /// The target of a symbolic link of sysfs that must exist.
     ///
     /// # Errors
     /// The agent's; [`Error::Refused`].

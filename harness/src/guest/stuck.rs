@@ -1,9 +1,10 @@
-//! Telling a task that is stuck in the kernel from one that is slow: by what the kernel says of it, never by time alone.
+//! Telling a task that is stuck in the kernel from a slow one: by its state and stack, never by time alone.
 //!
-//! A task is stuck if it sleeps uninterruptibly at the same place in look after look: in [`LOOKS`] of them, from the first to
-//! the last of which passes as much time as between so many regular looks. Meanwhile nobody may be at work for whom it
-//! may be waiting: no task of ours and none of the kernel's may nap, or be elsewhere than at the look before, and no operation
-//! that is asked about may run. All who wait for something that may never come look in this way.
+//! A task is stuck if it sleeps uninterruptibly at the same place in [`SAMPLES`] samples in a row. The first and the
+//! last of them must be as far apart as that many regular samples. During this time no task may be active for which the
+//! stuck task may wait. A task of an operation or of the kernel is active if it is in a timed sleep, or if its stack
+//! differs from the one in the sample before. A task of an awaited operation is also active if it is running. All waits
+//! for an event that may never come use this detection.
 
 use std::future::Future;
 use std::pin::pin;
@@ -24,75 +25,76 @@ use crate::vm::starved::Late;
 pub struct Stuck {
     /// The task.
     pub task: TaskState,
-    /// The function that wanted to wait.
+    /// The function that waits: the first on its stack that is not part of the scheduler or the locking code.
     pub function: String,
 }
 
-/// What became of something awaited.
+/// The result of a wait.
 #[derive(Debug)]
 pub enum Came<T> {
-    /// It came.
+    /// The awaited event came.
     Yes(T),
-    /// It did not: its task is stuck.
+    /// The event did not come: the task is stuck.
     Stuck(Stuck),
 }
 
-/// How long something prompt may take before one looks where the tasks are, on a machine with KVM, in seconds.
-const FIRST: f64 = 0.2;
-/// Time between two looks, on a machine with KVM, in seconds.
-const LOOK: f64 = 0.7;
-/// A task that sleeps at the same place in so many looks in a row is stuck.
-const LOOKS: usize = 3;
-/// How long to go on looking if nothing comes and nothing is stuck, on a machine with KVM, in seconds.
+/// How long to wait before the first sample is taken, on a machine with KVM, in seconds.
+const FIRST_SAMPLE: f64 = 0.2;
+/// Time between two samples, on a machine with KVM, in seconds.
+const INTERVAL: f64 = 0.7;
+/// A task that sleeps at the same place in this many samples in a row is stuck.
+const SAMPLES: usize = 3;
+/// How long to take samples if the awaited event does not come and no task is stuck, on a machine with KVM, in seconds.
 const GIVE_UP: f64 = 40.0;
-/// For how long work of the kernel's own threads is an excuse for those who may be waiting for them, on a machine with KVM,
-/// in seconds. Some have work for ever, and hold nothing.
-const AT_WORK: f64 = 30.0;
-/// For at least so long in any guest, in seconds: for as long as the kernel waits for a device after a reset, a nap at a time
-/// (`drivers/pci/pci.c`, `PCIE_RESET_READY_POLL_MS`), and some.
-const LONGEST_NAP: f64 = 65.0;
-/// And at least so much longer goes the looking on, so that who is stuck then is found, in seconds.
-const AFTER_NAPS: f64 = 10.0;
-/// Where a task sleeps for a time of its own choice (`kernel/time/sleep_timeout.c`): uninterruptibly, but not stuck. The one
-/// without `_state` is that of kernels before 5.16.
-const NAPS: &[&str] = &["msleep", "usleep_range_state", "usleep_range", "schedule_timeout_uninterruptible"];
+/// Until this time no task counts as stuck while a kernel thread is active, as it may wait for that thread. On a
+/// machine with KVM, in seconds. Some kernel threads are active forever, and hold no lock.
+const KERNEL_ACTIVITY: f64 = 30.0;
+/// The minimum of [`KERNEL_ACTIVITY`] on any machine, in seconds. The kernel waits this long for a device after a
+/// reset, in short sleeps (`drivers/pci/pci.c`, `PCIE_RESET_READY_POLL_MS`); a margin is added.
+const LONGEST_WAIT: f64 = 65.0;
+/// Samples are taken for at least this much longer, so that a task that is stuck after that wait is found, in seconds.
+const MARGIN: f64 = 10.0;
+/// Functions in which a task sleeps uninterruptibly until a timer expires (`kernel/time/sleep_timeout.c`): it is not
+/// stuck. Kernels before 5.16 have `usleep_range`, without `_state`.
+const TIMED_SLEEPS: &[&str] = &["msleep", "usleep_range_state", "usleep_range", "schedule_timeout_uninterruptible"];
 
 impl Guest {
-    /// Awaits something of an operation that should come promptly; when it does not, finds out whether the operation's
-    /// process is stuck in the kernel.
+    /// Waits for an event of an operation that should come at once. If it does not come, finds out whether the
+    /// operation's process is stuck in the kernel.
     ///
     /// # Errors
-    /// Those of the wait, which gets its deadline. If nothing came and nothing is stuck either, that passes: no verdict.
+    /// Those of `wait`, which gets the deadline. The deadline passes if the event does not come and the process is not
+    /// stuck: then there is no verdict.
     pub async fn unless_stuck<T>(
         &self,
         operation: &Operation,
         wait: impl AsyncFnOnce(Duration) -> Result<T, Error>,
     ) -> Result<Came<T>, Error> {
-        let came = self.or_stuck(&[operation], Whose::Theirs, wait(self.give_up())).await?;
+        let came = self.or_stuck(&[operation], Scope::Operations, wait(self.give_up())).await?;
         Ok(match came {
             Ok(came) => Came::Yes(came),
             Err(mut stuck) => Came::Stuck(stuck.swap_remove(0)),
         })
     }
 
-    /// Awaits something of these operations, or tasks that are stuck, at least one.
+    /// Waits for an event of these operations. Returns the stuck tasks instead if there are any.
     pub(super) async fn or_stuck<T>(
         &self,
         operations: &[&Operation],
-        whose: Whose,
+        scope: Scope,
         coming: impl Future<Output = Result<T, Error>>,
     ) -> Result<Result<T, Vec<Stuck>>, Error> {
         let mut coming = pin!(coming);
-        let (began, mut watch, mut pause) = (Instant::now(), self.stuck_watch(), FIRST);
+        let (began, mut detector, mut pause) = (Instant::now(), self.stuck_detector(), FIRST_SAMPLE);
         loop {
             if let Ok(came) = self.vm().starved().timeout(self.seconds(pause), &mut coming).await {
                 return came.map(Ok);
             }
-            pause = LOOK;
-            let look = self.look(operations).await?;
-            let theirs: Vec<_> = look.asked_about.iter().map(|task| task.tid).collect();
-            if let Seen::Stuck(mut stuck) = watch.take(began.elapsed(), look) {
-                stuck.retain(|stuck| whose == Whose::Anybodys || theirs.contains(&stuck.task.tid));
+            pause = INTERVAL;
+            let sample = self.sample(operations).await?;
+            let tids: Vec<_> = sample.of_operations.iter().map(|task| task.tid).collect();
+            if let Finding::Stuck(mut stuck) = detector.add(began.elapsed(), sample) {
+                stuck.retain(|stuck| scope == Scope::AllTasks || tids.contains(&stuck.task.tid));
                 if !stuck.is_empty() {
                     return Ok(Err(stuck));
                 }
@@ -100,54 +102,53 @@ impl Guest {
         }
     }
 
-    /// The tasks that are stuck, whatever they belong to. Finding none is quick.
+    /// All stuck tasks of the guest. If no task sleeps uninterruptibly, this takes one sample.
     ///
     /// # Errors
-    /// The agent's; a deadline if those who sleep may be waiting for one of ours who naps, again and again: no verdict.
+    /// The agent's; a deadline if sleeping tasks may be waiting for tasks that stay active: then there is no verdict.
     pub async fn stuck(&self) -> Result<Vec<Stuck>, Error> {
         let starved = self.vm().starved();
         let patience = starved.patience(self.give_up());
-        let (began, mut watch, mut pause) = (Instant::now(), self.stuck_watch(), POLL);
+        let (began, mut detector, mut pause) = (Instant::now(), self.stuck_detector(), POLL);
         loop {
-            let look = self.look(&[]).await?;
-            let last = look.asleep.first().map(describe).unwrap_or_default();
-            match watch.take(began.elapsed(), look) {
-                Seen::Nobody => return Ok(Vec::new()),
-                Seen::Stuck(stuck) => return Ok(stuck),
-                Seen::Unsure => {}
+            let sample = self.sample(&[]).await?;
+            let last = sample.blocked.first().map(describe).unwrap_or_default();
+            match detector.add(began.elapsed(), sample) {
+                Finding::None => return Ok(Vec::new()),
+                Finding::Stuck(stuck) => return Ok(stuck),
+                Finding::Undecided => {}
             }
             if let Some(Late { within, starved }) = patience.is_over() {
-                let awaited = "all tasks to come to rest".to_owned();
+                let awaited = "all tasks to end, or to be stuck".to_owned();
                 return Err(WaitError::Deadline { awaited, within, starved, last }.into());
             }
             sleep(pause).await;
-            pause = self.seconds(LOOK).min(pause * 2);
+            pause = self.seconds(INTERVAL).min(pause * 2);
         }
     }
 
-    /// How long to go on looking.
+    /// How long to take samples before a deadline is reported.
     pub(super) fn give_up(&self) -> Duration {
-        self.seconds(GIVE_UP).max(Duration::from_secs_f64(LONGEST_NAP + AFTER_NAPS))
+        self.seconds(GIVE_UP).max(Duration::from_secs_f64(LONGEST_WAIT + MARGIN))
     }
 
-    fn stuck_watch(&self) -> Watch {
-        let patience = self.seconds(AT_WORK).max(Duration::from_secs_f64(LONGEST_NAP));
-        Watch::new(self.seconds(LOOK * (LOOKS - 1) as f64), patience)
+    fn stuck_detector(&self) -> Detector {
+        let patience = self.seconds(KERNEL_ACTIVITY).max(Duration::from_secs_f64(LONGEST_WAIT));
+        Detector::new(self.seconds(INTERVAL * (SAMPLES - 1) as f64), patience)
     }
 
-    async fn look(&self, operations: &[&Operation]) -> Result<Look, Error> {
-        let mut asked_about = Vec::new();
+    async fn sample(&self, operations: &[&Operation]) -> Result<Sample, Error> {
+        let mut of_operations = Vec::new();
         for operation in operations {
-            asked_about.extend(operation.whereabouts(self.prompt()).await?);
+            of_operations.extend(operation.whereabouts(self.prompt()).await?);
         }
         let mut tasks = self.agent().tasks(&[], self.prompt()).await?;
         tasks.retain(|task| task.state == 'D');
-        let (napping, asleep) = tasks.into_iter().partition(is_napping);
-        Ok(Look { asleep, napping, asked_about })
+        let (timed, blocked) = tasks.into_iter().partition(is_in_timed_sleep);
+        Ok(Sample { blocked, timed, of_operations })
     }
 
-    /// The tasks that wait for some owner to release a vfio device
-    /// ([`WAITS_FOR_OWNER`]).
+    /// The tasks that wait for an owner to release a vfio device ([`WAITS_FOR_OWNER`]).
     ///
     /// # Errors
     /// The agent's.
@@ -158,124 +159,128 @@ impl Guest {
     }
 }
 
-/// Where the remover of a vfio device waits for its owner: `drivers/vfio/vfio_main.c`, since 5.13 and before.
+/// The functions in which a removal of a vfio device waits for the owner (`drivers/vfio/vfio_main.c`): the first since
+/// 5.13, the second before.
 pub const WAITS_FOR_OWNER: &[&str] = &["vfio_unregister_group_dev", "vfio_del_group_dev"];
 
-/// Whose tasks are looked for.
+/// Which stuck tasks count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// Those of the operations.
-    Theirs,
-    /// All of the guest's.
-    Anybodys,
+pub(super) enum Scope {
+    /// The tasks of the operations.
+    Operations,
+    /// All tasks of the guest.
+    AllTasks,
 }
 
-/// What one look finds.
+/// The states of the tasks at one time.
 #[derive(Clone, Debug, Default)]
-struct Look {
-    /// The tasks that sleep uninterruptibly until someone wakes them.
-    asleep: Vec<TaskState>,
-    /// Those that do so for a time.
-    napping: Vec<TaskState>,
-    /// The tasks of the operations that it is about.
-    asked_about: Vec<TaskState>,
+struct Sample {
+    /// Tasks that sleep uninterruptibly until they are woken.
+    blocked: Vec<TaskState>,
+    /// Tasks that sleep uninterruptibly until a timer expires.
+    timed: Vec<TaskState>,
+    /// All tasks of the awaited operations.
+    of_operations: Vec<TaskState>,
 }
 
-impl Look {
-    /// Whether somebody is seen at work. A driver can be long at it with a card that is gone.
-    fn shows_work(&self, of_kernel: bool) -> bool {
-        let is_busy = |task: &TaskState| task.state == 'R' || is_napping(task);
-        self.asked_about.iter().any(is_busy) || self.napping.iter().any(|task| of_kernel || is_ours(task))
+impl Sample {
+    /// Whether a task is running or in a timed sleep. A driver may take long to release a card that is removed. Kernel
+    /// threads count only with `of_kernel`.
+    fn shows_activity(&self, of_kernel: bool) -> bool {
+        let is_busy = |task: &TaskState| task.state == 'R' || is_in_timed_sleep(task);
+        self.of_operations.iter().any(is_busy) || self.timed.iter().any(|task| of_kernel || is_operation(task))
     }
 
-    /// Whether somebody has got on since an earlier look: is asleep elsewhere, or of an operation that is asked about.
-    fn shows_work_since(&self, before: &Look, of_kernel: bool) -> bool {
-        let elsewhere = |task: &TaskState, then: &TaskState| task.tid == then.tid && !is_where(task, then);
-        let has_moved = |task: &TaskState| before.asleep.iter().any(|then| elsewhere(task, then));
-        let has_stayed = |then: &TaskState| self.asked_about.iter().any(|task| is_where(task, then));
-        !before.asked_about.iter().all(has_stayed)
-            || self.asleep.iter().any(|task| (of_kernel || is_ours(task)) && has_moved(task))
+    /// Whether a task has made progress since an earlier sample: it is blocked at another place, or a task of an
+    /// awaited operation has changed its state. Kernel threads count only with `of_kernel`.
+    fn shows_activity_since(&self, before: &Sample, of_kernel: bool) -> bool {
+        let differs = |task: &TaskState, then: &TaskState| task.tid == then.tid && !is_same(task, then);
+        let has_moved = |task: &TaskState| before.blocked.iter().any(|then| differs(task, then));
+        let has_stayed = |then: &TaskState| self.of_operations.iter().any(|task| is_same(task, then));
+        !before.of_operations.iter().all(has_stayed)
+            || self.blocked.iter().any(|task| (of_kernel || is_operation(task)) && has_moved(task))
     }
 
-    fn has_asleep(&self, task: &TaskState) -> bool {
-        self.asleep.iter().any(|other| is_where(other, task))
+    fn has_blocked(&self, task: &TaskState) -> bool {
+        self.blocked.iter().any(|other| is_same(other, task))
     }
 }
 
-/// Whether this is the same task, in the same state at the same place.
-fn is_where(task: &TaskState, other: &TaskState) -> bool {
+/// Whether both are the same task, in the same state and with the same stack.
+fn is_same(task: &TaskState, other: &TaskState) -> bool {
     (task.tid, task.state, &task.stack) == (other.tid, other.state, &other.stack)
 }
 
-fn is_napping(task: &TaskState) -> bool {
-    NAPS.iter().any(|nap| stack::is_in(task, nap))
+fn is_in_timed_sleep(task: &TaskState) -> bool {
+    TIMED_SLEEPS.iter().any(|function| stack::is_in(task, function))
 }
 
-/// Whether a task is of an operation, be it one that was asked about or one that goes on beside those: the agent names them
-/// (`guest-images/agent/src/job.rs`). In 6.1 a reset of a card that is gone goes on for a minute, a nap at a time, with the
-/// device lock that its removal waits for.
-fn is_ours(task: &TaskState) -> bool {
+/// Whether a task belongs to any operation, awaited or not, by the name that the agent gives it
+/// (`guest-images/agent/src/job.rs`). In 6.1 the reset of a removed card takes a minute, in short sleeps. It holds the
+/// device lock for which the card's removal waits.
+fn is_operation(task: &TaskState) -> bool {
     task.comm.starts_with("iov-")
 }
 
-/// Looks at the tasks that sleep, until they tell who is stuck. Times are counted from its beginning.
-struct Watch {
-    /// How far the first and the last look at a task must be apart.
+/// Collects samples until it is known which tasks are stuck. Times are counted from its start.
+struct Detector {
+    /// The minimum time between the first and the last sample of a stuck task.
     span: Duration,
-    /// For how long work of the kernel's own threads is an excuse.
+    /// Until this time no task counts as stuck while a kernel thread is active.
     patience: Duration,
-    /// The looks since somebody was last seen at work.
-    looks: Vec<(Duration, Look)>,
+    /// The samples since a task was last active.
+    samples: Vec<(Duration, Sample)>,
 }
 
-/// What the looks so far tell.
+/// The result of the samples so far.
 #[derive(Debug)]
-enum Seen {
-    /// Nobody who was asleep at the first look still is where he was.
-    Nobody,
-    /// It takes more of them.
-    Unsure,
-    /// These are stuck.
+enum Finding {
+    /// No task that was blocked in the first sample is still blocked at the same place.
+    None,
+    /// More samples are needed.
+    Undecided,
+    /// These tasks are stuck.
     Stuck(Vec<Stuck>),
 }
 
-impl Watch {
-    fn new(span: Duration, patience: Duration) -> Watch {
-        Watch { span, patience, looks: Vec::new() }
+impl Detector {
+    fn new(span: Duration, patience: Duration) -> Detector {
+        Detector { span, patience, samples: Vec::new() }
     }
 
-    /// Takes the next look.
-    fn take(&mut self, at: Duration, look: Look) -> Seen {
+    /// Adds the next sample.
+    fn add(&mut self, at: Duration, sample: Sample) -> Finding {
         let of_kernel = at < self.patience;
-        let suspects = look.asleep.iter().any(|task| self.looks.iter().all(|(_, before)| before.has_asleep(task)));
-        let since_last = self.looks.last().is_some_and(|(_, before)| look.shows_work_since(before, of_kernel));
-        let now = look.shows_work(of_kernel);
+        let suspects =
+            sample.blocked.iter().any(|task| self.samples.iter().all(|(_, before)| before.has_blocked(task)));
+        let since_last = self.samples.last().is_some_and(|(_, before)| sample.shows_activity_since(before, of_kernel));
+        let now = sample.shows_activity(of_kernel);
         if now || since_last {
-            self.looks.clear();
+            self.samples.clear();
         }
         if !now {
-            self.looks.push((at, look));
+            self.samples.push((at, sample));
         }
         match self.stuck(at) {
-            stuck if !stuck.is_empty() => Seen::Stuck(stuck),
-            _ if suspects => Seen::Unsure,
-            _ => Seen::Nobody,
+            stuck if !stuck.is_empty() => Finding::Stuck(stuck),
+            _ if suspects => Finding::Undecided,
+            _ => Finding::None,
         }
     }
 
-    /// Those who are stuck by now.
+    /// The tasks that are stuck at this time.
     fn stuck(&self, now: Duration) -> Vec<Stuck> {
         let is_stuck = |task: &&TaskState| {
-            let there = self.looks.iter().rev().take_while(|(_, look)| look.has_asleep(task));
-            let (looks, since) = there.fold((0, now), |(looks, _), (at, _)| (looks + 1, *at));
-            looks >= LOOKS && now - since >= self.span
+            let there = self.samples.iter().rev().take_while(|(_, sample)| sample.has_blocked(task));
+            let (samples, since) = there.fold((0, now), |(samples, _), (at, _)| (samples + 1, *at));
+            samples >= SAMPLES && now - since >= self.span
         };
         let stuck = |task: &TaskState| {
             let function = stack::function(&task.stack)?.to_owned();
             Some(Stuck { task: task.clone(), function })
         };
-        let asleep = self.looks.last().map_or(&[][..], |(_, look)| &look.asleep);
-        asleep.iter().filter(is_stuck).filter_map(stuck).collect()
+        let blocked = self.samples.last().map_or(&[][..], |(_, sample)| &sample.blocked);
+        blocked.iter().filter(is_stuck).filter_map(stuck).collect()
     }
 }
 
@@ -296,107 +301,114 @@ mod tests {
         task(2, &["__mutex_lock", "b"])
     }
 
-    fn asleep(tasks: &[TaskState]) -> Look {
-        Look { asleep: tasks.to_vec(), ..Look::default() }
+    fn blocked(tasks: &[TaskState]) -> Sample {
+        Sample { blocked: tasks.to_vec(), ..Sample::default() }
     }
 
-    fn beside(napping: TaskState) -> Look {
-        Look { napping: vec![napping], ..asleep(&[a()]) }
+    fn beside(timed: TaskState) -> Sample {
+        Sample { timed: vec![timed], ..blocked(&[a()]) }
     }
 
-    fn ours(tid: i32, frames: &[&str]) -> TaskState {
+    fn operation(tid: i32, frames: &[&str]) -> TaskState {
         TaskState { comm: "iov-write".to_owned(), ..task(tid, frames) }
     }
 
-    /// Who is stuck after each of these looks, at these seconds; `-` nobody, `?` that is not known yet.
-    fn seen(watch: &mut Watch, looks: &[(u64, Look)]) -> Vec<String> {
-        let told = |(at, look): &(u64, Look)| match watch.take(Duration::from_secs(*at), look.clone()) {
-            Seen::Nobody => "-".to_owned(),
-            Seen::Unsure => "?".to_owned(),
-            Seen::Stuck(stuck) => stuck.iter().map(|stuck| stuck.function.as_str()).collect::<Vec<_>>().join(" "),
+    /// The functions of the stuck tasks after each of these samples, taken at these seconds. `-`: none. `?`: undecided.
+    fn seen(detector: &mut Detector, samples: &[(u64, Sample)]) -> Vec<String> {
+        let shown = |(at, sample): &(u64, Sample)| match detector.add(Duration::from_secs(*at), sample.clone()) {
+            Finding::None => "-".to_owned(),
+            Finding::Undecided => "?".to_owned(),
+            Finding::Stuck(stuck) => stuck.iter().map(|stuck| stuck.function.as_str()).collect::<Vec<_>>().join(" "),
         };
-        looks.iter().map(told).collect()
+        samples.iter().map(shown).collect()
     }
 
-    fn watch() -> Watch {
-        Watch::new(Duration::from_secs(4), Duration::from_secs(100))
+    fn detector() -> Detector {
+        Detector::new(Duration::from_secs(4), Duration::from_secs(100))
     }
 
     #[test]
-    fn who_stays_where_he_was_is_stuck() {
-        let looks = [asleep(&[a(), b()]), asleep(&[a()]), asleep(&[a(), b()])];
-        let looks: Vec<_> = [0, 2, 4].into_iter().zip(looks).collect();
-        assert_eq!(seen(&mut watch(), &looks), ["?", "?", "a"]);
-        // Who was elsewhere once has to be looked at as often again.
+    fn a_task_that_stays_at_its_place_is_stuck() {
+        let samples = [blocked(&[a(), b()]), blocked(&[a()]), blocked(&[a(), b()])];
+        let samples: Vec<_> = [0, 2, 4].into_iter().zip(samples).collect();
+        assert_eq!(seen(&mut detector(), &samples), ["?", "?", "a"]);
+        // After a task has moved, the full number of samples is needed again.
         let moved = || task(1, &["__mutex_lock", "c"]);
-        let looks = [a(), a(), moved(), a(), a(), a()].map(|task| asleep(&[task]));
-        let looks: Vec<_> = [0, 2, 4, 6, 8, 10].into_iter().zip(looks).collect();
-        assert_eq!(seen(&mut watch(), &looks), ["?", "?", "-", "-", "?", "a"]);
+        let samples = [a(), a(), moved(), a(), a(), a()].map(|task| blocked(&[task]));
+        let samples: Vec<_> = [0, 2, 4, 6, 8, 10].into_iter().zip(samples).collect();
+        assert_eq!(seen(&mut detector(), &samples), ["?", "?", "-", "-", "?", "a"]);
     }
 
     #[test]
-    fn whoever_may_be_waiting_for_one_who_got_on_is_not_stuck() {
-        // As it was seen: a reset waits for the device lock, which a write has; the write waits elsewhere first, and then
-        // for the reset.
-        let reset = || ours(57, &["schedule_preempt_disabled", "__mutex_lock", "pci_reset_function"]);
-        let write = |function| ours(54, &["schedule", function]);
-        let look = |function| asleep(&[reset(), write(function)]);
-        let looks = [look("pci_enable_sriov"), look("pci_wait_cfg"), look("pci_wait_cfg"), look("pci_wait_cfg")];
-        let looks: Vec<_> = [0, 2, 4, 6].into_iter().zip(looks).collect();
-        assert_eq!(seen(&mut watch(), &looks), ["?", "?", "?", "pci_reset_function pci_wait_cfg"]);
-        // The kernel's threads are an excuse, too, for as long as there is patience.
-        let thread = |function| asleep(&[a(), task(9, &["schedule", function])]);
-        let looks = [thread("one"), thread("other"), thread("one"), thread("other")];
-        for (began, told) in [(0, "?"), (100, "a")] {
-            let looks: Vec<_> = (0..).map(|look| began + 2 * look).zip(looks.clone()).collect();
-            assert_eq!(seen(&mut watch(), &looks)[3], told);
+    fn a_task_is_not_stuck_while_another_makes_progress() {
+        // A case that occurred: a reset waits for the device lock, which a write holds. The write first waits at
+        // another place, and then for the reset.
+        let reset = || operation(57, &["schedule_preempt_disabled", "__mutex_lock", "pci_reset_function"]);
+        let write = |function| operation(54, &["schedule", function]);
+        let sample = |function| blocked(&[reset(), write(function)]);
+        let samples =
+            [sample("pci_enable_sriov"), sample("pci_wait_cfg"), sample("pci_wait_cfg"), sample("pci_wait_cfg")];
+        let samples: Vec<_> = [0, 2, 4, 6].into_iter().zip(samples).collect();
+        assert_eq!(seen(&mut detector(), &samples), ["?", "?", "?", "pci_reset_function pci_wait_cfg"]);
+        // Progress of kernel threads counts too, until `patience` has passed.
+        let thread = |function| blocked(&[a(), task(9, &["schedule", function])]);
+        let samples = [thread("one"), thread("other"), thread("one"), thread("other")];
+        for (began, shown) in [(0, "?"), (100, "a")] {
+            let samples: Vec<_> = (0..).map(|sample| began + 2 * sample).zip(samples.clone()).collect();
+            assert_eq!(seen(&mut detector(), &samples)[3], shown);
         }
-        // So is an operation that was asked about and is over.
-        let about = |tasks: &[TaskState]| Look { asked_about: tasks.to_vec(), ..asleep(&[a()]) };
-        let waits = || TaskState { state: 'S', ..ours(8, &["pipe_read"]) };
-        let looks = [about(&[waits()]), about(&[]), about(&[]), about(&[])];
-        let looks: Vec<_> = [0, 2, 4, 6].into_iter().zip(looks).collect();
-        assert_eq!(seen(&mut watch(), &looks), ["?", "?", "?", "a"]);
+        // The end of an awaited operation counts as progress.
+        let about = |tasks: &[TaskState]| Sample { of_operations: tasks.to_vec(), ..blocked(&[a()]) };
+        let waits = || TaskState { state: 'S', ..operation(8, &["pipe_read"]) };
+        let samples = [about(&[waits()]), about(&[]), about(&[]), about(&[])];
+        let samples: Vec<_> = [0, 2, 4, 6].into_iter().zip(samples).collect();
+        assert_eq!(seen(&mut detector(), &samples), ["?", "?", "?", "a"]);
     }
 
     #[test]
-    fn looks_must_be_enough_and_far_enough_apart() {
-        assert_eq!(seen(&mut watch(), &[(0, asleep(&[a()])), (50, asleep(&[a()]))]), ["?", "?"]);
-        let looks: Vec<_> = [0, 1, 2, 3, 4].into_iter().map(|at| (at, asleep(&[a()]))).collect();
-        assert_eq!(seen(&mut watch(), &looks), ["?", "?", "?", "?", "a"]);
+    fn samples_must_be_enough_and_far_enough_apart() {
+        assert_eq!(seen(&mut detector(), &[(0, blocked(&[a()])), (50, blocked(&[a()]))]), ["?", "?"]);
+        let samples: Vec<_> = [0, 1, 2, 3, 4].into_iter().map(|at| (at, blocked(&[a()]))).collect();
+        assert_eq!(seen(&mut detector(), &samples), ["?", "?", "?", "?", "a"]);
     }
 
     #[test]
-    fn who_is_nowhere_to_be_found_or_gets_on_is_not_stuck() {
-        assert_eq!(seen(&mut watch(), &[(0, asleep(&[]))]), ["-"]);
-        let looks = [(0, asleep(&[a()])), (2, asleep(&[b()])), (4, asleep(&[]))];
-        assert_eq!(seen(&mut watch(), &looks), ["?", "-", "-"]);
-        let nowhere: Vec<_> = [0, 2, 4].into_iter().map(|at| (at, asleep(&[task(3, &["__schedule"])]))).collect();
-        assert_eq!(seen(&mut watch(), &nowhere), ["?", "?", "?"]);
+    fn a_task_that_moves_or_has_no_known_function_is_not_stuck() {
+        assert_eq!(seen(&mut detector(), &[(0, blocked(&[]))]), ["-"]);
+        let samples = [(0, blocked(&[a()])), (2, blocked(&[b()])), (4, blocked(&[]))];
+        assert_eq!(seen(&mut detector(), &samples), ["?", "-", "-"]);
+        let unknown: Vec<_> = [0, 2, 4].into_iter().map(|at| (at, blocked(&[task(3, &["__schedule"])]))).collect();
+        assert_eq!(seen(&mut detector(), &unknown), ["?", "?", "?"]);
     }
 
     #[test]
-    fn whoever_may_be_waiting_for_one_who_naps_is_not_stuck() {
-        let nap = || beside(task(9, &["msleep", "pciehp_ist"]));
-        let mut watch = watch();
-        assert_eq!(seen(&mut watch, &[(0, nap()), (3, nap()), (6, nap()), (9, nap())]), ["?"; 4]);
-        // From then on nobody naps, and it takes as long as ever.
-        let looks: Vec<_> = [12, 15, 18].into_iter().map(|at| (at, asleep(&[a()]))).collect();
-        assert_eq!(seen(&mut watch, &looks), ["?", "?", "a"]);
-        // There is an end to patience with the kernel's threads.
-        assert_eq!(seen(&mut watch, &[(99, nap()), (102, nap()), (104, nap()), (106, nap())]), ["?", "?", "?", "a"]);
+    fn a_task_is_not_stuck_while_a_kernel_thread_is_in_a_timed_sleep() {
+        let sleeping = || beside(task(9, &["msleep", "pciehp_ist"]));
+        let mut detector = detector();
+        assert_eq!(
+            seen(&mut detector, &[(0, sleeping()), (3, sleeping()), (6, sleeping()), (9, sleeping())]),
+            ["?"; 4]
+        );
+        // From here on no task is in a timed sleep, and the usual number of samples is needed.
+        let samples: Vec<_> = [12, 15, 18].into_iter().map(|at| (at, blocked(&[a()]))).collect();
+        assert_eq!(seen(&mut detector, &samples), ["?", "?", "a"]);
+        // After `patience` has passed, kernel threads do not count any more.
+        assert_eq!(
+            seen(&mut detector, &[(99, sleeping()), (102, sleeping()), (104, sleeping()), (106, sleeping())]),
+            ["?", "?", "?", "a"]
+        );
     }
 
     #[test]
-    fn whoever_may_be_waiting_for_one_of_ours_is_not_stuck_as_long_as_that_is_at_work() {
-        let nap = || beside(ours(9, &["msleep", "pci_dev_wait"]));
-        let looks: Vec<_> = [99, 102, 104, 106].into_iter().map(|at| (at, nap())).collect();
-        assert_eq!(seen(&mut watch(), &looks), ["?"; 4]);
-        // One that was asked about may as well be running.
+    fn a_task_is_not_stuck_while_an_operation_is_active() {
+        let sleeping = || beside(operation(9, &["msleep", "pci_dev_wait"]));
+        let samples: Vec<_> = [99, 102, 104, 106].into_iter().map(|at| (at, sleeping())).collect();
+        assert_eq!(seen(&mut detector(), &samples), ["?"; 4]);
+        // A task of an awaited operation that is running counts too.
         let running = TaskState { state: 'R', ..task(8, &[]) };
-        for (task, told) in [(running.clone(), "?"), (TaskState { state: 'S', ..running }, "a")] {
-            let look = || Look { asked_about: vec![task.clone()], ..asleep(&[a()]) };
-            assert_eq!(seen(&mut watch(), &[(0, look()), (2, look()), (4, look())])[2], told);
+        for (task, shown) in [(running.clone(), "?"), (TaskState { state: 'S', ..running }, "a")] {
+            let sample = || Sample { of_operations: vec![task.clone()], ..blocked(&[a()]) };
+            assert_eq!(seen(&mut detector(), &[(0, sample()), (2, sample()), (4, sample())])[2], shown);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Trying all attributes of sysfs at once.
+//! Reading all attributes of sysfs folders at once, and writing some.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use guest_protocol::{Command, Progress, Sweep, Swept, Waiting};
 use super::{Error, Guest};
 use crate::vm::agent::Operation;
 
-/// Attributes that are all being read at once, and some written.
+/// Attributes that are all read at once, and of which some are written.
 pub struct Sweeping {
     operation: Operation,
-    /// The accesses that do not end by themselves.
+    /// The accesses that wait for an event.
     pub waiting: Vec<Waiting>,
 }
 
-/// For how long nothing must have ended, on a machine with KVM, in seconds, until what has not ended is known to wait.
+/// If no access ends for this long, the remaining accesses count as waiting. On a machine with KVM, in seconds.
 const QUIET: f64 = 0.4;
 
 impl Guest {
-    /// Tries every attribute in and below some folders, but for those to `leave_out`, each from a thread of its own, and
-    /// writes back the values of some. Returns when each has answered or is known to wait.
+    /// Reads every attribute in and below these folders, except those to `leave_out`, each in a separate thread, and
+    /// writes back the values of some. Returns when each access has ended or counts as waiting.
     ///
     /// # Errors
     /// The agent's.
@@ -37,19 +37,19 @@ impl Guest {
             Progress::Waiting(waiting) => Some(waiting.clone()),
             _ => None,
         };
-        let awaited = "every attribute to answer or to be known to wait";
+        let awaited = "every access to an attribute to end or to count as waiting";
         let waiting = operation.progress_or_end(self.prompt(), awaited, pick).await?.unwrap_or_default();
         Ok(Sweeping { operation, waiting })
     }
 }
 
 impl Sweeping {
-    /// Its operation: over when every access is.
+    /// Its operation. It is over when every access is over.
     pub fn operation(&self) -> &Operation {
         &self.operation
     }
 
-    /// All accesses, when they are over.
+    /// Waits until all accesses are over, and returns them.
     ///
     /// # Errors
     /// The agent's.

@@ -1,4 +1,4 @@
-//! The host's side of the guest agent: requests out, messages in as an [`EventLog`].
+//! The host's side of the guest agent: it sends requests, and collects messages in an [`EventLog`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,38 +27,38 @@ struct Shared {
     reader: tokio::task::JoinHandle<()>,
 }
 
-/// The agent did not do as asked.
+/// A request to the agent failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// It says so itself.
+    /// The agent reported a failure.
     #[error("the agent could not {what}: {}", failure.message)]
     Failed {
         /// What was asked for.
         what: String,
-        /// What it says.
+        /// The agent's report.
         failure: Failure,
     },
-    /// It says nothing.
+    /// The agent did not answer.
     #[error(transparent)]
     Wait(#[from] WaitError),
     /// The request could not be sent.
     #[error("cannot send a request to the agent: {0}")]
     Send(#[source] std::io::Error),
-    /// It speaks another protocol.
+    /// The agent speaks another version of the protocol.
     #[error("the guest's agent speaks protocol version {theirs}, this harness {ours}: rebuild the guest image (delete the cache's initramfs folder)", ours = guest_protocol::VERSION)]
     Version {
         /// The guest's version.
         theirs: u32,
     },
-    /// It is done, and what was awaited of it did not come before.
-    #[error("the agent's operation to {what} was over before {awaited}")]
+    /// The operation ended before the awaited event.
+    #[error("the agent's operation to {what} ended before {awaited}")]
     Over {
         /// What was asked for.
         what: String,
         /// What did not come.
         awaited: String,
     },
-    /// It answered with another kind of reply than the request has.
+    /// The agent answered with another kind of reply than the request has.
     #[error("the agent was asked to {what} and answered with {reply}, not with {expected}")]
     Reply {
         /// What was asked for.
@@ -71,7 +71,7 @@ pub enum AgentError {
 }
 
 impl AgentError {
-    /// Whether nothing comes from the guest, although its QEMU is there.
+    /// Whether the guest does not answer, although its QEMU is running.
     pub fn is_silence(&self) -> bool {
         match self {
             AgentError::Wait(error) => error.is_deadline(),
@@ -80,7 +80,7 @@ impl AgentError {
         }
     }
 
-    /// How QEMU ended, if that is why.
+    /// How QEMU ended, if that is the cause.
     pub fn ended(&self) -> Option<&Ended> {
         match self {
             AgentError::Wait(error) => error.ended(),
@@ -89,7 +89,7 @@ impl AgentError {
     }
 }
 
-/// A stream of the guest overflowed, and something rests on its silence.
+/// A stream of the guest lost messages, so the absence of a message proves nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("the guest's {stream} stream lost messages, so an event that it did not report may have happened")]
 pub struct Lost {
@@ -97,13 +97,13 @@ pub struct Lost {
     pub stream: String,
 }
 
-/// How long a request may take to leave the host. QEMU takes it into its buffers unless the guest has stopped reading.
+/// How long the sending of a request may take. QEMU accepts it into its buffers unless the guest has stopped reading.
 const SEND: Duration = Duration::from_secs(30);
 
-/// What stands in the kernel's log where somebody wants to have read it all.
+/// The text that [`Agent::log_complete`] writes into the kernel's log as a mark.
 const MARK: &str = "iov-regress: so far";
 
-/// Who the guest is, from its first words.
+/// The guest's identity, from the agent's hello message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// `uname -r`.
@@ -115,7 +115,7 @@ pub struct Hello {
 }
 
 impl Agent {
-    /// Takes over a connection on which a guest will say hello. `end` is that of its QEMU.
+    /// Uses a connection on which a guest's agent will say hello. `end` is the end of its QEMU.
     pub fn open(stream: UnixStream, record: Recorder, end: End) -> Agent {
         let (read, write) = tokio::io::split(stream);
         let read = Recorded::new(read, Speaker::Guest, record.clone());
@@ -125,20 +125,21 @@ impl Agent {
         Agent { shared: Arc::new(Shared { write, messages, next_id: AtomicU64::new(1), reader }) }
     }
 
-    /// Numbers operations from here on. A guest must not be given a number twice, also not by two connections.
+    /// Numbers operations from here on. A guest must not get the same number twice, even over two connections.
     pub(super) fn number_from(&self, first: u64) {
         self.shared.next_id.store(first, Ordering::Relaxed);
     }
 
-    /// All that the guest said and will say.
+    /// All messages of the guest, past and future.
     pub fn messages(&self) -> &EventLog<Message> {
         &self.shared.messages
     }
 
-    /// Whether the silence of a stream since a position proves anything.
+    /// Checks that no message of a stream was lost since this position. Only then the absence of a message proves that
+    /// the event did not happen.
     ///
     /// # Errors
-    /// [`Lost`] if messages of it were lost.
+    /// [`Lost`] if messages of the stream were lost.
     pub fn heard_all(&self, stream: &str, from: usize) -> Result<(), Lost> {
         let lost = |message: &Message| match message {
             Message::Lost { stream, .. } => Some(stream.clone()),
@@ -150,7 +151,7 @@ impl Agent {
         }
     }
 
-    /// Waits for the guest's first words.
+    /// Waits for the agent's hello message.
     ///
     /// # Errors
     /// [`AgentError::Wait`], [`AgentError::Version`].
@@ -161,7 +162,7 @@ impl Agent {
             }
             _ => None,
         };
-        let (theirs, hello) = self.messages().wait(0, within, "the agent's first words", pick).await?;
+        let (theirs, hello) = self.messages().wait(0, within, "the agent's hello message", pick).await?;
         if theirs == guest_protocol::VERSION { Ok(hello) } else { Err(AgentError::Version { theirs }) }
     }
 
@@ -179,7 +180,9 @@ impl Agent {
             write.write_all(line.as_bytes()).await?;
             write.flush().await
         };
-        let late = |_| AgentError::Send(std::io::Error::new(std::io::ErrorKind::TimedOut, "the guest does not read"));
+        let late = |_| {
+            AgentError::Send(std::io::Error::new(std::io::ErrorKind::TimedOut, "the guest does not read its requests"))
+        };
         tokio::time::timeout(SEND, send).await.map_err(late)?.map_err(AgentError::Send)?;
         Ok(Operation { agent: self.clone(), id, what, from })
     }
@@ -209,12 +212,13 @@ impl Agent {
         self.start(Command::Tasks { in_functions }).await?.tasks(within).await
     }
 
-    /// Waits until the agent has sent all of the kernel's log so far: it sends records in their order, and so a mark last.
+    /// Waits until the agent has sent the whole kernel log so far. To find out, it writes a mark into the log: the
+    /// agent sends records in order.
     ///
     /// # Errors
     /// Any [`AgentError`].
-    pub async fn told_all(&self, within: Duration) -> Result<(), AgentError> {
-        // At syslog's level "informational". Without the newline the record stays open for more, and is shown to nobody.
+    pub async fn log_complete(&self, within: Duration) -> Result<(), AgentError> {
+        // At syslog's level "informational". Without the newline the record stays open, and no reader gets it.
         let data = format!("<6>{MARK}\n");
         let from = self.messages().position();
         let write = Command::Write { path: "/dev/kmsg".to_owned(), data, at: 0, sched: Sched::default() };
@@ -223,7 +227,7 @@ impl Agent {
             Message::Kmsg { text, .. } => (text == MARK).then_some(()),
             _ => None,
         };
-        Ok(self.messages().wait(from, within, "the guest to have told all of its log", is_mark).await?)
+        Ok(self.messages().wait(from, within, "the end of the guest's kernel log", is_mark).await?)
     }
 }
 
@@ -237,20 +241,20 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Its id, to name it as the target of another command.
+    /// The id of the operation, for commands that have it as their target.
     pub fn id(&self) -> OpId {
         self.id
     }
 
-    /// What was asked for, as a verb and its object: `write "2" to /sys/...`.
+    /// The request as a verb and its object: `write "2" to /sys/...`.
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// Waits until it is over.
+    /// Waits until the operation is over.
     ///
     /// # Errors
-    /// [`AgentError::Failed`] if it could not be done, [`AgentError::Wait`] if it is not over in time.
+    /// [`AgentError::Failed`] if the operation failed, [`AgentError::Wait`] if it is not over in time.
     pub async fn done(&self, within: Duration) -> Result<Reply, AgentError> {
         let pick = |message: &Message| match message {
             Message::Done { id, outcome, .. } if *id == self.id => Some(outcome.clone()),
@@ -263,7 +267,7 @@ impl Operation {
         }
     }
 
-    /// Waits for a step of it; an operation that ends in failure before that is an error at once.
+    /// Waits for a step of the operation. Returns an error at once if the operation ends first.
     ///
     /// # Errors
     /// As [`Operation::done`].
@@ -279,7 +283,7 @@ impl Operation {
         }
     }
 
-    /// Waits for a step of it that need not come: none if it ends without.
+    /// Waits for a step of the operation. Returns `None` if the operation ends without it.
     ///
     /// # Errors
     /// As [`Operation::done`].
@@ -301,7 +305,7 @@ impl Operation {
         self.agent.messages().wait(self.from, within, awaited, pick).await?.map_err(failed)
     }
 
-    /// All steps of it so far that `pick` takes.
+    /// All steps so far that `pick` selects.
     pub fn steps<R>(&self, mut pick: impl FnMut(u64, &Progress) -> Option<R>) -> Vec<R> {
         self.agent.messages().collect(self.from, |message| match message {
             Message::Progress { id, at, progress } if *id == self.id => pick(*at, progress),
@@ -309,7 +313,7 @@ impl Operation {
         })
     }
 
-    /// Where it is: the tasks of its process.
+    /// The tasks of the operation's process, with their stacks.
     ///
     /// # Errors
     /// Any [`AgentError`].
@@ -330,17 +334,17 @@ async fn read_messages(read: Recorded<ReadHalf<UnixStream>>, messages: EventLog<
         match lines.next_line().await {
             Ok(Some(line)) => match guest_protocol::decode(&line) {
                 Ok(message) => messages.push(message),
-                Err(error) => return messages.close(nonsense(error.to_string())),
+                Err(error) => return messages.close(garbage(error.to_string())),
             },
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                return messages.close(nonsense(format!("what came over the agent's channel is no text: {error}")));
+                return messages.close(garbage(format!("the data on the agent's channel is not text: {error}")));
             }
-            // QEMU is ending, and how it ends is the reason. ECONNRESET says only that it left a request unread.
+            // QEMU is ending, and its exit status is the reason. ECONNRESET only means that it left a request unread.
             Ok(None) | Err(_) => return messages.close(Closed::Ended(end.wait().await)),
         }
     }
 }
 
-fn nonsense(what: String) -> Closed {
-    Closed::Nonsense(what.into())
+fn garbage(what: String) -> Closed {
+    Closed::Garbage(what.into())
 }

@@ -1,4 +1,4 @@
-//! QEMU's command line as a pure function of what is wanted.
+//! QEMU's command line as a pure function of the machine.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,22 +9,22 @@ use super::devices;
 use super::topology::Topology;
 use crate::trigger::Hotplug;
 
-/// Who runs the guest's instructions.
+/// The accelerator that executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Accel {
     /// The CPU, through `/dev/kvm`.
     Kvm,
-    /// QEMU's translator.
+    /// QEMU's emulation by translation.
     Tcg,
 }
 
 impl Accel {
     /// QEMU's argument for it.
     ///
-    /// TCG runs all virtual CPUs on one thread, by turns. With a thread each, QEMU 10.0.2 now and then loses the interrupt
-    /// that should wake a halted CPU ("kthread timer wakeup didn't happen"), or fails an assertion in
-    /// `iotlb_to_section()`; scenarios wait most of the time, so that nothing is lost by taking turns.
+    /// TCG runs all virtual CPUs on one thread, alternately. With one thread for each CPU, QEMU 10.0.2 randomly loses
+    /// the interrupt that should wake a halted CPU ("kthread timer wakeup didn't happen"), or fails an assertion in
+    /// `iotlb_to_section()`. Scenarios wait most of the time, so a single thread does not slow them down.
     fn argument(self) -> &'static str {
         match self {
             Accel::Kvm => "kvm",
@@ -32,11 +32,11 @@ impl Accel {
         }
     }
 
-    /// The model of CPU.
+    /// The CPU model.
     ///
-    /// TCG's own default is none that ever was, so that Linux trusts its TSC to be the same on both CPUs only after it has
-    /// calibrated the second one's delay loop. Nehalem has a constant TSC by its model number
-    /// (`arch/x86/kernel/cpu/intel.c`, `early_init_intel()`), and no features that TCG would have to make up for.
+    /// TCG's default model does not exist as hardware. Linux trusts that its TSC is the same on both CPUs only after it
+    /// has calibrated the delay loop of the second CPU. For Nehalem, Linux assumes a constant TSC from the model number
+    /// (`arch/x86/kernel/cpu/intel.c`, `early_init_intel()`), and TCG can emulate all its features.
     fn cpu(self) -> &'static str {
         match self {
             Accel::Kvm => "host",
@@ -53,16 +53,16 @@ impl Accel {
     }
 }
 
-/// All that a guest is made of.
+/// The configuration of a virtual machine.
 #[derive(Clone, Debug)]
 pub struct Machine {
     /// The QEMU that runs it ([`super::process::program`]).
     pub qemu: OsString,
     /// The PCI hardware under test.
     pub topology: Topology,
-    /// Who owns the slots.
+    /// Which hotplug driver controls the slots.
     pub hotplug: Hotplug,
-    /// Who runs the instructions.
+    /// The accelerator.
     pub accel: Accel,
     /// Its memory, in MiB.
     pub memory_mib: u32,
@@ -74,14 +74,15 @@ pub struct Machine {
     pub append: Vec<String>,
 }
 
-/// Where a QEMU process meets its harness: sockets on which the harness listens already, and the console's file.
+/// The channels between a QEMU process and the harness: sockets on which the harness already listens, and the console's
+/// file.
 #[derive(Clone, Debug)]
 pub struct Channels {
     /// Unix socket for QMP.
     pub qmp: PathBuf,
     /// Unix socket for the agent's virtio-serial port.
     pub agent: PathBuf,
-    /// File for the serial console. QEMU adds to what is there.
+    /// File for the serial console. QEMU appends to it.
     pub console: PathBuf,
 }
 
@@ -91,13 +92,13 @@ pub const CPUS: u32 = 2;
 /// Memory of a guest, in MiB, if its kernel needs no more.
 pub const MEMORY_MIB: u32 = 512;
 
-/// What every guest's kernel is told.
+/// Words on the kernel command line of every guest.
 ///
 /// - `panic=-1` with `-no-reboot`: a panic ends QEMU at once.
 /// - `vfio_pci.enable_sriov=1`: a PF under vfio-pci may have VFs.
-/// - `dyndbg`: acpiphp says "Eject request" at debug level only, and that is the proof of its path.
-/// - `sysctl`: hung tasks show in the log while the guest still lives.
-/// - `tsc=reliable`: nothing is gained by comparing the TSCs of CPUs that are QEMU's.
+/// - `dyndbg`: acpiphp logs "Eject request" at debug level only. That message is the proof of its path.
+/// - `sysctl`: hung tasks show in the log before the cell ends.
+/// - `tsc=reliable`: it is of no use to compare the TSCs of QEMU's CPUs.
 /// - `no_timer_check`: on a busy host the ticks that `check_timer()` waits for may come too late, and it panics.
 pub const COMMAND_LINE: &[&str] = &[
     "console=ttyS0",
@@ -145,7 +146,7 @@ impl Machine {
     }
 }
 
-/// The machine property that decides who owns the slots (QEMU `hw/acpi/ich9.c`).
+/// The machine property that decides which hotplug driver controls the slots (QEMU `hw/acpi/ich9.c`).
 fn slots_of(hotplug: Hotplug) -> &'static str {
     match hotplug {
         Hotplug::Native => "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
@@ -153,7 +154,7 @@ fn slots_of(hotplug: Hotplug) -> &'static str {
     }
 }
 
-/// A path as QEMU's option parser wants it: a comma is doubled.
+/// A path in the form that QEMU's option parser needs: commas are doubled.
 pub(super) fn text(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn accelerator_and_hotplug_change_just_their_words() {
+    fn accelerator_and_hotplug_change_only_their_own_words() {
         let tcg = argv(&machine(Hotplug::Native, Accel::Tcg));
         let kvm = argv(&machine(Hotplug::Acpi, Accel::Kvm));
         let added: Vec<_> = kvm.iter().filter(|word| !tcg.contains(word)).collect();

@@ -1,4 +1,4 @@
-//! The devices of a topology as QEMU is told of them: on its command line, and later over QMP.
+//! QEMU's arguments for the devices of a topology: on the command line, and later over QMP.
 
 use super::iommu::Iommu;
 use super::model::Value;
@@ -18,7 +18,7 @@ fn port_arguments(port: &Port, driver: &str, bus: &str) -> Vec<String> {
         device_argument(&format!("{driver},id={id},bus={bus},addr={device:#x},chassis={slot},slot={slot}"));
     match holds {
         Holds::Functions(functions) => {
-            // An empty slot has a cable too, for the card that is plugged in later.
+            // An empty slot gets a cable too, for the card that is plugged in later.
             let takes_cable = |number: &usize| functions.get(*number).is_none_or(|f| f.model.row().takes_cable());
             let cables = (0..functions.len().max(1)).filter(takes_cable).map(|number| cable_argument(port, number));
             arguments.extend(cables.flat_map(|cable| ["-netdev".to_owned(), cable]));
@@ -49,7 +49,7 @@ fn device_argument(device: &str) -> Vec<String> {
     vec!["-device".to_owned(), device.to_owned()]
 }
 
-/// A network card gets a cable into a hub of its own: the link is up, and nothing is at its other end.
+/// Each network card gets a cable to a separate hub: its link is up, and nothing else is connected to the hub.
 fn cable_argument(port: &Port, number: usize) -> String {
     format!("hubport,id={},hubid={}", cable(port, number), usize::from(port.slot) * 8 + number)
 }
@@ -64,7 +64,7 @@ fn function_argument(port: &Port, number: usize, function: &Function) -> String 
     format!("{},id={},bus={}{properties}", function.model.row().device, function.id, port.id)
 }
 
-/// What else QEMU is told of a function in a port's slot, beyond driver, id and bus.
+/// The device properties of a function in a port's slot, besides driver, id and bus.
 pub fn properties(port: &Port, number: usize, function: &Function) -> Vec<(&'static str, String)> {
     let value = |(property, value): &(&'static str, Value)| {
         let value = match value {
@@ -79,13 +79,14 @@ pub fn properties(port: &Port, number: usize, function: &Function) -> Vec<(&'sta
     properties.extend(function.model.row().properties.iter().map(value));
     let siblings = matches!(&port.holds, Holds::Functions(functions) if functions.len() > 1);
     if number == 0 && siblings {
-        // With ARI, which igb has, a guest finds function 1 by this alone (PCI Express 5.0, section 7.8.7).
+        // igb has ARI: a guest finds function 1 only through the ARI next function number (PCI Express 5.0, section
+        // 7.8.7).
         properties.extend([("multifunction", "on".to_owned()), ("x-pcie-ari-nextfn-1", "on".to_owned())]);
     }
     properties
 }
 
-/// The id of the device to which a property of a function leads.
+/// The id of the device that a property of a function refers to.
 fn companion(function: &Function, property: &str) -> String {
     format!("{}-{property}", function.id)
 }
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_slots_are_each_anothers() {
+    fn ids_and_slots_are_unique() {
         for topology in Topology::all() {
             let arguments = arguments(&topology).join(",");
             for key in ["id=", "hubid=", "slot="] {

@@ -1,11 +1,11 @@
-//! How a QEMU ended.
+//! How a QEMU process ended.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
-/// How a QEMU ended, with the last lines of its stderr. It reads as a sentence, and nothing is ever read out of that.
+/// How a QEMU process ended, with the last lines of its stderr. Its text is for people: no code parses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     how: How,
@@ -14,16 +14,16 @@ pub struct Ended {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum How {
-    /// By itself, or by somebody else's signal.
+    /// It exited, or a signal that the harness did not send ended it.
     Status(ExitStatus),
     /// The harness killed it.
     Killed,
-    /// It has ended, and its status could not be had.
+    /// It has ended, and its status could not be read.
     Unknown(Arc<str>),
 }
 
 impl Ended {
-    /// As the host's kernel tells of it.
+    /// From the result of waiting for the process, and the last lines of its stderr.
     pub(super) fn of(status: std::io::Result<ExitStatus>, said: Vec<String>) -> Ended {
         let how = status.map_or_else(|error| How::Unknown(error.to_string().into()), How::Status);
         Ended { how, said: said.into() }
@@ -34,12 +34,12 @@ impl Ended {
         Ended { how: How::Killed, said: Arc::default() }
     }
 
-    /// Whether a signal that the harness did not send ended it: an assertion, a fault, the host's OOM killer.
+    /// Whether a signal that the harness did not send ended it: a failed assertion, a fault, the host's OOM killer.
     pub fn is_crash(&self) -> bool {
         matches!(&self.how, How::Status(status) if status.signal().is_some())
     }
 
-    /// Whether it ended as it does when it is told to, or when its guest ends: with exit status 0.
+    /// Whether it ended with exit status 0, as after `quit` or when its guest shuts down.
     pub fn is_success(&self) -> bool {
         matches!(&self.how, How::Status(status) if status.success())
     }
@@ -56,7 +56,7 @@ impl fmt::Display for Ended {
     }
 }
 
-/// The last lines of a stderr, after what they explain.
+/// Appends the last lines of a stderr to a message.
 pub(super) fn it_said(f: &mut impl fmt::Write, lines: &[String]) -> fmt::Result {
     if lines.is_empty() { Ok(()) } else { write!(f, "; it said: {}", lines.join(" | ")) }
 }
@@ -65,18 +65,18 @@ pub(super) fn it_said(f: &mut impl fmt::Write, lines: &[String]) -> fmt::Result 
 pub(crate) mod tests {
     use super::*;
 
-    /// The end of a process that exited with this code, having said this.
+    /// The end of a process that exited with this code, after it printed this.
     pub(crate) fn exited(code: i32, said: &str) -> Ended {
         Ended::of(Ok(ExitStatus::from_raw(code << 8)), vec![said.to_owned()])
     }
 
-    /// The end of one that failed an assertion.
+    /// The end of a process that failed an assertion.
     pub(crate) fn aborted() -> Ended {
         Ended::of(Ok(ExitStatus::from_raw(6)), vec!["Assertion failed.".to_owned()])
     }
 
     #[test]
-    fn a_crash_is_told_from_an_exit_by_the_status_and_not_by_words() {
+    fn a_crash_is_detected_by_the_exit_status_and_not_by_the_text() {
         let misleading = "QEMU ended (signal: 6 (SIGABRT)), exit status: 0";
         for (ended, crash, success) in [
             (aborted(), true, false),
@@ -91,7 +91,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_end_reads_as_a_sentence() {
+    fn the_text_of_an_end() {
         insta::assert_snapshot!(aborted(), @"QEMU ended (signal: 6 (SIGABRT)); it said: Assertion failed.");
         insta::assert_snapshot!(exited(1, "no such option"), @"QEMU ended (exit status: 1); it said: no such option");
         insta::assert_snapshot!(Ended::of(Ok(ExitStatus::from_raw(0)), Vec::new()), @"QEMU ended (exit status: 0)");

@@ -1,4 +1,4 @@
-//! Why a guest did not come up, and why its QEMU did not end as it was told.
+//! Why a guest did not boot, and why its QEMU did not quit normally.
 
 use std::time::Duration;
 
@@ -7,31 +7,31 @@ use super::ended::Ended;
 use super::qmp::QmpError;
 use crate::text::duration;
 
-/// A guest did not come up.
+/// A guest did not boot.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
-    /// QEMU could not be run or talked to: nothing is known about the kernel.
+    /// QEMU could not be started, or its connection failed: this is no verdict on the kernel.
     #[error("{0}")]
     Qemu(String),
-    /// QEMU ended before it greeted: nothing is known about the kernel.
+    /// QEMU ended before its QMP greeting: this is no verdict on the kernel.
     #[error("{0}")]
     Gone(Ended),
-    /// QEMU runs, and does not do its part: the host may be overloaded.
+    /// QEMU runs but does not connect or greet: the host may be overloaded.
     #[error("{0}")]
     Mute(String),
     /// QEMU ended while the kernel booted, as it does when the kernel panics.
     #[error("the guest ended before its agent said hello: {0}")]
     Ended(Ended),
     /// The agent did not say hello in time.
-    #[error("the guest did not come up: {0}")]
+    #[error("the guest did not boot: {0}")]
     Silent(AgentError),
-    /// Guests on the very same machine did not come up, and this one was not even tried.
-    #[error("the guest would not come up: others on this machine did not, {0}")]
+    /// Other guests with the same machine configuration did not boot, so this one was not started.
+    #[error("the guest was not started: other guests with this configuration did not boot: {0}")]
     Known(String),
-    /// The guest's clock runs fast: on a busy host its kernel may measure the TSC wrongly (`arch/x86/kernel/tsc.c`,
-    /// `pit_hpet_ptimer_calibrate_cpu()`), and then takes seconds for minutes.
+    /// The guest's clock runs fast. On a busy host its kernel may measure the TSC wrongly (`arch/x86/kernel/tsc.c`,
+    /// `pit_hpet_ptimer_calibrate_cpu()`), and then counts minutes within seconds.
     #[error(
-        "the guest's clock runs fast, it counted {guest:.0} s in {host:.0} s: its kernel mismeasured the CPU's clock"
+        "the guest's clock runs fast: it counted {guest:.0} s in {host:.0} s, as its kernel measured the TSC wrongly"
     )]
     Clock {
         /// What the guest's clock showed when its agent said hello, in seconds.
@@ -39,13 +39,13 @@ pub enum BootError {
         /// The time since its QEMU was started, in seconds.
         host: f64,
     },
-    /// What came over the agent's channel is not from an agent that this harness can talk to.
+    /// The data on the agent's channel is not from an agent with this harness's protocol.
     #[error("{0}")]
     Foreign(AgentError),
 }
 
 impl BootError {
-    /// How QEMU ended, if that is why.
+    /// How QEMU ended, if that is the cause.
     pub fn ended(&self) -> Option<&Ended> {
         match self {
             BootError::Gone(ended) | BootError::Ended(ended) => Some(ended),
@@ -60,16 +60,16 @@ impl From<QmpError> for BootError {
     }
 }
 
-/// QEMU did not end as it was told.
+/// QEMU did not quit normally.
 #[derive(Debug, thiserror::Error)]
 pub enum KillError {
-    /// It had ended before by itself, or ended in another way than `quit` does.
+    /// QEMU had ended before, or `quit` ended with another status than 0.
     #[error("{0}")]
     Ended(Ended),
-    /// It did not take the command, and goes on. It was killed.
-    #[error("QEMU did not take `quit`, and was killed: {0}")]
+    /// QEMU refused `quit`, and was killed.
+    #[error("QEMU did not accept `quit`, and was killed: {0}")]
     Refused(QmpError),
-    /// It did not end in time. It was killed.
+    /// QEMU did not end in time, and was killed.
     #[error("QEMU did not end within {} of `quit`; it was killed", duration(*.0))]
     Late(Duration),
 }

@@ -1,7 +1,7 @@
-//! Everything that a channel said, in order, and waiting for what it will say.
+//! All messages of a channel in order, and waiting for further ones.
 //!
-//! A waiter names a position and looks at everything from there on, so that nothing said between two waits is missed:
-//! take the position before causing something, then wait from it.
+//! A waiter names a position and examines all messages from there on, so that it misses no message between two waits.
+//! Take the position before you cause an event, then wait from it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ pub struct EventLog<T> {
 struct Inner<T> {
     items: Mutex<Vec<T>>,
     state: watch::Sender<State>,
-    /// Whoever should say something may be kept from it.
+    /// How long the sender could not run for lack of a host CPU.
     starved: Starved,
 }
 
@@ -36,15 +36,15 @@ struct State {
 /// Why a channel ended.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Closed {
-    /// QEMU ended, and with it all its channels.
+    /// QEMU ended, which closes all its channels.
     #[error("{0}")]
     Ended(Ended),
-    /// What came over it does not belong there.
+    /// The channel carried data that is not of its protocol.
     #[error("{0}")]
-    Nonsense(Arc<str>),
+    Garbage(Arc<str>),
 }
 
-/// What was waited for did not come.
+/// An awaited message did not come.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WaitError {
     /// Not within the deadline.
@@ -52,11 +52,11 @@ pub enum WaitError {
     Deadline {
         /// What was waited for.
         awaited: String,
-        /// How long, in the end: time in which QEMU waited for the host does not count.
+        /// How long it waited in total: the deadline is extended by the time in which QEMU waited for a host CPU.
         within: Duration,
-        /// How much of that QEMU waited for the host's CPUs.
+        /// How long QEMU waited for a host CPU meanwhile.
         starved: Duration,
-        /// The last message that came instead, or `nothing`.
+        /// The last message that came, or `nothing`.
         last: String,
     },
     /// The channel ended first.
@@ -70,12 +70,12 @@ pub enum WaitError {
 }
 
 impl WaitError {
-    /// Whether it was the deadline, so that the other side may still be there.
+    /// Whether the deadline passed: the sender may still be running.
     pub fn is_deadline(&self) -> bool {
         matches!(self, WaitError::Deadline { .. })
     }
 
-    /// The deadline, if it was that.
+    /// The deadline, if it passed.
     pub fn late(&self) -> Option<Late> {
         match self {
             WaitError::Deadline { within, starved, .. } => Some(Late { within: *within, starved: *starved }),
@@ -83,7 +83,7 @@ impl WaitError {
         }
     }
 
-    /// How QEMU ended, if that is why.
+    /// How QEMU ended, if that is the cause.
     pub fn ended(&self) -> Option<&Ended> {
         match self {
             WaitError::Closed { why: Closed::Ended(ended), .. } => Some(ended),
@@ -92,7 +92,7 @@ impl WaitError {
     }
 }
 
-/// Most characters of the last message that an error repeats.
+/// Maximum number of characters of the last message in an error.
 const SHOWN: usize = 160;
 
 impl<T> Clone for EventLog<T> {
@@ -108,7 +108,7 @@ impl<T> Default for EventLog<T> {
 }
 
 impl<T> EventLog<T> {
-    /// A log of what a QEMU says, directly or for its guest.
+    /// A log of messages from QEMU or its guest.
     pub fn of(starved: Starved) -> Self {
         let (state, _) = watch::channel(State::default());
         EventLog { inner: Arc::new(Inner { items: Mutex::new(Vec::new()), state, starved }) }
@@ -117,7 +117,7 @@ impl<T> EventLog<T> {
 
 impl<T: fmt::Display> EventLog<T> {
     fn items(&self) -> MutexGuard<'_, Vec<T>> {
-        // A panic elsewhere cannot leave a Vec::push half done.
+        // A panic in another thread cannot leave a Vec::push half done.
         self.inner.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -131,7 +131,7 @@ impl<T: fmt::Display> EventLog<T> {
         self.inner.state.send_modify(|state| state.length = length);
     }
 
-    /// Says that nothing more will come. The first reason given stays.
+    /// Closes the log: no more messages will come. The first reason counts.
     pub fn close(&self, why: Closed) {
         self.inner.state.send_modify(|state| {
             state.closed.get_or_insert(why);
@@ -143,12 +143,12 @@ impl<T: fmt::Display> EventLog<T> {
         self.items().len()
     }
 
-    /// All that `pick` takes from the messages from a position on, up to now.
+    /// All values that `pick` selects from the messages so far, from a position on.
     pub fn collect<R>(&self, from: usize, pick: impl FnMut(&T) -> Option<R>) -> Vec<R> {
         self.items().iter().skip(from).filter_map(pick).collect()
     }
 
-    /// The first thing that `pick` takes from the messages from a position on, waiting for it if need be.
+    /// The first value that `pick` selects from the messages from a position on. Waits for it if necessary.
     ///
     /// # Errors
     /// [`WaitError`], naming what was awaited and what came instead.
@@ -176,7 +176,7 @@ impl<T: fmt::Display> EventLog<T> {
                 if let Some(why) = state.closed {
                     return Err(WaitError::Closed { awaited: awaited.to_owned(), why });
                 }
-                // The sender lives in self: this cannot fail while we are here.
+                // `self` owns the sender, so this cannot fail.
                 let _ = changes.changed().await;
             }
         };
@@ -190,7 +190,7 @@ impl<T: fmt::Display> EventLog<T> {
     }
 }
 
-/// The beginning of a message. Three dots stand for what is left out.
+/// The beginning of a message, with three dots if it is cut.
 fn short(message: &impl fmt::Display) -> String {
     let words = message.to_string();
     let mut short: String = words.chars().take(SHOWN).collect();
@@ -208,7 +208,7 @@ mod tests {
     const SOON: Duration = Duration::from_millis(20);
 
     #[tokio::test]
-    async fn what_came_before_the_wait_counts() {
+    async fn messages_from_before_the_wait_count() {
         let log = EventLog::default();
         log.push(1);
         let from = log.position();
@@ -239,17 +239,17 @@ mod tests {
     #[tokio::test]
     async fn errors_name_what_was_awaited_and_what_came() {
         let log = EventLog::default();
-        let error = log.wait(0, SOON, "the moon", |n: &i32| (*n == 9).then_some(())).await.unwrap_err();
-        assert_eq!(error.to_string(), "waited 20 ms for the moon; it did not come (last heard: nothing)");
+        let error = log.wait(0, SOON, "event 9", |n: &i32| (*n == 9).then_some(())).await.unwrap_err();
+        assert_eq!(error.to_string(), "waited 20 ms for event 9; it did not come (last heard: nothing)");
         log.push(7);
-        let error = log.wait(0, SOON, "the moon", |n| (*n == 9).then_some(())).await.unwrap_err();
+        let error = log.wait(0, SOON, "event 9", |n| (*n == 9).then_some(())).await.unwrap_err();
         assert!(error.is_deadline() && error.to_string().ends_with("(last heard: 7)"), "{error}");
-        log.close(Closed::Ended(exited(1, "no moon")));
-        log.close(Closed::Nonsense("second reason".into()));
-        let error = log.wait(0, SOON, "the moon", |n| (*n == 9).then_some(())).await.unwrap_err();
-        assert_eq!(error.to_string(), "while waiting for the moon: QEMU ended (exit status: 1); it said: no moon");
-        assert_eq!(error.ended(), Some(&exited(1, "no moon")));
-        // What was said before the end still counts.
+        log.close(Closed::Ended(exited(1, "no event")));
+        log.close(Closed::Garbage("second reason".into()));
+        let error = log.wait(0, SOON, "event 9", |n| (*n == 9).then_some(())).await.unwrap_err();
+        assert_eq!(error.to_string(), "while waiting for event 9: QEMU ended (exit status: 1); it said: no event");
+        assert_eq!(error.ended(), Some(&exited(1, "no event")));
+        // Messages from before the end still count.
         log.wait(0, SOON, "seven", |n| (*n == 7).then_some(())).await.unwrap();
     }
 }

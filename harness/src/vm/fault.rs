@@ -1,15 +1,15 @@
-//! What versions of QEMU do wrong.
+//! Bugs of QEMU versions.
 
 use super::version::Version;
 use crate::trigger::Trigger;
 
-/// Removals that some versions of QEMU do not bring about, whatever the kernel does.
+/// A bug of some QEMU versions that prevents removals, whatever the kernel does.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
-    /// The versions that were seen to fail. Others are tried.
+    /// The versions that were observed to fail. Cells run on all others.
     pub versions: &'static [Version],
-    /// Whether it is in the way of a removal by this trigger.
+    /// Whether it prevents a removal by this trigger.
     pub hinders: fn(Trigger) -> bool,
-    /// What happens.
+    /// What happens, for the reason of a skipped cell.
     pub what: &'static str,
 }

@@ -1,4 +1,4 @@
-//! When the first byte is in a file: how the first words of a guest's kernel are timed.
+//! The time of the first byte in a file: it measures when a guest's kernel prints its first line.
 
 use std::fs::{self, File};
 use std::future::Future;
@@ -10,8 +10,8 @@ use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 
-/// Runs a future, and tells when the first byte was in a file meanwhile, in seconds since `began`. None if it stayed
-/// empty, or cannot be watched: a measurement is no reason for a guest to fail.
+/// Runs a future, and returns when the first byte was in a file meanwhile, in seconds since `began`. `None` if the file
+/// stayed empty or cannot be watched: a failed measurement must not fail the guest.
 pub(super) async fn with_first_byte<T>(
     file: &Path,
     began: Instant,
@@ -35,11 +35,11 @@ pub(super) async fn with_first_byte<T>(
 async fn first_byte(file: &Path) -> io::Result<()> {
     let watch = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     add_watch(&watch, file, WatchFlags::MODIFY)?;
-    // No pipe, but read and waited for as one is.
+    // An inotify descriptor is read and polled in the same way as a pipe.
     let mut watch = Receiver::from_file_unchecked(File::from(watch))?;
-    // Looked at only once it is watched: nothing can come between.
+    // The size is checked after the watch is set, so no write is missed.
     while fs::metadata(file)?.len() == 0 {
-        // The events say nothing that the file's size does not.
+        // The content of the events is not needed: the size is checked again.
         let _ = watch.read(&mut [0; 256]).await?;
     }
     Ok(())
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_first_byte_is_seen_when_it_comes() {
+    async fn the_time_of_the_first_byte_is_measured() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let (began, later) = (Instant::now(), Duration::from_millis(60));
         let write = async {
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_byte_that_is_there_counts_and_one_that_never_comes_does_not() {
+    async fn an_existing_byte_counts_and_an_empty_file_gives_none() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let wait = || tokio::time::sleep(Duration::from_millis(20));
         assert_eq!(with_first_byte(file.path(), Instant::now(), wait()).await.1, None);

@@ -6,7 +6,7 @@ use super::fault::Fault;
 use super::version::Version;
 use crate::trigger::Trigger;
 
-/// Emulated IOMMUs.
+/// An emulated IOMMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Iommu {
@@ -14,8 +14,8 @@ pub enum Iommu {
     Intel,
     /// AMD's, with interrupt remapping (QEMU `hw/i386/amd_iommu.c`).
     Amd,
-    /// virtio-iommu. It remaps no interrupts (QEMU `hw/virtio/virtio-iommu.c`, since 8.0 on q35 without options of its
-    /// own).
+    /// virtio-iommu, without interrupt remapping (QEMU `hw/virtio/virtio-iommu.c`; since 8.0 it needs no further
+    /// options on q35).
     Virtio,
 }
 
@@ -24,13 +24,13 @@ pub enum Iommu {
 pub struct Row {
     /// QEMU's name of the device.
     pub device: &'static str,
-    /// What QEMU is told of it.
+    /// Its device properties.
     pub properties: &'static [(&'static str, &'static str)],
-    /// The symbol of the kernel's configuration that its driver is built by, without `CONFIG_`. It must be built in.
+    /// The configuration symbol of its driver, without `CONFIG_`. The driver must be built in.
     pub symbol: &'static str,
-    /// What a guest's kernel is told because of it.
+    /// Words that it needs on the guest's kernel command line.
     pub words: &'static [&'static str],
-    /// What versions of QEMU do wrong with it.
+    /// Bugs of QEMU versions with this device.
     pub faults: &'static [Fault],
 }
 
@@ -45,7 +45,7 @@ const AMD: Row = Row {
     faults: &[Fault {
         versions: &[Version { major: 10, minor: 0 }],
         hinders: |trigger| matches!(trigger, Trigger::DeviceDelAcpi),
-        what: "with amd-iommu no ACPI request to eject reaches the guest (nine tries on three kernels); why is not known",
+        what: "with amd-iommu no ACPI eject request reaches the guest (nine tries on three kernels); the cause is unknown",
     }],
 };
 
@@ -53,14 +53,14 @@ const VIRTIO: Row = Row {
     device: "virtio-iommu-pci",
     properties: &[("bus", "pcie.0"), ("addr", "0x4")],
     symbol: "VIRTIO_IOMMU",
-    // vfio refuses devices whose interrupts nobody remaps (`drivers/vfio/vfio_iommu_type1.c`,
+    // vfio refuses devices without interrupt remapping (`drivers/vfio/vfio_iommu_type1.c`,
     // `vfio_iommu_type1_attach_group()`).
     words: &["vfio_iommu_type1.allow_unsafe_interrupts=1"],
     faults: &[],
 };
 
 impl Iommu {
-    /// All that depends on it.
+    /// The row of this IOMMU.
     pub const fn row(self) -> &'static Row {
         match self {
             Iommu::Intel => &INTEL,

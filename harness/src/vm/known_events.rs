@@ -1,7 +1,7 @@
-//! QMP without the events that nobody here knows.
+//! A filter for QMP events that the qapi crate does not know.
 //!
-//! QEMU gains events with each release. The decoder of the qapi crate ends its stream at the first line that it cannot
-//! decode (tokio-util's `FramedRead`), and QMP would be deaf from then on: such lines must not reach it.
+//! Each QEMU release adds events. The decoder of the qapi crate ends its stream at the first line that it cannot decode
+//! (tokio-util's `FramedRead`), and no later event would be read. So such lines must not reach it.
 
 use std::io;
 use std::pin::Pin;
@@ -12,30 +12,30 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::io::{AsyncBufRead, AsyncRead, BufReader, ReadBuf};
 
-/// A stream of lines that leaves out unknown events. All else goes through, be it right or wrong.
+/// A stream of lines without the unknown events. All other lines pass, also malformed ones.
 pub struct KnownEvents<R> {
     lines: BufReader<R>,
-    /// The line that is being read, or handed on.
+    /// The line that is being read or passed on.
     line: Vec<u8>,
     whole: bool,
 }
 
 impl<R: AsyncRead> KnownEvents<R> {
-    /// Reads lines from here.
+    /// Filters this stream.
     pub fn new(stream: R) -> Self {
         KnownEvents { lines: BufReader::new(stream), line: Vec::new(), whole: false }
     }
 }
 
 impl<R: AsyncRead + Unpin> KnownEvents<R> {
-    /// Reads until there is a line to hand on, or the stream has ended.
+    /// Reads until there is a line to pass on, or the stream has ended.
     fn poll_line(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.whole {
             let chunk = ready!(Pin::new(&mut self.lines).poll_fill_buf(cx))?;
             let end = chunk.iter().position(|byte| *byte == b'\n');
             let taken = end.map_or(chunk.len(), |end| end + 1);
             self.line.extend_from_slice(&chunk[..taken]);
-            // What comes before the end of the stream is handed on as it is.
+            // An incomplete line at the end of the stream is passed on unchanged.
             self.whole = end.is_some() || taken == 0;
             Pin::new(&mut self.lines).consume(taken);
             if end.is_some() && is_unknown_event(&self.line) {
@@ -75,12 +75,12 @@ mod tests {
 
     const STOP: &str = r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "STOP"}"#;
     const UNKNOWN: &str =
-        r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "FULL_MOON", "data": {"phase": 4}}"#;
+        r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "UNKNOWN_EVENT", "data": {"value": 4}}"#;
 
     #[tokio::test]
     async fn only_unknown_events_are_left_out() {
         let sent = format!("{STOP}\n{UNKNOWN}\r\n{{\"return\": {{}}}}\nnonsense\n\n{UNKNOWN}\n{STOP}\nrest");
-        // However the stream is cut.
+        // For any size of the chunks.
         for size in [1, 7, 4096] {
             let (mut near, far) = tokio::io::duplex(size);
             let mut read = String::new();

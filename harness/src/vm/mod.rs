@@ -1,4 +1,4 @@
-//! A virtual machine with its three channels: QMP, the agent, and the console.
+//! A virtual machine with its three channels: QMP, the agent, and the serial console.
 
 pub mod agent;
 pub mod argv;
@@ -37,21 +37,21 @@ use argv::{Channels, Machine};
 use ended::Ended;
 pub use error::{BootError, KillError};
 use process::Process;
-use qmp::{LAST_WORDS, Qmp};
+use qmp::{EXIT_AFTER_CLOSE, Qmp};
 use starved::{Late, Starved};
 use transcript::Recorder;
 
 use crate::notes::Steps;
 use crate::text::duration;
 
-/// Where the channels of a guest are written down.
+/// Where the channels of a guest are recorded.
 #[derive(Clone)]
 pub struct Recorders {
-    /// The serial console's file. QEMU writes it.
+    /// The file of the serial console. QEMU writes it.
     pub console: PathBuf,
-    /// Takes each line of QMP.
+    /// Gets each line of QMP.
     pub qmp: Recorder,
-    /// Takes each line of the agent's protocol.
+    /// Gets each line of the agent's protocol.
     pub agent: Recorder,
 }
 
@@ -62,11 +62,11 @@ pub struct Vm {
     agent: Agent,
     process: Process,
     steps: Steps,
-    // Dropped last: QEMU's sockets are in it.
+    // Dropped last: it contains QEMU's sockets.
     _sockets: TempDir,
 }
 
-/// A QEMU that is connected, and a guest that has not said anything yet.
+/// A QEMU with connected channels, whose guest's agent has not said hello yet.
 struct Connected {
     machine: Machine,
     qmp: Qmp,
@@ -85,14 +85,14 @@ impl Connected {
         more: &[&str],
         within: Duration,
     ) -> Result<Connected, BootError> {
-        let infra = |error: std::io::Error| BootError::Qemu(format!("cannot make QEMU's sockets: {error}"));
+        let infra = |error: std::io::Error| BootError::Qemu(format!("cannot create QEMU's sockets: {error}"));
         let sockets = sockets::folder().map_err(infra)?;
         let channels = Channels {
             qmp: sockets.path().join("qmp"),
             agent: sockets.path().join("agent"),
             console: recorders.console.clone(),
         };
-        // The harness listens and QEMU connects: there is no moment at which a socket is not there yet.
+        // The harness listens and QEMU connects, so the sockets exist before QEMU starts.
         let qmp = UnixListener::bind(&channels.qmp).map_err(infra)?;
         let agent = UnixListener::bind(&channels.agent).map_err(infra)?;
         let mut argv = machine.argv(&channels);
@@ -112,8 +112,8 @@ impl Connected {
         self.began.elapsed().as_secs_f64() - self.steps.total()
     }
 
-    /// The guest with its first words, or what their lack means.
-    fn heard(self, hello: Result<Hello, AgentError>) -> Result<Vm, BootError> {
+    /// The guest after its hello, or the error that follows from a missing hello.
+    fn with_hello(self, hello: Result<Hello, AgentError>) -> Result<Vm, BootError> {
         match hello {
             Ok(_) => Ok(self.into_vm()),
             Err(AgentError::Wait(error)) if error.is_deadline() => Err(BootError::Silent(error.into())),
@@ -140,7 +140,7 @@ impl Vm {
         Vm::boot_with(&[], machine, recorders, within).await
     }
 
-    /// Boots with more arguments for QEMU than the machine's own.
+    /// Boots with additional arguments for QEMU.
     async fn boot_with(
         more: &[&str],
         machine: Machine,
@@ -158,48 +158,48 @@ impl Vm {
         if let Some(guest) = hello.as_ref().ok().and_then(|hello| fast_clock(hello.at, host)) {
             return Err(BootError::Clock { guest, host });
         }
-        connected.heard(hello)
+        connected.with_hello(hello)
     }
 
-    /// How long each step of its start took.
+    /// How long each step of the start took.
     pub fn steps(&self) -> Steps {
         self.steps
     }
 
-    /// What the guest is made of.
+    /// Its configuration.
     pub fn machine(&self) -> &Machine {
         &self.machine
     }
 
-    /// QMP.
+    /// Its QMP connection.
     pub fn qmp(&self) -> &Qmp {
         &self.qmp
     }
 
-    /// The agent.
+    /// Its agent.
     pub fn agent(&self) -> &Agent {
         &self.agent
     }
 
-    /// How long its QEMU has waited for the host's CPUs.
+    /// How long its QEMU has waited for a host CPU.
     pub fn starved(&self) -> Starved {
         self.process.end().starved().clone()
     }
 
-    /// Stops QEMU without asking the guest, and waits until it has gone.
+    /// Ends QEMU without a shutdown of the guest, and waits until it has ended.
     ///
     /// # Errors
-    /// [`KillError`]. QEMU is gone in any case.
+    /// [`KillError`]. QEMU has ended in any case.
     pub async fn kill(self, within: Duration) -> Result<(), KillError> {
         let end = self.process.end();
         if let Some(ended) = end.now() {
             return Err(KillError::Ended(ended));
         }
-        // QEMU answers `quit` and then ends, from its main loop, whatever the guest does.
+        // QEMU handles `quit` in its main loop, whatever the guest does: it answers, and then ends.
         let quit = async {
             match self.qmp.execute(qapi::qmp::quit {}).await {
                 Ok(_) => Ok(end.wait().await),
-                Err(error) => Err(last_words(&self.process).await.map_or(KillError::Refused(error), KillError::Ended)),
+                Err(error) => Err(ended_soon(&self.process).await.map_or(KillError::Refused(error), KillError::Ended)),
             }
         };
         match tokio::time::timeout(within, quit).await {
@@ -211,8 +211,8 @@ impl Vm {
     }
 }
 
-/// What the clock of a guest shows, in seconds, if that is more than can have gone by since its QEMU was started, `host`
-/// seconds ago: some allowance for the precision of both clocks apart. Less is nothing special, as the firmware does not count.
+/// The guest's clock in seconds, if it shows more than the `host` seconds since its QEMU was started, with an allowance
+/// for the precision of both clocks. The guest's clock may show less, as it does not count the time in the firmware.
 fn fast_clock(at: u64, host: f64) -> Option<f64> {
     const PRECISION: f64 = 1.1;
     const ALLOWANCE: f64 = 1.0;
@@ -226,12 +226,12 @@ async fn accept(listener: &UnixListener, process: &Process, within: Duration) ->
         tokio::select! {
             stream = listener.accept() => match stream {
                 Ok((stream, _)) => Ok(stream),
-                Err(error) => Err(BootError::Qemu(format!("QEMU's connection: {error}"))),
+                Err(error) => Err(BootError::Qemu(format!("cannot accept QEMU's connection: {error}"))),
             },
             ended = end.wait() => Err(BootError::Gone(ended)),
         }
     };
-    let late = |late: Late| Err(mute(process, "connect to the harness's sockets", late.within));
+    let late = |late: Late| Err(too_slow(process, "connect to the harness's sockets", late.within));
     end.starved().timeout(within, accepted).await.unwrap_or_else(late)
 }
 
@@ -239,18 +239,19 @@ async fn greet(stream: UnixStream, record: Recorder, process: &Process, within: 
     let end = process.end();
     match end.starved().timeout(within, Qmp::open(stream, record, end.clone())).await {
         Ok(Ok(qmp)) => Ok(qmp),
-        Ok(Err(error)) => Err(last_words(process).await.map_or_else(|| error.into(), BootError::Gone)),
-        Err(late) => Err(mute(process, "greet on QMP", late.within)),
+        Ok(Err(error)) => Err(ended_soon(process).await.map_or_else(|| error.into(), BootError::Gone)),
+        Err(late) => Err(too_slow(process, "greet on QMP", late.within)),
     }
 }
 
-fn mute(process: &Process, what: &str, within: Duration) -> BootError {
-    BootError::Mute(process.in_its_words(&format!("QEMU did not {what} within {}", duration(within))))
+fn too_slow(process: &Process, what: &str, within: Duration) -> BootError {
+    BootError::Mute(process.with_stderr(&format!("QEMU did not {what} within {}", duration(within))))
 }
 
-/// QEMU did not answer. Mostly that is because it ended, and then how it did says more than a broken connection.
-async fn last_words(process: &Process) -> Option<Ended> {
-    tokio::time::timeout(LAST_WORDS, process.end().wait()).await.ok()
+/// How QEMU ended, if it ends soon. When QEMU does not answer, it has usually ended, and its exit status explains more
+/// than the error of the connection.
+async fn ended_soon(process: &Process) -> Option<Ended> {
+    tokio::time::timeout(EXIT_AFTER_CLOSE, process.end().wait()).await.ok()
 }
 
 #[cfg(test)]
@@ -258,9 +259,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_runs_fast() {
+    fn a_fast_clock_is_detected() {
         let seconds = |seconds: u64| seconds * 1_000_000_000;
-        // As it was seen: the kernel took a TSC of 2596 MHz for one of 118 MHz.
+        // A case that occurred: the kernel measured a TSC of 2596 MHz as 118 MHz.
         assert_eq!(fast_clock(seconds(924), 134.8), Some(924.0));
         for (guest, host) in [(3, 5.0), (13, 13.2), (14, 13.9), (2, 1.5), (0, 0.0)] {
             assert_eq!(fast_clock(seconds(guest), host), None, "{guest} s in {host} s");

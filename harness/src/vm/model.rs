@@ -1,5 +1,5 @@
-//! Models of devices: a table with a row for each. Whatever depends on the model of a device follows from its row. A new
-//! model is a new row; a topology has to hold it, and `kernels/config` to have its drivers.
+//! Device models: a table with a row for each. The row defines everything that depends on the model. A new model is a new
+//! row; a topology must contain it, and `kernels/config` must enable its drivers.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,16 +7,16 @@ use super::fault::Fault;
 use super::version::Version;
 use crate::trigger::Trigger;
 
-/// Emulated devices.
+/// An emulated device model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Model {
     /// Intel 82576: a network card with SR-IOV (QEMU `hw/net/igb.c`, since 8.0).
     Igb,
-    /// The same with a multicast address for its own, which its driver does not accept: it gives up in the middle of its
-    /// probe (`drivers/net/ethernet/intel/igb/igb_main.c`, `igb_probe()`).
+    /// The same card with a multicast address as its own MAC address. The driver rejects it, and its probe fails
+    /// half-way (`drivers/net/ethernet/intel/igb/igb_main.c`, `igb_probe()`).
     IgbMulticast,
-    /// NVMe controller with SR-IOV (QEMU `hw/nvme/ctrl.c`). VFs are offline until somebody gives them queues.
+    /// NVMe controller with SR-IOV (QEMU `hw/nvme/ctrl.c`). VFs are offline until queues are assigned to them.
     Nvme,
 }
 
@@ -25,43 +25,44 @@ pub enum Model {
 pub struct Row {
     /// QEMU's name of the device.
     pub device: &'static str,
-    /// What QEMU is told of it, beyond id and address.
+    /// Its device properties, besides id and address.
     pub properties: &'static [(&'static str, Value)],
-    /// The guest's driver of the function itself: the PF, if it has VFs.
+    /// The guest's driver of the function; of the PF, if the model has VFs.
     pub driver: Driver,
     /// The guest's driver of its VFs.
     pub vf_driver: Option<Driver>,
-    /// How many VFs the hardware has (`TotalVFs`).
+    /// The number of VFs of the hardware (`TotalVFs`).
     pub vfs: u16,
-    /// How many of them the driver allows.
+    /// The number of VFs that the driver allows.
     pub vfs_of_driver: u16,
-    /// What versions of QEMU do wrong with it.
+    /// Bugs of QEMU versions with this device.
     pub faults: &'static [Fault],
 }
 
 /// A driver in the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Driver {
-    /// Its name in sysfs, and that of its module.
+    /// Its name in sysfs, which is also that of its module.
     pub name: &'static str,
-    /// The symbol of the kernel's configuration that it is built by, without `CONFIG_`.
+    /// Its configuration symbol, without `CONFIG_`.
     pub symbol: &'static str,
 }
 
 /// The value of a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// Always the same.
+    /// A fixed value.
     Is(&'static str),
     /// The id of the device.
     Id,
-    /// The id of a network cable: each function has one of its own.
+    /// The id of the function's own network cable.
     Cable,
-    /// The id of another device of QEMU, of this name and without properties, that must be there before.
+    /// The id of another QEMU device with this name and no properties, which must be created first.
     Device(&'static str),
 }
 
-/// VFs: `IGB_MAX_VF_FUNCTIONS` in QEMU's `hw/net/igb.c`, and in `drivers/net/ethernet/intel/igb/igb.h`.
+/// The numbers of VFs are `IGB_MAX_VF_FUNCTIONS` in QEMU's `hw/net/igb.c`, and in
+/// `drivers/net/ethernet/intel/igb/igb.h`.
 const IGB: Row = Row {
     device: "igb",
     properties: &[("netdev", Value::Cable)],
@@ -73,15 +74,15 @@ const IGB: Row = Row {
 };
 
 const IGB_MULTICAST: Row = Row {
-    // The lowest bit of the first byte says multicast (IEEE 802-2014, section 8.2.2).
+    // The lowest bit of the first byte marks a multicast address (IEEE 802-2014, section 8.2.2).
     properties: &[("netdev", Value::Cable), ("mac", Value::Is("01:00:00:00:00:01"))],
     ..IGB
 };
 
 const NVME_DRIVER: Driver = Driver { name: "nvme", symbol: "BLK_DEV_NVME" };
 
-/// A PF with VFs, which are controllers of the same subsystem, and queues and interrupts that could be given to them: QEMU
-/// wants so many that each VF can have two of the former and one of the latter (`hw/nvme/ctrl.c`, `nvme_check_params()`).
+/// A PF whose VFs are controllers of the same subsystem. Queues and interrupts can be assigned to the VFs. QEMU
+/// requires at least two queues and one interrupt for each VF (`hw/nvme/ctrl.c`, `nvme_check_params()`).
 const NVME: Row = Row {
     device: "nvme",
     properties: &[
@@ -100,13 +101,13 @@ const NVME: Row = Row {
     faults: &[Fault {
         versions: &[Version { major: 10, minor: 0 }],
         hinders: Trigger::empties_slot,
-        what: "it aborts when the controller leaves its slot: nvme_subsys_unreserve_cntlids: Assertion \
+        what: "QEMU aborts when the controller is unplugged: nvme_subsys_unreserve_cntlids: Assertion \
                `subsys->ctrls[cntlid] == SUBSYS_SLOT_RSVD' failed",
     }],
 };
 
 impl Model {
-    /// All that depends on it.
+    /// The row of this model.
     pub const fn row(self) -> &'static Row {
         match self {
             Model::Igb => &IGB,
@@ -117,12 +118,12 @@ impl Model {
 }
 
 impl Row {
-    /// Whether it is a network card, which takes a cable.
+    /// Whether it is a network card, which has a cable.
     pub fn takes_cable(&self) -> bool {
         self.properties.iter().any(|(_, value)| *value == Value::Cable)
     }
 
-    /// QEMU's devices that it is made of, each with the property that leads to it, but for the device itself.
+    /// The other QEMU devices that it needs, each with the property that refers to it.
     pub fn companions(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         self.properties.iter().filter_map(|(property, value)| match value {
             Value::Device(device) => Some((*property, *device)),

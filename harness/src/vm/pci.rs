@@ -1,4 +1,4 @@
-//! PCI addresses, as sysfs spells them and as requests are routed by.
+//! PCI addresses, in the notation of sysfs and as routing IDs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ pub struct Bdf {
 }
 
 impl Bdf {
-    /// Bus, device and function as the 16 bits by which they are routed (PCI Express 5.0, section 2.2.4.2).
+    /// The 16-bit routing ID: bus, device and function (PCI Express 5.0, section 2.2.4.2).
     pub fn routing_id(self) -> u32 {
         u32::from(self.bus) << 8 | u32::from(self.device) << 3 | u32::from(self.function)
     }
@@ -30,15 +30,15 @@ impl fmt::Display for Bdf {
     }
 }
 
-/// A text that is no PCI address.
+/// A text is not a PCI address.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not a PCI address")]
+#[error("\"{0}\" is not a PCI address")]
 pub struct NoBdf(String);
 
 impl FromStr for Bdf {
     type Err = NoBdf;
 
-    /// Of the form of sysfs, `0000:01:00.0`.
+    /// Parses the notation of sysfs, `0000:01:00.0`.
     fn from_str(text: &str) -> Result<Bdf, NoBdf> {
         let parse = || {
             let (segment, rest) = text.split_once(':')?;
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_among_the_names_of_a_port() {
+    fn only_addresses_of_functions_are_parsed() {
         for (name, is) in [
             ("0000:01:00.0", true),
             ("0000:01:10.7", true),

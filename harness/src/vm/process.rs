@@ -1,4 +1,4 @@
-//! A QEMU process: it dies with the harness, and what it said goes into every error about it.
+//! A QEMU process. It is killed when the harness ends. Errors about it contain the last lines of its stderr.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -20,11 +20,11 @@ use super::starved::Starved;
 #[derive(Debug)]
 pub struct Process {
     end: End,
-    said: Said,
+    stderr: LastLines,
     keeper: JoinHandle<()>,
 }
 
-/// The end of a QEMU, for those who wait for it, or for something else of QEMU's. It does not keep QEMU alive.
+/// A handle to wait for the end of a QEMU process. It does not keep QEMU running.
 #[derive(Clone, Debug)]
 pub struct End {
     ended: watch::Receiver<Option<Ended>>,
@@ -33,7 +33,7 @@ pub struct End {
 
 /// The last lines of a stderr.
 #[derive(Clone, Debug, Default)]
-struct Said(Arc<Mutex<VecDeque<String>>>);
+struct LastLines(Arc<Mutex<VecDeque<String>>>);
 
 /// QEMU could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -43,22 +43,22 @@ pub struct SpawnError {
     source: std::io::Error,
 }
 
-/// Lines of QEMU's stderr that an error repeats.
+/// Maximum number of lines of QEMU's stderr in an error.
 const KEPT: usize = 12;
 
-/// The QEMU to run: `IOV_REGRESS_QEMU`, else `qemu-system-x86_64` on the path.
+/// The QEMU to run: `IOV_REGRESS_QEMU` if set, otherwise `qemu-system-x86_64` in `PATH`.
 pub fn program() -> OsString {
     std::env::var_os("IOV_REGRESS_QEMU").filter(|path| !path.is_empty()).unwrap_or_else(|| "qemu-system-x86_64".into())
 }
 
-/// What a QEMU prints of its version; nothing if it cannot be run.
+/// The output of `--version`; empty if QEMU cannot be run.
 pub fn banner(program: &OsStr) -> String {
     let output = std::process::Command::new(program).arg("--version").output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
-/// What tells a QEMU from another that prints the same version: where the file is, its size, and when it was changed
-/// (nanoseconds since 1970). Nothing if there is no such file.
+/// The identity of a QEMU executable, which differs between builds of the same version: path, size, and time of the
+/// last change (seconds since 1970, with nanoseconds). Empty if there is no such file.
 pub fn identity(program: &OsStr) -> String {
     let paths = match Path::new(program) {
         path if path.components().count() > 1 => vec![path.to_owned()],
@@ -75,8 +75,8 @@ pub fn identity(program: &OsStr) -> String {
 }
 
 impl Process {
-    /// Starts QEMU. It is in a process group of its own, so that a terminal's Ctrl-C reaches the harness alone, and the
-    /// kernel kills it when the harness dies (`setpriv` of util-linux sets that up and becomes QEMU).
+    /// Starts QEMU in a separate process group, so that Ctrl-C in a terminal reaches only the harness. The host's
+    /// kernel kills QEMU when the harness dies: `setpriv` of util-linux sets that up and then executes QEMU.
     ///
     /// # Errors
     /// [`SpawnError`].
@@ -90,52 +90,52 @@ impl Process {
         let stderr = child.stderr.take();
         let starved = child.id().map_or_else(Starved::never, Starved::process);
         let (tell, ended) = watch::channel(None);
-        let said = Said::default();
-        let hear = said.clone();
+        let last = LastLines::default();
+        let lines = last.clone();
         let keeper = tokio::spawn(async move {
-            let ended = keep(child, stderr, hear).await;
+            let ended = keep(child, stderr, lines).await;
             let _ = tell.send(Some(ended));
         });
-        Ok(Process { end: End { ended, starved }, said, keeper })
+        Ok(Process { end: End { ended, starved }, stderr: last, keeper })
     }
 
-    /// Its end.
+    /// A handle to wait for its end.
     pub fn end(&self) -> End {
         self.end.clone()
     }
 
-    /// This, with the last lines of QEMU's stderr so far.
-    pub fn in_its_words(&self, what: &str) -> String {
-        let mut words = what.to_owned();
+    /// A message, followed by the last lines of QEMU's stderr so far.
+    pub fn with_stderr(&self, what: &str) -> String {
+        let mut message = what.to_owned();
         // Writing to a string does not fail.
-        let _ = it_said(&mut words, &self.said.lines());
-        words
+        let _ = it_said(&mut message, &self.stderr.lines());
+        message
     }
 }
 
 impl End {
-    /// Waits for the end of QEMU and returns how it came.
+    /// Waits until QEMU has ended, and returns how it ended.
     pub async fn wait(&self) -> Ended {
         let mut ended = self.ended.clone();
         match ended.wait_for(Option::is_some).await.map(|ended| ended.clone()) {
             Ok(Some(ended)) => ended,
-            // The keeper is gone without a word: it was aborted, which kills QEMU.
+            // The keeper task was aborted, which kills QEMU.
             _ => Ended::killed(),
         }
     }
 
-    /// How it came, if it has come.
+    /// How QEMU ended, if it has ended.
     pub fn now(&self) -> Option<Ended> {
         self.ended.borrow().clone()
     }
 
-    /// How long QEMU has waited for the host's CPUs.
+    /// How long QEMU has waited for a host CPU.
     pub fn starved(&self) -> &Starved {
         &self.starved
     }
 }
 
-impl Said {
+impl LastLines {
     fn push(&self, line: String) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == KEPT {
@@ -155,23 +155,24 @@ impl Drop for Process {
     }
 }
 
-/// What QEMU says of every guest of ours, and means nothing by: the network cards' cables lead nowhere, as intended.
-fn is_known(line: &str) -> bool {
+/// Whether this is QEMU's warning about the network cables. Every guest causes it, as the cables are not connected on
+/// purpose.
+fn is_cable_warning(line: &str) -> bool {
     line.contains("warning: hub ") && line.ends_with(" is not connected to host network")
 }
 
-async fn keep(mut child: Child, stderr: Option<ChildStderr>, said: Said) -> Ended {
+async fn keep(mut child: Child, stderr: Option<ChildStderr>, last: LastLines) -> Ended {
     let listen = async {
         let Some(stderr) = stderr else { return };
         let mut lines = BufReader::new(stderr).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            if !is_known(&line) {
-                said.push(line);
+            if !is_cable_warning(&line) {
+                last.push(line);
             }
         }
     };
     let (status, ()) = tokio::join!(child.wait(), listen);
-    Ended::of(status, said.lines())
+    Ended::of(status, last.lines())
 }
 
 #[cfg(test)]
@@ -179,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_qemu_is_known_by_its_file() {
+    fn a_qemu_is_identified_by_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
         for path in [&one, &other] {
@@ -192,17 +193,17 @@ mod tests {
         std::fs::write(&one, "QEMU, newer").unwrap();
         assert_ne!(identity(one.as_os_str()), before);
         assert_eq!(identity(folder.path().join("none").as_os_str()), "");
-        // A bare name is looked for on the path.
+        // A name without a folder is searched in PATH.
         assert!(identity("sh".as_ref()).starts_with('/'));
     }
 
     #[tokio::test]
-    async fn a_bad_argument_is_told_in_its_own_words() {
-        // Needs no QEMU: without one, setpriv itself says what it could not execute.
+    async fn the_error_after_a_bad_argument_contains_stderr() {
+        // This needs no QEMU: without one, setpriv reports that it could not execute it.
         let process = Process::start(&program(), &["-no-such-option".to_owned()]).unwrap();
         let ended = tokio::time::timeout(std::time::Duration::from_secs(20), process.end().wait()).await.unwrap();
-        let told = ended.to_string();
-        assert!(told.starts_with("QEMU ended (exit status: ") && told.contains("it said: "), "{told}");
+        let text = ended.to_string();
+        assert!(text.starts_with("QEMU ended (exit status: ") && text.contains("it said: "), "{text}");
         assert!(!ended.is_crash() && !ended.is_success());
     }
 }

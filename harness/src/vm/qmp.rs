@@ -1,4 +1,4 @@
-//! QEMU's machine protocol: commands, and events as an [`EventLog`].
+//! The QEMU Machine Protocol (QMP): commands, and events in an [`EventLog`].
 
 use std::time::Duration;
 
@@ -21,65 +21,65 @@ use crate::text::duration;
 type Sink = QmpStreamTokio<Recorded<WriteHalf<UnixStream>>>;
 type Source = QmpStreamTokio<KnownEvents<Recorded<ReadHalf<UnixStream>>>>;
 
-/// How long QEMU may take to answer a command: it does so from its main loop, at once unless the host is overloaded.
+/// How long QEMU may take to answer a command. It answers from its main loop, at once unless the host is overloaded.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// How long QEMU may take from a closed connection to its end.
-pub const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long QEMU may take to end after its connection was closed.
+pub const EXIT_AFTER_CLOSE: Duration = Duration::from_secs(5);
 
 /// A negotiated QMP connection.
 pub struct Qmp {
     service: QapiService<Sink>,
-    /// A command was sent to which no answer has come. Without out-of-band execution the qapi crate cannot tell the
-    /// answers to two commands apart, and panics at the second.
+    /// Whether a command is still unanswered. Without out-of-band execution the qapi crate cannot tell the answers to
+    /// two commands apart, and panics at the second.
     unanswered: Mutex<bool>,
     events: EventLog<QmpEvent>,
     starved: Starved,
     reader: tokio::task::JoinHandle<()>,
 }
 
-/// QMP did not do as asked.
+/// A QMP command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
     /// QEMU refused a command, or the connection broke.
     #[error("QMP command {command}: {source}")]
     Command {
-        /// Its name.
+        /// The command's name.
         command: &'static str,
-        /// What QEMU says.
+        /// QEMU's error, or that of the connection.
         source: qapi::ExecuteError,
     },
-    /// No answer.
+    /// QEMU did not answer.
     #[error("QMP command {command}: no answer within {}", duration(*within))]
     Silent {
-        /// Its name.
+        /// The command's name.
         command: &'static str,
-        /// How long was waited.
+        /// The deadline.
         within: Duration,
     },
-    /// It was not sent: QMP is of no use any more.
+    /// The command was not sent, as QMP cannot be used after a missing answer.
     #[error("QMP command {command}: not sent, as an earlier one was not answered")]
     Unanswered {
-        /// Its name.
+        /// The command's name.
         command: &'static str,
     },
     /// The greeting failed.
-    #[error("QMP greeting: {0}")]
+    #[error("the QMP greeting failed: {0}")]
     Greeting(#[from] std::io::Error),
-    /// The human monitor answered something else than expected.
-    #[error("QEMU's monitor answered {command:?} with {answer:?}, not with {expected}")]
+    /// The human monitor gave an unexpected answer.
+    #[error("QEMU's monitor answered \"{command}\" with \"{answer}\", not with {expected}")]
     Monitor {
         /// The command.
         command: String,
         /// The answer.
         answer: String,
-        /// What it should have been.
+        /// The expected answer.
         expected: &'static str,
     },
-    /// A device lacks what the monitor was to reach through it.
+    /// A device lacks a capability that the harness uses.
     #[error("the device at {device} has no {what} capability")]
     NoCapability {
-        /// Its address.
+        /// The device's address.
         device: Bdf,
         /// The capability's name.
         what: &'static str,
@@ -87,7 +87,7 @@ pub enum QmpError {
 }
 
 impl Qmp {
-    /// Greets and negotiates over a fresh connection. `end` is that of its QEMU.
+    /// Reads the greeting on a new connection, and negotiates capabilities. `end` is the end of its QEMU.
     ///
     /// # Errors
     /// [`QmpError::Greeting`].
@@ -103,7 +103,7 @@ impl Qmp {
         Ok(Qmp { service, unanswered: Mutex::new(false), events, starved, reader })
     }
 
-    /// The events so far and to come.
+    /// All events, past and future.
     pub fn events(&self) -> &EventLog<QmpEvent> {
         &self.events
     }
@@ -128,7 +128,7 @@ impl Qmp {
         if *unanswered {
             return Err(QmpError::Unanswered { command: C::NAME });
         }
-        // It stays so if this future is dropped before the answer.
+        // This stays true if the future is dropped before the answer comes.
         *unanswered = true;
         let result = self.service.execute(command).await;
         *unanswered = matches!(result, Err(qapi::ExecuteError::Io(_)));
@@ -138,13 +138,14 @@ impl Qmp {
     /// Executes a command of the human monitor and returns what it prints.
     ///
     /// # Errors
-    /// Those of [`Qmp::execute`]. The monitor reports its own errors as text.
+    /// Those of [`Qmp::execute`]. Errors of the monitor itself are part of the text.
     pub async fn monitor(&self, command_line: &str) -> Result<String, QmpError> {
         let command = qmp::human_monitor_command { cpu_index: None, command_line: command_line.to_owned() };
         Ok(self.execute(command).await?.trim().to_owned())
     }
 
-    /// Waits for QEMU to say that the device with this id is gone. It says so for each VF as well, without an id.
+    /// Waits for QEMU's `DEVICE_DELETED` event of the device with this id. QEMU sends the event for each VF too,
+    /// without an id.
     ///
     /// # Errors
     /// [`WaitError`].
@@ -165,23 +166,23 @@ impl Drop for Qmp {
 }
 
 async fn read_events(mut source: qapi::futures::QapiEvents<Source>, events: EventLog<QmpEvent>, end: End) {
-    let mut nonsense = None;
+    let mut garbage = None;
     while let Some(event) = source.next().await {
         match event {
             Ok(event) => events.push(QmpEvent(event)),
-            // An answer for which nobody waits any more. If it is no QMP at all, nothing follows.
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => nonsense = Some(error),
+            // An answer for which no task waits any more. If the line is no QMP at all, the stream ends after it.
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => garbage = Some(error),
             Err(_) => break,
         }
     }
-    // Who waits for an answer must know now that none will come.
+    // Tells the waiting commands that no answer will come.
     drop(source);
-    // QEMU is ending, and how it ends is the reason; unless it has just talked nonsense.
-    let why = match nonsense {
+    // QEMU is ending, and its exit status is the reason, unless QEMU has only sent invalid data.
+    let why = match garbage {
         None => Closed::Ended(end.wait().await),
-        Some(error) => match tokio::time::timeout(LAST_WORDS, end.wait()).await {
+        Some(error) => match tokio::time::timeout(EXIT_AFTER_CLOSE, end.wait()).await {
             Ok(ended) => Closed::Ended(ended),
-            Err(_) => Closed::Nonsense(format!("the QMP connection broke: {error}").into()),
+            Err(_) => Closed::Garbage(format!("the QMP connection broke: {error}").into()),
         },
     };
     events.close(why);

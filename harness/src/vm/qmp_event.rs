@@ -1,26 +1,26 @@
-//! An event of QMP, in words.
+//! The text of a QMP event.
 
 use std::fmt;
 
 use qapi::qmp;
 use serde_json::Value;
 
-/// An event of QEMU's.
+/// A QMP event.
 #[derive(Clone, Debug)]
 pub struct QmpEvent(pub qmp::Event);
 
-/// Its name, and what it is about: `QMP event DEVICE_DELETED (device pf0, path /machine/peripheral/pf0)`.
+/// Its name and data: `QMP event DEVICE_DELETED (device pf0, path /machine/peripheral/pf0)`.
 impl fmt::Display for QmpEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let event = serde_json::to_value(&self.0).map_err(|_| fmt::Error)?;
         write!(f, "QMP event {}", event["event"].as_str().unwrap_or("without a name"))?;
         let data = event["data"].as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-        let told: Vec<_> = data.map(|(name, value)| format!("{name} {}", told(value))).collect();
-        if told.is_empty() { Ok(()) } else { write!(f, " ({})", told.join(", ")) }
+        let data: Vec<_> = data.map(|(name, value)| format!("{name} {}", text(value))).collect();
+        if data.is_empty() { Ok(()) } else { write!(f, " ({})", data.join(", ")) }
     }
 }
 
-fn told(value: &Value) -> String {
+fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_told_by_its_name_and_what_it_is_about() {
+    fn the_text_of_an_event_has_its_name_and_data() {
         let words = |json: &str| QmpEvent(serde_json::from_str(json).unwrap()).to_string();
         let deleted = r#"{"event": "DEVICE_DELETED", "timestamp": {"seconds": 1, "microseconds": 2},
             "data": {"device": "pf0", "path": "/machine/peripheral/pf0"}}"#;

@@ -1,4 +1,4 @@
-//! What an operation brings back, by the kind that its command has.
+//! Waiting for the end of an operation, with a method for each kind of reply.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::agent::{AgentError, Operation};
 use crate::notes::Cycled;
 
 impl Operation {
-    /// Waits until it is over, for a read or a write.
+    /// Waits for the end of a read or a write.
     ///
     /// # Errors
     /// As [`Operation::done`]; [`AgentError::Reply`].
@@ -19,7 +19,7 @@ impl Operation {
         }
     }
 
-    /// The same, for what lists names.
+    /// Waits for the end of an operation that lists names.
     ///
     /// # Errors
     /// As [`Operation::accessed`].
@@ -30,7 +30,7 @@ impl Operation {
         }
     }
 
-    /// The same, for what reads a symbolic link.
+    /// Waits for the end of an operation that reads a symbolic link.
     ///
     /// # Errors
     /// As [`Operation::accessed`].
@@ -41,7 +41,7 @@ impl Operation {
         }
     }
 
-    /// The same, for what looks for tasks.
+    /// Waits for the end of an operation that searches for tasks.
     ///
     /// # Errors
     /// As [`Operation::accessed`].
@@ -52,7 +52,7 @@ impl Operation {
         }
     }
 
-    /// The same, for a sweep.
+    /// Waits for the end of a sweep.
     ///
     /// # Errors
     /// As [`Operation::accessed`].
@@ -63,7 +63,7 @@ impl Operation {
         }
     }
 
-    /// The same, for what shows all PCI functions.
+    /// Waits for the end of an operation that lists all PCI functions.
     ///
     /// # Errors
     /// As [`Operation::accessed`].
@@ -74,7 +74,7 @@ impl Operation {
         }
     }
 
-    /// The same, for writes by turns.
+    /// Waits for the end of a cycle of writes.
     ///
     /// # Errors
     /// As [`Operation::accessed`].
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reply_of_another_kind_is_told_with_what_was_expected() {
+    fn the_error_names_the_reply_and_the_expected_kind() {
         let reply = Reply::Names(vec!["a".to_owned(), "b".to_owned()]);
         let error = AgentError::Reply { what: "read /sys/a".to_owned(), reply, expected: "an access" };
         assert_eq!(

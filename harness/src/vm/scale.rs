@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::vm::argv::Accel;
 
-/// How much longer things take than on a machine with KVM.
+/// The factor by which deadlines are longer than on a machine with KVM.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scale(f64);
 
 impl Scale {
-    /// The factor of an accelerator. 3 for emulation is syzkaller's figure too.
+    /// The factor of an accelerator. syzkaller uses 3 for emulation too.
     pub fn of(accel: Accel) -> Scale {
         match accel {
             Accel::Kvm => Scale(1.0),
@@ -17,12 +17,12 @@ impl Scale {
         }
     }
 
-    /// The same for guests that take so many times longer.
+    /// The factor for guests that are this many times slower.
     pub fn slower(self, times: u32) -> Scale {
         Scale(self.0 * f64::from(times))
     }
 
-    /// A factor of one's own choice.
+    /// Any other factor.
     pub fn times(factor: f64) -> Scale {
         Scale(factor)
     }

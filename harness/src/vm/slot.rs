@@ -1,10 +1,11 @@
-//! What is done to a slot from the host, over QMP alone, that QEMU has no command for: surprise removal, and a second press
-//! of an attention button.
+//! Operations on a slot for which QEMU has no command: surprise removal, and a second press of an attention button.
+//! They use only QMP.
 //!
-//! Surprise removal: while the guest stands still, the monitor plays the guest's part in a slot power-off: it writes the root port's Slot
-//! Control register through the configuration mechanism's I/O ports, and QEMU (`hw/pci/pcie.c`,
-//! `pcie_cap_slot_write_config()`) unplugs what is in the slot at once. Then it puts the power back on, so that the guest
-//! wakes up to a powered slot whose card has gone: with the power off, pciehp says "Already disabled" and removes nothing.
+//! Surprise removal: the harness stops the guest. Through the human monitor it then writes the root port's Slot Control
+//! register, with the I/O ports of the configuration mechanism, as a guest does to switch the slot's power off. QEMU
+//! (`hw/pci/pcie.c`, `pcie_cap_slot_write_config()`) unplugs the card at once. Then the harness switches the power on
+//! again, so that the continued guest finds a powered slot without a card. With the power off, pciehp logs "Already
+//! disabled" and removes nothing.
 
 use qapi::qmp;
 
@@ -26,13 +27,13 @@ const POWER_OFF: u16 = 0x0700;
 const INDICATOR: u16 = 0x0300;
 /// Power Indicator on, with the controller's bit clear (`PCI_EXP_SLTCTL_PWR_IND_ON`).
 const POWER_ON: u16 = 0x0100;
-/// A capability list longer than this is a loop.
+/// Maximum length of a capability list; a longer one is a loop.
 const LONGEST_LIST: usize = 48;
 
-/// Takes the card out of the slot of the port at this address.
+/// Removes the card by surprise from the slot of the port at this address.
 ///
 /// # Errors
-/// QMP's, or a monitor that answers in an unknown way. The guest may stand still then.
+/// QMP's, or an unexpected answer of the monitor. The guest may be stopped then.
 pub async fn yank(qmp: &Qmp, port: &Bdf) -> Result<(), QmpError> {
     qmp.execute(qmp::stop {}).await?;
     let config = Config { qmp, port };
@@ -44,9 +45,10 @@ pub async fn yank(qmp: &Qmp, port: &Bdf) -> Result<(), QmpError> {
     Ok(())
 }
 
-/// Presses the attention button of the slot of the port at this address while its power indicator blinks, by asking for the
-/// device with this `id`, another than the one for which it was pressed before. QEMU refuses that as long as the indicator
-/// blinks (`hw/pci/pcie.c`, `pcie_cap_slot_unplug_request_cb()`): it shines while the guest stands still.
+/// Presses the attention button of the slot of the port at this address while its power indicator blinks. The
+/// `device_del` names the device with this `id`, which must differ from the one of the first press. QEMU refuses that
+/// while the indicator blinks (`hw/pci/pcie.c`, `pcie_cap_slot_unplug_request_cb()`). So the harness switches the
+/// indicator on while the guest is stopped, and restores it afterwards.
 ///
 /// # Errors
 /// As for [`yank`].
@@ -69,10 +71,11 @@ struct Config<'a> {
 }
 
 impl Config<'_> {
-    /// Points the data port at a register; 16-bit accesses use its upper half where need be.
+    /// Selects a register, and returns the data port for a 16-bit access to it. That is the upper half of the port for
+    /// registers that are not a multiple of 4.
     async fn select(&self, register: u8) -> Result<u16, QmpError> {
         let address = 0x8000_0000 | self.port.routing_id() << 8 | u32::from(register & 0xfc);
-        self.silent(&format!("o/w {CONFIG_ADDRESS:#x} {address:#x}")).await?;
+        self.run(&format!("o/w {CONFIG_ADDRESS:#x} {address:#x}")).await?;
         Ok(CONFIG_DATA + u16::from(register & 2))
     }
 
@@ -85,10 +88,11 @@ impl Config<'_> {
 
     async fn write16(&self, register: u8, value: u16) -> Result<(), QmpError> {
         let port = self.select(register).await?;
-        self.silent(&format!("o/h {port:#x} {value:#x}")).await
+        self.run(&format!("o/h {port:#x} {value:#x}")).await
     }
 
-    async fn silent(&self, command: &str) -> Result<(), QmpError> {
+    /// Executes a monitor command that prints nothing.
+    async fn run(&self, command: &str) -> Result<(), QmpError> {
         let answer = self.qmp.monitor(command).await?;
         if answer.is_empty() {
             return Ok(());
@@ -96,7 +100,7 @@ impl Config<'_> {
         Err(QmpError::Monitor { command: command.to_owned(), answer, expected: "nothing" })
     }
 
-    /// Where the PCI Express capability is.
+    /// The offset of the PCI Express capability.
     async fn pci_express(&self) -> Result<u8, QmpError> {
         let mut at = self.read16(CAPABILITIES).await?.to_le_bytes()[0];
         for _ in 0..LONGEST_LIST {

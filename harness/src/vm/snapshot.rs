@@ -1,14 +1,15 @@
-//! Saving a booted guest to a folder, and starting others from it.
+//! Saving a booted guest to a folder, and starting other guests from it.
 //!
-//! The guest that is saved has its memory in a file from the start, and QEMU's migration to a file leaves that memory out
-//! (capability `x-ignore-shared`; `migrate_ram_is_ignored()` in QEMU's `migration/ram.c`). Guests that are restored map
-//! the file as theirs alone: nothing of it is read before it is used, and what a guest does not write it shares with all
-//! others through the page cache. The capability leaves out memory that is shared and has a file's name; memory mapped
-//! as one's own may take its place at the other end (QEMU commit b17fbbe55cba). So the saved guest ends: it would write on.
+//! The saved guest has its memory in a file from the start, and QEMU's migration to a file leaves that memory out
+//! (capability `x-ignore-shared`; `migrate_ram_is_ignored()` in QEMU's `migration/ram.c`). Restored guests map the file
+//! privately: a page is read only when it is used, and pages that a guest does not write are shared with all other
+//! guests through the page cache. The capability leaves out only shared memory that is backed by a named file; the
+//! restored guest may map that memory privately (QEMU commit b17fbbe55cba). The saved guest must end, as it would
+//! continue to write to the file.
 //!
-//! A guest is saved when it has no VFs: QEMU before mid-2025 gets the state of SR-IOV devices wrong when VFs are enabled
-//! (CVE-2025-54566, CVE-2025-54567). And when it has told all of its log of the boot, which would otherwise be told anew
-//! by each guest that is restored.
+//! A guest is saved while it has no VFs: QEMU before mid-2025 saves a wrong state of SR-IOV devices with enabled VFs
+//! (CVE-2025-54566, CVE-2025-54567). It is saved after the agent has sent the whole log of the boot; otherwise each
+//! restored guest would send it again.
 
 use std::fs;
 use std::path::Path;
@@ -23,42 +24,42 @@ use super::event_log::WaitError;
 use super::qmp::{Qmp, QmpError, QmpEvent};
 use super::{BootError, Connected, KillError, Recorders, Vm};
 
-/// How long QEMU may take to write or read its devices' state, half a megabyte, and to end then.
+/// How long QEMU may take to write or read the state of its devices (half a megabyte). Also the deadline of its end.
 const TRANSFER: Duration = Duration::from_secs(60);
 
 /// The guest's memory, in a snapshot's folder.
 const MEMORY: &str = "memory";
-/// QEMU's state of everything else.
+/// QEMU's state of all devices and CPUs.
 const STATE: &str = "state";
-/// What the agent had said by then, a message a line.
-const SAID: &str = "agent.jsonl";
+/// The messages of the agent until then, one on each line.
+const MESSAGES: &str = "agent.jsonl";
 
-/// Operations of restored guests are numbered from here on, those before they were saved from 1.
+/// The first number of operations of restored guests. Operations before the save are numbered from 1.
 const RESTORED: u64 = 1001;
 
 /// A guest could not be saved, or not be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// It did not come up.
+    /// The guest did not boot.
     #[error(transparent)]
     Boot(#[from] BootError),
-    /// QEMU refused.
+    /// A QMP command failed.
     #[error(transparent)]
     Qmp(#[from] QmpError),
-    /// QEMU or the guest did not get to the end of it.
+    /// The migration did not end in time, or QEMU ended first.
     #[error(transparent)]
     Wait(#[from] WaitError),
-    /// The guest did not do its part.
+    /// A request to the agent failed.
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// QEMU says that it failed, and not why.
+    /// QEMU reported that the migration failed. It gives no reason.
     #[error("QEMU could not {0} the guest's state")]
     Failed(&'static str),
-    /// QEMU did not end as told.
+    /// QEMU did not quit normally.
     #[error(transparent)]
     End(#[from] KillError),
-    /// What the guest had said could not be written down.
-    #[error("cannot write what the guest said: {0}")]
+    /// The messages of the guest could not be written to the folder.
+    #[error("cannot write the guest's messages: {0}")]
     Said(#[source] std::io::Error),
 }
 
@@ -75,7 +76,7 @@ impl Vm {
     ) -> Result<(), SnapshotError> {
         let memory = memory(&machine, folder, "on");
         let vm = Vm::boot_with(&memory.each_ref().map(String::as_str), machine, recorders, within).await?;
-        vm.agent().told_all(within).await?;
+        vm.agent().log_complete(within).await?;
         let qmp = vm.qmp();
         prepare_migration(qmp).await?;
         qmp.execute(qmp::stop {}).await?;
@@ -84,12 +85,12 @@ impl Vm {
         qmp.execute(qmp::migrate { uri, channels: None, detach: None, resume: None }).await?;
         transferred(qmp, from, "save").await?;
         let said = vm.agent().messages().collect(0, |message| guest_protocol::encode(message).ok());
-        fs::write(folder.join(SAID), said.concat()).map_err(SnapshotError::Said)?;
+        fs::write(folder.join(MESSAGES), said.concat()).map_err(SnapshotError::Said)?;
         Ok(vm.kill(TRANSFER).await?)
     }
 
-    /// Starts QEMU with the state of a guest that was saved, and waits until its agent answers. The machine must be the
-    /// one that was saved.
+    /// Starts QEMU with the state of a saved guest, and waits until its agent answers. The machine must have the same
+    /// configuration as the saved one.
     ///
     /// # Errors
     /// [`BootError`].
@@ -110,19 +111,20 @@ impl Vm {
         };
         let hello = hello.await;
         connected.steps.restore = Some(connected.since_last_step());
-        connected.heard(hello)
+        connected.with_hello(hello)
     }
 }
 
-/// What a guest had said before it was saved, a line each, for the transcript of one that is restored.
+/// The messages of a guest from before the save, one on each line, for the transcript of a restored guest.
 ///
 /// # Errors
 /// Those of the file system.
 pub fn said(folder: &Path) -> std::io::Result<String> {
-    fs::read_to_string(folder.join(SAID))
+    fs::read_to_string(folder.join(MESSAGES))
 }
 
-/// QEMU's arguments for memory in a folder's file: its own (`share` is `on`), or a copy made as it is written to.
+/// QEMU's arguments for memory in a file of this folder: shared (`share` is `on`), or private with copy-on-write
+/// (`off`).
 fn memory(machine: &Machine, folder: &Path, share: &str) -> [String; 4] {
     let path = argv::text(&folder.join(MEMORY));
     let size = machine.memory_mib;
@@ -136,12 +138,12 @@ async fn incoming(qmp: &Qmp, folder: &Path) -> Result<(), SnapshotError> {
     let uri = Some(uri(folder));
     qmp.execute(qmp::migrate_incoming { uri, channels: None, exit_on_error: None }).await?;
     transferred(qmp, from, "restore").await?;
-    // It was saved standing still, and comes back so.
+    // The guest was saved in stopped state, and is restored in that state.
     qmp.execute(qmp::cont {}).await?;
     Ok(())
 }
 
-/// Has QEMU leave out the memory, and send an event for each step of a migration: nothing has to poll for its end.
+/// Makes QEMU leave out the memory, and send an event for each step of a migration, so that the harness need not poll.
 async fn prepare_migration(qmp: &Qmp) -> Result<(), QmpError> {
     use qmp::MigrationCapability::{events, x_ignore_shared};
     let on = |capability| qmp::MigrationCapabilityStatus { capability, state: true };

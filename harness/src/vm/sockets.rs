@@ -1,4 +1,4 @@
-//! The folder of a QEMU's sockets: private, and gone with its guest, or at the latest when the next harness looks.
+//! The private folder of a QEMU's sockets. It is removed with its guest, or else by the next harness.
 
 use std::fs;
 use std::io;
@@ -7,15 +7,15 @@ use std::sync::Once;
 
 use tempfile::TempDir;
 
-/// What the names of these folders begin with; the harness's process id and a random part follow.
+/// The prefix of the names of these folders. The harness's process id and a random part follow.
 const PREFIX: &str = "iov-regress-";
 
-/// What the names of this process's folders begin with.
+/// The prefix of the names of this process's folders.
 pub fn prefix() -> String {
     format!("{PREFIX}{}-", std::process::id())
 }
 
-/// Makes one. The first time in a process, removes those of harnesses that were killed and could not do so.
+/// Creates a folder. The first call in a process also removes the folders of harnesses that were killed.
 ///
 /// # Errors
 /// Those of the file system.
@@ -26,7 +26,7 @@ pub fn folder() -> io::Result<TempDir> {
     tempfile::Builder::new().prefix(&prefix()).tempdir_in(folder)
 }
 
-/// What cannot be removed is somebody else's, and stays.
+/// Removes the folders of dead processes. Folders of other users cannot be removed, and stay.
 fn sweep(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -47,9 +47,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_dead_left_is_removed_and_nothing_else() {
+    fn only_folders_of_dead_processes_are_removed() {
         let temp = tempfile::tempdir().unwrap();
-        // Above the largest process id that Linux gives (PID_MAX_LIMIT, 2^22).
+        // Above the largest process id of Linux (PID_MAX_LIMIT, 2^22).
         let names = [("iov-regress-4194305-abc", true), ("iov-regress-abc", false), ("other-4194305-abc", false)];
         let own = format!("{PREFIX}{}-abc", std::process::id());
         for name in names.iter().map(|(name, _)| *name).chain([own.as_str()]) {

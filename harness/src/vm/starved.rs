@@ -1,6 +1,6 @@
-//! Deadlines that a busy host does not spoil. A guest can do nothing while its QEMU is ready to run and waits for one of
-//! the host's CPUs, so that time does not count. A guest that is idle, as one is that hangs, waits for no CPU: its
-//! deadlines pass as ever.
+//! Deadlines that take a busy host into account. While QEMU is runnable and waits for a host CPU, its guest cannot make
+//! progress, so that time does not count. An idle guest, such as one that hangs, does not wait for a CPU: its deadlines
+//! are not extended.
 
 use std::fs;
 use std::future::Future;
@@ -10,43 +10,43 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-/// For how long a QEMU has been ready to run without running, all in all. Clones read the same clock.
+/// The total time for which a QEMU was runnable but did not run. Clones read the same clock.
 #[derive(Clone)]
 pub struct Starved(Arc<dyn Fn() -> Duration + Send + Sync>);
 
 /// A deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Late {
-    /// How long it was in the end.
+    /// How long the deadline was in the end.
     pub within: Duration,
-    /// For how long QEMU was starved meanwhile.
+    /// How long QEMU waited for a host CPU meanwhile.
     pub starved: Duration,
 }
 
-/// A deadline for whoever looks again and again.
+/// A deadline for a caller that polls.
 #[derive(Debug)]
 pub struct Patience<'a> {
     starved: &'a Starved,
-    /// How long QEMU had been starved when it began.
+    /// How long QEMU had waited for a host CPU when the deadline began.
     before: Duration,
     began: Instant,
     within: Duration,
 }
 
-/// However busy the host is, a deadline gets no longer than this many times what it was.
+/// A deadline is extended to at most this many times its length, however busy the host is.
 const MOST: u32 = 4;
 
-/// To wait less than this part of a deadline longer is not worth it.
+/// A deadline is not extended by less than its length divided by this.
 const WORTH: u32 = 20;
 
 impl Starved {
-    /// A process that never is.
+    /// A process that never waits for a CPU.
     pub fn never() -> Starved {
         Starved(Arc::new(|| Duration::ZERO))
     }
 
-    /// By what the scheduler says of a process (`/proc/PID/task/TID/schedstat`, the kernel's
-    /// `Documentation/scheduler/sched-stats.rst`). On a host whose kernel does not say, it never is.
+    /// A process's time on run queues (`/proc/PID/task/TID/schedstat`, the kernel's
+    /// `Documentation/scheduler/sched-stats.rst`). It is 0 if the host's kernel does not count it.
     pub fn process(pid: u32) -> Starved {
         let folder = format!("/proc/{pid}/task");
         Starved(Arc::new(move || {
@@ -55,7 +55,7 @@ impl Starved {
         }))
     }
 
-    /// Waits for something of QEMU's, for as long as `within` of which QEMU was not starved.
+    /// Waits for `work`. The time `within` does not include the time for which QEMU waited for a host CPU.
     ///
     /// # Errors
     /// [`Late`].
@@ -75,21 +75,21 @@ impl Starved {
         }
     }
 
-    /// The same deadline, for whoever cannot wait and has to look.
+    /// The same deadline, for a caller that polls.
     pub fn patience(&self, within: Duration) -> Patience<'_> {
         Patience { starved: self, before: (self.0)(), began: Instant::now(), within }
     }
 
-    /// Lets this much time pass of which QEMU is not starved.
+    /// Sleeps for this time. It does not include the time for which QEMU waits for a host CPU.
     pub async fn pause(&self, time: Duration) {
         let _ = self.timeout(time, std::future::pending::<()>()).await;
     }
 }
 
 impl Patience<'_> {
-    /// How long the deadline is by now.
+    /// The deadline with its extension so far.
     fn late(&self) -> Late {
-        // A thread that ends takes its figures with it.
+        // When a thread ends, its time is lost, so the sum can become smaller.
         let starved = (self.starved.0)().saturating_sub(self.before);
         Late { within: self.within + starved.min(self.within * (MOST - 1)), starved }
     }
@@ -97,7 +97,7 @@ impl Patience<'_> {
     /// Whether the deadline has passed.
     pub fn is_over(&self) -> Option<Late> {
         let passed = self.began.elapsed();
-        // Looked at only then: it takes a look at each of QEMU's threads.
+        // Read only when needed: it reads a file for each of QEMU's threads.
         let late = (passed >= self.within).then(|| self.late())?;
         (passed >= late.within).then_some(late)
     }
@@ -122,10 +122,10 @@ mod tests {
 
     use super::*;
 
-    /// A process that has been starved for this long at each look, in milliseconds.
-    fn looks(milliseconds: &'static [u64]) -> Starved {
-        let looks = Mutex::new(milliseconds.iter().copied().chain(std::iter::repeat(*milliseconds.last().unwrap())));
-        Starved(Arc::new(move || Duration::from_millis(looks.lock().unwrap().next().unwrap())))
+    /// A process that has waited for a CPU for this long at each reading, in milliseconds.
+    fn readings(milliseconds: &'static [u64]) -> Starved {
+        let readings = Mutex::new(milliseconds.iter().copied().chain(std::iter::repeat(*milliseconds.last().unwrap())));
+        Starved(Arc::new(move || Duration::from_millis(readings.lock().unwrap().next().unwrap())))
     }
 
     async fn late(starved: Starved) -> u128 {
@@ -136,42 +136,42 @@ mod tests {
     #[tokio::test]
     async fn a_deadline_counts_the_time_in_which_qemu_could_run() {
         assert_eq!(late(Starved::never()).await, 40);
-        // What was before the wait does not count, nor does next to nothing.
-        assert_eq!(late(looks(&[900, 901])).await, 40);
-        // 20 ms were lost, and of those another 10.
-        assert_eq!(late(looks(&[900, 920, 930, 930])).await, 70);
-        assert_eq!(late(looks(&[0, 10_000])).await, 160, "no deadline is stretched for ever");
-        assert_eq!(late(looks(&[900, 3])).await, 40, "a thread has ended");
+        // Time from before the wait does not count, and very short times do not.
+        assert_eq!(late(readings(&[900, 901])).await, 40);
+        // 20 ms were lost, and another 10 ms during the extension.
+        assert_eq!(late(readings(&[900, 920, 930, 930])).await, 70);
+        assert_eq!(late(readings(&[0, 10_000])).await, 160, "no deadline is extended without limit");
+        assert_eq!(late(readings(&[900, 3])).await, 40, "a thread has ended");
     }
 
     #[test]
-    fn who_looks_has_the_same_deadline_as_who_waits() {
+    fn polling_has_the_same_deadline_as_waiting() {
         let seconds = Duration::from_secs;
         let after = |passed, starved: &Starved| {
             let patience = starved.patience(seconds(40));
             Patience { began: Instant::now() - seconds(passed), ..patience }.is_over()
         };
-        let starved = || looks(&[900_000, 920_000]);
+        let starved = || readings(&[900_000, 920_000]);
         assert_eq!(after(30, &starved()), None);
         assert_eq!(after(50, &starved()), None);
         assert_eq!(after(61, &starved()), Some(Late { within: seconds(60), starved: seconds(20) }));
         assert_eq!(after(41, &Starved::never()), Some(Late { within: seconds(40), starved: Duration::ZERO }));
-        assert_eq!(after(161, &looks(&[0, 1_000_000])).map(|late| late.within), Some(seconds(160)));
+        assert_eq!(after(161, &readings(&[0, 1_000_000])).map(|late| late.within), Some(seconds(160)));
     }
 
     #[tokio::test]
-    async fn what_comes_late_on_a_busy_host_still_comes() {
-        // It comes when the deadline has passed once.
+    async fn a_result_that_comes_late_on_a_busy_host_counts() {
+        // The result comes after the first deadline has passed.
         let (tell, comes) = tokio::sync::oneshot::channel();
-        let looks = Mutex::new([None, Some(tell)].into_iter());
-        let starved = Starved(Arc::new(move || match looks.lock().unwrap().next().flatten() {
+        let readings = Mutex::new([None, Some(tell)].into_iter());
+        let starved = Starved(Arc::new(move || match readings.lock().unwrap().next().flatten() {
             Some(tell) => tell.send("it").map(|()| Duration::from_millis(100)).unwrap(),
             None => Duration::ZERO,
         }));
         assert_eq!(starved.timeout(Duration::from_millis(40), comes).await.unwrap().unwrap(), "it");
     }
 
-    /// A process that never rests.
+    /// A process that never sleeps.
     struct Busy(Child);
 
     impl Drop for Busy {
@@ -187,7 +187,7 @@ mod tests {
         let spinning: Vec<_> = (0..=cpus).map(|_| Busy(spin())).collect();
         let clocks: Vec<_> = spinning.iter().map(|busy| Starved::process(busy.0.id())).collect();
         let longest = || clocks.iter().map(|clock| (clock.0)()).max().unwrap();
-        // A kernel without CONFIG_SCHED_INFO tells of no waiting.
+        // Without CONFIG_SCHED_INFO the kernel does not count the time.
         if fs::exists("/proc/self/schedstat").unwrap() {
             let seen = async {
                 while longest() < Duration::from_millis(50) {

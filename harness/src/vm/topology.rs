@@ -1,4 +1,4 @@
-//! What hardware a guest has, as data.
+//! The PCI hardware of a guest, as data.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use super::model::Model;
 pub struct Topology {
     /// Its name in cells and reports.
     pub name: String,
-    /// What translates its devices' addresses and interrupts.
+    /// The IOMMU, which translates the devices' addresses and interrupts.
     pub iommu: Iommu,
     /// Root ports: hot-pluggable slots on the root bus.
     pub ports: Vec<Port>,
@@ -20,23 +20,23 @@ pub struct Topology {
 /// root bus, or a downstream port of a switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
-    /// QEMU's id, and the bus that its devices name.
+    /// QEMU's id of the port, which is also the name of its bus.
     pub id: String,
     /// Device number on its bus.
     pub device: u8,
     /// Physical slot number, as in `/sys/bus/pci/slots`; also the chassis number, as the pair must be unique.
     pub slot: u8,
-    /// What is plugged in.
+    /// The contents of the slot.
     pub holds: Holds,
 }
 
-/// What is in a slot.
+/// The contents of a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Holds {
-    /// A device with these functions, numbered from 0. None: the slot is empty.
+    /// A device with these functions, numbered from 0. An empty list means an empty slot.
     Functions(Vec<Function>),
-    /// A switch: an upstream port (`x3130-upstream`), and downstream ports (`xio3130-downstream`) with slots of their own.
+    /// A switch: an upstream port (`x3130-upstream`), and downstream ports (`xio3130-downstream`), each with a slot.
     Switch {
         /// QEMU's id of the upstream port, and of the bus within the switch.
         id: String,
@@ -50,18 +50,18 @@ pub enum Holds {
 pub struct Function {
     /// QEMU's id.
     pub id: String,
-    /// What it is.
+    /// Its device model.
     pub model: Model,
 }
 
-/// Device number of the first root port: beyond what q35 and our own devices use.
+/// Device number of the first root port, above those of q35's devices and of the harness's own.
 const FIRST_PORT: u8 = 0x10;
 
-/// Slot numbers behind a switch begin here.
+/// The first slot number behind a switch.
 const FIRST_NESTED_SLOT: u8 = 10;
 
 impl Topology {
-    /// All of them.
+    /// All topologies.
     pub fn all() -> Vec<Topology> {
         vec![
             Topology::igb(),
@@ -87,12 +87,12 @@ impl Topology {
         Topology::all().into_iter().find(|topology| topology.name == name)
     }
 
-    /// The models of all its functions.
+    /// The models of all functions.
     pub fn models(&self) -> Vec<Model> {
         self.ports.iter().flat_map(Port::models).collect()
     }
 
-    /// Root ports `rp0`, `rp1`, ... that hold these, behind Intel's IOMMU.
+    /// Root ports `rp0`, `rp1`, ... with these contents, and Intel's IOMMU.
     fn new(name: &str, slots: Vec<Holds>) -> Topology {
         let port =
             |(number, holds)| Port { id: format!("rp{number}"), device: FIRST_PORT + number, slot: 1 + number, holds };
@@ -101,7 +101,7 @@ impl Topology {
 }
 
 impl Port {
-    /// The models of all functions in it and behind it.
+    /// The models of all functions in the slot, also behind a switch.
     pub fn models(&self) -> Vec<Model> {
         match &self.holds {
             Holds::Functions(functions) => functions.iter().map(|function| function.model).collect(),
@@ -118,7 +118,7 @@ fn functions(model: Model, ids: &[&str]) -> Holds {
     Holds::Functions(ids.iter().map(|&id| Function { id: id.to_owned(), model }).collect())
 }
 
-/// A switch whose downstream ports `ID-dp0`, `ID-dp1`, ... hold these.
+/// A switch with downstream ports `ID-dp0`, `ID-dp1`, ... with these contents.
 fn switch(id: &str, slots: Vec<Holds>) -> Holds {
     let port = |(number, holds)| Port {
         id: format!("{id}-dp{number}"),

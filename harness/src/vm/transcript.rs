@@ -1,4 +1,4 @@
-//! Writing down what goes over a channel, line by line, as it goes.
+//! Recording the lines of a channel as they are sent.
 
 use std::io;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Who said a line.
+/// The sender of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaker {
     /// The harness.
@@ -16,7 +16,7 @@ pub enum Speaker {
     Guest,
 }
 
-/// Takes each line, without its newline.
+/// A function that gets each line, without its newline.
 pub type Recorder = Arc<dyn Fn(Speaker, &str) + Send + Sync>;
 
 /// A stream whose lines are recorded.
@@ -28,7 +28,7 @@ pub struct Recorded<S> {
 }
 
 impl<S> Recorded<S> {
-    /// Records what is read from or written to a stream, which is `speaker`'s side of the channel.
+    /// Records the data that is read from or written to a stream. `speaker` is its sender.
     pub fn new(stream: S, speaker: Speaker, record: Recorder) -> Self {
         Recorded { stream, speaker, record, pending: Vec::new() }
     }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn lines_are_recorded_however_they_are_cut() {
+    async fn lines_are_recorded_for_any_size_of_chunks() {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let record: Recorder = {
             let lines = lines.clone();

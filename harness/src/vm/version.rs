@@ -2,22 +2,22 @@
 
 use std::fmt;
 
-/// A version of QEMU, as far as it matters.
+/// A version of QEMU, without the micro version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// One a year.
+    /// The major version: a new one each year.
     pub major: u32,
-    /// Three of them a year.
+    /// The minor version: three for each major version.
     pub minor: u32,
 }
 
 impl Version {
-    /// From what `--version` prints.
+    /// Parses the output of `--version`.
     pub fn of_banner(banner: &str) -> Option<Version> {
         Version::leading(banner.strip_prefix("QEMU emulator version ")?)
     }
 
-    /// From a Debian package's version, with or without its epoch.
+    /// Parses the version of a Debian package, with or without its epoch.
     pub fn of_package(version: &str) -> Option<Version> {
         Version::leading(version.split_once(':').map_or(version, |(_epoch, rest)| rest))
     }
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read() {
+    fn versions_are_parsed() {
         let version = |major, minor| Some(Version { major, minor });
         for (banner, expected) in [
             ("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)\nCopyright (c)", version(10, 0)),

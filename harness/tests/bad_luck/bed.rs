@@ -1,4 +1,4 @@
-//! Where a trial takes place: a folder with a fake QEMU, and what is known of its process.
+//! The test bed of a trial: a folder with a fake QEMU, and checks of its process.
 
 use std::ffi::OsString;
 use std::fs;
@@ -18,27 +18,27 @@ use tempfile::TempDir;
 
 use crate::fake;
 
-/// How soon QEMU must be gone when its owner is.
+/// How soon QEMU must have ended after its owner.
 const GONE: Duration = Duration::from_secs(2);
 
 /// How long a process may take to start on a busy host.
 pub const START: Duration = Duration::from_secs(15);
 
-/// How often something is looked at that tells nobody.
-const LOOK: Duration = Duration::from_millis(10);
+/// The polling interval for conditions that cause no event.
+const POLL: Duration = Duration::from_millis(10);
 
-/// A folder with a QEMU of bad habits. There is one process of it at a time.
+/// A folder with a fake QEMU. One process of it runs at a time.
 pub struct Bed {
     folder: TempDir,
     program: PathBuf,
 }
 
 impl Bed {
-    /// A QEMU with this habit.
-    pub fn new(habit: &str) -> Result<Bed, Failed> {
+    /// A folder with a fake QEMU that shows this behaviour.
+    pub fn new(behaviour: &str) -> Result<Bed, Failed> {
         let folder = tempfile::Builder::new().prefix("bad-luck-").tempdir()?;
-        let program = folder.path().join(format!("{}{habit}", fake::PREFIX));
-        if habit != "is-missing" {
+        let program = folder.path().join(format!("{}{behaviour}", fake::PREFIX));
+        if behaviour != "is-missing" {
             // A link rather than a script: a script that another thread's fork has open for writing cannot be executed.
             symlink(std::env::current_exe()?, &program)?;
         }
@@ -50,41 +50,41 @@ impl Bed {
         self.folder.path()
     }
 
-    /// The QEMU.
+    /// The path of the fake QEMU.
     pub fn program(&self) -> OsString {
         self.program.clone().into()
     }
 
-    /// A machine that it runs.
+    /// A machine that the fake QEMU runs.
     pub fn machine(&self) -> Machine {
         machine(self.program())
     }
 
-    /// Where its channels are written down: nowhere, but for the console.
+    /// Recorders that keep only the console.
     pub fn recorders(&self) -> Recorders {
         recorders(self.path(), Arc::new(|_, _| {}))
     }
 
-    /// Waits until the process is there.
+    /// Waits until the process has started.
     pub async fn started(&self) -> Result<(), Failed> {
-        let there = || self.path().join("pid").exists();
-        until(START, "the fake QEMU to start", there).await
+        let started = || self.path().join("pid").exists();
+        until(START, "the fake QEMU to start", started).await
     }
 
-    /// Waits until the process is gone, and with it the folder of its sockets. There must have been one.
+    /// Waits until the process has ended and the folder of its sockets is removed. A process must have been started.
     pub async fn gone(&self) -> Result<(), Failed> {
         self.dead().await?;
         let sockets = self.sockets()?;
         until(GONE, &format!("{} to be removed", sockets.display()), || !sockets.exists()).await
     }
 
-    /// Waits until the process is gone. There must have been one.
+    /// Waits until the process has ended. A process must have been started.
     pub async fn dead(&self) -> Result<(), Failed> {
         let pid: u32 = fs::read_to_string(self.path().join("pid"))?.parse()?;
-        until(GONE, &format!("process {pid} to be gone"), || is_dead(pid)).await
+        until(GONE, &format!("process {pid} to end"), || is_dead(pid)).await
     }
 
-    /// QEMU must have been started so often.
+    /// Checks that QEMU was started this many times.
     pub fn was_started(&self, times: usize) -> Result<(), Failed> {
         let counted = fs::read_to_string(self.path().join("starts"))?;
         if counted == times.to_string() {
@@ -108,12 +108,12 @@ pub fn machine(qemu: OsString) -> Machine {
     Machine { qemu, topology, hotplug, accel, memory_mib: MEMORY_MIB, kernel, initrd, append: Vec::new() }
 }
 
-/// The console in a folder, and QMP to a recorder.
+/// Recorders for the console in a folder, and for QMP.
 pub fn recorders(folder: &Path, qmp: Recorder) -> Recorders {
     Recorders { console: folder.join("console.log"), qmp, agent: Arc::new(|_, _| {}) }
 }
 
-/// A process that has ended may wait for its parent to take note: it holds nothing any more.
+/// Whether a process has ended. It may be a zombie until its parent waits for it.
 fn is_dead(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
@@ -123,7 +123,7 @@ fn is_dead(pid: u32) -> bool {
 async fn until(within: Duration, awaited: &str, mut is_so: impl FnMut() -> bool) -> Result<(), Failed> {
     let wait = async {
         while !is_so() {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     };
     tokio::time::timeout(within, wait).await.map_err(|_| format!("waited {} for {awaited}", duration(within)).into())

@@ -1,7 +1,7 @@
-//! The test executable in the part of QEMU: it is started through a link, whose name says what goes wrong.
+//! The fake QEMU: the test executable, started through a link. The name of the link selects what goes wrong.
 //!
-//! Beside the link it leaves `pid` and `argv`. It connects to the harness's sockets, speaks QMP from a thread, and the
-//! guest's part on the other socket.
+//! It writes the files `pid`, `argv` and `starts` beside the link. It connects to the harness's sockets, serves QMP in
+//! a thread, and acts as the guest's agent on the other socket.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,46 +13,46 @@ use guest_protocol::{Access, Command, Errno, Message, OpId, Outcome, Reply, Requ
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::{Value, json};
 
-/// What begins the names of links.
+/// The prefix of the links' names.
 pub const PREFIX: &str = "qemu-that-";
 
-/// What it says on stderr before it ends badly.
-pub const LAST_WORDS: &str = "Assertion `luck > 0' failed.";
+/// Its output on stderr before it fails.
+pub const ASSERTION: &str = "Assertion `count > 0' failed.";
 
-/// The same, in words with which the harness tells of other ends.
+/// Output on stderr that resembles the harness's own texts about other exit statuses.
 pub const MISLEADING: &str = "QEMU ended (signal: 6 (SIGABRT)), exit status: 0";
 
-/// A kernel's last words.
+/// The console output of a kernel that panics.
 const OOPS: &str = include_str!("../../src/classify/fixtures/oops.log");
 
-/// Plays QEMU as `program`'s name says.
-pub fn play(program: &Path, argv: &[String]) -> ! {
+/// Acts as QEMU, with the behaviour in `program`'s name.
+pub fn run(program: &Path, argv: &[String]) -> ! {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let name = program.file_name().unwrap().to_str().unwrap();
     let folder = program.parent().unwrap().to_owned();
     fs::write(folder.join("argv"), argv.join("\n")).unwrap();
-    // In one step: whoever finds it reads a whole number.
+    // Renamed into place, so that a reader never sees an incomplete number.
     fs::write(folder.join("pid.new"), std::process::id().to_string()).unwrap();
     fs::rename(folder.join("pid.new"), folder.join("pid")).unwrap();
-    let habit = name[PREFIX.len()..].to_owned();
-    let mut fake = Fake { habit, start: count(&folder), console: path_of(argv, "console") };
-    if fake.start > 1 && fake.habit == "crashes-once" {
-        fake.habit = "works".to_owned();
+    let behaviour = name[PREFIX.len()..].to_owned();
+    let mut fake = Fake { behaviour, start: count(&folder), console: path_of(argv, "console") };
+    if fake.start > 1 && fake.behaviour == "crashes-once" {
+        fake.behaviour = "works".to_owned();
     }
-    match fake.habit.as_str() {
+    match fake.behaviour.as_str() {
         "exits-at-once" => fake.fail(),
         "never-connects" => {
-            eprintln!("{LAST_WORDS}");
+            eprintln!("{ASSERTION}");
             forever()
         }
         _ => {}
     }
     let (qmp, agent) = (connect(argv, "qmp"), connect(argv, "agent"));
-    if fake.habit == "never-greets" {
+    if fake.behaviour == "never-greets" {
         forever();
     }
-    let habit = fake.habit.clone();
-    std::thread::spawn(move || serve_qmp(&habit, qmp));
+    let behaviour = fake.behaviour.clone();
+    std::thread::spawn(move || serve_qmp(&behaviour, qmp));
     fake.serve(agent);
     forever()
 }
@@ -78,7 +78,7 @@ pub fn path_of(argv: &[String], id: &str) -> PathBuf {
 }
 
 fn crash() -> ! {
-    eprintln!("{LAST_WORDS}");
+    eprintln!("{ASSERTION}");
     abort()
 }
 
@@ -91,20 +91,20 @@ fn send(stream: &UnixStream, line: impl ToString) {
 }
 
 fn send_bytes(mut stream: &UnixStream, bytes: &[u8]) {
-    // The harness may have gone.
+    // The harness may have closed its end.
     let _ = stream.write_all(bytes);
 }
 
-fn serve_qmp(habit: &str, stream: UnixStream) {
+fn serve_qmp(behaviour: &str, stream: UnixStream) {
     let version = json!({"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": ""});
     send(&stream, json!({"QMP": {"version": version, "capabilities": ["oob"]}}));
     for line in BufReader::new(&stream).lines().map_while(Result::ok) {
         let command: Value = serde_json::from_str(&line).unwrap();
         let id = &command["id"];
         match command["execute"].as_str().unwrap() {
-            // The latter is about to end by itself.
-            "quit" if ["never-quits", "ends-after-its-answer"].contains(&habit) => {}
-            "quit" if habit == "quits-badly" => {
+            // The second one is about to end by itself.
+            "quit" if ["never-quits", "ends-after-its-answer"].contains(&behaviour) => {}
+            "quit" if behaviour == "quits-badly" => {
                 send(&stream, json!({"return": {}, "id": id}));
                 eprintln!("{MISLEADING}");
                 exit(1);
@@ -113,15 +113,15 @@ fn serve_qmp(habit: &str, stream: UnixStream) {
                 send(&stream, json!({"return": {}, "id": id}));
                 exit(0);
             }
-            "human-monitor-command" if habit == "crashes-on-a-qmp-command" => crash(),
-            "human-monitor-command" if habit == "never-answers-on-qmp" => {}
+            "human-monitor-command" if behaviour == "crashes-on-a-qmp-command" => crash(),
+            "human-monitor-command" if behaviour == "never-answers-on-qmp" => {}
             "human-monitor-command" => {
-                if habit == "sends-an-unknown-event" {
+                if behaviour == "sends-an-unknown-event" {
                     let timestamp = json!({"seconds": 1, "microseconds": 2});
-                    send(&stream, json!({"event": "FULL_MOON", "data": {"phase": 4}, "timestamp": timestamp}));
+                    send(&stream, json!({"event": "UNKNOWN_EVENT", "data": {"value": 4}, "timestamp": timestamp}));
                 }
-                if habit == "refuses" {
-                    let error = json!({"class": "GenericError", "desc": "no such luck"});
+                if behaviour == "refuses" {
+                    let error = json!({"class": "GenericError", "desc": "refused by the test"});
                     send(&stream, json!({"error": error, "id": id}));
                 } else {
                     send(&stream, json!({"return": "VM status: running\r\n", "id": id}));
@@ -139,38 +139,38 @@ fn serve_qmp(habit: &str, stream: UnixStream) {
     }
 }
 
-/// How a migration ended: to a file, or from one.
+/// The event at the end of a migration, to a file or from one.
 fn migration(status: &str) -> Value {
     json!({"event": "MIGRATION", "data": {"status": status}, "timestamp": {"seconds": 1, "microseconds": 2}})
 }
 
 struct Fake {
-    habit: String,
-    /// How often it was started, this time included.
+    behaviour: String,
+    /// How many times it was started, including this time.
     start: u32,
     console: PathBuf,
 }
 
 impl Fake {
     fn fail(&self) -> ! {
-        eprintln!("{LAST_WORDS}");
+        eprintln!("{ASSERTION}");
         exit(1)
     }
 
     fn serve(&self, stream: UnixStream) {
-        let version = match self.habit.as_str() {
-            "says-nothing" => forever(),
+        let version = match self.behaviour.as_str() {
+            "sends-no-hello" => forever(),
             "is-not-a-guest" => return send(&stream, "grub> "),
             "crashes-before-hello" => crash(),
             "speaks-another-version" => VERSION + 1,
             _ => VERSION,
         };
-        if self.habit == "does-not-restore" {
+        if self.behaviour == "does-not-restore" {
             fs::write(&self.console, "booted\n").unwrap();
         }
         let hello = Message::Hello { version, kernel: "6.12.0-fake".to_owned(), cpus: 2, at: 1 };
         send(&stream, guest_protocol::encode(&hello).unwrap());
-        // Byte by byte: what is not asked for stays in the socket.
+        // One byte at a time, so that the following requests stay in the socket.
         let mut lines = BufReader::with_capacity(1, &stream);
         let mut line = String::new();
         while lines.read_line(&mut line).is_ok_and(|length| length > 0) {
@@ -183,18 +183,18 @@ impl Fake {
     fn answer(&self, stream: &UnixStream, request: Request, rest: &mut impl BufRead) {
         let Request { id, command } = request;
         let reply = match command {
-            Command::List { .. } if self.habit == "crashes-on-the-first-request" => crash(),
+            Command::List { .. } if self.behaviour == "crashes-on-the-first-request" => crash(),
             Command::List { .. } => Reply::Names(vec!["0000:01:00.0".to_owned()]),
             Command::Read { path } => return self.read(stream, id, path),
-            Command::Write { path, data, .. } if self.habit == "does-not-restore" => {
-                // What is written to the log is told, as the harness waits for that before it saves a guest.
+            Command::Write { path, data, .. } if self.behaviour == "does-not-restore" => {
+                // Reports the text written to the log, as the harness waits for it before it saves a guest.
                 let text = data.trim_start_matches("<6>").trim_end().to_owned();
                 send(stream, guest_protocol::encode(&Message::Kmsg { at: 1, seq: 1, level: 6, text }).unwrap());
                 Reply::Access(Access { path, value: Ok(String::new()), started: 1, finished: 2 })
             }
             Command::Write { path, .. } => {
                 let errno = Errno { code: 17, name: "EEXIST".to_owned() };
-                let refused = self.habit == "has-a-kernel-that-refuses";
+                let refused = self.behaviour == "has-a-kernel-that-refuses";
                 let value = if refused { Err(errno) } else { Ok(String::new()) };
                 Reply::Access(Access { path, value, started: 1, finished: 2 })
             }
@@ -204,19 +204,20 @@ impl Fake {
         };
         let is_last = matches!(reply, Reply::Inventory(_));
         done(stream, id, reply);
-        if is_last && self.habit == "ends-after-its-answer" {
+        if is_last && self.behaviour == "ends-after-its-answer" {
             exit(0);
         }
-        if self.habit == "crashes-with-a-request-unread" {
-            // The next one's first byte is here, the rest stays unread: the harness gets ECONNRESET, not an end of file.
+        if self.behaviour == "crashes-with-a-request-unread" {
+            // Reads only the first byte of the next request, so that the harness gets ECONNRESET instead of an end of
+            // file.
             let _ = rest.fill_buf();
             crash();
         }
     }
 
-    /// The middle of the scenario, where most goes wrong.
+    /// The read in the middle of the scenario, where most behaviours fail.
     fn read(&self, stream: &UnixStream, id: OpId, path: String) {
-        match self.habit.as_str() {
+        match self.behaviour.as_str() {
             "panics" => {
                 fs::write(&self.console, OOPS).unwrap();
                 exit(0)
@@ -226,27 +227,27 @@ impl Fake {
                 fs::write(&self.console, format!("try {}\n", self.start)).unwrap();
                 crash()
             }
-            "misleads" => {
+            "prints-a-misleading-text" => {
                 eprintln!("{MISLEADING}");
                 exit(1)
             }
-            "falls-silent" => forever(),
-            "oopses-and-falls-silent" => {
+            "stops-answering" => forever(),
+            "oopses-and-stops-answering" => {
                 fs::write(&self.console, OOPS).unwrap();
                 for (seq, line) in (1..).zip(OOPS.lines()) {
                     send(stream, guest_protocol::encode(&kmsg(seq, line)).unwrap());
                 }
                 forever()
             }
-            "talks-nonsense" => return send(stream, "rm: cannot remove '/': Device or resource busy"),
-            "talks-binary" => return send_bytes(stream, b"\xff\xfe\xfd\n"),
+            "sends-garbage" => return send(stream, "rm: cannot remove '/': Device or resource busy"),
+            "sends-binary-data" => return send_bytes(stream, b"\xff\xfe\xfd\n"),
             _ => {}
         }
         done(stream, id, Reply::Access(Access { path, value: Ok("Linux".to_owned()), started: 1, finished: 2 }));
     }
 }
 
-/// A line of a console as the agent tells of it.
+/// A line of the console as the agent's kernel message.
 fn kmsg(seq: u64, line: &str) -> Message {
     let text = line.split_once("] ").map_or(line, |(_, text)| text).to_owned();
     Message::Kmsg { at: seq, seq, level: 1, text }

@@ -1,4 +1,4 @@
-//! What is left of QEMU when its owner goes: nothing.
+//! No QEMU process and no folder remains when the owner of a QEMU ends.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -13,26 +13,26 @@ use tokio::sync::Notify;
 use crate::bed::{self, Bed, START};
 use crate::trial;
 
-/// In the environment of a child that plays the harness and is killed: its QEMU.
-pub const DOOMED: &str = "BAD_LUCK_DOOMED";
+/// Environment variable of a child process that acts as the harness and is then killed: the path of its QEMU.
+pub const CHILD_QEMU: &str = "BAD_LUCK_CHILD_QEMU";
 
-/// A deadline that does not pass.
+/// A deadline that does not pass in a test.
 const LATER: Duration = Duration::from_secs(600);
 
-/// All of them.
+/// All trials of this file.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("a boot given up before qemu connects leaves nothing", || give_up("never-connects", false)),
-        trial("a boot given up before qemu greets leaves nothing", || give_up("never-greets", false)),
-        trial("a boot given up before the agent's hello leaves nothing", || give_up("says-nothing", true)),
+        trial("a boot cancelled before qemu connects leaves nothing", || cancel("never-connects", false)),
+        trial("a boot cancelled before the qmp greeting leaves nothing", || cancel("never-greets", false)),
+        trial("a boot cancelled before the agent's hello leaves nothing", || cancel("sends-no-hello", true)),
         trial("a dropped vm leaves nothing", drop_vm),
         trial("a killed harness leaves no qemu", kill_harness),
     ]
 }
 
-/// Drops a boot that has come as far as QEMU's habit lets it: to its start, or to QMP's last answer.
-async fn give_up(habit: &str, negotiates: bool) -> Result<(), Failed> {
-    let bed = Bed::new(habit)?;
+/// Drops a boot at the point where QEMU's behaviour stops it: after its start, or after the last QMP answer.
+async fn cancel(behaviour: &str, negotiates: bool) -> Result<(), Failed> {
+    let bed = Bed::new(behaviour)?;
     let answered = Arc::new(Notify::new());
     let tell = answered.clone();
     let qmp = Arc::new(move |_, line: &str| {
@@ -49,12 +49,12 @@ async fn give_up(habit: &str, negotiates: bool) -> Result<(), Failed> {
         Ok::<_, Failed>(())
     };
     tokio::select! {
-        booted = &mut boot => return Err(format!("booted: {:?}", booted.err()).into()),
+        booted = &mut boot => return Err(format!("the boot ended: {:?}", booted.err()).into()),
         reached = reached => reached?,
     }
-    // It goes on from there to where it waits: nothing tells when it is there.
+    // The boot continues to the point where it waits. No event reports that it is there.
     if tokio::time::timeout(Duration::from_millis(200), &mut boot).await.is_ok() {
-        return Err("booted".into());
+        return Err("the boot ended".into());
     }
     drop(boot);
     bed.gone().await
@@ -70,22 +70,22 @@ async fn drop_vm() -> Result<(), Failed> {
 async fn kill_harness() -> Result<(), Failed> {
     let bed = Bed::new("works")?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.env(DOOMED, bed.program()).env("TMPDIR", bed.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env(CHILD_QEMU, bed.program()).env("TMPDIR", bed.path()).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn()?;
     let mut line = String::new();
-    // It says one line or ends.
+    // The child prints one line or ends.
     BufReader::new(child.stdout.take().ok_or("no stdout")?).read_line(&mut line)?;
-    // SIGKILL: the child can do nothing for its QEMU.
+    // SIGKILL: the child cannot end its QEMU.
     child.kill()?;
     child.wait()?;
     if line != "booted\n" {
-        return Err(format!("the child did not boot: {line:?}").into());
+        return Err(format!("the child printed \"{}\", not \"booted\"", line.trim_end()).into());
     }
     bed.dead().await
 }
 
-/// Plays the harness until it is killed.
-pub fn be_doomed(qemu: OsString) -> ! {
+/// Acts as the harness until it is killed.
+pub fn run_child(qemu: OsString) -> ! {
     let folder = std::path::PathBuf::from(&qemu).parent().unwrap().to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

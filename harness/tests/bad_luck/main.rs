@@ -1,5 +1,5 @@
-//! The harness when QEMU has bad luck: a fake QEMU fails in every way that is known, and the verdict must be about it and
-//! not about the kernel. Needs no kernel, no guest and no QEMU.
+//! Tests of the harness with failing QEMUs: a fake QEMU fails in every known way, and the verdict must blame QEMU and
+//! not the kernel. The tests need no kernel, no guest image and no QEMU.
 
 mod bed;
 mod fake;
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use harness::guest::Guest;
 use harness::scenario::Scenario;
+use harness::text::duration;
 use harness::verdict::Verdict;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -23,19 +24,19 @@ fn main() -> ExitCode {
     let program = Path::new(&program);
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     if name.starts_with(fake::PREFIX) {
-        fake::play(program, &argv.collect::<Vec<_>>());
+        fake::run(program, &argv.collect::<Vec<_>>());
     }
-    if let Some(qemu) = std::env::var_os(leftovers::DOOMED) {
-        leftovers::be_doomed(qemu);
+    if let Some(qemu) = std::env::var_os(leftovers::CHILD_QEMU) {
+        leftovers::run_child(qemu);
     }
     let trials = [verdicts::trials(), leftovers::trials(), tries::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// No trial waits longer: what hangs is a failure and not a test that never ends.
+/// The deadline of each trial: a trial that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(50);
 
-/// A trial on a runtime of its own.
+/// A trial with its own runtime.
 fn trial<F>(name: impl Into<String>, run: impl FnOnce() -> F + Send + 'static) -> Trial
 where
     F: Future<Output = Result<(), Failed>>,
@@ -43,11 +44,11 @@ where
     Trial::test(name, || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = async { tokio::time::timeout(PATIENCE, run()).await };
-        runtime.block_on(run).map_err(|_| format!("did not end within {PATIENCE:?}"))?
+        runtime.block_on(run).map_err(|_| format!("did not end within {}", duration(PATIENCE)))?
     })
 }
 
-/// A scenario that asks the guest and QEMU for one thing each.
+/// A scenario that reads a file in the guest and sends one command to QEMU's monitor.
 fn scenario() -> Scenario {
     Scenario {
         name: "bad_luck::asks",
@@ -61,17 +62,17 @@ fn scenario() -> Scenario {
     }
 }
 
-/// The same, but for QEMU.
+/// A scenario that only reads a file in the guest.
 fn short_scenario() -> Scenario {
     Scenario { run: |guest| Box::pin(read(guest)), ..scenario() }
 }
 
-/// One that needs the kernel to take a value.
+/// A scenario in which the kernel must accept a value.
 fn setting_scenario() -> Scenario {
     Scenario { run: |guest| Box::pin(set(guest)), ..scenario() }
 }
 
-/// As the first, but for a first command whose answer it does not wait for.
+/// As the first, but it first sends a command without waiting for the answer.
 fn impatient_scenario() -> Scenario {
     Scenario { run: |guest| Box::pin(ask_impatiently(guest)), ..scenario() }
 }

@@ -1,4 +1,4 @@
-//! Cells that are tried again.
+//! Retries of cells and of snapshots, and kernels that are still being built.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,22 +25,22 @@ use tokio::sync::Notify;
 use crate::bed::Bed;
 use crate::{fake, scenario, trial};
 
-/// All of them.
+/// All trials of this file.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("a machine on which guests stay silent is not booted over and over", silent_machine),
+        trial("a machine whose guests do not boot is not booted again and again", silent_machine),
         trial("a guest that cannot be saved is booted, and not saved again", unsaved),
-        trial("snapshots that do not restore are not made over and over", unrestored),
-        trial("a crash is tried again", || tries("crashes-once", "pass", 1)),
-        trial("not for ever", || tries("crashes", "infra", 2)),
+        trial("snapshots that do not restore are not made again and again", unrestored),
+        trial("a cell whose qemu crashes is retried", || tries("crashes-once", "pass", 1)),
+        trial("a cell whose qemu always crashes is retried a limited number of times", || tries("crashes", "infra", 2)),
         trial("cells run while other kernels are being built", overlap),
-        trial("kernels that never come are no reason to hang", never_built),
-        trial("what another try would not change is not tried again", || tries("refuses", "infra", 0)),
+        trial("a run does not hang on kernels that are never built", never_built),
+        trial("a cell whose qemu refuses a command is not retried", || tries("refuses", "infra", 0)),
     ]
 }
 
-async fn tries(habit: &str, outcome: &str, retries: usize) -> Result<(), Failed> {
-    let bed = Bed::new(habit)?;
+async fn tries(behaviour: &str, outcome: &str, retries: usize) -> Result<(), Failed> {
+    let bed = Bed::new(behaviour)?;
     let out = bed.path().join("out");
     let run = RunDir::create(&out, RunInfo::default())?;
     let images = Images::all(BTreeMap::from([("stock".to_owned(), Ok(image()))]));
@@ -48,22 +48,22 @@ async fn tries(habit: &str, outcome: &str, retries: usize) -> Result<(), Failed>
     let cell = cell("stock");
     let record = runner.cell(&cell, &Silence, None).await?;
     let crash =
-        |why: &String| why.starts_with("QEMU crashed: ") && why.contains("SIGABRT") && why.contains(fake::LAST_WORDS);
-    let as_told = record.verdict.outcome() == outcome && record.retries.len() == retries;
-    if !as_told || !record.retries.iter().all(crash) {
+        |why: &String| why.starts_with("QEMU crashed: ") && why.contains("SIGABRT") && why.contains(fake::ASSERTION);
+    let as_expected = record.verdict.outcome() == outcome && record.retries.len() == retries;
+    if !as_expected || !record.retries.iter().all(crash) {
         return Err(format!("{record:?}").into());
     }
     let folder = runner.folder().join(cell.id.folder());
     for number in 1..=retries {
         let console = fs::read_to_string(folder.join(format!("console.try{number}.log")))?;
         if console != format!("try {number}\n") {
-            return Err(format!("the console of try {number}: {console:?}").into());
+            return Err(format!("unexpected console of try {number}: {console}").into());
         }
     }
     let hellos = fs::read_to_string(folder.join("agent.jsonl"))?.matches(r#""type":"hello""#).count();
     bed.was_started(retries + 1)?;
     if hellos != retries + 1 || folder.join(format!("console.try{}.log", retries + 1)).exists() {
-        return Err(format!("{hellos} guests said hello, {retries} retries are told of").into());
+        return Err(format!("{hellos} guests said hello, but {retries} retries are recorded").into());
     }
     bed.gone().await
 }
@@ -90,7 +90,7 @@ async fn overlap() -> Result<(), Failed> {
     verdicts(&runner, ["pass", "pass"])
 }
 
-/// A thread that builds dies without a word.
+/// The build thread ends without a result.
 async fn never_built() -> Result<(), Failed> {
     let bed = Bed::new("works")?;
     let (arrivals, images) = Images::to_come(CancelToken::new());
@@ -106,7 +106,7 @@ async fn never_built() -> Result<(), Failed> {
     verdicts(&runner, ["pass", "infra"])
 }
 
-/// Tells when a cell has finished.
+/// Notifies when a cell has finished.
 #[derive(Default)]
 struct Finished(Notify);
 
@@ -158,7 +158,7 @@ fn file() -> PathBuf {
     PathBuf::from("never-opened")
 }
 
-/// Nothing of a kernel is looked at but its name.
+/// An image of which only the names are used.
 fn image() -> KernelImage {
     KernelImage {
         variant: "stock".to_owned(),
@@ -175,9 +175,9 @@ fn image() -> KernelImage {
     }
 }
 
-/// The third guest on a machine on which two have said nothing costs no deadline any more.
+/// After two guests of a machine did not boot, the third one is not started, and no deadline passes.
 async fn silent_machine() -> Result<(), Failed> {
-    let bed = Bed::new("says-nothing")?;
+    let bed = Bed::new("sends-no-hello")?;
     let snapshots = Snapshots::new(Cache::at(bed.path().join("cache")), "fake".to_owned());
     let within = Duration::from_secs(2);
     let mut errors = Vec::new();
@@ -190,7 +190,7 @@ async fn silent_machine() -> Result<(), Failed> {
     }
 }
 
-/// Each guest is saved, does not restore, and is booted; the third is booted at once.
+/// The first two guests are saved, do not restore, and are then booted. The third is booted at once.
 async fn unrestored() -> Result<(), Failed> {
     let bed = Bed::new("does-not-restore")?;
     let snapshots = Snapshots::new(Cache::at(bed.path().join("cache")), "fake".to_owned());
@@ -203,7 +203,7 @@ async fn unrestored() -> Result<(), Failed> {
     Ok(())
 }
 
-/// The fake kernel has no log, so its guest never gets to where it would be saved.
+/// The fake kernel has no log, so its guest never reaches the point at which it is saved.
 async fn unsaved() -> Result<(), Failed> {
     let bed = Bed::new("works")?;
     let cache = bed.path().join("cache");

@@ -1,4 +1,4 @@
-//! What becomes of a cell whose QEMU fails.
+//! Verdicts on cells whose QEMU fails.
 
 use harness::matrix::judge::{self, Finding, Rules};
 use harness::notes::Note;
@@ -13,74 +13,75 @@ use libtest_mimic::{Failed, Trial};
 use crate::bed::Bed;
 use crate::{fake, impatient_scenario, scenario, setting_scenario, short_scenario, trial};
 
-/// A habit of QEMU's, and what must be said of it.
+/// A behaviour of QEMU, and the expected verdict.
 struct Case {
-    habit: &'static str,
+    behaviour: &'static str,
     outcome: &'static str,
     /// Whether there is a sign of the test bed.
     retry: bool,
-    /// What the reason must name.
+    /// Texts that the reason must contain.
     names: &'static [&'static str],
-    /// Factor of all deadlines: small if one must pass.
+    /// The factor of all deadlines. It is small if a deadline must pass.
     scale: f64,
 }
 
-/// A factor with which deadlines pass soon, and not too soon for a process to start on a busy host.
+/// A factor with which deadlines pass soon, but leave enough time to start a process on a busy host.
 const SOON: f64 = 0.1;
 
 /// A case in which no deadline passes.
-const fn case(habit: &'static str, outcome: &'static str, retry: bool, names: &'static [&'static str]) -> Case {
-    Case { habit, outcome, retry, names, scale: 1.0 }
+const fn case(behaviour: &'static str, outcome: &'static str, retry: bool, names: &'static [&'static str]) -> Case {
+    Case { behaviour, outcome, retry, names, scale: 1.0 }
 }
 
 /// A case in which a deadline passes.
-const fn late(habit: &'static str, outcome: &'static str, names: &'static [&'static str]) -> Case {
-    Case { habit, outcome, retry: true, names, scale: SOON }
+const fn late(behaviour: &'static str, outcome: &'static str, names: &'static [&'static str]) -> Case {
+    Case { behaviour, outcome, retry: true, names, scale: SOON }
 }
 
-const ABORTED: &[&str] = &["signal: 6 (SIGABRT)", fake::LAST_WORDS];
+const ABORTED: &[&str] = &["signal: 6 (SIGABRT)", fake::ASSERTION];
 const BOTH_VERSIONS: &[&str] = &["speaks protocol version", ", this harness ", "rebuild the guest image"];
 
 const CASES: &[Case] = &[
     case("works", "pass", false, &[]),
-    // Before the guest's first words.
+    // Before the agent's hello message.
     case("is-missing", "infra", false, &["qemu-that-is-missing: No such file or directory"]),
-    case("exits-at-once", "infra", false, &["exit status: 1", fake::LAST_WORDS]),
-    late("never-connects", "infra", &["QEMU did not connect", "within 2 s", fake::LAST_WORDS]),
+    case("exits-at-once", "infra", false, &["exit status: 1", fake::ASSERTION]),
+    late("never-connects", "infra", &["QEMU did not connect", "within 2 s", fake::ASSERTION]),
     late("never-greets", "infra", &["QEMU did not greet", "within 2 s"]),
-    late("says-nothing", "boot-failed", &["the agent's first words", "the kernel printed nothing"]),
+    late("sends-no-hello", "boot-failed", &["the agent's hello message", "the kernel printed nothing"]),
     case("speaks-another-version", "infra", false, BOTH_VERSIONS),
     case("is-not-a-guest", "infra", false, &["not a message of protocol version", "grub>"]),
     case("crashes-before-hello", "infra", true, ABORTED),
-    // In mid-scenario.
+    // During the scenario.
     case("sends-an-unknown-event", "pass", false, &[]),
-    case("refuses", "infra", false, &["QMP command human-monitor-command", "no such luck"]),
+    case("refuses", "infra", false, &["QMP command human-monitor-command", "refused by the test"]),
     case("panics", "fail", false, &["NULL pointer dereference"]),
     case("ends", "infra", false, &["read /proc/version", "QEMU ended (exit status: 0)"]),
-    case("misleads", "infra", false, &["QEMU ended (exit status: 1)", fake::MISLEADING]),
+    case("prints-a-misleading-text", "infra", false, &["QEMU ended (exit status: 1)", fake::MISLEADING]),
     case("crashes", "infra", true, ABORTED),
     case("crashes-on-the-first-request", "infra", true, ABORTED),
     case("crashes-with-a-request-unread", "infra", true, ABORTED),
     case("crashes-on-a-qmp-command", "infra", true, ABORTED),
-    late("falls-silent", "infra", &["waited 2 s for the end of the operation to read /proc/version"]),
-    case("talks-nonsense", "infra", false, &["not a message of protocol version", "rm: cannot remove"]),
-    case("talks-binary", "infra", false, &["read /proc/version", "no text"]),
+    late("stops-answering", "infra", &["waited 2 s for the end of the operation to read /proc/version"]),
+    case("sends-garbage", "infra", false, &["not a message of protocol version", "rm: cannot remove"]),
+    case("sends-binary-data", "infra", false, &["read /proc/version", "not text"]),
 ];
 
-/// One for each case, and more.
+/// A trial for each case, and the other trials of this file.
 pub fn trials() -> Vec<Trial> {
-    let mut trials: Vec<_> = CASES.iter().map(|case| trial(format!("qemu {}", case.habit), || check(case))).collect();
-    trials.push(trial("a qemu that ends after its answer does no harm", ends_after_its_answer));
+    let mut trials: Vec<_> =
+        CASES.iter().map(|case| trial(format!("qemu {}", case.behaviour), || check(case))).collect();
+    trials.push(trial("a qemu that ends after its last answer does not change the verdict", ends_after_its_answer));
     trials.push(trial("a command after one without an answer is an error", unanswered));
-    trials.push(trial("a kernel that refuses what it must grant fails, and is not tried again", refused));
+    trials.push(trial("a kernel that refuses a request that it must grant fails, and is not retried", refused));
     trials.push(trial("a qemu that does not quit is killed", never_quits));
-    trials.push(trial("a qemu that quits badly is noted, whatever it says", quits_badly));
-    trials.push(trial("an oops ends a wait for what cannot come any more", oops));
+    trials.push(trial("a bad exit status after quit is noted, whatever stderr says", quits_badly));
+    trials.push(trial("an oops ends a wait for an event that cannot come any more", oops));
     trials
 }
 
 async fn check(case: &Case) -> Result<(), Failed> {
-    let bed = Bed::new(case.habit)?;
+    let bed = Bed::new(case.behaviour)?;
     let scale = Scale::times(case.scale);
     let Finding { verdict, sign, .. } = judge(&bed, &scenario(), scale).await;
     if (verdict.outcome(), sign.is_some()) != (case.outcome, case.retry) {
@@ -91,9 +92,9 @@ async fn check(case: &Case) -> Result<(), Failed> {
     }
     let reason = verdict.reason().unwrap_or_default();
     if let Some(name) = case.names.iter().find(|name| !reason.contains(**name)) {
-        return Err(format!("{name:?} is not in: {reason}").into());
+        return Err(format!("\"{name}\" is not in: {reason}").into());
     }
-    if case.habit == "is-missing" { Ok(()) } else { bed.gone().await }
+    if case.behaviour == "is-missing" { Ok(()) } else { bed.gone().await }
 }
 
 async fn judge(bed: &Bed, scenario: &Scenario, scale: Scale) -> Finding {
@@ -103,14 +104,14 @@ async fn judge(bed: &Bed, scenario: &Scenario, scale: Scale) -> Finding {
     judge::run(scenario, None, Rules { scale, known: &[], put_back: true }, &console, boot).await
 }
 
-/// QEMU ends by itself, but the scenario has its answer: the verdict stays, with a note.
+/// QEMU ends by itself after the scenario's last answer: the verdict stays, with a note.
 async fn ends_after_its_answer() -> Result<(), Failed> {
     let bed = Bed::new("ends-after-its-answer")?;
     passes_although(&judge(&bed, &short_scenario(), Scale::times(1.0)).await, "QEMU ended (exit status: 0)")?;
     bed.gone().await
 }
 
-/// The qapi crate panics at the next command, and once more on the way out, which would abort the whole run.
+/// The qapi crate panics at the next command, and a second time while unwinding, which would abort the whole run.
 async fn unanswered() -> Result<(), Failed> {
     let bed = Bed::new("never-answers-on-qmp")?;
     let finding = judge(&bed, &impatient_scenario(), Scale::times(1.0)).await;
@@ -124,7 +125,7 @@ async fn unanswered() -> Result<(), Failed> {
     bed.gone().await
 }
 
-/// What another guest would not change, and no other verdict explains.
+/// A retry would not change the result, and no other verdict explains it.
 async fn refused() -> Result<(), Failed> {
     let bed = Bed::new("has-a-kernel-that-refuses")?;
     let finding = judge(&bed, &setting_scenario(), Scale::times(1.0)).await;
@@ -148,9 +149,9 @@ async fn quits_badly() -> Result<(), Failed> {
     bed.gone().await
 }
 
-/// The deadline of the read that is never answered would be 6 s, with another 3 s for the evidence.
+/// The deadline of the read, which is never answered, would be 6 s, and another 3 s for the evidence.
 async fn oops() -> Result<(), Failed> {
-    let bed = Bed::new("oopses-and-falls-silent")?;
+    let bed = Bed::new("oopses-and-stops-answering")?;
     let finding = judge(&bed, &scenario(), Scale::times(0.3)).await;
     let is_splat = matches!(&finding.verdict, Verdict::Fail(failure) if failure.kind == FailureKind::KernelSplat);
     if !is_splat || finding.sign.is_some() || finding.phases.scenario > 6.0 {
