@@ -17,6 +17,13 @@ static TICKS: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\((\d+) ticks this GP\)").expect("a constant expression"));
 static JIFFIES: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\(t=(\d+) jiffies ").expect("a constant expression"));
 
+/// Blames all stalls on the test bed, of a guest that is known to have been kept from running: by its clock, which went
+/// on, its CPUs did not get on.
+pub fn blame_host(found: &mut [Splat]) {
+    let stalls = found.iter_mut().filter(|splat| matches!(splat.kind, SplatKind::RcuStall | SplatKind::SoftLockup));
+    stalls.for_each(|splat| splat.kind = SplatKind::TestBed);
+}
+
 /// Blames such stalls on the test bed.
 pub fn blame(found: &mut [Splat], log: &str) {
     let is_own = |splat: &&mut Splat| splat.kind == SplatKind::RcuStall && splat.title.contains("self-detected stall");

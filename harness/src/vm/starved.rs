@@ -55,6 +55,11 @@ impl Starved {
         }))
     }
 
+    /// How long it has been so until now.
+    pub fn so_far(&self) -> Duration {
+        (self.0)()
+    }
+
     /// Waits for something of QEMU's, for as long as `within` of which QEMU was not starved.
     ///
     /// # Errors
@@ -77,7 +82,7 @@ impl Starved {
 
     /// The same deadline, for whoever cannot wait and has to look.
     pub fn patience(&self, within: Duration) -> Patience<'_> {
-        Patience { starved: self, before: (self.0)(), began: Instant::now(), within }
+        Patience { starved: self, before: self.so_far(), began: Instant::now(), within }
     }
 
     /// Lets this much time pass of which QEMU is not starved.
@@ -90,7 +95,7 @@ impl Patience<'_> {
     /// How long the deadline is by now.
     fn late(&self) -> Late {
         // A thread that ends takes its figures with it.
-        let starved = (self.starved.0)().saturating_sub(self.before);
+        let starved = self.starved.so_far().saturating_sub(self.before);
         Late { within: self.within + starved.min(self.within * (MOST - 1)), starved }
     }
 
@@ -105,7 +110,7 @@ impl Patience<'_> {
 
 impl std::fmt::Debug for Starved {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Starved({:?})", (self.0)())
+        write!(f, "Starved({:?})", self.so_far())
     }
 }
 
