@@ -44,6 +44,13 @@ pub const SNAPSHOTS: usize = 2;
 /// awaited. The QEMU of a guest that hangs and is idle wants little, and starves on an overloaded host alone.
 const STARVED: u32 = 4;
 
+/// Whether stalls of a guest's CPUs say nothing about its kernel: QEMU's threads waited for the host's CPUs for as long as its
+/// scenario took. By the guest's clock, which went on meanwhile, its CPUs seem to stall. A kernel that spins makes QEMU
+/// want a CPU all the time; beside as many guests as run by default it waits for half of it.
+pub fn stood_still(took: Duration, starved: Duration) -> bool {
+    !starved.is_zero() && starved >= took
+}
+
 impl Sign {
     /// How many guests are tried in all before a cell goes without a verdict.
     pub fn guests(&self) -> usize {
@@ -58,9 +65,9 @@ impl Sign {
         tried < self.guests()
     }
 
-    /// What a deadline shows of the test bed, of whose time QEMU waited so long for the host's CPUs.
-    pub fn of_deadline(within: Duration, starved: Duration) -> Option<Sign> {
-        (!starved.is_zero() && starved * STARVED >= within).then_some(Sign::Starved(starved))
+    /// What it shows of the test bed that QEMU waited so long for the host's CPUs, of the time that something took.
+    pub fn of_time(took: Duration, starved: Duration) -> Option<Sign> {
+        (!starved.is_zero() && starved * STARVED >= took).then_some(Sign::Starved(starved))
     }
 }
 
@@ -97,9 +104,16 @@ mod tests {
     #[test]
     fn a_deadline_is_a_sign_only_of_a_qemu_that_starved() {
         let seconds = Duration::from_secs;
-        assert_eq!(Sign::of_deadline(seconds(60), Duration::ZERO), None);
-        assert_eq!(Sign::of_deadline(seconds(60), seconds(3)), None);
-        assert_eq!(Sign::of_deadline(seconds(80), seconds(20)), Some(Sign::Starved(seconds(20))));
-        assert_eq!(Sign::of_deadline(Duration::ZERO, Duration::ZERO), None);
+        assert_eq!(Sign::of_time(seconds(60), Duration::ZERO), None);
+        assert_eq!(Sign::of_time(seconds(60), seconds(3)), None);
+        assert_eq!(Sign::of_time(seconds(80), seconds(20)), Some(Sign::Starved(seconds(20))));
+        assert_eq!(Sign::of_time(Duration::ZERO, Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_guest_stood_still_if_its_qemu_waited_all_the_time() {
+        let seconds = Duration::from_secs;
+        assert!(!stood_still(seconds(60), Duration::ZERO) && !stood_still(seconds(60), seconds(30)));
+        assert!(stood_still(seconds(60), seconds(60)) && !stood_still(Duration::ZERO, Duration::ZERO));
     }
 }

@@ -24,6 +24,7 @@ use line::Message;
 pub use nmi::backtrace;
 use report::Open;
 use rules::Rule;
+pub use starved::blame_host;
 
 /// The kind of a splat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -17,6 +17,12 @@ static TICKS: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\((\d+) ticks this GP\)").expect("a constant expression"));
 static JIFFIES: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\(t=(\d+) jiffies ").expect("a constant expression"));
 
+/// Attributes all stalls to the test bed, in a guest that the host kept from running: its clock went on, its CPUs did not.
+pub fn blame_host(found: &mut [Splat]) {
+    let stalls = found.iter_mut().filter(|splat| matches!(splat.kind, SplatKind::RcuStall | SplatKind::SoftLockup));
+    stalls.for_each(|splat| splat.kind = SplatKind::TestBed);
+}
+
 /// Attributes such stalls to the test bed.
 pub fn blame(found: &mut [Splat], log: &str) {
     let is_own = |splat: &&mut Splat| splat.kind == SplatKind::RcuStall && splat.title.contains("self-detected stall");

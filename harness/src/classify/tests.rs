@@ -173,6 +173,18 @@ fn log() -> impl Strategy<Value = String> {
     prop::collection::vec(line, 0..60).prop_map(|lines| lines.concat())
 }
 
+#[test]
+fn stalls_are_the_hosts_if_the_guest_hardly_ran_and_nothing_else_is() {
+    let blamed = |log: &str| {
+        let mut found = classify(log);
+        blame_host(&mut found);
+        found[0].kind
+    };
+    assert_eq!(blamed(include_str!("fixtures/rcu-stall.log")), SplatKind::TestBed);
+    assert_eq!(blamed(include_str!("fixtures/soft-lockup.log")), SplatKind::TestBed);
+    assert_eq!(blamed(include_str!("fixtures/oops.log")), SplatKind::Oops);
+}
+
 proptest! {
     #[test]
     fn any_text_gives_splats_within_it(log in log()) {

@@ -78,7 +78,7 @@ fn sign(error: &Error, seen: Seen<'_>) -> Option<Sign> {
     } else if matches!(error, Error::Lost(_)) {
         Some(Sign::Lost)
     } else {
-        let starved = error.late().and_then(|late| Sign::of_deadline(late.within, late.starved));
+        let starved = error.late().and_then(|late| Sign::of_time(late.within, late.starved));
         starved.or(seen.silent.then_some(Sign::Silence))
     }
 }

@@ -13,7 +13,7 @@ use crate::classify::{self, Splat, SplatKind};
 use crate::guest::{Back, Guest, Hardware};
 use crate::notes::{Note, Notes, Phases};
 use crate::scenario::Scenario;
-use crate::tries::Sign;
+use crate::tries::{self, Sign};
 use crate::trigger::Trigger;
 use crate::verdict::{Failure, Verdict};
 use crate::vm::agent::Agent;
@@ -94,15 +94,20 @@ pub async fn run(
     phases.steps = vm.steps();
 
     let began = Instant::now();
+    let (clock, before) = (vm.starved(), vm.starved().so_far());
     let Over { ran, mut notes, proofs, silent, vm } = run_in(scenario, trigger, vm, rules).await;
-    phases.scenario = began.elapsed().as_secs_f64();
+    let (took, starved) = (began.elapsed(), clock.so_far().saturating_sub(before));
+    (phases.scenario, phases.starved) = (took.as_secs_f64(), starved.as_secs_f64());
 
     let began = Instant::now();
     let ended = vm.kill(rules.scale.seconds(QUIT)).await.err();
     if let Some(how) = &ended {
         notes.add(Note::QemuEnd(how.to_string()));
     }
-    let splats = classify::classify_knowing(&log(console), rules.known);
+    let mut splats = classify::classify_knowing(&log(console), rules.known);
+    if tries::stood_still(took, starved) {
+        classify::blame_host(&mut splats);
+    }
     if let Some(splat) = splats.iter().find(|splat| splat.kind == SplatKind::Lockdep && splat.known.is_some()) {
         notes.add(Note::LockdepOffAfter(splat.to_string()));
     }

@@ -351,7 +351,7 @@ mod tests {
             Note::PutBack(1.5),
             Note::NoSysrq("no answer".to_owned()),
             Note::QemuEnd("killed".to_owned()),
-            Note::Phases(Phases { boot: 0.5, steps, scenario: 2.5, teardown: 0.5 }),
+            Note::Phases(Phases { boot: 0.5, steps, scenario: 2.5, starved: 0.25, teardown: 0.5 }),
         ]);
         let task = json!([{"comm": "a", "pid": 7, "tid": 7, "state": "D", "wchan": "f", "stack": ["f", "g"]}]);
         let event = json!({"of": "PF", "value": "0", "expected": "2", "after-write-began": 0.5, "waited": 0.25});
@@ -365,7 +365,7 @@ mod tests {
             "resets": "9 rounds, 1 refused", "reset": "over", "store": "in pci_wait_cfg", "enable": "elsewhere",
             "owner": "over", "event-of-pf": "not before the end of the write", "lockdep": "off",
             "lockdep-off-after": "a report", "aftermath": 0.5, "put-back": 1.5, "no-sysrq": "no answer",
-            "qemu-end": "killed", "phases": {"boot": 0.5, "restore": 0.5, "scenario": 2.5, "teardown": 0.5},
+            "qemu-end": "killed", "phases": {"boot": 0.5, "restore": 0.5, "scenario": 2.5, "starved": 0.25, "teardown": 0.5},
         });
         assert_eq!(serde_json::to_value(&notes).unwrap(), written);
         let back = read(written);

@@ -13,6 +13,9 @@ pub struct Phases {
     pub steps: Steps,
     /// The scenario and its proofs.
     pub scenario: f64,
+    /// Of that, for how long QEMU was ready to run and waited for the host's CPUs, all its threads together.
+    #[serde(default)]
+    pub starved: f64,
     /// Ending QEMU and reading its log.
     pub teardown: f64,
 }

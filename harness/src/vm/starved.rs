@@ -55,6 +55,11 @@ impl Starved {
         }))
     }
 
+    /// For how long QEMU has waited for a host CPU until now.
+    pub fn so_far(&self) -> Duration {
+        (self.0)()
+    }
+
     /// Waits for `work`. The time `within` does not include the time for which QEMU waited for a host CPU.
     ///
     /// # Errors
@@ -77,7 +82,7 @@ impl Starved {
 
     /// The same deadline, for a caller that polls.
     pub fn patience(&self, within: Duration) -> Patience<'_> {
-        Patience { starved: self, before: (self.0)(), began: Instant::now(), within }
+        Patience { starved: self, before: self.so_far(), began: Instant::now(), within }
     }
 
     /// Sleeps for this time. It does not include the time for which QEMU waits for a host CPU.
@@ -90,7 +95,7 @@ impl Patience<'_> {
     /// The deadline with its extension so far.
     fn late(&self) -> Late {
         // When a thread ends, its time is lost, so the sum can become smaller.
-        let starved = (self.starved.0)().saturating_sub(self.before);
+        let starved = self.starved.so_far().saturating_sub(self.before);
         Late { within: self.within + starved.min(self.within * (MOST - 1)), starved }
     }
 
@@ -105,7 +110,7 @@ impl Patience<'_> {
 
 impl std::fmt::Debug for Starved {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Starved({:?})", (self.0)())
+        write!(f, "Starved({:?})", self.so_far())
     }
 }
 
