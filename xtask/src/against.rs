@@ -44,8 +44,8 @@ enum Found {
 }
 
 impl Reference {
-    /// Finds what the argument of `--against` names. A revision is added to the manifest. The manifest must already have the
-    /// user's own kernels.
+    /// Finds what the argument of `--against` names. A revision is added to the manifest. The manifest must already
+    /// have the user's own kernels.
     ///
     /// # Errors
     /// The word has no meaning (the error lists what was tried) or several. The results cannot be read, or have several

@@ -11,8 +11,8 @@ fn the_command_line_is_sound() {
     command_line().debug_assert();
 }
 
-/// The indented commands of a text: the words after `cargo xtask` (or after the program's own path), up to a comment, an
-/// explanation, or shell syntax.
+/// The indented commands of a text: the words after `cargo xtask` (or after the program's own path), up to a comment,
+/// an explanation, or shell syntax.
 fn commands(text: &str) -> Vec<Vec<String>> {
     let command = |line: &str| {
         let line = line.strip_prefix("  ")?.trim_start();

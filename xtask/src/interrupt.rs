@@ -24,8 +24,8 @@ const GRACE: Duration = Duration::from_millis(1500);
 /// Runs a future on this thread until it is done, or until SIGINT or SIGTERM arrives.
 ///
 /// On a signal it drops the future, which ends all guests. It cancels builds, reports the finished cells of the run in
-/// `folder`, and returns the exit code 130. The future sets `folder` when it has made the folder of the run. A second signal
-/// ends this process at once.
+/// `folder`, and returns the exit code 130. The future sets `folder` when it has made the folder of the run. A second
+/// signal ends this process at once.
 ///
 /// # Errors
 /// Errors of the future. Signals cannot be caught, or tokio cannot be started.

@@ -27,8 +27,8 @@ pub struct Judging {
     /// The topology: PCI devices and ports of the guest [default: the scenario's own]
     #[arg(long, value_name = "NAME", value_parser = names::topologies())]
     topology: Option<String>,
-    /// Up to this many runs for each commit; stops once a majority is reached. Use more than 1 for a bug that reproduces
-    /// only randomly
+    /// Up to this many runs for each commit; stops once a majority is reached. Use more than 1 for a bug that
+    /// reproduces only randomly
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub runs: u16,
     /// Count every failure as bad, not only the one that is searched for

@@ -1,5 +1,5 @@
-//! The values of options: names of triggers, topologies, scenarios, kernels, profiles and failures. Each comes from where
-//! it is defined. Help texts list them, and shells complete them.
+//! The values of options: names of triggers, topologies, scenarios, kernels, profiles and failures. Each comes from
+//! where it is defined. Help texts list them, and shells complete them.
 
 use std::ffi::OsStr;
 use std::sync::LazyLock;
@@ -10,8 +10,8 @@ use harness::trigger::Trigger;
 use harness::vm::topology::Topology;
 use kernels::{FailureKind, Manifest};
 
-/// Accepts any text, and offers names for completion. The text may be a glob over the names, a part of one, or a name that
-/// is known only when the command runs. The command itself reports an unknown name, with the nearest known one.
+/// Accepts any text, and offers names for completion. The text may be a glob over the names, a part of one, or a name
+/// that is known only when the command runs. The command itself reports an unknown name, with the nearest known one.
 #[derive(Clone)]
 pub struct Offers(Vec<PossibleValue>);
 

@@ -21,7 +21,8 @@ pub struct OwnTree {
     /// A git tree of Linux. Kernels are built from its revisions in a separate worktree; your checkout is not changed
     #[arg(help_heading = HEADING, long = "tree", id = "tree", value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// A configuration fragment on top of the project's. May be given several times; later fragments override earlier ones
+    /// A configuration fragment on top of the project's. May be given several times; later fragments override earlier
+    /// ones
     #[arg(help_heading = HEADING, long, value_name = "FILE", requires = "tree")]
     pub config: Vec<PathBuf>,
     /// Build with lockdep and other kernel checks: the same as `--profile debug`
@@ -37,8 +38,8 @@ pub struct Own {
     /// A revision of the tree: tag, branch or hash. May be given several times [default: HEAD]
     #[arg(help_heading = HEADING, long, value_name = "REV", requires = "tree")]
     pub rev: Vec<String>,
-    /// A prebuilt kernel: /boot/vmlinuz-*, a vmlinux with a PVH note, or a Debian package (linux-image-*.deb). May be given
-    /// several times
+    /// A prebuilt kernel: /boot/vmlinuz-*, a vmlinux with a PVH note, or a Debian package (linux-image-*.deb). May be
+    /// given several times
     #[arg(help_heading = HEADING, long, value_name = "PATH", conflicts_with_all = ["debug", "profile"])]
     pub kernel_image: Vec<PathBuf>,
     /// The folder with the modules of that kernel [default: those in the package, or in /lib/modules]
@@ -109,8 +110,8 @@ impl OwnTree {
 }
 
 impl Own {
-    /// The lab with the project's kernels and the user's own, under a profile if one is named. Also returns the names of the
-    /// user's own.
+    /// The lab with the project's kernels and the user's own, under a profile if one is named. Also returns the names
+    /// of the user's own.
     ///
     /// # Errors
     /// A path or a revision does not exist. Errors of [`Lab::open`].
@@ -183,8 +184,8 @@ const BEGINNINGS: [&str; 7] = [
     "linux-image-",
 ];
 
-/// The name for a kernel image: its release. `vmlinuz-6.1.0-50-amd64`, `linux-image-6.1.0-50-amd64_6.1.176-1_amd64.deb` and
-/// `/usr/lib/modules/6.1.0-50-amd64/vmlinuz` are `6.1.0-50-amd64`.
+/// The name for a kernel image: its release. `vmlinuz-6.1.0-50-amd64`, `linux-image-6.1.0-50-amd64_6.1.176-1_amd64.deb`
+/// and `/usr/lib/modules/6.1.0-50-amd64/vmlinuz` are `6.1.0-50-amd64`.
 fn image_name(path: &Path) -> String {
     let (file, folder) = (path.file_name().unwrap_or_default(), path.parent().unwrap_or(Path::new("")));
     let is_with_modules = folder.parent().is_some_and(|parent| parent.ends_with("modules")) && file == "vmlinuz";

@@ -20,7 +20,8 @@ pub struct Base<'a> {
 }
 
 impl Base<'_> {
-    /// The lab with this base, and with one kernel for each patch on top of the patches before it. Each patch has a title.
+    /// The lab with this base, and with one kernel for each patch on top of the patches before it. Each patch has a
+    /// title.
     ///
     /// # Errors
     /// The base, the revision or the profile does not exist.
@@ -53,8 +54,8 @@ impl Base<'_> {
     }
 }
 
-/// The patches that a run of `series` wrote into a folder, in their order. They need no more work: `series` has extracted
-/// them from mails, and merged them if asked to.
+/// The patches that a run of `series` wrote into a folder, in their order. They need no more work: `series` has
+/// extracted them from mails, and merged them if asked to.
 ///
 /// # Errors
 /// The folder does not exist, or has no patches.

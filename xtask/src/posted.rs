@@ -18,8 +18,8 @@ use crate::ui::Ui;
 /// How a series is read, and its base. The id of the argument for the series itself is `series`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Reading {
-    /// The base of the series: a base of kernels.toml or, with --tree, a revision [default: the first base of kernels.toml;
-    /// with --tree, the base-commit that the series names, or HEAD]
+    /// The base of the series: a base of kernels.toml or, with --tree, a revision [default: the first base of
+    /// kernels.toml; with --tree, the base-commit that the series names, or HEAD]
     #[arg(long, value_name = "REV", requires = "series")]
     base: Option<String>,
     /// 3-way merge a patch that does not apply, as `git am --3way` does

@@ -14,14 +14,14 @@ use crate::names;
 /// Which cells to run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Which {
-    /// Kernels, by glob. May be given several times. Each runs with every scenario [default: your own kernels, if you give
-    /// any; else each scenario runs on the unpatched first base, on `candidate`, and on the kernels whose patches fix or
-    /// add a bug that it detects]
+    /// Kernels, by glob. May be given several times. Each runs with every scenario [default: your own kernels, if you
+    /// give any; else each scenario runs on the unpatched first base, on `candidate`, and on the kernels whose patches
+    /// fix or add a bug that it detects]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     #[arg(value_parser = names::kernels(), hide_possible_values = true)]
     pub kernels: Vec<String>,
-    /// Scenarios, by glob over `family::scenario` or over `scenario` alone. `cargo xtask list scenarios` lists them [default:
-    /// all]
+    /// Scenarios, by glob over `family::scenario` or over `scenario` alone. `cargo xtask list scenarios` lists them
+    /// [default: all]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
     pub scenarios: Vec<String>,

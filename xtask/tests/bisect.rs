@@ -139,7 +139,8 @@ impl Tree {
         fs::write(&path, after).unwrap();
     }
 
-    /// All files of the checkout and of `.git`, with sizes and times, but not git's objects and its record of worktrees.
+    /// All files of the checkout and of `.git`, with sizes and times, but not git's objects and its record of
+    /// worktrees.
     fn state(&self) -> BTreeMap<PathBuf, (u64, SystemTime)> {
         let mut found = BTreeMap::new();
         let mut folders = vec![self.folder.clone()];

@@ -1,5 +1,5 @@
-//! The pages of the project: every link has a target, the book has every page, and the table in the README is that of the
-//! catalogue.
+//! The pages of the project: every link has a target, the book has every page, and the table in the README is that of
+//! the catalogue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -52,8 +52,8 @@ impl Page {
     }
 }
 
-/// The anchor that GitHub gives a heading: in lower case, with `-` for each space, without punctuation, and with a number
-/// if the page has had the same heading before. mdBook does the same.
+/// The anchor that GitHub gives a heading: in lower case, with `-` for each space, without punctuation, and with a
+/// number if the page has had the same heading before. mdBook does the same.
 fn anchor(heading: &str, seen: &mut BTreeMap<String, usize>) -> String {
     let kept = |c: &char| c.is_alphanumeric() || "-_ ".contains(*c);
     let slug = heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-");

@@ -36,15 +36,15 @@ Exit codes: 0 found, 2 not found (either only skipped commits are left, which ar
 130 interrupted.")]
 #[command(group(clap::ArgGroup::new("over").required(true).multiple(true).args(["tree", "series"])))]
 pub struct Args {
-    /// Bisect over the patches of a posted series: an mbox, a mail, a patch, a folder of them, a maildir, or - for stdin.
-    /// The base is the good end, and the whole series the bad end (with --reverse the other way round)
+    /// Bisect over the patches of a posted series: an mbox, a mail, a patch, a folder of them, a maildir, or - for
+    /// stdin. The base is the good end, and the whole series the bad end (with --reverse the other way round)
     #[arg(long, id = "series", value_name = "FILE", conflicts_with_all = ["good", "bad", "paths"])]
     series: Option<PathBuf>,
     #[command(flatten)]
     posted: posted::Reading,
     /// A revision on which the scenario passes
-    // clap ignores `requires = "series"` where a conflict rules the series out. So this names the group of the options that
-    // need a series.
+    // clap ignores `requires = "series"` where a conflict rules the series out. So this names the group of the options
+    // that need a series.
     #[arg(long, value_name = "REV", required_unless_present = "series", conflicts_with = "Reading")]
     good: Option<String>,
     /// A revision on which the scenario fails

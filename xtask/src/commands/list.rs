@@ -106,8 +106,8 @@ fn kernels(manifest: &Manifest) -> Vec<Shown> {
     manifest.variants.iter().map(kernel).collect()
 }
 
-/// The bugs of a kernel. Those of a patched kernel are shown as a difference from its unpatched base, those of an unpatched
-/// base as a difference from the first base.
+/// The bugs of a kernel. Those of a patched kernel are shown as a difference from its unpatched base, those of an
+/// unpatched base as a difference from the first base.
 fn bugs_of(variant: &Variant, manifest: &Manifest) -> String {
     let first = manifest.bases.first().and_then(|first| plain(&first.name, manifest));
     let reference = if variant.is_plain() { first } else { plain(&variant.base, manifest) };

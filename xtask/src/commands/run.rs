@@ -44,12 +44,12 @@ pub struct Args {
     kernel: Option<String>,
     #[command(flatten)]
     own: Own,
-    /// Run on a kernel of a series: the folder `patches` that a run of `cargo xtask series` wrote. Then --kernel is `base`,
-    /// or for example `patch-2` for the base with the first two patches
+    /// Run on a kernel of a series: the folder `patches` that a run of `cargo xtask series` wrote. Then --kernel is
+    /// `base`, or for example `patch-2` for the base with the first two patches
     #[arg(long, value_name = "DIR", requires = "kernel", conflicts_with = "kernel_image")]
     series: Option<PathBuf>,
-    /// The base of the series: a base of kernels.toml or, with --tree, a revision, like --rev [default: the first base; with
-    /// --tree, HEAD]
+    /// The base of the series: a base of kernels.toml or, with --tree, a revision, like --rev [default: the first base;
+    /// with --tree, HEAD]
     #[arg(long, value_name = "REV", requires = "series", conflicts_with = "rev")]
     base: Option<String>,
     /// The trigger. Needed for a scenario that removes a device in several ways

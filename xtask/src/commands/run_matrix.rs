@@ -81,7 +81,8 @@ pub struct Args {
     repeat: u32,
     #[command(flatten)]
     how: How,
-    /// Run everything twice, first from snapshots and then from boots, and compare the verdicts. Exit code 1 if any differ
+    /// Run everything twice, first from snapshots and then from boots, and compare the verdicts. Exit code 1 if any
+    /// differ
     #[arg(long, conflicts_with = "no_snapshots")]
     verify_snapshots: bool,
     /// Stop at the first unexpected cell: start no cell after it

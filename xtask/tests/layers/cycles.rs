@@ -31,7 +31,8 @@ pub fn among(krate: &str, uses: &[Use]) -> Vec<String> {
     cycles
 }
 
-/// The items of modules that the top of the crate re-exports (`pub use bug::Bug;` in `lib.rs`), with the module of each.
+/// The items of modules that the top of the crate re-exports (`pub use bug::Bug;` in `lib.rs`), with the module of
+/// each.
 fn reexports<'a>(modules: &BTreeSet<&str>, uses: &'a [Use]) -> BTreeMap<&'a str, &'a str> {
     let at_the_top = uses.iter().filter(|used| used.from.len() == 1 && modules.contains(used.path[0].as_str()));
     at_the_top.filter_map(|used| Some((used.path.last()?.as_str(), used.path[0].as_str()))).collect()

@@ -1,8 +1,8 @@
 //! The layers of ARCHITECTURE.md: which crate may use which, which room of `harness` may use which, and that no two
 //! modules of a crate use each other.
 //!
-//! Without a check, layers erode after a few changes. The tests parse the sources with the crate `syn`: `use` lines, paths
-//! in the code, and paths within macros. Code for tests does not count.
+//! Without a check, layers erode after a few changes. The tests parse the sources with the crate `syn`: `use` lines,
+//! paths in the code, and paths within macros. Code for tests does not count.
 
 mod cycles;
 mod paths;

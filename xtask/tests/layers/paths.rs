@@ -28,7 +28,8 @@ impl fmt::Display for Use {
     }
 }
 
-/// Everything that the files below a `src` folder use. `folder` is the folder of the crate, from the top of the workspace.
+/// Everything that the files below a `src` folder use. `folder` is the folder of the crate, from the top of the
+/// workspace.
 pub fn read(src: &Path, folder: &str) -> Result<Vec<Use>, String> {
     let each = |file: &Path, code: &str| of_source(folder, file, code);
     Ok(sources(src)?.iter().map(|(file, code)| each(file, code)).collect::<Result<Vec<_>, _>>()?.concat())
@@ -45,7 +46,8 @@ pub fn literals(src: &Path, folder: &str) -> Result<Vec<(String, String)>, Strin
     Ok(found)
 }
 
-/// Everything that one file uses. Its path is relative to `src`. The result includes paths of std and of external crates.
+/// Everything that one file uses. Its path is relative to `src`. The result includes paths of std and of external
+/// crates.
 pub fn of_source(folder: &str, file: &Path, code: &str) -> Result<Vec<Use>, String> {
     let mut reader = Reader::new(folder, file);
     reader.visit_file(&parse(file, code)?);
