@@ -34,7 +34,7 @@ pub struct Rounds<'a> {
     numvfs: String,
     source: Source,
     judged: Judged<'a>,
-    told: Vec<Round>,
+    rounds: Vec<Round>,
     stale: Vec<String>,
     reads: usize,
 }
@@ -44,7 +44,7 @@ impl<'a> Rounds<'a> {
     /// judged.
     pub fn new(guest: &'a Guest, pf: &Pf, source: Source, judged: Judged<'a>) -> Rounds<'a> {
         let numvfs = pf.attribute("sriov_numvfs");
-        Rounds { guest, numvfs, source, judged, told: Vec::new(), stale: Vec::new(), reads: 0 }
+        Rounds { guest, numvfs, source, judged, rounds: Vec::new(), stale: Vec::new(), reads: 0 }
     }
 
     /// Writes the number of VFs, and records what the reader read on each event during the write. Returns the number of
@@ -61,7 +61,7 @@ impl<'a> Rounds<'a> {
             stale.map(|seen| format!("read {} on the event of {}, expected {vfs}", seen.access.shown(), seen.whose)),
         );
         self.reads += seen.len();
-        self.told.push(round(vfs, &written, &seen));
+        self.rounds.push(round(vfs, &written, &seen));
         Ok(seen.iter().map(|seen| &seen.whose).collect::<BTreeSet<_>>().len())
     }
 
@@ -73,7 +73,7 @@ impl<'a> Rounds<'a> {
 
     /// The verdict on all values that were read.
     pub fn judge(self) -> Verdict {
-        self.guest.note(Note::Rounds(notes::Rounds::Watched(self.told)));
+        self.guest.note(Note::Rounds(notes::Rounds::Watched(self.rounds)));
         let Some(first) = self.stale.first() else { return Verdict::Pass };
         let summary = format!("{} of {} event-driven reads were stale: {first}", self.stale.len(), self.reads);
         Verdict::fail(FailureKind::StaleRead, "sriov_numvfs", summary)

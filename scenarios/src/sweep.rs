@@ -281,16 +281,16 @@ mod tests {
     #[test]
     fn the_page_lists_the_known_bugs() {
         let page = include_str!("../../docs/sysfs-sweep.md");
-        let mut told: Vec<_> =
+        let mut in_page: Vec<_> =
             page.lines().filter_map(|line| line.split(" | ").nth(1).zip(line.split(" | ").nth(2))).collect();
-        told.retain(|(attribute, _)| attribute.starts_with('`'));
-        told.sort_unstable();
-        told.dedup();
+        in_page.retain(|(attribute, _)| attribute.starts_with('`'));
+        in_page.sort_unstable();
+        in_page.dedup();
         let bugs = KNOWN.iter().filter(|known| known.2 == Meaning::Bug);
         let mut listed: Vec<_> =
             bugs.map(|(name, function, _)| (format!("`{name}`"), format!("`{function}`"))).collect();
         listed.sort_unstable();
         let listed: Vec<_> = listed.iter().map(|(name, function)| (name.as_str(), function.as_str())).collect();
-        assert_eq!(told, listed);
+        assert_eq!(in_page, listed);
     }
 }

@@ -163,10 +163,10 @@ impl Tree {
         command.args(["bisect", "--scenario", "owner_rescans_on_removal", "--trigger", "yank", "--tree"]);
         command.arg(&self.folder).args(words).stdin(Stdio::null()).stderr(Stdio::inherit());
         let output = command.output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        println!("{said}");
-        assert_eq!(output.status.code(), Some(0), "{said}");
-        said
+        let answer = String::from_utf8(output.stdout).unwrap();
+        println!("{answer}");
+        assert_eq!(output.status.code(), Some(0), "{answer}");
+        answer
     }
 }
 
@@ -204,15 +204,15 @@ fn the_breaking_and_the_fixing_commit_are_found() {
     let (state, looked) = (tree.state(), looks());
 
     let (first, last) = (tree.ids[0].clone(), tree.ids[HISTORY.len() - 1].clone());
-    let said = tree.bisect(&["--good", &first, "--bad", &tree.ids[BAD]]);
-    assert!(said.starts_with(&format!("{} is the first bad commit", tree.ids[BREAKS])), "{said}");
-    assert!(said.contains("deadlock at sriov_numvfs_show") && said.contains("does not compile"), "{said}");
-    assert!(said.contains("    sriov_numvfs_show\n"), "no stack in {said}");
+    let answer = tree.bisect(&["--good", &first, "--bad", &tree.ids[BAD]]);
+    assert!(answer.starts_with(&format!("{} is the first bad commit", tree.ids[BREAKS])), "{answer}");
+    assert!(answer.contains("deadlock at sriov_numvfs_show") && answer.contains("does not compile"), "{answer}");
+    assert!(answer.contains("    sriov_numvfs_show\n"), "no stack in {answer}");
 
-    let said = tree.bisect(&["--bad", &tree.ids[BREAKS], "--good", &last, "--reverse"]);
-    assert!(said.starts_with(&format!("{} is the first fixed commit", tree.ids[FIXES])), "{said}");
-    assert!(said.contains("does not boot"), "{said}");
-    assert!(said.lines().filter(|line| !line.starts_with("  ")).all(|line| line.len() <= 72), "{said}");
+    let answer = tree.bisect(&["--bad", &tree.ids[BREAKS], "--good", &last, "--reverse"]);
+    assert!(answer.starts_with(&format!("{} is the first fixed commit", tree.ids[FIXES])), "{answer}");
+    assert!(answer.contains("does not boot"), "{answer}");
+    assert!(answer.lines().filter(|line| !line.starts_with("  ")).all(|line| line.len() <= 72), "{answer}");
 
     assert_eq!(tree.state(), state);
     assert_eq!(looks(), looked);

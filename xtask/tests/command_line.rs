@@ -18,9 +18,9 @@ fn xtask(cache: &Path, arguments: &[&str]) -> Command {
 
 /// The text on stderr of a command that must end with exit code 2.
 fn error_of(output: Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    said
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    message
 }
 
 #[test]
@@ -29,8 +29,8 @@ fn unknown_names_are_usage_errors_with_the_nearest_known_name() {
     for (option, wrong, near) in
         [("--kernels", "stok", "stock"), ("--scenarios", "pf_uevnt", "pf_uevent"), ("--triggers", "yankk", "yank")]
     {
-        let said = error_of(xtask(cache.path(), &["run-matrix", option, wrong]).output().unwrap());
-        assert!(said.contains(wrong) && said.contains(&format!("{near}`?")), "{said}");
+        let message = error_of(xtask(cache.path(), &["run-matrix", option, wrong]).output().unwrap());
+        assert!(message.contains(wrong) && message.contains(&format!("{near}`?")), "{message}");
     }
 }
 
@@ -42,17 +42,17 @@ fn without_qemu_nothing_is_built_and_the_error_names_the_fix() {
         &["run-matrix", "--out", out.to_str().unwrap()][..],
         &["run", "pf_uevent", "-k", "stock", "--out", out.to_str().unwrap()],
     ] {
-        let said = error_of(xtask(cache.path(), command).env("IOV_REGRESS_QEMU", "/no/such/qemu").output().unwrap());
-        assert!(said.contains("/no/such/qemu") && said.contains("correct IOV_REGRESS_QEMU"), "{said}");
-        assert!(!out.exists() && !cache.path().join("images").exists(), "it did not stop: {said}");
+        let message = error_of(xtask(cache.path(), command).env("IOV_REGRESS_QEMU", "/no/such/qemu").output().unwrap());
+        assert!(message.contains("/no/such/qemu") && message.contains("correct IOV_REGRESS_QEMU"), "{message}");
+        assert!(!out.exists() && !cache.path().join("images").exists(), "it did not stop: {message}");
     }
 }
 
 #[test]
 fn an_unwritable_cache_is_reported_once() {
     // Root can write anywhere but into /proc.
-    let said = error_of(xtask(Path::new("/proc/no-cache"), &["run-matrix", "--kernels", "stock"]).output().unwrap());
-    assert!(said.contains("/proc/no-cache") && said.matches("os error").count() == 1, "{said}");
+    let message = error_of(xtask(Path::new("/proc/no-cache"), &["run-matrix", "--kernels", "stock"]).output().unwrap());
+    assert!(message.contains("/proc/no-cache") && message.matches("os error").count() == 1, "{message}");
 }
 
 #[test]
@@ -72,9 +72,9 @@ fn an_error_in_a_bisect_step_is_never_reported_as_a_bad_commit() {
         (&["pf_uevent", "--tree", own], "HEAD"),
     ] {
         let output = xtask(cache.path(), &[&["bisect-step"], arguments].concat()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(128), "{arguments:?}: {said}");
-        assert!(said.contains(why), "{arguments:?}: {said}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(128), "{arguments:?}: {message}");
+        assert!(message.contains(why), "{arguments:?}: {message}");
     }
 }
 
@@ -88,14 +88,14 @@ fn an_impossible_bisection_is_refused_before_anything_is_built() {
         assert!(git.status().unwrap().success());
     }
     let (nowhere, own) = (cache.path().to_str().unwrap(), own.path().to_str().unwrap());
-    for (tree, good, said_of_it) in [
+    for (tree, good, wanted) in [
         (nowhere, "HEAD", "not in a git repository"),
         (own, "no-such-revision", "no-such-revision"),
         (own, "HEAD", "no Linux"),
     ] {
         let question = ["bisect", "--tree", tree, "--good", good, "--bad", "HEAD", "--scenario", "pf_uevent"];
-        let said = error_of(xtask(cache.path(), &question).output().unwrap());
-        assert!(said.contains(said_of_it), "{said}");
+        let message = error_of(xtask(cache.path(), &question).output().unwrap());
+        assert!(message.contains(wanted), "{message}");
     }
     assert!(!cache.path().join("trees").exists() && !cache.path().join("bisect").exists());
 }
@@ -107,7 +107,7 @@ fn a_bisection_takes_two_revisions_or_a_series() {
         let words = [&["bisect", "--scenario", "pf_uevent"], arguments].concat();
         error_of(xtask(cache.path(), &words).output().unwrap())
     };
-    for (arguments, said_of_it) in [
+    for (arguments, wanted) in [
         (&[][..], "--tree <PATH>|--series <FILE>"),
         (&["--tree", "."], "--good <REV>"),
         (&["--series", "a.mbox", "--good", "HEAD"], "cannot be used with '--good <REV>'"),
@@ -116,8 +116,8 @@ fn a_bisection_takes_two_revisions_or_a_series() {
         (&["--series", "a.mbox", "--3way"], "--tree <PATH>"),
         (&["--series", "/no/such.mbox"], "/no/such.mbox"),
     ] {
-        let said = bisect(arguments);
-        assert!(said.contains(said_of_it), "{arguments:?}: {said}");
+        let message = bisect(arguments);
+        assert!(message.contains(wanted), "{arguments:?}: {message}");
     }
     assert!(!cache.path().join("trees").exists());
 }
@@ -197,32 +197,32 @@ fn compared(folder: &Path, tree: &Path, arguments: &[&str]) -> Output {
 fn an_unknown_reference_is_reported_with_what_was_tried() {
     let (tree, folder) = (linux(), tempfile::tempdir().unwrap());
     let wrong = |arguments: &[&str]| error_of(compared(folder.path(), tree.path(), arguments));
-    let said = wrong(&["--against", "stokc"]);
+    let message = wrong(&["--against", "stokc"]);
     for tried in ["no file and no folder stokc", "did you mean `stock`?", "no revision `stokc`"] {
-        assert!(said.contains(tried), "{tried:?} is not in: {said}");
+        assert!(message.contains(tried), "{tried:?} is not in: {message}");
     }
     let one = results(folder.path(), &["base"]);
-    for (reference, said_of_it) in [
+    for (reference, wanted) in [
         ("/no/such/results.json", "no file and no folder /no/such/results.json"),
         (&format!("{one}:other"), "no results of a kernel `other`; it has those of: base"),
         ("kernel:v1", "there is no kernel `v1`"),
         (folder.path().parent().unwrap().to_str().unwrap(), "is not the folder of a run"),
     ] {
-        let said = wrong(&["--against", reference]);
-        assert!(said.contains(said_of_it), "{reference}: {said}");
+        let message = wrong(&["--against", reference]);
+        assert!(message.contains(wanted), "{reference}: {message}");
     }
     let of_another = std::fs::read_to_string(&one).unwrap().replace("pf_uevent", "of_old");
     std::fs::write(&one, of_another).unwrap();
     assert!(wrong(&["--against", "./"]).contains("has no verdict of base on any cell of this run"));
     let several = results(folder.path(), &["base", "topic"]);
-    let said = wrong(&["--against", "./"]);
-    assert!(said.contains(&format!("name one of them: {several}:base, {several}:topic")), "{said}");
+    let message = wrong(&["--against", "./"]);
+    assert!(message.contains(&format!("name one of them: {several}:base, {several}:topic")), "{message}");
     std::fs::write(&several, "{}").unwrap();
     assert!(wrong(&["--against", "results.json"]).contains("is not the results.json of a run"));
-    let said = wrong(&["--rev", "v1", "--against", "v1"]);
-    assert!(said.contains("v1 would be compared with itself"), "{said}");
-    let said = wrong(&["--against", "v1", "--fail-fast"]);
-    assert!(said.contains("cannot be used with '--fail-fast'"), "{said}");
+    let message = wrong(&["--rev", "v1", "--against", "v1"]);
+    assert!(message.contains("v1 would be compared with itself"), "{message}");
+    let message = wrong(&["--against", "v1", "--fail-fast"]);
+    assert!(message.contains("cannot be used with '--fail-fast'"), "{message}");
 }
 
 #[test]
@@ -230,15 +230,15 @@ fn an_ambiguous_reference_is_reported_with_an_unambiguous_form_of_each() {
     let (tree, folder) = (linux(), tempfile::tempdir().unwrap());
     std::fs::create_dir(folder.path().join("stock")).unwrap();
     results(&folder.path().join("stock"), &["base"]);
-    let said = error_of(compared(folder.path(), tree.path(), &["--against", "stock"]));
+    let message = error_of(compared(folder.path(), tree.path(), &["--against", "stock"]));
     let ways: Vec<_> =
-        said.lines().filter_map(|line| line.trim().strip_prefix("--against ")?.split(' ').next()).collect();
-    let [results, kernel, revision] = ways.as_slice() else { panic!("{said}") };
+        message.lines().filter_map(|line| line.trim().strip_prefix("--against ")?.split(' ').next()).collect();
+    let [results, kernel, revision] = ways.as_slice() else { panic!("{message}") };
     assert_eq!((*results, *kernel), ("./stock", "kernel:stock"));
     for (way, name) in [(results, "base"), (kernel, "stock"), (revision, *revision)] {
         let output = compared(folder.path(), tree.path(), &["--against", way]);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.contains(&format!("compared with {name}")), "{way}: {said}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && message.contains(&format!("compared with {name}")), "{way}: {message}");
     }
 }
 
@@ -249,8 +249,8 @@ fn a_reference_kernel_runs_the_same_cells() {
     std::fs::create_dir(folder.path().join("v1")).unwrap();
     let cells = |arguments: &[&str]| {
         let output = compared(folder.path(), tree.path(), &[&["--triggers", "none"], arguments].concat());
-        let said = String::from_utf8(output.stdout).unwrap();
-        let names = said.lines().filter(|line| line.contains("(expected: "));
+        let message = String::from_utf8(output.stdout).unwrap();
+        let names = message.lines().filter(|line| line.contains("(expected: "));
         names.map(|line| line.split([' ', ':']).nth(8).unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(cells(&["--rev", "topic", "--against", "v1"]), ["v1", "topic"]);
@@ -266,8 +266,9 @@ fn a_reference_kernel_runs_the_same_cells() {
 fn waiting_run(cache: &Path) -> Child {
     let mut run = xtask(cache, &["run-matrix", "--kernels", "stock"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
-    let said: Vec<_> = lines.by_ref().map_while(Result::ok).take_while(|line| !line.contains("waiting for")).collect();
-    assert!(run.try_wait().unwrap().is_none(), "it ended: {said:#?}");
+    let message: Vec<_> =
+        lines.by_ref().map_while(Result::ok).take_while(|line| !line.contains("waiting for")).collect();
+    assert!(run.try_wait().unwrap().is_none(), "it ended: {message:#?}");
     // Keep reading, so that the run does not block on a full pipe.
     std::thread::spawn(move || lines.for_each(drop));
     run

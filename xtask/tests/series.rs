@@ -34,7 +34,7 @@ fn invalid_input_is_reported_and_nothing_is_done() {
     let plain = "text/plain";
     let outside = mail("[PATCH] PCI: a", plain, &change("../../etc/passwd"));
     let of_two = mail("[PATCH v3 2/2] PCI: b", plain, &change("drivers/pci/iov.c"));
-    for (mbox, said) in [
+    for (mbox, wanted) in [
         (String::new(), "stdin holds nothing"),
         (mail("Hello", plain, "words"), "no patch in 1 mail"),
         (mail("[PATCH] drm: a", plain, &change("drivers/gpu/drm/a.c")), "--force runs them anyway"),
@@ -42,20 +42,20 @@ fn invalid_input_is_reported_and_nothing_is_done() {
         (outside, "is refused: its path `../../etc/passwd` is no plain path within the tree"),
         (of_two, "there is no patch 1 of 2"),
     ] {
-        let (told, code) = series(&mbox, &[]);
-        assert!(told.starts_with("error: ") && told.contains(said), "{mbox}\n{told}");
-        assert_eq!(code, Some(2), "{told}");
+        let (message, code) = series(&mbox, &[]);
+        assert!(message.starts_with("error: ") && message.contains(wanted), "{mbox}\n{message}");
+        assert_eq!(code, Some(2), "{message}");
     }
 }
 
 #[test]
 fn an_unknown_base_is_reported_with_the_options_for_a_revision() {
     let mbox = mail("[PATCH] PCI: a", "text/plain", &change("drivers/pci/iov.c"));
-    let (told, code) = series(&mbox, &["--base", "v6.13"]);
-    assert!(told.contains("--tree PATH --base v6.13"), "{told}");
+    let (message, code) = series(&mbox, &["--base", "v6.13"]);
+    assert!(message.contains("--tree PATH --base v6.13"), "{message}");
     assert_eq!(code, Some(2));
-    let (told, code) = series(&mbox, &["--tree", "/nonexistent"]);
-    assert!(told.contains("/nonexistent"), "{told}");
+    let (message, code) = series(&mbox, &["--tree", "/nonexistent"]);
+    assert!(message.contains("/nonexistent"), "{message}");
     assert_eq!(code, Some(2));
 }
 

@@ -16,14 +16,14 @@ pub fn among(krate: &str, uses: &[Use]) -> Vec<String> {
             arrows.entry(from).or_default().entry(to).or_insert(used);
         }
     }
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     let mut cycles = Vec::new();
     for module in &modules {
-        if told.contains(module) {
+        if reported.contains(module) {
             continue;
         }
         if let Some(way) = way_back(&arrows, module) {
-            told.extend(way.iter().map(|used| used.from[1].as_str()));
+            reported.extend(way.iter().map(|used| used.from[1].as_str()));
             let lines: Vec<_> = way.iter().map(|used| format!("  {used}")).collect();
             cycles.push(format!("a cycle of modules in {krate}:\n{}", lines.join("\n")));
         }
