@@ -1,4 +1,4 @@
-//! Recovery from errors that a port reports, while what is below it changes.
+//! AER recovery: a port reports an error while the devices below it change.
 
 use guest_protocol::{Sched, Step};
 use harness::guest::{AerError, ENABLES_VFS, Ending, Error, Guest, Slot};
@@ -10,8 +10,8 @@ use harness::vm::agent::Operation;
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "aer::error_while_vfs_are_added",
-        about: "The port of a PF reports a non-fatal error while VFs of the PF are being enabled; recovery and the write \
-                must both end.",
+        about: "The port of a PF reports a non-fatal error while VFs of the PF are being enabled. Recovery and the \
+                write must both end.",
         detects: &["aer-bus-sem-vs-numvfs"],
         topology: "igb",
         also: &[],
@@ -21,8 +21,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "aer::fatal_error_during_bring_up",
-        about: "A port reports a fatal error, and recovery resets its slot, while pciehp brings up a new card; both must \
-                end, and the card get its driver.",
+        about: "A port reports a fatal error, and recovery resets its slot, while pciehp brings up a new card. Both \
+                must end, and the driver must bind to the card.",
         detects: &["slot-mutex-vs-reset-lock"],
         topology: "empty-slot",
         also: &[],
@@ -32,9 +32,9 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "aer::error_after_interrupts_and_reset",
-        about: "An owner sets up MSI-X and resets its PF with the bus, and then the port reports a non-fatal error; one \
-                after the other, so that each must end. Lockdep, under a profile that has it, has then seen each order in \
-                which vfio-pci takes its locks.",
+        about: "An owner sets up MSI-X, then resets its PF with the bus, then the port reports a non-fatal error. Each \
+                step ends before the next begins, so each must end. With a profile that has lockdep, lockdep has then \
+                seen every order in which vfio-pci takes its locks.",
         detects: &["vfio-igate-memlock-bussem"],
         topology: "igb",
         also: &[],
@@ -44,16 +44,18 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// igb says so when it begins to enable VFs, with the device lock held. It starts its own function again, and gives the VFs
-/// 100 ms, before it adds them: some 400 ms in all (`drivers/net/ethernet/intel/igb/igb_main.c`, `igb_enable_sriov()`). In 6.1
-/// it says so when the VFs are there; the store is seen among what enables VFs before.
+/// igb logs this when it begins to enable VFs, with the device lock held. Before it adds them, it restarts its own
+/// function and waits 100 ms for the VFs: about 400 ms in all (`drivers/net/ethernet/intel/igb/igb_main.c`,
+/// `igb_enable_sriov()`). In 6.1 it logs this only when the VFs exist. There the store is first seen in a function that
+/// enables VFs.
 const ENABLING: &str = "VFs allocated";
 
-/// pciehp says so when it begins to bring up a card, with `reset_lock` held; it enumerates the card more than 100 ms later
-/// (`drivers/pci/hotplug/pciehp_hpc.c`, `pciehp_check_link_status()`).
+/// pciehp logs this when it begins to bring up a card, with `reset_lock` held. It enumerates the card more than 100 ms
+/// later (`drivers/pci/hotplug/pciehp_hpc.c`, `pciehp_check_link_status()`).
 const BRING_UP: &str = "Link Up";
 
-/// Ends every recovery, be it "successful" or "failed" (`drivers/pci/pcie/err.c`, `pcie_do_recovery()`).
+/// Part of the last message of every recovery, "successful" or "failed" (`drivers/pci/pcie/err.c`,
+/// `pcie_do_recovery()`).
 const RECOVERED: &str = "device recovery";
 
 async fn error_while_vfs_are_added(guest: &Guest) -> Result<Verdict, Error> {
@@ -83,8 +85,8 @@ async fn fatal_error_during_bring_up(guest: &Guest) -> Result<Verdict, Error> {
 }
 
 /// In `drivers/vfio/pci/vfio_pci_core.c`, `SET_IRQS` takes `memory_lock` with `igate` held, and a hot reset takes
-/// `pci_bus_sem` with `memory_lock` held. Recovery calls vfio-pci with `pci_bus_sem` held; it must not take `igate` there.
-/// That comes last, so that this is the place where lockdep finds the circle.
+/// `pci_bus_sem` with `memory_lock` held. Recovery calls vfio-pci with `pci_bus_sem` held; vfio-pci must not take
+/// `igate` there. The recovery comes last, so that lockdep reports the cycle there.
 async fn error_after_interrupts_and_reset(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     guest.bind(pf, "vfio-pci").await?;
@@ -102,7 +104,7 @@ async fn error_after_interrupts_and_reset(guest: &Guest) -> Result<Verdict, Erro
     })
 }
 
-/// Has a port report an error, and waits until recovery and these operations have ended, or never will.
+/// Makes a port report an error. Waits until recovery and these operations have ended, or are stuck.
 async fn report(guest: &Guest, slot: &Slot, error: AerError, operations: &[&Operation]) -> Result<Ending, Error> {
     let from = guest.agent().messages().position();
     guest.inject(slot, error).await?;

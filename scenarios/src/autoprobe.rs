@@ -1,4 +1,4 @@
-//! VFs that no driver is to probe.
+//! VFs that no driver may probe: `sriov_drivers_autoprobe` is 0.
 
 use harness::guest::{Error, Guest};
 use harness::scenario::Scenario;
@@ -8,7 +8,7 @@ use kernels::FailureKind;
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[Scenario {
     name: "autoprobe::vfs_without_driver",
-    about: "With sriov_drivers_autoprobe off, VFs are enabled; none of them may show a driver.",
+    about: "VFs are enabled with sriov_drivers_autoprobe off. None of them may have a driver.",
     detects: &["vf-autoprobe-bind-lie"],
     topology: "igb",
     also: &[],
@@ -24,16 +24,17 @@ async fn vfs_without_driver(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     guest.set(pf.attribute("sriov_drivers_autoprobe"), 0).await?;
     let vfs = guest.enable_vfs(pf, VFS).await?;
-    let mut lies = Vec::new();
+    let mut bound = Vec::new();
     for vf in &vfs {
         let names = guest.list(&vf.attribute("")).await?;
         if names.iter().any(|name| name == "driver") {
-            lies.push(format!("{} shows {}", vf.bdf, guest.read_link(&vf.attribute("driver")).await?));
+            bound.push(format!("{} shows {}", vf.bdf, guest.read_link(&vf.attribute("driver")).await?));
         }
     }
-    if lies.is_empty() {
+    if bound.is_empty() {
         return Ok(Verdict::Pass);
     }
-    let summary = format!("of {VFS} VFs that no driver was to probe, {} have one: {}", lies.len(), lies.join(", "));
+    let summary =
+        format!("sriov_drivers_autoprobe is off, but {} of {VFS} VFs have a driver: {}", bound.len(), bound.join(", "));
     Ok(Verdict::fail(FailureKind::WrongState, "driver", summary))
 }

@@ -1,7 +1,8 @@
 //! Reading `driver_override` of a device that is being removed.
 //!
-//! Like `sriov_numvfs`, but every PCI device has it. 6.1 shows it under the device lock, which a removal holds while it
-//! waits for the device's user; 6.12 under a lock of its own (`drivers/base/bus.c`, `drivers/pci/pci-sysfs.c`).
+//! This is like reading `sriov_numvfs`, but every PCI device has this attribute. In 6.1 the show function takes the
+//! device lock, which a removal holds while it waits for the device's user. In 6.12 it takes a lock of its own
+//! (`drivers/base/bus.c`, `drivers/pci/pci-sysfs.c`).
 
 use harness::guest::{Error, Guest};
 use harness::scenario::Scenario;
@@ -13,8 +14,8 @@ use crate::numvfs_read::owner_reads_on_removal;
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[Scenario {
     name: "driver_override::owner_reads_on_removal",
-    about: "A single-threaded owner, told by vfio of the removal, reads driver_override before it releases the device; \
-            the read must return and the removal complete.",
+    about: "vfio notifies a single-threaded owner of the removal. The owner reads driver_override before it releases \
+            the device. The read must return, and the removal must complete.",
     detects: &["driver-override-show-vfio-remove"],
     topology: "igb",
     also: &[],
@@ -23,7 +24,7 @@ pub const ALL: &[Scenario] = &[Scenario {
     run: |guest| Box::pin(owner_reads_driver_override(guest)),
 }];
 
-/// The device was given to vfio-pci by just this attribute.
+/// The attribute reads as `vfio-pci`: the harness has bound the device with it.
 async fn owner_reads_driver_override(guest: &Guest) -> Result<Verdict, Error> {
     let path = guest.pf()?.attribute("driver_override");
     owner_reads_on_removal(guest, path, "vfio-pci").await

@@ -1,7 +1,7 @@
-//! What is done to a kernel, one file per family of bugs.
+//! The scenarios: what the harness does to a kernel. There is one file per family of bugs.
 //!
-//! A scenario is a plain async function over [`harness::guest::Guest`], and a few lines of metadata beside it. To add one,
-//! write it in the file of its family and put its metadata into the family's `ALL`; a new family is one more line below.
+//! A scenario is an async function over [`harness::guest::Guest`], with a few lines of metadata. To add one, write it
+//! in the file of its family, and put its metadata into the family's `ALL`. A new family needs one more line below.
 
 use harness::scenario::Scenario;
 
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_scenarios_name_is_there() {
+    fn scenarios_name_existing_topologies_and_bugs() {
         let manifest = kernels::Manifest::of_project().unwrap();
         let mut names = BTreeSet::new();
         for scenario in all() {
@@ -70,7 +70,7 @@ mod tests {
         }
         let detected: BTreeSet<_> = all().iter().flat_map(|scenario| scenario.detects).copied().collect();
         for bug in &manifest.bugs {
-            assert!(detected.contains(bug.id.as_str()), "no scenario shows {}", bug.id);
+            assert!(detected.contains(bug.id.as_str()), "no scenario detects {}", bug.id);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Hotplug ports below hotplug ports.
 //!
-//! Whoever removes a port holds `pci_rescan_remove_lock` and waits for the port's own thread, or for those who use its
-//! slot's attributes. That thread waits for the same lock if it has something to remove itself
+//! A task that removes a port holds `pci_rescan_remove_lock`, and waits for the port's interrupt thread or for tasks in
+//! the attributes of its slot. If the thread has something to remove itself, it waits for the same lock
 //! (`drivers/pci/hotplug/pciehp_pci.c`, `pciehp_unconfigure_device()`).
 
 use guest_protocol::Sched;
@@ -10,7 +10,7 @@ use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
 
-/// What every scenario of this family has in common.
+/// The metadata that all scenarios of this family share.
 const BASE: Scenario = Scenario {
     name: "",
     about: "",
@@ -26,51 +26,52 @@ const BASE: Scenario = Scenario {
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "nested_hotplug::button_below_removed_port",
-        about: "A switch is removed through sysfs while the button of a slot behind it was pressed; the removal must end.",
+        about: "A switch is removed through sysfs while the attention button of a slot behind it is pressed. The \
+                removal must end.",
         run: |guest| Box::pin(button_below_removed_port(guest)),
         ..BASE
     },
     Scenario {
         name: "nested_hotplug::button_below_unplugged_port",
-        about: "The buttons of a slot with a switch and of a slot behind that switch are pressed; the switch must be \
-                released.",
+        about: "The attention buttons of a slot with a switch and of a slot behind that switch are pressed. The guest \
+                must release the switch.",
         run: |guest| Box::pin(button_below_unplugged_port(guest)),
         ..BASE
     },
     Scenario {
         name: "nested_hotplug::power_off_below_removed_port",
-        about: "A switch is removed through sysfs while a slot behind it is powered off through sysfs; both must end.",
+        about: "A switch is removed through sysfs while a slot behind it is powered off through sysfs. Both must end.",
         run: |guest| Box::pin(power_off_below_removed_port(guest)),
         ..BASE
     },
 ];
 
-/// Where a removal through sysfs waits for `pci_rescan_remove_lock`, held by others: the second is there also where the first
-/// is on no stack (`drivers/pci/remove.c`).
+/// Functions in which a removal through sysfs waits for `pci_rescan_remove_lock`. On some kernels the first is not on
+/// the stack, but the second is (`drivers/pci/remove.c`).
 const WAITS: &[&str] = &[RESCAN_LOCK, "pci_stop_and_remove_bus_device_locked"];
 
-/// Where a port's thread removes what is in its slot: first of all it wants `pci_rescan_remove_lock`.
+/// The function in which a port's thread removes the card in its slot. It first takes `pci_rescan_remove_lock`.
 const REMOVES: &str = "pciehp_unconfigure_device";
 
-/// The parts of the topology.
+/// The parts of the topology that the scenarios use.
 struct Parts<'a> {
-    /// The switch, as its upstream port.
+    /// The upstream port of the switch.
     upstream: Device,
     /// The slot behind it.
     nested: &'a Slot,
-    /// `pci_rescan_remove_lock`, held by way of a PF elsewhere.
+    /// `pci_rescan_remove_lock`, held by the removal of a PF in another slot.
     hold: Hold,
 }
 
 async fn parts(guest: &Guest) -> Result<Parts<'_>, Error> {
     let nested = &guest.pf_named("pf1")?.slot;
-    let upstream = nested.port.parent().ok_or_else(|| Error::Unprepared("there is no switch".to_owned()))?;
+    let upstream = nested.port.parent().ok_or_else(|| Error::Unprepared("the topology has no switch".to_owned()))?;
     let hold = guest.hold_rescan_lock(guest.pf_named("pf0")?).await?;
     Ok(Parts { upstream, nested, hold })
 }
 
 impl Parts<'_> {
-    /// Has somebody remove the switch, who waits for the lock.
+    /// Starts a removal of the switch, and waits until it waits for the lock.
     async fn remove(&self, guest: &Guest) -> Result<Operation, Error> {
         let removal = guest.write(self.upstream.attribute("remove"), 1, Sched::default()).await?;
         guest.waits_in(&removal, WAITS, guest.prompt()).await?;

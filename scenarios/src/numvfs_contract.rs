@@ -1,4 +1,4 @@
-//! What `sriov_numvfs` promises to whoever writes it (`Documentation/PCI/pci-iov-howto.rst`; `drivers/pci/iov.c`,
+//! The contract of writes to `sriov_numvfs` (`Documentation/PCI/pci-iov-howto.rst`; `drivers/pci/iov.c`,
 //! `sriov_numvfs_store()`).
 
 use harness::guest::{ENABLES_VFS, Error, Guest, Pf};
@@ -10,7 +10,7 @@ use kernels::FailureKind;
 
 use crate::numvfs_rounds::{READER, WRITER};
 
-/// What every scenario of this family has in common.
+/// The metadata that all scenarios of this family share.
 const BASE: Scenario = Scenario {
     name: "",
     about: "",
@@ -26,29 +26,30 @@ const BASE: Scenario = Scenario {
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "numvfs_contract::counts",
-        about: "VFs come and go in any number; another number than the present one, one that is too large, or none at all \
-                is refused and changes nothing.",
+        about: "VFs can be enabled in any number that the driver allows, and disabled. A write is refused and changes \
+                nothing if VFs are enabled in another number, if the number is too large, or if it is not a number.",
         run: |guest| Box::pin(counts(guest)),
         ..BASE
     },
     Scenario {
         name: "numvfs_contract::without_driver",
-        about: "A PF without a driver refuses VFs, allows all that its hardware has, and gives VFs again once it has a \
-                driver.",
+        about: "A PF without a driver refuses to enable VFs; its limit is then the TotalVFs of the hardware. With a \
+                driver it enables VFs again.",
         run: |guest| Box::pin(without_driver(guest)),
         ..BASE
     },
     Scenario {
         name: "numvfs_contract::refused_by_driver",
-        about: "igb without MSI-X refuses VFs, more than once and without traces; vfio-pci then makes them.",
+        about: "igb without MSI-X refuses to enable VFs, repeatedly and without side effects. vfio-pci then enables \
+                them.",
         append: &["pci=nomsi"],
         run: |guest| Box::pin(refused_by_driver(guest)),
         ..BASE
     },
     Scenario {
         name: "numvfs_contract::failed_probe",
-        about: "igb says how many VFs it can have and gives up in the middle of its probe; what it said must go with it, \
-                and the next driver have all VFs of the hardware.",
+        about: "igb limits the number of VFs, and then its probe fails. The limit must be reset, so that the next \
+                driver can enable all VFs of the hardware.",
         detects: &["totalvfs-of-failed-probe"],
         topology: "igb-multicast",
         run: |guest| Box::pin(failed_probe(guest)),
@@ -56,8 +57,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "numvfs_contract::vfs_do_not_answer",
-        about: "The VFs that were enabled do not answer when they are looked for; the write must fail and leave 0, and the \
-                next one succeed.",
+        about: "The enabled VFs do not answer when the kernel looks for them. The write must fail, sriov_numvfs must \
+                read as 0, and the next write must succeed.",
         detects: &["numvfs-early-not-undone"],
         append: &["preempt=full"],
         run: |guest| Box::pin(vfs_do_not_answer(guest)),
@@ -65,10 +66,10 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// A write, and what it must answer and leave behind.
+/// A write, the answer that it must get, and the value that must be there afterwards.
 struct Rule {
     data: String,
-    /// The errors that are right, or none if it must be taken.
+    /// The allowed errors; empty if the write must succeed.
     answer: &'static [&'static str],
     leaves: u16,
 }
@@ -86,7 +87,7 @@ const INVALID: &[&str] = &["EINVAL"];
 const NO_DRIVER: &[&str] = &["ENOENT"];
 const NOT_ALLOWED: &[&str] = &["EPERM"];
 const OUT_OF_RANGE: &[&str] = &["ERANGE"];
-/// More than 16 bits: 5.10 answers as `kstrtou16()` does, later kernels answer EINVAL to whatever is no such number.
+/// More than 16 bits: 5.10 returns the error of `kstrtou16()`, later kernels return EINVAL.
 const TOO_LONG: &[&str] = &["EINVAL", "ERANGE"];
 
 async fn counts(guest: &Guest) -> Result<Verdict, Error> {
@@ -145,7 +146,7 @@ async fn failed_probe(guest: &Guest) -> Result<Verdict, Error> {
     let total = guest.read_now(pf.attribute("sriov_totalvfs")).await?;
     if total.value.as_deref() != Ok(hardware.to_string().as_str()) {
         let summary = format!(
-            "sriov_totalvfs reads as {} after a probe that failed, and the hardware has {hardware} VFs",
+            "sriov_totalvfs reads as {} after a failed probe, but the hardware has {hardware} VFs",
             total.shown()
         );
         return Ok(Verdict::fail(FailureKind::WrongState, "sriov_totalvfs", summary));
@@ -154,21 +155,22 @@ async fn failed_probe(guest: &Guest) -> Result<Verdict, Error> {
     obey(guest, pf, &[accepts(hardware), accepts(0)]).await
 }
 
-/// How often to aim at the window. On a busy host every third try comes too late.
+/// How many times to try to hit the window. On a busy host every third attempt is too late.
 const ATTEMPTS: u32 = 12;
 
 /// SR-IOV Control of QEMU's igb (`hw/net/igb_common.h`, `IGB_CAP_SRIOV_OFFSET`; PCI Express 5.0, section 9.3.3.3).
 const SRIOV_CONTROL: u64 = 0x160 + 8;
 
-/// No VF Enable, no VF MSE: hardware without VFs.
+/// VF Enable and VF MSE clear: the hardware has no VFs.
 const NO_VFS: &str = "\0\0";
 
-/// What reads a VF that is not there: all ones (`drivers/pci/probe.c`, `pci_setup_device()`).
+/// The kernel logs this for a VF that does not answer: its config space reads as all ones (`drivers/pci/probe.c`,
+/// `pci_setup_device()`).
 const NO_VF: &str = "unknown header type 7f";
 
-/// The kernel gives VFs 100 ms before it looks for them, and keeps config accesses waiting for as long
-/// (`drivers/pci/iov.c`, `sriov_enable()`). The one that waits here is of a real-time task on the writer's CPU: it is made
-/// as soon as it may be, and the VFs have gone before the kernel looks for the first.
+/// The kernel waits 100 ms before it looks for the VFs, and blocks config accesses for that time (`drivers/pci/iov.c`,
+/// `sriov_enable()`). Here a real-time task on the writer's CPU waits with a config write. It runs as soon as config
+/// accesses are unblocked, so the VFs are gone before the kernel looks for the first one.
 async fn vfs_do_not_answer(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     for attempt in 1..=ATTEMPTS {
@@ -185,7 +187,7 @@ async fn vfs_do_not_answer(guest: &Guest) -> Result<Verdict, Error> {
             continue;
         }
         if written.value.is_ok() {
-            let summary = "VFs that do not answer are enabled, says the kernel".to_owned();
+            let summary = "the write succeeded, although the VFs do not answer".to_owned();
             return Ok(Verdict::fail(FailureKind::WrongState, "sriov_numvfs", summary));
         }
         let left = guest.read_now(pf.numvfs()).await?;
@@ -195,10 +197,10 @@ async fn vfs_do_not_answer(guest: &Guest) -> Result<Verdict, Error> {
         }
         return obey(guest, pf, &[accepts(0), accepts(2), accepts(0)]).await;
     }
-    Err(Error::Unprepared(format!("in {ATTEMPTS} attempts the VFs were never gone in time")))
+    Err(Error::Unprepared(format!("in {ATTEMPTS} attempts the VFs were never gone before the kernel looked for them")))
 }
 
-/// Writes and reads, and after each write looks whether the whole machine is in agreement.
+/// Makes the writes. After each, reads the value and checks that the whole guest agrees on the number of VFs.
 async fn obey(guest: &Guest, pf: &Pf, rules: &[Rule]) -> Result<Verdict, Error> {
     for rule in rules {
         let written = guest.write_now(pf.numvfs(), &rule.data).await?;
@@ -206,11 +208,11 @@ async fn obey(guest: &Guest, pf: &Pf, rules: &[Rule]) -> Result<Verdict, Error> 
         let is_right = refused.map_or(rule.answer.is_empty(), |errno| rule.answer.contains(&errno));
         let left = guest.read_now(pf.numvfs()).await?;
         if !is_right || left.value.as_deref() != Ok(rule.leaves.to_string().as_str()) {
-            let must = if rule.answer.is_empty() { "yes".to_owned() } else { rule.answer.join(" or ") };
+            let must = if rule.answer.is_empty() { "success".to_owned() } else { rule.answer.join(" or ") };
             let summary = format!(
-                "{:?} was answered with {} and left {}; it must be {} and {}",
+                "a write of {:?} returned {} and left {}; it must return {} and leave {}",
                 rule.data,
-                refused.unwrap_or("yes"),
+                refused.unwrap_or("success"),
                 left.shown(),
                 must,
                 rule.leaves

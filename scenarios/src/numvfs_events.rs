@@ -1,10 +1,10 @@
-//! Reading `sriov_numvfs` the moment an event tells that it changed.
+//! Reading `sriov_numvfs` at the moment of an event that announces its change.
 //!
-//! The reader runs under a real-time policy on the writer's CPU, with `preempt=full`: the broadcast of the event wakes it,
-//! it preempts the writer at once, and its read lands before the writer's next statement. A kernel that sends the event
-//! before it sets the value thus shows the old one every time, unless it makes the reader wait.
+//! The reader runs under a real-time policy on the writer's CPU, with `preempt=full`: the broadcast of the event wakes
+//! it, it preempts the writer at once, and it reads before the writer's next statement. So a kernel that sends the
+//! event before it sets the value shows the old value every time, unless it makes the reader wait.
 //!
-//! Either enabling is judged, 0 to N, or disabling, N to 0. The way back is not.
+//! A scenario judges either enabling (0 to N) or disabling (N to 0), not both.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use kernels::FailureKind;
 
 use crate::numvfs_rounds::Rounds;
 
-/// What every scenario of this family has in common.
+/// The metadata that all scenarios of this family share.
 const BASE: Scenario = Scenario {
     name: "",
     about: "",
@@ -56,7 +56,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "numvfs_events::pf_uevent_on_disable",
-        about: "The PF must send a change uevent when VFs are disabled, and a reader woken by it read 0.",
+        about: "The PF must send a change uevent when VFs are disabled, and a reader woken by it must read 0.",
         detects: &["numvfs-no-uevent-on-disable"],
         also: &["nvme"],
         run: |guest| Box::pin(pf_uevent_on_disable(guest)),
@@ -72,13 +72,13 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// VFs to enable, a round each; igb has seven, QEMU's NVMe controller four.
+/// The number of VFs to enable in each round. igb has at most seven, QEMU's NVMe controller four.
 const ROUNDS: [usize; 3] = [2, 4, 3];
 
 /// `IF_OPER_UP` (RFC 2863, `include/uapi/linux/if.h`).
 const OPER_UP: u8 = 6;
 
-/// The kernel's second, and some.
+/// The kernel delays link events for up to one second; this is a bit longer.
 const HELD_BACK: Duration = Duration::from_millis(1300);
 
 async fn pf_uevent(guest: &Guest) -> Result<Verdict, Error> {
@@ -105,7 +105,8 @@ async fn pf_uevent_on_disable(guest: &Guest) -> Result<Verdict, Error> {
     Ok(rounds.judge())
 }
 
-/// One VF tells it for all: a reader that a kernel makes wait at the first event sees the others too late to be judged.
+/// Judges the events of one VF only. If the kernel makes the reader wait at the first event, the reader sees the others
+/// too late to judge them.
 async fn vf_uevent_on_disable(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     let vf = &guest.enable_vfs(pf, 1).await?[0];
@@ -124,7 +125,7 @@ fn uevent(action: &str, device: impl AsRef<Device>) -> Source {
     Source::Uevent { action: Some(action.to_owned()), devpath: Some(device.as_ref().devpath.clone()) }
 }
 
-/// Takes all uevents, as the source has chosen already, and names the device.
+/// Takes all uevents, as the source is filtered already. Returns the name of the device.
 fn device(sighting: &Sighting) -> Option<String> {
     match sighting {
         Sighting::Uevent(uevent) => Some(uevent.devpath.rsplit('/').next().unwrap_or_default().to_owned()),
@@ -157,8 +158,8 @@ async fn vf_netlink(guest: &Guest) -> Result<Verdict, Error> {
     Ok(rounds.judge())
 }
 
-/// igb takes its interface down before it enables VFs, and its link goes with it. That is the event that this is about: it
-/// comes before there is any VF, and is sent at once if no other link event was sent in the second before.
+/// igb takes its interface down before it enables VFs, so its link goes down. The scenario judges this event. It comes
+/// before any VF exists, and is sent at once if no other link event was sent in the second before.
 async fn pf_netlink(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     let own = guest.interface(pf).await?;
@@ -179,8 +180,8 @@ async fn pf_netlink(guest: &Guest) -> Result<Verdict, Error> {
     Ok(rounds.judge())
 }
 
-/// Waits for an event of an interface's link. Where igb takes its interface down only after it has enabled its VFs, as in
-/// 6.1, the event comes when the write is over, and everyone reads the new value then; but it must come.
+/// Waits for an event of an interface's link. In 6.1 igb takes its interface down only after it has enabled its VFs.
+/// Then the event comes after the write, when every reader reads the new value; but the event must come.
 async fn link_changed(guest: &Guest, ifname: &str, since: usize) -> Result<(), Error> {
     let of_it =
         |message: &Message| matches!(message, Message::Link { link, .. } if link.ifname == ifname).then_some(());
@@ -190,9 +191,9 @@ async fn link_changed(guest: &Guest, ifname: &str, since: usize) -> Result<(), E
     Ok(())
 }
 
-/// Waits until an interface's link is up and has not changed for long enough that its next change is sent at once: the
-/// kernel holds link events back for a second after the last (`net/core/link_watch.c`, `linkwatch_nextevent`). No event
-/// tells of the end of that second, so the absence of events does.
+/// Waits until an interface's link is up, and has not changed for so long that its next change is sent at once. The
+/// kernel delays link events for a second after the last one (`net/core/link_watch.c`, `linkwatch_nextevent`). No event
+/// marks the end of that second, so this waits for a time without events.
 async fn link_settled(guest: &Guest, ifname: &str) -> Result<(), Error> {
     let messages = guest.agent().messages();
     let operstate = |message: &Message| match message {
@@ -203,7 +204,7 @@ async fn link_settled(guest: &Guest, ifname: &str) -> Result<(), Error> {
     loop {
         let position = messages.position();
         let is_up = messages.collect(0, operstate).last() == Some(&Some(OPER_UP));
-        let quiet = messages.wait(position, HELD_BACK, "silence of the link", operstate).await;
+        let quiet = messages.wait(position, HELD_BACK, "a second without link events", operstate).await;
         match quiet {
             Err(error) if error.is_deadline() && is_up => return guest.heard_all("link", position),
             Err(error) if error.is_deadline() && began.elapsed() > guest.prompt() => {

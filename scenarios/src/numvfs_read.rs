@@ -1,7 +1,7 @@
-//! Reading `sriov_numvfs` while the PF is being removed from under its vfio user.
+//! Reading `sriov_numvfs` of a PF that is being removed while a vfio user has it open.
 //!
-//! A kernel whose show function takes the device lock (35ff867b7657) makes the reader wait for the remover, which holds
-//! that lock and waits for the owner to release the device. If owner and reader are one thread, that is for ever.
+//! If the show function takes the device lock (35ff867b7657), the reader waits for the remover. The remover holds that
+//! lock, and waits for the owner to release the device. If owner and reader are the same thread, this is a deadlock.
 
 use guest_protocol::{Access, Sched, Step};
 use harness::guest::{Came, Error, Guest, Stuck};
@@ -17,8 +17,8 @@ use kernels::FailureKind;
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "numvfs_read::owner_rescans_on_removal",
-        about: "A single-threaded owner, told by vfio of the removal, reads sriov_numvfs before it releases the PF; \
-                the read must return and the removal complete.",
+        about: "vfio notifies a single-threaded owner of the removal. The owner reads sriov_numvfs before it releases \
+                the PF. The read must return, and the removal must complete.",
         detects: &["numvfs-show-vfio-remove"],
         topology: "igb",
         also: &["igb+amd-iommu", "igb+virtio-iommu", "nvme"],
@@ -28,8 +28,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "numvfs_read::bystander_reads_during_removal",
-        about: "Another process reads sriov_numvfs while the owner takes its time to release the PF; \
-                the read must not wait for the owner.",
+        about: "The PF is being removed, and its owner has not released it yet. Another process reads sriov_numvfs. \
+                The read must not wait for the owner.",
         detects: &["numvfs-show-bystander"],
         topology: "igb",
         also: &["nvme"],
@@ -39,8 +39,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "numvfs_read::vf_owner_reads_during_disable",
-        about: "The owner of a VF, told by vfio that VFs are being disabled, reads the PF's sriov_numvfs before it \
-                releases the VF; the read must return and the VFs go away.",
+        about: "vfio notifies the owner of a VF that VFs are being disabled. The owner reads the PF's sriov_numvfs \
+                before it releases the VF. The read must return, and the VFs must be removed.",
         detects: &["numvfs-show-vf-busy-disable"],
         topology: "igb",
         also: &["nvme"],
@@ -50,15 +50,15 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// What `sriov_numvfs` reads as: no VF was ever enabled.
+/// The correct value of `sriov_numvfs`: no VF was ever enabled.
 const NO_VFS: &str = "0";
 
 async fn owner_reads_numvfs(guest: &Guest) -> Result<Verdict, Error> {
     owner_reads_on_removal(guest, guest.pf()?.numvfs(), NO_VFS).await
 }
 
-/// The PF is removed; its owner, when asked for it, reads one of its attributes, which should have this value, and only
-/// then releases it.
+/// Removes the PF. When vfio asks the owner for the PF, the owner first reads an attribute, which must have the
+/// expected value, and then releases the PF.
 pub(crate) async fn owner_reads_on_removal(guest: &Guest, path: String, expected: &str) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     guest.bind(pf, "vfio-pci").await?;
@@ -79,7 +79,7 @@ pub(crate) async fn owner_reads_on_removal(guest: &Guest, path: String, expected
     guest.passes_unless_stuck(&[], &[]).await
 }
 
-/// The owner is stuck. That is a deadlock if the remover waits for this very owner, the device's only one.
+/// The owner is stuck. It is a deadlock if the remover waits for this owner. The device has no other owner.
 async fn deadlock(guest: &Guest, stuck: Stuck) -> Result<Verdict, Error> {
     let removers = guest.removers_waiting().await?;
     guest.note_tasks(Note::Stuck, std::slice::from_ref(&stuck.task));
@@ -136,8 +136,8 @@ async fn vf_owner_reads_during_disable(guest: &Guest) -> Result<Verdict, Error> 
     }
 }
 
-/// The reader was stuck for as long as the owner held the device. Now that the device has gone it came back, or it never
-/// will.
+/// The reader was stuck while the owner held the device. Now the device is removed: either the read returned, or it is
+/// a deadlock.
 async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verdict, Error> {
     guest.note_tasks(Note::Stuck, std::slice::from_ref(&stuck.task));
     let Stuck { task, function, .. } = stuck;
@@ -149,13 +149,14 @@ async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verd
             Ok(Verdict::fail(FailureKind::Blocked, &function, summary))
         }
         Came::Stuck(_) => {
-            let summary = format!("{who}, and still there after the owner released the device and it was removed");
+            let summary =
+                format!("{who}, and still stuck after the owner released the device and the device was removed");
             Ok(Verdict::fail(FailureKind::Deadlock, &function, summary))
         }
     }
 }
 
-/// Whoever reads another value, or an error, was told something wrong.
+/// The failure of a read that returned another value or an error.
 fn wrong_value(access: &Access, expected: &str) -> Option<Verdict> {
     if access.value.as_deref() == Ok(expected) {
         return None;

@@ -1,4 +1,4 @@
-//! Rounds of setting `sriov_numvfs` while a reader is woken by events, and what it read.
+//! Rounds of writing `sriov_numvfs` while events wake a reader, and the values that it read.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,41 +13,43 @@ use kernels::FailureKind;
 /// Reader and writer share this CPU.
 const CPU: u32 = 0;
 
-/// Runs as soon as it can on that CPU, whatever the writer is about.
+/// The reader: a real-time task that preempts the writer on that CPU.
 pub const READER: Sched = Sched { cpu: Some(CPU), policy: Policy::Fifo(50) };
-/// The writer.
+/// The writer: an ordinary task.
 pub const WRITER: Sched = Sched { cpu: Some(CPU), policy: Policy::Other };
 
-/// One event that a reader saw, and what it read on it.
+/// One event that a reader saw, and the value that it then read.
 struct Seen {
     whose: String,
     at: u64,
     access: Access,
 }
 
-/// Takes the events that a scenario judges, and names whose each is.
+/// Selects the events that a scenario judges. Returns the name of the device of each.
 pub type Judged<'a> = &'a dyn Fn(&Sighting) -> Option<String>;
 
-/// Rounds of enabling and disabling VFs under the eyes of a reader, and what it read.
+/// Rounds of enabling and disabling VFs while a reader watches, and the values that it read.
 pub struct Rounds<'a> {
     guest: &'a Guest,
     numvfs: String,
     source: Source,
     judged: Judged<'a>,
-    told: Vec<Round>,
+    rounds: Vec<Round>,
     stale: Vec<String>,
     reads: usize,
 }
 
 impl<'a> Rounds<'a> {
-    /// No round yet. The reader reads at events from `source`; those that `judged` takes are judged.
+    /// Starts with no rounds. The reader reads at each event from `source`. The events that `judged` selects are
+    /// judged.
     pub fn new(guest: &'a Guest, pf: &Pf, source: Source, judged: Judged<'a>) -> Rounds<'a> {
         let numvfs = pf.attribute("sriov_numvfs");
-        Rounds { guest, numvfs, source, judged, told: Vec::new(), stale: Vec::new(), reads: 0 }
+        Rounds { guest, numvfs, source, judged, rounds: Vec::new(), stale: Vec::new(), reads: 0 }
     }
 
-    /// Sets the number of VFs and takes down what the reader read on each event that came during the write; returns of how
-    /// many different devices these were. An event after the write's end proves nothing: everyone reads the new value then.
+    /// Writes the number of VFs, and records what the reader read on each event during the write. Returns the number of
+    /// different devices with such events. Events after the end of the write are ignored, as every reader reads the new
+    /// value then.
     pub async fn watched(&mut self, vfs: usize) -> Result<usize, Error> {
         let reader = self.guest.watch(self.source.clone(), vec![self.numvfs.clone()], READER).await?;
         let written = set_numvfs(self.guest, &self.numvfs, vfs).await?;
@@ -59,19 +61,19 @@ impl<'a> Rounds<'a> {
             stale.map(|seen| format!("read {} on the event of {}, expected {vfs}", seen.access.shown(), seen.whose)),
         );
         self.reads += seen.len();
-        self.told.push(round(vfs, &written, &seen));
+        self.rounds.push(round(vfs, &written, &seen));
         Ok(seen.iter().map(|seen| &seen.whose).collect::<BTreeSet<_>>().len())
     }
 
-    /// Sets the number of VFs with nobody watching.
+    /// Writes the number of VFs without a reader.
     pub async fn unwatched(&self, vfs: usize) -> Result<(), Error> {
         set_numvfs(self.guest, &self.numvfs, vfs).await?;
         Ok(())
     }
 
-    /// The verdict on all that was read.
+    /// The verdict on all values that were read.
     pub fn judge(self) -> Verdict {
-        self.guest.note(Note::Rounds(notes::Rounds::Watched(self.told)));
+        self.guest.note(Note::Rounds(notes::Rounds::Watched(self.rounds)));
         let Some(first) = self.stale.first() else { return Verdict::Pass };
         let summary = format!("{} of {} event-driven reads were stale: {first}", self.stale.len(), self.reads);
         Verdict::fail(FailureKind::StaleRead, "sriov_numvfs", summary)

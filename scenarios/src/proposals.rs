@@ -1,9 +1,9 @@
-//! What tells the kernels apart that were proposed for the read side of `sriov_numvfs`, and our own.
+//! A comparison of the kernels that were proposed for the read side of `sriov_numvfs`, and of the candidate.
 
 use harness::report::Comparison;
 
-/// Which kernels, by which scenarios. In the order of the discussion: reads under a removal and under a disable, events
-/// while VFs are enabled, and writes under a removal.
+/// The kernels, and the scenarios that discriminate them. Rows are in the order of the mailing list discussion: reads
+/// during a removal and during a disable, events while VFs are enabled, and writes during a removal.
 pub const PROPOSALS: Comparison = Comparison {
     title: "What discriminates the proposals",
     kernels: &["stock", "revert-only", "v2-series", "early-num-vfs", "sriov-mutex", "candidate"],
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_and_scenarios_are_there() {
+    fn kernels_and_scenarios_exist() {
         let manifest = kernels::Manifest::of_project().unwrap();
         for kernel in PROPOSALS.kernels {
             manifest.variant(kernel).unwrap();

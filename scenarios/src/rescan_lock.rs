@@ -1,8 +1,9 @@
 //! `pci_rescan_remove_lock` against the device lock.
 //!
 //! Since a5338e365c45 `sriov_numvfs_store()` holds the PF's device lock when it takes `pci_rescan_remove_lock`. Every
-//! removal takes the two the other way round. Nor does the opposite order help: the store then waits for the rescan lock
-//! while it is in the attribute, and a removal, which has that lock, waits for it to leave.
+//! removal takes these two locks in the opposite order. Taking the rescan lock first in the store does not help either:
+//! the store then waits for the rescan lock inside the attribute, and a removal that holds the lock waits for the
+//! attribute.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
-/// What most scenarios of this family have in common.
+/// The metadata that most scenarios of this family share.
 const BASE: Scenario = Scenario {
     name: "",
     about: "",
@@ -31,31 +32,32 @@ const BASE: Scenario = Scenario {
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "rescan_lock::store_during_sysfs_removal",
-        about: "VFs are enabled while a removal of the PF through sysfs waits for pci_rescan_remove_lock; when the lock \
-                is free, both must end.",
+        about: "VFs are enabled while a removal of the PF through sysfs waits for pci_rescan_remove_lock. When the \
+                lock is free, both must end.",
         detects: &["numvfs-store-vs-sysfs-remove", "numvfs-store-vs-remove-kernfs"],
         triggers: &[Trigger::SysfsRemove],
         ..BASE
     },
     Scenario {
         name: "rescan_lock::store_during_unplug",
-        about: "VFs are enabled while a removal of the PF from its slot waits for pci_rescan_remove_lock; when the lock \
-                is free, both must end.",
+        about: "VFs are enabled while an unplug of the PF waits for pci_rescan_remove_lock. When the lock is free, \
+                both must end.",
         detects: &["numvfs-store-vs-hotplug", "numvfs-store-vs-remove-kernfs"],
         triggers: Trigger::UNPLUG,
         ..BASE
     },
     Scenario {
         name: "rescan_lock::store_during_surprise_removal",
-        about: "The same, of a PF that is gone when VFs are enabled.",
+        about: "VFs are enabled on a PF that was yanked, while its removal waits for pci_rescan_remove_lock. When the \
+                lock is free, both must end.",
         detects: &["numvfs-store-vs-surprise-removal", "numvfs-store-vs-remove-kernfs"],
         triggers: Trigger::SURPRISE,
         ..BASE
     },
     Scenario {
         name: "rescan_lock::store_on_sibling_during_unplug",
-        about: "The slot of two functions is unplugged; while the removal waits for the vfio user of one, VFs of the other \
-                are enabled. When the user lets go, all must end.",
+        about: "A card with two functions is unplugged. While the removal waits for the vfio user of one function, VFs \
+                of the other are enabled. When the user releases its function, all must end.",
         detects: &["numvfs-store-vs-hotplug", "numvfs-store-vs-remove-kernfs"],
         topology: "two-functions",
         triggers: Trigger::UNPLUG,
@@ -64,7 +66,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "rescan_lock::store_on_sibling_during_surprise_removal",
-        about: "The same, of a card that is gone when VFs are enabled.",
+        about: "A card with two functions is yanked. While the removal waits for the vfio user of one function, VFs of \
+                the other are enabled. When the user releases its function, all must end.",
         detects: &["numvfs-store-vs-surprise-removal", "numvfs-store-vs-remove-kernfs"],
         topology: "two-functions",
         triggers: Trigger::SURPRISE,
@@ -73,7 +76,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "rescan_lock::remove_pf_with_vfs",
-        about: "A PF that has VFs is removed; it and they must go.",
+        about: "A PF with VFs is removed. The PF and its VFs must be removed.",
         detects: &["rescan-lock-recursive-pf-remove"],
         topology: "igb",
         triggers: Trigger::ALL,
@@ -82,8 +85,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "rescan_lock::unrelated_removal_during_busy_disable",
-        about: "VFs are being disabled, which waits for the vfio user of one; a removal from another slot must not wait \
-                for that user.",
+        about: "VFs are being disabled, which waits for the vfio user of one VF. A removal from another slot must not \
+                wait for that user.",
         detects: &["vf-busy-holds-global-rescan-lock"],
         triggers: Trigger::ALL,
         run: |guest| Box::pin(unrelated_removal(guest)),
@@ -91,13 +94,14 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// Where the removal of an attribute waits for those who are in it (`fs/kernfs/dir.c`).
+/// The function in which the removal of an attribute waits for tasks inside the attribute (`fs/kernfs/dir.c`).
 const DRAIN: &str = "kernfs_drain";
 
-/// Where a deadlock is. A removal that waits in `kernfs_drain()` has the locks; one that does not waits for them.
+/// Functions at which a deadlock is reported. A removal in `kernfs_drain()` holds the locks; another one waits for
+/// them.
 const LOCKS: &[&str] = &[DRAIN, RESCAN_LOCK];
 
-/// How long a store may take to get to where it waits, if it waits.
+/// How long a store may take to reach the function in which it waits, if it waits.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 async fn store_during_removal(guest: &Guest) -> Result<Verdict, Error> {
@@ -112,7 +116,8 @@ async fn store_during_removal(guest: &Guest) -> Result<Verdict, Error> {
     guest.passes_unless_stuck(&[&store, hold.holder()], LOCKS).await
 }
 
-/// The functions of a slot are removed last first, so that the removal waits for the second with the first still there.
+/// The functions of a slot are removed from the last to the first. So the first still exists while the removal waits
+/// for the second.
 async fn store_on_sibling(guest: &Guest) -> Result<Verdict, Error> {
     let (pf, sibling) = (guest.pf_named("pf0")?, guest.pf_named("pf1")?);
     guest.bind(sibling, "vfio-pci").await?;
@@ -151,14 +156,14 @@ async fn unrelated_removal(guest: &Guest) -> Result<Verdict, Error> {
     })
 }
 
-/// The removal was stuck while the owner of a VF, of another card, took its time, and is over now.
+/// The removal was stuck until the owner of a VF of another card released it. Now it has ended.
 fn blocked(guest: &Guest, stuck: &[Stuck], within: Duration) -> Verdict {
     let tasks: Vec<_> = stuck.iter().map(|stuck| stuck.task.clone()).collect();
     guest.note_tasks(Note::Stuck, &tasks);
     let waiter = stuck.iter().find(|stuck| stuck.function == RESCAN_LOCK).or(stuck.first());
-    let (who, function) = waiter.map_or(("nobody", ""), |stuck| (stuck.task.comm.as_str(), stuck.function.as_str()));
+    let (who, function) = waiter.map_or(("no task", ""), |stuck| (stuck.task.comm.as_str(), stuck.function.as_str()));
     let summary = format!(
-        "{who}, which removes a card, in D state in {function} for {}, until the owner of another card's VF let go",
+        "{who}, which removes a card, in D state in {function} for {}, until the owner of another card's VF released it",
         duration(within)
     );
     Verdict::fail(FailureKind::Blocked, function, summary)

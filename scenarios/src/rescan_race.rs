@@ -1,8 +1,8 @@
-//! A rescan of the bus while VFs come and go.
+//! A rescan of the bus while VFs are added and removed.
 //!
-//! A rescan adds each device that it finds on a bus and that is not marked as added. A VF that is being made, or taken away,
-//! is on the bus and not marked. What keeps a rescan away is `pci_rescan_remove_lock`, where it is taken. None of this can be
-//! ordered from outside: both sides run until they meet, for so many rounds.
+//! A rescan adds each device that it finds on a bus and that is not marked as added. A VF that is being added or
+//! removed is on the bus and not marked. Only `pci_rescan_remove_lock` protects it from a rescan, if the code takes the
+//! lock. User space cannot control the order, so both sides run at the same time for a number of rounds.
 
 use harness::guest::{Ending, Error, Guest, Pf};
 use harness::notes::{Note, Rounds};
@@ -10,7 +10,7 @@ use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
-/// What every scenario of this family has in common.
+/// The metadata that all scenarios of this family share.
 const BASE: Scenario = Scenario {
     name: "",
     about: "",
@@ -26,7 +26,7 @@ const BASE: Scenario = Scenario {
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "rescan_race::enable_and_disable",
-        about: "VFs are enabled and disabled again and again while the bus is rescanned all the time; no VF may be added \
+        about: "VFs are enabled and disabled repeatedly while the bus is rescanned all the time. No VF may be added \
                 twice.",
         detects: &["numvfs-vs-rescan-dup-add"],
         run: |guest| Box::pin(numvfs(guest)),
@@ -34,21 +34,21 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "rescan_race::unbind_and_bind",
-        about: "A PF with VFs is unbound and bound again and again while the bus is rescanned all the time; no VF may be \
-                added again that is about to go.",
+        about: "A PF with VFs is unbound and bound repeatedly while the bus is rescanned all the time. No VF may be \
+                added again while it is being removed.",
         detects: &["pf-unbind-vs-rescan-readd"],
         run: |guest| Box::pin(unbind(guest)),
         ..BASE
     },
 ];
 
-/// How many rounds a kernel has to survive.
+/// The number of rounds.
 const ROUNDS: u32 = 10;
 
-/// Has the kernel look for devices on all its buses.
+/// A write makes the kernel look for devices on all buses.
 const RESCAN: &str = "/sys/bus/pci/rescan";
 
-/// All VFs that the driver allows: the more, the longer they take.
+/// All VFs that the driver allows: more VFs take longer, which widens the window.
 fn all_vfs(pf: &Pf) -> String {
     pf.model().vfs_of_driver.to_string()
 }
@@ -65,7 +65,7 @@ async fn unbind(guest: &Guest) -> Result<Verdict, Error> {
     rescanning(guest, &[(pf.numvfs(), &all_vfs(pf)), (unbind, &bdf), (bind, &bdf)]).await
 }
 
-/// Does all this again and again while the bus is rescanned, until the rounds are over or the kernel complains.
+/// Repeats these writes while the bus is rescanned, until all rounds are done or the kernel reports a splat.
 async fn rescanning(guest: &Guest, writes: &[(String, &str)]) -> Result<Verdict, Error> {
     guest.set(guest.pf()?.attribute("sriov_drivers_autoprobe"), 0).await?;
     let rescan = guest.cycle(&[(RESCAN.to_owned(), "1")], None).await?;
@@ -87,7 +87,7 @@ async fn rescanning(guest: &Guest, writes: &[(String, &str)]) -> Result<Verdict,
     Ok(granted(refused, &written).or_else(|| granted(rescans.refused, &[RESCAN])).unwrap_or(Verdict::Pass))
 }
 
-/// Whoever writes while the bus is rescanned may have to wait, and is not refused.
+/// The failure if writes were refused. A write during a rescan may wait, but must succeed.
 fn granted(refused: u32, paths: &[&str]) -> Option<Verdict> {
     let attribute = paths.first()?.rsplit('/').next()?;
     let summary = format!("the kernel refused {refused} of the writes to {}", paths.join(", "));

@@ -1,7 +1,7 @@
 //! Resets against removals and against SR-IOV.
 //!
-//! A reset holds the device lock of what it resets. A reset of what is in a hotplug slot holds pciehp's `reset_lock` too,
-//! so that pciehp overlooks the link that goes down (`drivers/pci/hotplug/pciehp_hpc.c`, `pciehp_reset_slot()`).
+//! A reset holds the device lock of the device. A reset through a hotplug slot also holds pciehp's `reset_lock`, so
+//! that pciehp ignores that the link goes down (`drivers/pci/hotplug/pciehp_hpc.c`, `pciehp_reset_slot()`).
 
 use guest_protocol::{Sched, Step};
 use harness::guest::{Ending, Error, Guest, ResetMethod, WAITS_FOR_OWNER};
@@ -15,7 +15,7 @@ use kernels::FailureKind;
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "reset::function_reset_while_vfs_are_enabled",
-        about: "A PF is reset over and over while its VFs are enabled; the write must end.",
+        about: "A PF is reset repeatedly while its VFs are enabled. The write must end.",
         detects: &["cfg-lock-vs-device-lock-reset"],
         topology: "igb",
         also: &[],
@@ -25,8 +25,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "reset::slot_reset_during_unplug",
-        about: "A device is reset through its slot while pciehp waits for pci_rescan_remove_lock to remove it; when the \
-                lock is free, both must end.",
+        about: "A device is reset through its slot while pciehp waits for pci_rescan_remove_lock to remove it. When \
+                the lock is free, both must end.",
         detects: &["reset-lock-vs-device-lock"],
         topology: "two-slots",
         also: &[],
@@ -36,8 +36,9 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "reset::owner_closes_while_two_slots_unplug",
-        about: "One process owns devices in two slots; both are unplugged, and it closes the one whose removal waits for \
-                the other's. Closing it resets its slot; that must return, so that the process can close the other.",
+        about: "One process owns devices in two slots, and both are unplugged. The process closes the device whose \
+                removal waits for the removal of the other. The close resets the slot. It must return, so that the \
+                process can close the other device.",
         detects: &["reset-lock-rescan-vfio-3way"],
         topology: "two-slots",
         also: &[],
@@ -50,7 +51,7 @@ pub const ALL: &[Scenario] = &[
 /// Takes `reset_lock` for a reset (`drivers/pci/hotplug/pciehp_hpc.c`).
 const RESET_SLOT: &str = "pciehp_reset_slot";
 
-/// Where a write to `sriov_numvfs` waits for whoever has locked config accesses (`drivers/pci/access.c`).
+/// The function in which a write to `sriov_numvfs` waits while config accesses are blocked (`drivers/pci/access.c`).
 const CONFIG_LOCK: &str = "pci_wait_cfg";
 
 async fn function_reset_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, Error> {
@@ -68,11 +69,11 @@ async fn function_reset_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, 
     })
 }
 
-/// A kernel that resets nothing has shown nothing.
+/// The failure if the kernel refused every reset: then the scenario has tested nothing.
 fn none_granted(resets: Cycled) -> Option<Verdict> {
     let Cycled { rounds, refused } = resets;
     (rounds > 0 && refused >= rounds).then(|| {
-        let summary = format!("the kernel refused all {rounds} resets of a PF that nobody removes");
+        let summary = format!("the kernel refused all {rounds} resets of a PF that is not being removed");
         Verdict::fail(FailureKind::WrongState, "reset", summary)
     })
 }
@@ -101,7 +102,7 @@ async fn owner_closes_while_two_slots_unplug(guest: &Guest) -> Result<Verdict, E
     let owner = guest.open(&[&first.device, &second.device], close).await?;
     owner.holding(guest.prompt()).await?;
 
-    // The first removal takes the rescan lock and waits for the owner; the second waits for that lock.
+    // The first removal takes the rescan lock and waits for the owner. The second waits for that lock.
     guest.remove(first).await?;
     guest.task_in(WAITS_FOR_OWNER, guest.prompt()).await?;
     guest.remove(second).await?;

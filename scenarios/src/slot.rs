@@ -1,4 +1,4 @@
-//! Slots whose cards come and go at bad moments.
+//! Cards that are added to a slot, or removed from it, at critical moments.
 
 use std::fmt;
 use std::pin::pin;
@@ -19,7 +19,8 @@ use kernels::FailureKind;
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "slot::yanked_while_vfs_are_enabled",
-        about: "A PF is yanked after its VFs were enabled and before they are added; the write must fail, and the PF go.",
+        about: "A PF is yanked after its VFs were enabled and before they are added. The write must fail, and the PF \
+                must be removed.",
         detects: &["vf-setup-fail-null-deref"],
         topology: "igb",
         also: &[],
@@ -29,19 +30,20 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "slot::port_bound_again_while_removed",
-        about: "A port of a switch that is being removed has lost its driver and gets it again, with a slot that outlives \
-                its bus; the removal must end.",
+        about: "A switch is being removed. One of its ports has lost its driver, and is bound to it again. Its new \
+                slot outlives its bus. The removal must end.",
         detects: &["slot-bus-uaf"],
         topology: "two-port-switch",
         also: &[],
         triggers: &[],
-        // Without it, what was freed still looks as it did.
+        // Without this, freed memory keeps its contents, and a use after free goes unnoticed.
         append: &["init_on_free=1"],
         run: |guest| Box::pin(port_bound_again_while_removed(guest)),
     },
     Scenario {
         name: "slot::yanked_during_link_check",
-        about: "A card is yanked before pciehp has enumerated it; the slot must end empty, and take the next card.",
+        about: "A card is yanked before pciehp has enumerated it. The slot must end up empty, and the next card must \
+                come up.",
         detects: &[],
         topology: "empty-slot",
         also: &[],
@@ -51,7 +53,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "slot::yanked_during_probe",
-        about: "A card is yanked while its driver probes it; the slot must end empty, and take the next card.",
+        about: "A card is yanked while its driver probes it. The slot must end up empty, and the next card must come \
+                up.",
         detects: &["igb-waits-for-absent-card"],
         topology: "empty-slot",
         also: &[],
@@ -61,7 +64,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "slot::yanked_while_phy_is_read",
-        about: "A card is yanked while somebody reads its PHY, as mii-tool does; the reader must go on, and the card go.",
+        about: "A card is yanked while a process reads its PHY, as mii-tool does. The process must make progress, and \
+                the card must be removed.",
         detects: &["igb-phy-read-vs-yank"],
         topology: "igb",
         also: &[],
@@ -71,7 +75,7 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "slot::card_added_right_after_unplug",
-        about: "A card is put into a slot the moment that the guest has cut its power; it must come up.",
+        about: "A card is added to a slot at the moment when the guest has powered it off. The card must come up.",
         detects: &[],
         topology: "igb",
         also: &[],
@@ -81,8 +85,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "slot::card_exchanged",
-        about: "A card is yanked and another put into its place at once. pciehp cuts the slot's power on account of the \
-                first, which ejects the second; the slot must end empty, and take a third.",
+        about: "A card is yanked, and another is added at once. pciehp powers the slot off because of the first card, \
+                which ejects the second. The slot must end up empty, and a third card must come up.",
         detects: &[],
         topology: "igb",
         also: &[],
@@ -92,8 +96,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "slot::button_pressed_twice",
-        about: "The button of a slot is pressed again within the five seconds: the card must stay. Pressed a third time, it \
-                must go.",
+        about: "The attention button of a slot is pressed again within five seconds: the card must stay. When it is \
+                pressed a third time, the card must be removed.",
         detects: &["pciehp-cancel-forgets-state"],
         topology: "two-functions",
         also: &[],
@@ -103,37 +107,39 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// How often to aim at the window.
+/// How many times to try to hit the window.
 const ATTEMPTS: u32 = 5;
 
-/// Time between two looks at a slot. No event tells that it is as it should be.
+/// Time between two checks of a slot. No event says when a slot is empty and idle, so it is polled.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// So many looks in a row must find it so.
+/// This many checks in a row must find it empty and idle.
 const LOOKS: usize = 2;
 
-/// What a port's thread does while it has something to do (`drivers/pci/hotplug/pciehp_hpc.c`).
+/// The function on the stack of a port's interrupt thread while the thread works (`drivers/pci/hotplug/pciehp_hpc.c`).
 const PORT_THREAD: &str = "pciehp_ist";
 
-/// A VF that answers with all ones (`drivers/pci/probe.c`, `pci_setup_device()`): the yank came in time.
+/// The kernel logs this for a VF whose config space reads as all ones (`drivers/pci/probe.c`, `pci_setup_device()`):
+/// the yank hit the window.
 const NO_VF: &str = "unknown header type 7f";
 
-/// The kernel says so when pciehp begins to bring up a card, 100 ms and more before it enumerates it.
+/// The kernel logs this when pciehp begins to bring up a card, at least 100 ms before it enumerates the card.
 const BEGINS: &str = "Link Up";
 
-/// The kernel says so when igb begins to probe a card, which takes seconds here.
+/// The kernel logs this when igb begins to probe a card. The probe takes seconds here.
 const PROBES: &str = "enabling device";
 
-/// igb tries for up to three seconds to get its semaphore, on any machine. After so many, scaled, it does not give up.
+/// igb tries for up to three seconds to get its semaphore, on any machine. If it is still busy after this many seconds
+/// (scaled to the speed of the guest), it does not give up.
 const LONG_IN_IGB: f64 = 8.0;
 
-/// How often to look where a running task is.
+/// How many times to sample the stack of a running task.
 const STACKS: usize = 20;
 
 /// Register of a PHY's status: `MII_BMSR` in `include/uapi/linux/mii.h`.
 const PHY_STATUS: u16 = 1;
 
-/// The window is the 100 ms that VFs are given (`drivers/pci/iov.c`, `sriov_enable()`).
+/// The window is the 100 ms that the kernel waits for VFs (`drivers/pci/iov.c`, `sriov_enable()`).
 async fn yanked_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, Error> {
     let mut pf = guest.pf()?.clone();
     for attempt in 1..=ATTEMPTS {
@@ -142,7 +148,7 @@ async fn yanked_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, Error> {
         let store = guest.write(pf.numvfs(), 2, Sched::default()).await?;
         guest.waits_in(&store, ENABLES_VFS, guest.prompt()).await?;
         guest.remove(&pf).await?;
-        // If the kernel killed its process there is no answer, and the console says why.
+        // If an oops killed the writing process, there is no answer, and the verdict comes from the console.
         let access = store.accessed(guest.prompt()).await?;
         if let Ending::Stuck(stuck) = guest.ending(&[]).await? {
             return Ok(guest.deadlock(&stuck, &[]));
@@ -151,7 +157,7 @@ async fn yanked_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, Error> {
         if !guest.said(from, NO_VF).is_empty() {
             return Ok(Verdict::Pass);
         }
-        // What is put in before the guest has cut the power is ejected with what was taken out.
+        // A card that is added before the guest powers the slot off would be ejected with the old one.
         let verdict = empties(guest, &pf.slot).await?;
         if verdict != Verdict::Pass {
             return Ok(verdict);
@@ -167,13 +173,16 @@ async fn port_bound_again_while_removed(guest: &Guest) -> Result<Verdict, Error>
     let upstream = port.parent().ok_or_else(|| Error::Unprepared("there is no switch".to_owned()))?;
     guest.bind(pf, "vfio-pci").await?;
     let owner = guest.own(pf, vec![Step::Hold, Step::Release]).await?;
-    // The last port loses its driver first; then the removal waits for the PF's owner.
+    // The last port loses its driver first. Then the removal waits for the PF's owner.
     let removal = guest.write(upstream.attribute("remove"), 1, Sched::default()).await?;
     guest.unless_refused(&removal, owner.holding(guest.prompt())).await?;
     let bind = guest.write_now("/sys/bus/pci/drivers/pcieport/bind".to_owned(), port.bdf).await?;
     if let Err(errno) = bind.value {
-        // A kernel may do so, and has nothing to go wrong then.
-        return Err(Error::Unprepared(format!("a port that is being removed gets no driver: {}", errno.name)));
+        // A kernel may refuse this. Then the bug cannot occur.
+        return Err(Error::Unprepared(format!(
+            "the kernel refused to bind a port that is being removed: {}",
+            errno.name
+        )));
     }
     owner.go_on(guest).await?;
     owner.released(guest.prompt()).await?;
@@ -181,7 +190,7 @@ async fn port_bound_again_while_removed(guest: &Guest) -> Result<Verdict, Error>
     Ok(Verdict::Pass)
 }
 
-/// Takes a card away as soon as the kernel says something.
+/// Adds a card, and yanks it when the kernel logs a text.
 async fn yanked_during_bring_up(guest: &Guest, text: &str) -> Result<Verdict, Error> {
     let slot = guest.slot("rp0")?;
     let from = guest.agent().messages().position();
@@ -194,15 +203,17 @@ async fn yanked_during_bring_up(guest: &Guest, text: &str) -> Result<Verdict, Er
     }
 }
 
-/// Who reads the PHY has igb's semaphore most of the time, and `rtnl_lock` with it (`net/core/dev_ioctl.c`, `dev_ioctl()`).
+/// A process that reads the PHY holds igb's semaphore most of the time, and `rtnl_lock` with it
+/// (`net/core/dev_ioctl.c`, `dev_ioctl()`).
 async fn yanked_while_phy_is_read(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     let reader = guest.read_phy(&guest.interface(pf).await?, PHY_STATUS).await?;
-    // Where a running task is cannot be told for sure; a process that reads and does nothing else is mostly in the driver.
+    // The exact position of a running task is not known. This process only reads the PHY, so it is mostly in the
+    // driver.
     let began = Instant::now();
     while !reader.whereabouts(guest.prompt()).await?.iter().any(|task| task.state == RUNNING) {
         if began.elapsed() > guest.prompt() {
-            return Err(Error::Unprepared("whoever is to read the PHY was never seen running".to_owned()));
+            return Err(Error::Unprepared("the process that reads the PHY was never seen running".to_owned()));
         }
     }
     guest.remove(pf).await?;
@@ -221,10 +232,10 @@ async fn yanked_while_phy_is_read(guest: &Guest) -> Result<Verdict, Error> {
     }
 }
 
-/// Whether whoever reads the PHY is still at it. One look may find nothing on the stack of a running task; if none finds
-/// anything, as it runs on the other CPU all the time, that CPU is asked.
+/// Checks whether the process still reads the PHY. A single sample may find no stack for a running task. If no sample
+/// finds one, because the task runs on the other CPU all the time, the backtrace of that CPU is requested.
 async fn still_busy(guest: &Guest, reader: &Operation) -> Result<Option<Verdict>, Error> {
-    let busy = |task: &TaskState| busy_for_ever(guest, task, "the card is gone and not removed");
+    let busy = |task: &TaskState| busy_for_ever(guest, task, "the card is absent, but its device is not removed");
     let mut running = None;
     for _ in 0..STACKS {
         let tasks = reader.whereabouts(guest.prompt()).await?;
@@ -248,8 +259,8 @@ async fn added_right_after_unplug(guest: &Guest) -> Result<Verdict, Error> {
     comes_up(guest, &pf.slot, "pf1").await
 }
 
-/// QEMU takes a powered slot whose power is cut for one whose card may go (`hw/pci/pcie.c`,
-/// `pcie_cap_slot_write_config()`): the second card cannot stay, whatever pciehp makes of it.
+/// When the guest powers a slot off, QEMU removes the card in it (`hw/pci/pcie.c`, `pcie_cap_slot_write_config()`). So
+/// the second card cannot stay, whatever pciehp does.
 async fn card_exchanged(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     guest.yank(&pf.slot).await?;
@@ -262,15 +273,15 @@ async fn card_exchanged(guest: &Guest) -> Result<Verdict, Error> {
     }
 }
 
-/// What pciehp says of the first press of the button of a slot that has power (`drivers/pci/hotplug/pciehp_ctrl.c`,
+/// What pciehp logs at the first press of the button of a powered slot (`drivers/pci/hotplug/pciehp_ctrl.c`,
 /// `pciehp_handle_button_press()`), in 6.12 and in 6.1.
 const WILL_GO: [&str; 2] = ["Button press: will power off", "Powering off due to button press"];
-/// Of the second.
+/// What it logs at the second press.
 const WILL_STAY: [&str; 2] = ["Button press: canceling request to power off", "Action canceled due to button press"];
-/// Of one that it does not expect.
+/// What it logs at a press that it does not expect.
 const IGNORED: [&str; 2] = ["Button press: ignoring invalid state", "Ignoring invalid state"];
 
-/// QEMU takes one press for each function: the second press of the slot's button is for the second function.
+/// QEMU accepts one press for each function, so the second press of the slot's button goes to the second function.
 async fn button_pressed_twice(guest: &Guest) -> Result<Verdict, Error> {
     let slot = &guest.pf_named("pf0")?.slot;
     let from = guest.agent().messages().position();
@@ -299,7 +310,7 @@ async fn button_pressed_twice(guest: &Guest) -> Result<Verdict, Error> {
     }
 }
 
-/// What pciehp says of a press of the button.
+/// What pciehp logs at a press of the button.
 async fn answer(guest: &Guest, from: usize) -> Result<String, Error> {
     let answers = [WILL_GO, WILL_STAY, IGNORED].concat();
     guest.says_one_of(from, &answers, guest.prompt()).await
@@ -310,11 +321,11 @@ fn is_one_of(said: &str, texts: &[&str]) -> bool {
 }
 
 fn not_taken(which: &str, answer: &str) -> Verdict {
-    let summary = format!("pciehp answered the {which} press of the button with {answer:?}");
+    let summary = format!("at the {which} press of the button pciehp logged {answer:?}");
     Verdict::fail(FailureKind::WrongState, "pciehp_handle_button_press", summary)
 }
 
-/// Puts a card into a slot. It must get its driver, and all removals be complete.
+/// Adds a card to a slot. A driver must bind to it, and all removals must end.
 async fn comes_up(guest: &Guest, slot: &Slot, id: &str) -> Result<Verdict, Error> {
     let card = guest.plug(slot, id).await?;
     match guest.ending_with(&[], async |within| guest.plugged(&card, within).await.map(drop)).await {
@@ -328,8 +339,8 @@ async fn comes_up(guest: &Guest, slot: &Slot, id: &str) -> Result<Verdict, Error
     }
 }
 
-/// Waits until the guest shows a slot as one that is empty, and its port's thread has nothing more to do: it turns the
-/// power indicator off a second after the power, and QEMU ejects whatever is in the slot then.
+/// Waits until the guest shows a slot as empty and its port's thread is idle. The thread turns the power indicator off
+/// one second after the power, and QEMU ejects whatever is in the slot at that time.
 async fn empties(guest: &Guest, slot: &Slot) -> Result<Verdict, Error> {
     let began = Instant::now();
     let (mut looks, mut busy) = (0, None);
@@ -357,18 +368,18 @@ async fn empties(guest: &Guest, slot: &Slot) -> Result<Verdict, Error> {
 /// A task's state while it runs (proc_pid_stat(5)).
 const RUNNING: char = 'R';
 
-/// A task that was running when it was looked at, after more time than it could want; none if it was not.
+/// The failure of a task that is still running after more time than it can need; `None` if it is not running.
 fn busy_for_ever(guest: &Guest, task: &TaskState, so: &str) -> Option<Verdict> {
     let function = stack::busy_in(&task.stack).filter(|_| task.state == RUNNING)?;
     guest.note_tasks(Note::Busy, std::slice::from_ref(task));
-    let summary = format!("{} (pid {}) does not come out of {function}: {so}", task.comm, task.pid);
+    let summary = format!("{} (pid {}) keeps running in {function}: {so}", task.comm, task.pid);
     Some(Verdict::fail(FailureKind::WrongState, function, summary))
 }
 
-/// What the guest shows of a slot.
+/// The state of a slot as the guest shows it.
 #[derive(Debug)]
 struct State {
-    /// Whether a card is in it, as the hardware says.
+    /// Whether a card is in it, according to the hardware.
     adapter: String,
     /// Whether it has power.
     power: String,
@@ -385,7 +396,7 @@ impl State {
         Ok(State { adapter, power, devices })
     }
 
-    /// The guest has had all the time that it could want, and left the slot like this.
+    /// The failure of a slot that is still in this state after more time than the guest can need.
     fn wrong(&self) -> Verdict {
         Verdict::fail(FailureKind::WrongState, "power", self.to_string())
     }
@@ -407,7 +418,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_is_told_with_its_devices() {
+    fn the_state_of_a_slot_lists_its_devices() {
         let state = |devices: &[&str]| {
             let devices = devices.iter().map(|&bdf| bdf.to_owned()).collect();
             State { adapter: "1".to_owned(), power: "0".to_owned(), devices }.to_string()

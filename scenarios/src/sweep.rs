@@ -1,7 +1,8 @@
-//! Every attribute of sysfs while the kernel waits for a vfio user: which of them wait, too, and where.
+//! Accesses every sysfs attribute while the kernel waits for a vfio user, to find those that wait too, and where.
 //!
-//! Whoever reads sysfs knows nothing of who holds which lock. A monitor that walks the tree must come back, whatever the
-//! owner of some device does. What waits and is in none of the lists below is a failure that names it.
+//! A process that reads sysfs does not know who holds which lock. A monitor that walks the tree must finish, whatever
+//! the owner of some device does. An access that waits and is not in the lists below is a failure that names the
+//! attribute.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,8 +20,8 @@ use kernels::FailureKind;
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "sweep::during_removal",
-        about: "While the owner of a PF takes its time to release it for a removal, every attribute of the PF, its port \
-                and its slot must answer.",
+        about: "A PF is being removed, and its owner has not released it yet. Every access to an attribute of the PF, \
+                its port and its slot must return.",
         detects: &[
             "vf-total-msix-show-bystander",
             "numvfs-show-bystander",
@@ -35,8 +36,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "sweep::during_disable",
-        about: "While the owner of a VF takes its time to release it for a write of 0 to sriov_numvfs, every attribute \
-                of the PF, the VFs, their port and their slot must answer.",
+        about: "VFs are being disabled by a write of 0 to sriov_numvfs, and the owner of a VF has not released it yet. \
+                Every access to an attribute of the PF, the VFs, their port and their slot must return.",
         detects: &[
             "vf-total-msix-show-bystander",
             "numvfs-show-vf-busy-bystander",
@@ -51,8 +52,8 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "sweep::during_enable",
-        about: "While VFs of one PF are to be enabled, and an owner takes its time to release another PF for a removal, \
-                every attribute of the first PF, its port and its slot must answer.",
+        about: "VFs of one PF are being enabled while another PF is being removed, and the owner of that PF has not \
+                released it yet. Every access to an attribute of the first PF, its port and its slot must return.",
         detects: &[
             "vf-total-msix-show-store-bystander",
             "numvfs-show-store-bystander",
@@ -67,23 +68,24 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// Attributes that are left alone. Those that act on a device (`remove`, `rescan`, `reset`, `bind`, `unbind`) can only be
-/// written, and a sweep tries what can be read.
+/// Attributes that the sweep does not access. Those that act on a device (`remove`, `rescan`, `reset`, `bind`,
+/// `unbind`) are write-only, and a sweep accesses only readable attributes.
 const LEFT_OUT: &[&str] = &[
-    // A read of an I/O BAR reads the device's registers, some of which are cleared by that.
+    // A read of an I/O BAR reads the device's registers, and clears some of them.
     "resource0",
     "resource1",
     "resource2",
     "resource3",
     "resource4",
     "resource5",
-    // Can be read only after a write that switches the ROM's decoder on.
+    // Can be read only after a write that enables the ROM's decoder.
     "rom",
 ];
 
-/// Attributes that take the value that they showed and change nothing. Not among them, although they can be written:
-/// `sriov_numvfs` (the value from before would be a new request afterwards), `enable` (counts), `power` of a slot
-/// (removes and adds cards), `config`, `numa_node` (taints the kernel), and all of a network interface but the below.
+/// Attributes to which the sweep writes the value that it read, which changes nothing. These writable ones are not in
+/// the list: `sriov_numvfs` (the old value would be a new request), `enable` (it counts), `power` of a slot (removes
+/// and adds cards), `config`, `numa_node` (taints the kernel), and all attributes of a network interface but those
+/// below.
 const WRITTEN_BACK: &[&str] = &[
     "control",
     "d3cold_allowed",
@@ -100,17 +102,16 @@ const WRITTEN_BACK: &[&str] = &[
     "clkpm",
 ];
 
-/// What a wait means.
+/// How to judge a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
-    /// It is the bug of some `[[bug]]` that fails at this function.
+    /// A bug: a `[[bug]]` of kernels.toml fails at this function.
     Bug,
-    /// It is how the attribute is meant to work.
+    /// By design: the attribute is meant to wait.
     Design,
 }
 
-/// The accesses that may be found to wait: attribute, function, and what that means. The verdict is on the first that is
-/// a bug.
+/// The known waits: attribute, function, and how to judge it. The verdict names the first one that is a bug.
 const KNOWN: &[(&str, &str, Meaning)] = &[
     ("sriov_numvfs", "sriov_numvfs_show", Meaning::Bug),
     ("sriov_vf_total_msix", "sriov_vf_total_msix_show", Meaning::Bug),
@@ -121,7 +122,7 @@ const KNOWN: &[(&str, &str, Meaning)] = &[
     ("control", "control_store", Meaning::Design),
 ];
 
-/// How long a store may take to get to where it waits, if it waits.
+/// How long a store may take to reach the function in which it waits, if it waits.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 async fn during_removal(guest: &Guest) -> Result<Verdict, Error> {
@@ -159,15 +160,15 @@ async fn during_enable(guest: &Guest) -> Result<Verdict, Error> {
     judge(guest, &sweeping, ending).await
 }
 
-/// All slots, by whatever names: pciehp takes the port's number, and acpiphp one of its own.
+/// All slots. Their names differ: pciehp uses the port's number, acpiphp its own numbers.
 const SLOTS: &str = "/sys/bus/pci/slots/";
 
-/// All of a port, with what is below it, and the slots.
+/// Sweeps a port, the devices below it, and the slots.
 async fn sweep(guest: &Guest, pf: &Pf) -> Result<Sweeping, Error> {
     guest.sweep(vec![pf.slot.port.attribute(""), SLOTS.to_owned()], LEFT_OUT, WRITTEN_BACK).await
 }
 
-/// Judges what waited, now that nobody holds anything any more.
+/// Judges the accesses that waited, after all locks are released.
 async fn judge(guest: &Guest, sweeping: &Sweeping, ending: Ending) -> Result<Verdict, Error> {
     let waits: Vec<_> = sweeping.waiting.iter().map(Wait::of).collect();
     guest.note(Note::Waits(waits.iter().map(Wait::noted).collect()));
@@ -209,24 +210,24 @@ impl Wait<'_> {
     }
 }
 
-/// First what is in no list, then the first bug of the list.
+/// Unknown waits come first, then the first bug in the list of known waits.
 fn verdict(waits: &[Wait<'_>]) -> Verdict {
     let described = |waits: &[&Wait<'_>]| waits.iter().map(|wait| wait.described()).collect::<Vec<_>>().join("; ");
     let unknown: Vec<_> = waits.iter().filter(|wait| wait.meaning().is_none()).collect();
     if let Some(first) = unknown.first() {
         let place = format!("{}: {}", first.name, first.function);
-        let summary = format!("waited until the owner let go, and nobody knew of it: {}", described(&unknown));
+        let summary = format!("waited until the owner released the device; not a known wait: {}", described(&unknown));
         return Verdict::fail(FailureKind::Blocked, &place, summary);
     }
     let bugs: Vec<_> = waits.iter().filter(|wait| wait.meaning() == Some(Meaning::Bug)).collect();
     let worst = KNOWN.iter().find(|known| bugs.iter().any(|wait| wait.function == known.1));
     worst.map_or(Verdict::Pass, |(_, function, _)| {
-        let summary = format!("waited until the owner let go: {}", described(&bugs));
+        let summary = format!("waited until the owner released the device: {}", described(&bugs));
         Verdict::fail(FailureKind::Blocked, function, summary)
     })
 }
 
-/// Notes how many there were, and which took long or were refused.
+/// Notes the number of accesses, the slowest ones, and those that failed.
 fn note_accesses(guest: &Guest, accesses: &[Swept]) {
     let writes = accesses.iter().filter(|swept| swept.write).count();
     let mut slowest: Vec<_> = accesses.iter().collect();
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_comes_first() {
+    fn unknown_waits_come_first() {
         let total = || wait("sriov_vf_total_msix", "sriov_vf_total_msix_show");
         let numvfs = || wait("sriov_numvfs", "sriov_numvfs_show");
         assert_eq!(place(&[]), None);
@@ -273,22 +274,23 @@ mod tests {
         assert_eq!(place(&[total(), numvfs()]).as_deref(), Some("sriov_numvfs_show"));
         let unknown = wait("config", "pci_wait_cfg");
         assert_eq!(place(&[numvfs(), unknown]).as_deref(), Some("config: pci_wait_cfg"));
-        // The right attribute at another place is not known either.
+        // A known attribute that waits in another function is unknown too.
         assert_eq!(place(&[wait("sriov_numvfs", "pci_wait_cfg")]).as_deref(), Some("sriov_numvfs: pci_wait_cfg"));
     }
+
     #[test]
-    fn the_page_has_the_list() {
+    fn the_page_lists_the_known_bugs() {
         let page = include_str!("../../docs/sysfs-sweep.md");
-        let mut told: Vec<_> =
+        let mut in_page: Vec<_> =
             page.lines().filter_map(|line| line.split(" | ").nth(1).zip(line.split(" | ").nth(2))).collect();
-        told.retain(|(attribute, _)| attribute.starts_with('`'));
-        told.sort_unstable();
-        told.dedup();
+        in_page.retain(|(attribute, _)| attribute.starts_with('`'));
+        in_page.sort_unstable();
+        in_page.dedup();
         let bugs = KNOWN.iter().filter(|known| known.2 == Meaning::Bug);
         let mut listed: Vec<_> =
             bugs.map(|(name, function, _)| (format!("`{name}`"), format!("`{function}`"))).collect();
         listed.sort_unstable();
         let listed: Vec<_> = listed.iter().map(|(name, function)| (name.as_str(), function.as_str())).collect();
-        assert_eq!(told, listed);
+        assert_eq!(in_page, listed);
     }
 }

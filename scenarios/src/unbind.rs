@@ -1,4 +1,4 @@
-//! Taking a PF's driver away while its VFs are in use.
+//! Unbinding a PF from its driver while its VFs are in use.
 
 use guest_protocol::{Sched, Step};
 use harness::guest::{Error, Guest};
@@ -10,8 +10,8 @@ use harness::verdict::Verdict;
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[Scenario {
     name: "unbind::unplug_during_unbind",
-    about: "A PF is unbound, which waits for the vfio user of a VF, and its slot loses the card; when the user lets go, \
-            both must end, and each VF be removed once.",
+    about: "A PF is unbound, which waits for the vfio user of a VF. Meanwhile its card is removed from the slot. When \
+            the user releases the VF, both must end, and each VF must be removed only once.",
     detects: &["pf-unbind-vs-slot-unplug-double-del"],
     topology: "igb",
     also: &[],
@@ -20,9 +20,10 @@ pub const ALL: &[Scenario] = &[Scenario {
     run: |guest| Box::pin(unplug_during_unbind(guest)),
 }];
 
-/// Where the removal waits: for the VF's device lock, which the unbind has (`drivers/base/dd.c`; the compiler may inline each
-/// of the first into the next; 7.3 comes as far as to `device_del()`, as it stops no device twice); or, on a kernel that
-/// locks more, for `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
+/// The functions in which the removal waits. It waits for the VF's device lock, which the unbind holds
+/// (`drivers/base/dd.c`; the compiler may inline each of the first three into the next). 7.3 gets as far as
+/// `device_del()`, as it does not stop a device twice. A kernel that takes more locks waits for
+/// `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
 const WAITS: &[&str] = &[
     "__device_driver_lock",
     "device_release_driver_internal",
@@ -31,11 +32,11 @@ const WAITS: &[&str] = &[
     "pci_lock_rescan_remove",
 ];
 
-/// The slot's removal takes the devices of its bus one by one, VFs like any other. The unbind has the VF's device lock and
-/// its removal is half done; so is the slot's, once it has got that lock.
+/// The removal of the slot removes the devices of its bus one by one, VFs too. The unbind holds the VF's device lock,
+/// and has done half of the VF's removal. When the slot's removal gets that lock, it has done half of it too.
 ///
-/// Not with the other triggers: a removal through sysfs begins with the PF, and one by ACPI takes device 0 alone, and either
-/// waits for the PF's device lock first.
+/// Other triggers do not reach this: a removal through sysfs begins with the PF, and one by ACPI removes only device 0.
+/// Both first wait for the PF's device lock.
 async fn unplug_during_unbind(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     let vfs = guest.enable_vfs_for_vfio(pf, 2).await?;

@@ -1,7 +1,7 @@
-//! Owners of vfio devices in all the moods that user space has, while the device goes.
+//! Owners of vfio devices that react in different ways while the device is being removed.
 //!
-//! A removal waits for the owner for as long as it takes (`drivers/vfio/vfio_main.c`, `vfio_unregister_group_dev()`). That
-//! is no deadlock as long as the owner can still let go, or be killed.
+//! A removal waits for the owner without a time limit (`drivers/vfio/vfio_main.c`, `vfio_unregister_group_dev()`). That
+//! is no deadlock as long as the owner can still release the device or be killed.
 
 use guest_protocol::{AttributeWrite, Sched, Step, VfioDevice};
 use harness::guest::{Device, Error, Guest, Owner, ResetMethod, WAITS_FOR_OWNER};
@@ -12,7 +12,7 @@ use harness::verdict::Verdict;
 use harness::vm::agent::AgentError;
 use kernels::FailureKind;
 
-/// What every scenario of this family has in common.
+/// The metadata that all scenarios of this family share.
 const BASE: Scenario = Scenario {
     name: "",
     about: "",
@@ -28,27 +28,28 @@ const BASE: Scenario = Scenario {
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "vfio::owner_lets_go",
-        about: "An owner releases the PF when it is asked to; the PF goes, and works when it is put back.",
+        about: "An owner releases the PF when vfio asks for it. The PF is removed, and it must work when it is put \
+                back.",
         run: |guest| Box::pin(owner_lets_go(guest)),
         ..BASE
     },
     Scenario {
         name: "vfio::owner_is_killed",
-        about: "An owner that was asked for the PF is killed; owner and PF must go.",
+        about: "An owner is killed after vfio asked it for the PF. The owner must exit, and the PF must be removed.",
         run: |guest| Box::pin(owner_is_killed(guest)),
         ..BASE
     },
     Scenario {
         name: "vfio::owner_never_answers",
-        about: "An owner does not answer. Nobody may be stuck meanwhile but the removal, and that must end when the owner is \
-                killed.",
+        about: "An owner does not react when vfio asks for the PF. Only the removal may wait for it, and the removal \
+                must end when the owner is killed.",
         run: |guest| Box::pin(owner_never_answers(guest)),
         ..BASE
     },
     Scenario {
         name: "vfio::owner_removes_its_own_device",
-        about: "An owner writes to its own PF's remove and so waits for itself; letting go, or being killed, must end that, \
-                and a rescan go on.",
+        about: "An owner writes to the `remove` attribute of its own PF, and so waits for itself. The wait must end, \
+                at the latest when the owner is killed, and a rescan must end too.",
         detects: &["vfio-holder-self-remove"],
         topology: "two-slots",
         triggers: &[],
@@ -57,28 +58,30 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "vfio::vf_owners_while_the_pf_goes",
-        about: "Two VFs have owners, who let go when asked, one after the other, while the PF is removed; all must go.",
+        about: "A PF is removed while two VFs have owners, which release them one after the other when asked. The PF \
+                and the VFs must be removed.",
         run: |guest| Box::pin(vf_owners_while_the_pf_goes(guest)),
         ..BASE
     },
     Scenario {
         name: "vfio::vf_token",
-        about: "A VF of a PF under vfio-pci opens with the PF's token alone, and goes when the PF's VFs are disabled.",
+        about: "A VF of a PF under vfio-pci can be opened only with the PF's token. It must be removed when the PF's \
+                VFs are disabled.",
         triggers: &[],
         run: |guest| Box::pin(vf_token(guest)),
         ..BASE
     },
     Scenario {
         name: "vfio::reset_in_flight",
-        about: "A PF is being reset, again and again, when it is removed; the resets must give up and the PF go.",
+        about: "A PF is removed while it is being reset repeatedly. The resets must end, and the PF must be removed.",
         triggers: Trigger::ORDERLY,
         run: |guest| Box::pin(reset_in_flight(guest)),
         ..BASE
     },
     Scenario {
         name: "vfio::yanked_in_reset",
-        about: "A PF is being reset, again and again, when it is yanked; the resets must give up and the PF go, and nobody \
-                complain of what an absent card answers.",
+        about: "A PF is yanked while it is being reset repeatedly. The resets must end, the PF must be removed, and \
+                the kernel must report no splat because of what an absent card answers.",
         detects: &["iov-restore-vs-yank"],
         triggers: Trigger::SURPRISE,
         run: |guest| Box::pin(reset_in_flight(guest)),
@@ -99,8 +102,8 @@ async fn owner_lets_go(guest: &Guest) -> Result<Verdict, Error> {
     }
 }
 
-/// An owner that was asked for the PF and does nothing, and a removal that waits for it.
-async fn asked(guest: &Guest) -> Result<Owner, Error> {
+/// Starts a removal that waits for an owner. The owner was asked for the PF, and does nothing.
+async fn unresponsive_owner(guest: &Guest) -> Result<Owner, Error> {
     let pf = guest.pf()?;
     guest.bind(pf, "vfio-pci").await?;
     let owner = guest.own(pf, vec![Step::Hold]).await?;
@@ -111,16 +114,16 @@ async fn asked(guest: &Guest) -> Result<Owner, Error> {
 }
 
 async fn owner_is_killed(guest: &Guest) -> Result<Verdict, Error> {
-    let owner = asked(guest).await?;
+    let owner = unresponsive_owner(guest).await?;
     owner.kill(guest, SIGKILL).await?;
     guest.passes_unless_stuck(&[owner.operation()], WAITS_FOR_OWNER).await
 }
 
 async fn owner_never_answers(guest: &Guest) -> Result<Verdict, Error> {
-    let owner = asked(guest).await?;
+    let owner = unresponsive_owner(guest).await?;
     let place = guest.waits_in(owner.operation(), &[], guest.seconds(PATIENCE)).await?;
     if place == Place::Over {
-        return Err(Error::Unprepared("the owner did not wait to be killed".to_owned()));
+        return Err(Error::Unprepared("the owner ended before it was killed".to_owned()));
     }
     let stuck = guest.stuck().await?;
     if !stuck.is_empty() {
@@ -129,14 +132,14 @@ async fn owner_never_answers(guest: &Guest) -> Result<Verdict, Error> {
     let waiting = guest.removers_waiting().await?;
     guest.note_tasks(Note::Removers, &waiting);
     if waiting.is_empty() {
-        let summary = "the removal does not wait for the owner any more, who has the device open".to_owned();
+        let summary = "the removal no longer waits for the owner, although the owner has the device open".to_owned();
         return Ok(Verdict::fail(FailureKind::WrongState, WAITS_FOR_OWNER[0], summary));
     }
     owner.kill(guest, SIGKILL).await?;
     guest.passes_unless_stuck(&[owner.operation()], WAITS_FOR_OWNER).await
 }
 
-/// How long an owner is left alone, on a machine with KVM, in seconds.
+/// How long the owner is left without reacting, in seconds on a machine with KVM.
 const PATIENCE: f64 = 1.5;
 
 async fn owner_removes_its_own_device(guest: &Guest) -> Result<Verdict, Error> {
@@ -165,7 +168,7 @@ async fn vf_owners_while_the_pf_goes(guest: &Guest) -> Result<Verdict, Error> {
     let first = guest.own(&vfs[0], vec![Step::Hold, Step::Release]).await?;
     let second = guest.own(&vfs[1], vec![Step::Release]).await?;
     guest.remove(pf).await?;
-    // VFs go from the last to the first (`drivers/pci/iov.c`, `sriov_del_vfs()`), or as they come off the bus.
+    // VFs are removed from the last to the first (`drivers/pci/iov.c`, `sriov_del_vfs()`), or in the order of the bus.
     first.holding(guest.prompt()).await?;
     guest.task_in(WAITS_FOR_OWNER, guest.prompt()).await?;
     first.go_on(guest).await?;
@@ -178,7 +181,8 @@ const OTHER_TOKEN: &str = "2c1a9f5e-0f0b-4c66-9d0f-5b1d3a7e8c42";
 async fn vf_token(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     guest.bind(pf, "vfio-pci").await?;
-    // The PF's token is what its owner opens it with (`drivers/vfio/pci/vfio_pci_core.c`, `vfio_pci_validate_vf_token()`).
+    // The owner sets the PF's token when it opens the PF (`drivers/vfio/pci/vfio_pci_core.c`,
+    // `vfio_pci_validate_vf_token()`).
     let owner =
         guest.open_with_tokens(vec![with_token(&pf.device, Some(TOKEN))], vec![Step::Hold, Step::Release]).await?;
     let vfs = guest.enable_vfs(pf, 1).await?;
@@ -190,7 +194,7 @@ async fn vf_token(guest: &Guest) -> Result<Verdict, Error> {
         };
         if answer != "EACCES" {
             let how = token.map_or_else(|| "without a token".to_owned(), |token| format!("with the token {token}"));
-            let summary = format!("opening a VF {how} brought {answer}, not EACCES");
+            let summary = format!("opening a VF {how} gave {answer}, not EACCES");
             return Ok(Verdict::fail(FailureKind::WrongState, "vfio_pci_validate_vf_token", summary));
         }
     }

@@ -1,7 +1,8 @@
-//! SR-IOV of a PF that vfio-pci drives.
+//! SR-IOV of a PF that is bound to vfio-pci.
 //!
-//! `vfio_pci_core_sriov_configure()` (`drivers/vfio/pci/vfio_pci_core.c`) enables the VFs, and vfio-pci takes them while
-//! they are added. Whatever lock of the PF is held around that comes before all that a VF's probe takes.
+//! `vfio_pci_core_sriov_configure()` (`drivers/vfio/pci/vfio_pci_core.c`) enables the VFs, and vfio-pci binds to them
+//! while they are added. So a lock of the PF that is held at that time comes before all locks that the probe of a VF
+//! takes.
 
 use guest_protocol::Step;
 use harness::guest::{Error, Guest};
@@ -12,7 +13,8 @@ use kernels::FailureKind;
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[Scenario {
     name: "vfio_sriov::enable_under_vfio",
-    about: "A PF under vfio-pci is opened and closed, and then has VFs enabled and disabled; vfio-pci must get them.",
+    about: "A PF under vfio-pci is opened and closed. Then its VFs are enabled and disabled. vfio-pci must bind to the \
+            VFs.",
     detects: &["vfio-memlock-across-enable-sriov"],
     topology: "igb",
     also: &[],
@@ -24,8 +26,8 @@ pub const ALL: &[Scenario] = &[Scenario {
 /// How many VFs.
 const VFS: u16 = 2;
 
-/// The close comes first, so that lockdep has seen the other order: it takes the PF's `memory_lock` under the lock of the
-/// device set (`vfio_pci_core_disable()`), which the probe of a VF takes as well (`vfio_assign_device_set()`).
+/// The close comes first, so that lockdep has seen the other order. The close takes the PF's `memory_lock` under the
+/// lock of the device set (`vfio_pci_core_disable()`), which the probe of a VF takes too (`vfio_assign_device_set()`).
 async fn enable_under_vfio(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     guest.bind(pf, "vfio-pci").await?;

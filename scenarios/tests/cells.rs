@@ -1,10 +1,10 @@
-//! Every cell as a test: real kernels in real guests.
+//! Every cell as a test, with real kernels in guests.
 //!
-//! A test passes if its cell is as expected. Kernels that are not built yet are built first, by the first test to run;
-//! `--list` builds nothing. The evidence of all is in one folder, named in each failure.
+//! A test passes if its cell is as expected. The first test builds the kernels that are not built yet; `--list` builds
+//! nothing. The evidence of all cells is in one folder, which each failure names.
 //!
-//! Each scenario runs on the kernel as it is and on the candidate, which between them show nearly every bug and its absence.
-//! Its cells on other kernels are ignored, as `cargo xtask run-matrix` is there for them; `--include-ignored` runs all.
+//! Each scenario runs on the unpatched kernel and on the candidate. Together they show nearly every bug and its
+//! absence. Cells on other kernels are ignored: `cargo xtask run-matrix` runs them, and so does `--include-ignored`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -33,10 +33,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// What these tests are called, beside those that need no guest.
+/// The kind of these tests, which distinguishes them from tests without a guest.
 const KIND: &str = "cell";
 
-/// All that the tests of this process share.
+/// What the tests of this process share.
 struct Shared {
     lab: Lab,
     /// The cells that the command line selects: only their kernels are built.
@@ -71,7 +71,7 @@ fn is_selected(arguments: &Arguments, ignored: bool, name: &str) -> bool {
 }
 
 fn run(shared: &Shared, cell: &PlannedCell) -> Result<(), Failed> {
-    // The first test to come here prepares for all; the others wait for it.
+    // The first test prepares for all tests, and the others wait for it.
     let runner = shared.runner.get_or_init(|| prepare(shared).map_err(|error| format!("{error:#}")));
     let runner = runner.as_ref().map_err(|why| Failed::from(why.as_str()))?;
     let record = runtime()?.block_on(runner.cell(cell, &Silence, None))?;
@@ -80,7 +80,7 @@ fn run(shared: &Shared, cell: &PlannedCell) -> Result<(), Failed> {
     }
     let reason = record.verdict.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
     Err(Failed::from(format!(
-        "expected {}, but {}{reason}\nevidence: {}\nto run it alone: {}",
+        "expected {}, got {}{reason}\nevidence: {}\nto run only this cell: {}",
         cell.expected.word(),
         record.verdict.outcome(),
         runner.folder().join(cell.id.folder()).display(),
@@ -88,7 +88,7 @@ fn run(shared: &Shared, cell: &PlannedCell) -> Result<(), Failed> {
     )))
 }
 
-/// A runtime on the thread of a test: its guests end with it.
+/// A runtime on the thread of a test. Its guests end with it.
 fn runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context("cannot start tokio")
 }
@@ -105,10 +105,10 @@ fn prepare(shared: &Shared) -> Result<Runner> {
         out: out(),
         command: std::env::args().skip(1).collect(),
     };
-    let told = Arc::new(Told::default());
+    let progress = Arc::new(LongSteps::default());
     let runtime = runtime()?;
-    let runner = runtime.block_on(Runner::prepare(&shared.lab, &scenarios::all(), &request, told));
-    // Kernels are still being built, for tests that wait for them.
+    let runner = runtime.block_on(Runner::prepare(&shared.lab, &scenarios::all(), &request, progress));
+    // Do not wait: kernels are still being built, and tests wait for them.
     runtime.shutdown_background();
     Ok(runner?)
 }
@@ -119,11 +119,11 @@ fn out() -> PathBuf {
     own.parent().unwrap_or(own).join("target/test-runs")
 }
 
-/// Tells of what takes long, on stderr: libtest-mimic has stdout.
+/// Prints steps that take long on stderr, each line once. libtest-mimic uses stdout.
 #[derive(Default)]
-struct Told(Mutex<BTreeSet<String>>);
+struct LongSteps(Mutex<BTreeSet<String>>);
 
-impl Progress for Told {
+impl Progress for LongSteps {
     fn event(&self, event: Event<'_>) {
         let line = match event {
             Event::Build { variant, event: BuildEvent::Step { step, what } } => {
@@ -133,13 +133,13 @@ impl Progress for Told {
             Event::Build { variant, event: BuildEvent::Objects { done, about, .. } } => {
                 format!("{variant}: about {} % compiled", 10 * (10 * done / about.max(1)).min(10))
             }
-            Event::BuildFailed { variant, why } => format!("{variant}: not built: {why}"),
-            Event::TryingKvm => "trying whether a guest boots under KVM".to_owned(),
+            Event::BuildFailed { variant, why } => format!("{variant}: build failed: {why}"),
+            Event::TryingKvm => "testing whether a guest boots under KVM".to_owned(),
             Event::Accelerator(decision) => format!("accelerator: {} ({})", decision.accel.name(), decision.why),
             _ => return,
         };
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.insert(line.clone()) {
+        let mut printed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if printed.insert(line.clone()) {
             eprintln!("{line}");
         }
     }

@@ -10,27 +10,27 @@ use kernels::{BuildError, CancelToken, Manifest, Source, Variant};
 
 use crate::own::OwnTree;
 
-/// What comes before the name of a kernel that is to be nothing else.
+/// Prefix with which a word names a kernel of the manifest and nothing else: `kernel:stock`.
 const KERNEL: &str = "kernel:";
 
 /// What kernels are compared with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
-    /// A kernel of the manifest, by its name without a profile: it runs as the others do.
+    /// A kernel of the manifest, by its name without a profile. It runs the same cells as the others.
     Kernel(String),
-    /// One of an earlier run, with what that says of it.
+    /// A kernel of an earlier run, with its recorded results.
     Earlier(String, EarlierKernel),
 }
 
-/// What a word may mean.
+/// The possible meanings of the argument of `--against`.
 #[derive(Default)]
 struct Meanings {
     found: Vec<Meaning>,
-    /// Why it does not mean something else.
+    /// Why it does not have another meaning, one line each.
     tried: Vec<String>,
 }
 
-/// One of them, with a way to say it that means nothing else, and what it is.
+/// One meaning, with an unambiguous way to write it, and a description.
 struct Meaning {
     reference: Found,
     say: String,
@@ -44,12 +44,12 @@ enum Found {
 }
 
 impl Reference {
-    /// Finds what a word of the command line means. A revision is added to the manifest, which has the kernels of the user's
-    /// own already.
+    /// Finds what the argument of `--against` names. A revision is added to the manifest. The manifest must already
+    /// have the user's own kernels.
     ///
     /// # Errors
-    /// A word that means nothing, with what was tried, or several things; results that cannot be read, or of several
-    /// kernels; and those of git.
+    /// The word has no meaning (the error lists what was tried) or several. The results cannot be read, or have several
+    /// kernels. Errors of git.
     pub fn find(word: &str, tree: &OwnTree, manifest: &mut Manifest) -> Result<Reference> {
         let meanings = Meanings::of(word, tree, manifest)?;
         let mut found = meanings.found;
@@ -68,16 +68,16 @@ impl Reference {
             (Some(last), false) => {
                 found.push(last);
                 let line = |Meaning { say, about, .. }: &Meaning| format!("\n  --against {say}  for {about}");
-                bail!("--against {word} is ambiguous: say{}", found.iter().map(line).collect::<String>())
+                bail!("--against {word} is ambiguous; use one of these:{}", found.iter().map(line).collect::<String>())
             }
             (None, _) => {
                 let lines: String = meanings.tried.iter().map(|line| format!("\n  {line}")).collect();
-                bail!("--against {word} is no kernel, no revision and no results of a run:{lines}")
+                bail!("--against {word} names no kernel, no revision and no results of a run:{lines}")
             }
         }
     }
 
-    /// What is written of it into the folder of a run, once its kernels have the names that they have there.
+    /// The note about the reference for the folder of a run. The manifest must be under the profile of the run already.
     pub fn note(&self, asked: &str, manifest: &Manifest) -> Result<AgainstNote> {
         let (kernel, earlier) = match self {
             Reference::Kernel(name) => (variant(manifest, name)?.name.clone(), None),
@@ -87,10 +87,10 @@ impl Reference {
     }
 }
 
-/// A kernel by its name without a profile.
+/// Finds a kernel by its name without a profile.
 ///
 /// # Errors
-/// One that there is not.
+/// No kernel has this name.
 pub fn variant<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a Variant> {
     let found = manifest.variants.iter().find(|variant| kernels::split_profile(&variant.name).0 == name);
     found.with_context(|| format!("there is no kernel `{name}`"))
@@ -124,7 +124,7 @@ impl Meanings {
         self.found.iter().any(|known| matches!(&known.reference, Found::Kernel(kernel) if kernel == name))
     }
 
-    /// The results of a run, at a path or at what comes before the last colon.
+    /// Looks for results of a run: at the path `word`, or at the part of it before the last colon.
     fn results(&mut self, word: &str) -> Result<()> {
         let whole = (word, None);
         let parted = word.rsplit_once(':').map(|(path, kernel)| (path, Some(kernel.to_owned())));
@@ -139,19 +139,19 @@ impl Meanings {
                 let about = format!("the results of a run in {path}");
                 self.found.push(Meaning { reference: Found::Earlier(earlier, kernel), say, about });
             }
-            // A folder may have the name of a branch.
+            // A folder may have the same name as a branch.
             Err(EarlierError::Folder { .. } | EarlierError::Other { .. }) if !is_path(path) => {
-                self.tried.push(format!("{path} is there, and has no results of a run"));
+                self.tried.push(format!("{path} exists, but has no results of a run"));
             }
             Err(error) => return Err(error.into()),
         }
         Ok(())
     }
 
-    /// A revision of the tree, unless that is one of the kernels already.
+    /// Looks for a revision of the tree, unless the manifest has its kernel already.
     fn revision(&mut self, word: &str, tree: &OwnTree, manifest: &Manifest) -> Result<()> {
         let Some(tree) = tree.open()? else {
-            self.tried.push("without --tree PATH it can be no revision".to_owned());
+            self.tried.push("it cannot be a revision, as there is no --tree PATH".to_owned());
             return Ok(());
         };
         let revision = match tree.revision(word, &CancelToken::new()) {
@@ -160,7 +160,7 @@ impl Meanings {
                 self.tried.push(error.to_string());
                 return Ok(());
             }
-            // It is another thing then.
+            // The word has another meaning already.
             Err(BuildError::Tree(TreeError::NotLinux { .. })) if !self.found.is_empty() => return Ok(()),
             Err(error) => return Err(error.into()),
         };
@@ -181,7 +181,7 @@ impl Meanings {
     }
 }
 
-/// Whether a word can only be meant as a path.
+/// Whether a word can only be a path.
 fn is_path(word: &str) -> bool {
     word.starts_with(['.', '/']) || word.ends_with(".json")
 }

@@ -11,13 +11,13 @@ fn the_command_line_is_sound() {
     command_line().debug_assert();
 }
 
-/// The commands of a text that are indented: what stands after `cargo xtask` (or after the program's own name), up to a
-/// comment, an explanation, or what a shell would take.
+/// The indented commands of a text: the words after `cargo xtask` (or after the program's own path), up to a comment,
+/// an explanation, or shell syntax.
 fn commands(text: &str) -> Vec<Vec<String>> {
     let command = |line: &str| {
         let line = line.strip_prefix("  ")?.trim_start();
         let (_, command) = line.split_once("cargo xtask ").or_else(|| line.split_once("/xtask "))?;
-        let end = ["  ", " #", " > ", " && ", " | "].iter().filter_map(|end| command.find(end)).min();
+        let end = ["  ", " #", " > ", " && ", " || ", " | "].iter().filter_map(|end| command.find(end)).min();
         shell_words::split(&command[..end.unwrap_or(command.len())].replace("$(uname -r)", "6.12")).ok()
     };
     let (first, rest) = text.split_once("\\\n").unwrap_or((text, ""));

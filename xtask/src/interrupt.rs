@@ -1,4 +1,4 @@
-//! Ctrl-C: everything that was started is ended, and finished cells keep their evidence and are reported.
+//! Ctrl-C ends everything that this process started. Finished cells keep their evidence and are reported.
 
 use std::cell::OnceCell;
 use std::future::Future;
@@ -14,25 +14,27 @@ use harness::report::Report;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What a shell says of a program that Ctrl-C ended: 128 and the signal's number.
+/// The exit status that shells give a program ended by Ctrl-C: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// For how long what is under way may take to end by itself. What goes on then (a wait for another process's build)
-/// ends with this process, and so do the compilers that it started.
+/// How long threads may take to end. A thread that still waits after that (for another process's build) ends with this
+/// process, and so do the compilers that it started.
 const GRACE: Duration = Duration::from_millis(1500);
 
-/// Runs a future on this thread until it is done, or until SIGINT or SIGTERM comes. Then the future is dropped, which
-/// ends all guests, builds are cancelled, what is finished of the run in `folder` (set by the future once there is one)
-/// is reported, and the exit code is that of an interruption. A second signal ends this process at once.
+/// Runs a future on this thread until it is done, or until SIGINT or SIGTERM arrives.
+///
+/// On a signal it drops the future, which ends all guests. It cancels builds, reports the finished cells of the run in
+/// `folder`, and returns the exit code 130. The future sets `folder` when it has made the folder of the run. A second
+/// signal ends this process at once.
 ///
 /// # Errors
-/// The future's.
+/// Errors of the future. Signals cannot be caught, or tokio cannot be started.
 pub fn until_interrupted(
     lab: &Lab,
     folder: &OnceCell<PathBuf>,
     work: impl Future<Output = Result<ExitCode>>,
 ) -> Result<ExitCode> {
-    second_is_the_last()?;
+    second_signal_exits()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start tokio")?;
     let done = runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -49,16 +51,16 @@ pub fn until_interrupted(
     // Dropping the runtime would wait for threads that wait for other processes.
     runtime.shutdown_timeout(GRACE);
     Ok(done?.unwrap_or_else(|| {
-        tell(folder.get().map(PathBuf::as_path));
+        report_interruption(folder.get().map(PathBuf::as_path));
         ExitCode::from(INTERRUPTED)
     }))
 }
 
-/// Lets the first signal raise a flag, and the second end the process from within its handler.
-fn second_is_the_last() -> Result<()> {
+/// Installs signal handlers: the first signal sets a flag, the second one ends the process from within its handler.
+fn second_signal_exits() -> Result<()> {
     for signal in [SIGINT, SIGTERM] {
         let came = Arc::new(AtomicBool::new(false));
-        // In this order: the first signal finds the flag down.
+        // The order matters: at the first signal the shutdown handler must find the flag unset.
         signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED.into(), came.clone())
             .and_then(|_| signal_hook::flag::register(signal, came))
             .context("cannot catch signals")?;
@@ -66,9 +68,9 @@ fn second_is_the_last() -> Result<()> {
     Ok(())
 }
 
-fn tell(folder: Option<&Path>) {
+fn report_interruption(folder: Option<&Path>) {
     let Some(folder) = folder else {
-        eprintln!("interrupted: builds are ended; what is built already stays in the cache");
+        eprintln!("interrupted: builds were stopped; finished builds stay in the cache");
         return;
     };
     let written = Report::of(folder).and_then(|report| report.write_files().map(|_| report));
@@ -77,13 +79,16 @@ fn tell(folder: Option<&Path>) {
             let cells = &report.run().cells;
             let finished = cells.iter().filter(|cell| cell.finished).count();
             eprintln!(
-                "interrupted: guests are ended; {finished} of {} cells had finished, see {}",
+                "interrupted: guests were stopped; {finished} of {} cells had finished, see {}",
                 cells.len(),
                 folder.join("results.json").display()
             );
         }
         Err(error) => {
-            eprintln!("interrupted: guests are ended; evidence is in {}, without a report: {error}", folder.display());
+            eprintln!(
+                "interrupted: guests were stopped; evidence is in {}, without a report: {error}",
+                folder.display()
+            );
         }
     }
 }

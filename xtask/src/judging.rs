@@ -21,19 +21,20 @@ use crate::ui::Ui;
 /// How commits are judged.
 #[derive(clap::Args)]
 pub struct Judging {
-    /// The trigger, for scenarios that remove a device
+    /// The trigger. Needed for a scenario that removes a device in several ways
     #[arg(short, long, value_parser = names::triggers())]
     trigger: Option<String>,
-    /// The topology [default: the scenario's own]
+    /// The topology: PCI devices and ports of the guest [default: the scenario's own]
     #[arg(long, value_name = "NAME", value_parser = names::topologies())]
     topology: Option<String>,
-    /// How many runs decide on a commit, by majority: more than one for a bug that shows only now and then
+    /// Up to this many runs for each commit; stops once a majority is reached. Use more than 1 for a bug that
+    /// reproduces only randomly
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub runs: u16,
-    /// Take every failure for the one that is looked for
+    /// Count every failure as bad, not only the one that is searched for
     #[arg(long)]
     pub any_failure: bool,
-    /// Judge commits again that were judged before
+    /// Ignore remembered verdicts: judge every commit anew
     #[arg(long)]
     pub restart: bool,
     #[command(flatten)]
@@ -48,7 +49,7 @@ impl Judging {
         self.own.profile(self.how.profile.as_deref())
     }
 
-    /// Where runs leave their folders.
+    /// Where runs write their folders.
     pub fn place(&self) -> PathBuf {
         if self.how.has_place() { self.request().out } else { workspace().join("target/bisect") }
     }
@@ -57,19 +58,19 @@ impl Judging {
         self.how.clone().request(Vec::new())
     }
 
-    /// The cells that judge commits of a tree, and what is asked, in words.
+    /// The cells that judge commits of a tree, and a description of the question.
     ///
     /// # Errors
-    /// Those of [`Judging::cells`], and a fragment that is not there.
+    /// Errors of [`Judging::cells`]. A configuration fragment does not exist.
     pub fn cells_of(&self, tree: Tree, scenario: &str, ui: &Arc<Ui>) -> Result<(Cells, Asked)> {
         let (config, profile) = (self.own.fragments()?, self.profile().map(str::to_owned));
         self.cells(Lab::open(None)?, Kernels::OfTree { tree, config, profile }, scenario, ui)
     }
 
-    /// The cells that judge kernels, and what is asked, in words.
+    /// The cells that judge kernels, and a description of the question.
     ///
     /// # Errors
-    /// A scenario or trigger that there is not or that is several.
+    /// The options name no cell, or several.
     pub fn cells(&self, lab: Lab, kernels: Kernels, scenario: &str, ui: &Arc<Ui>) -> Result<(Cells, Asked)> {
         let id = self.cell(&lab, scenario)?;
         let scenarios = scenarios::all();
@@ -84,16 +85,16 @@ impl Judging {
         Ok((Cells { lab, kernels, scenario, topology, trigger, how, progress }, asked))
     }
 
-    /// What these cells have said of kernels before, unless that is to be forgotten.
+    /// The remembered verdicts of these cells; an empty memory with `--restart`.
     ///
     /// # Errors
-    /// Those of [`Cells::memory`].
+    /// Errors of [`Cells::memory`].
     pub fn memory(&self, cells: &Cells) -> Result<Memory> {
         let memory = cells.memory()?;
         Ok(if self.restart { memory.afresh() } else { memory })
     }
 
-    /// The one cell that is meant.
+    /// The one cell that the options name.
     fn cell(&self, lab: &Lab, scenario: &str) -> Result<CellId> {
         let first = lab.manifest().variants.first().context("the manifest has no kernels")?;
         let selection = Selection {
@@ -110,7 +111,7 @@ impl Judging {
                 format!("\n  {scenario} --topology {topology} --trigger {}", cell.id.trigger_name())
             };
             bail!(
-                "one cell judges a commit, and that names {}; say which:{}",
+                "one cell judges a commit, but these options name {}; choose one:{}",
                 cells.len(),
                 cells.iter().map(name).collect::<String>()
             );
@@ -144,8 +145,8 @@ fn asked(id: &CellId, kernels: &Kernels, profile: Option<&str>) -> Asked {
     Asked { cell: format!("{} on {}{trigger}", id.scenario, id.topology), repeat: shell_words::join(words) }
 }
 
-/// What a commit is, in a line: `0123456789ab PCI: subject: bad (deadlock at sriov_numvfs_show)`.
-pub fn told(judged: &Judged) -> String {
+/// The verdict on a commit, in one line: `0123456789ab PCI: subject: bad (deadlock at sriov_numvfs_show)`.
+pub fn verdict_line(judged: &Judged) -> String {
     let mark = match judged.ruling.mark {
         Mark::Good => "good",
         Mark::Bad => "bad",

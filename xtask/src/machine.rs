@@ -1,4 +1,4 @@
-//! What the checks of the machine are to look at.
+//! What the checks of this machine look at.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use harness::vm::argv::Accel;
 use kernels::cache::Cache;
 use kernels::{Base, Builder, Manifest};
 
-/// This machine, with what the manifest wants of it.
+/// This machine, and what the manifest needs on it.
 pub struct Machine {
     cache: Cache,
     needed: Vec<String>,
@@ -18,10 +18,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Reads the manifest and the cache. Of the kernel sources those of the default run are needed: of the first base.
+    /// Reads the manifest and the cache. The kernel source of the first base is needed, as the default run uses it.
     ///
     /// # Errors
-    /// If the manifest is not right, or there is no place for the cache.
+    /// The manifest is invalid, or the folder of the cache cannot be determined.
     pub fn look() -> Result<Machine> {
         let first = Manifest::of_project()?.bases.into_iter().next();
         Machine::for_bases(|base| first.as_ref() == Some(base))
@@ -30,7 +30,7 @@ impl Machine {
     /// The same, for a run with kernels of these bases.
     ///
     /// # Errors
-    /// If the manifest is not right, or there is no place for the cache.
+    /// The manifest is invalid, or the folder of the cache cannot be determined.
     pub fn for_bases(is_needed: impl Fn(&Base) -> bool) -> Result<Machine> {
         let cache = Cache::of_user()?;
         let builder = Builder::new(Manifest::of_project()?, cache.clone());
@@ -43,7 +43,7 @@ impl Machine {
         Ok(Machine { needed: download(needed), others: download(others), cache, accelerator })
     }
 
-    /// What to look at.
+    /// What the checks look at.
     pub fn wanted(&self) -> Wanted<'_> {
         Wanted {
             cache: self.cache.root(),

@@ -19,7 +19,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Pull PCI hardware out from under Linux, kernel by kernel, and say which ones deadlock and which give wrong answers.
+/// Test what Linux does when PCI devices are removed while in use: boot each kernel in QEMU, and report deadlocks and
+/// wrong answers.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = AFTER_HELP)]
 struct Cli {
@@ -29,38 +30,42 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Start with:
-  cargo xtask run-matrix --setup     install what is missing, build the kernels, run everything, print the table
+  cargo xtask run-matrix --setup     install what is missing, build the kernels, run the scenarios, print the table
   cargo xtask test                   run all tests of the harness, and every cell as a test
 
-Exit codes: 0 as expected, 1 not as expected, 2 usage or infrastructure (nothing was learned), 130 interrupted.";
+A scenario is one test. A trigger is one way to remove a device. A topology is the PCI hardware of the guest. A cell is one
+scenario with one trigger, on one topology and one kernel.
+
+Exit codes: 0 as expected, 1 not as expected, 2 usage or infrastructure error (no answer about a kernel), 130 interrupted.
+Where a subcommand differs, its own --help says so.";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build kernels, run scenarios on them, and compare what happens with what should.
+    /// Build kernels, run scenarios on them, and compare each verdict with the expected one.
     RunMatrix(commands::run_matrix::Args),
-    /// Run one scenario on one kernel, with the guest's console on the terminal.
+    /// Run one scenario on one kernel, and show the guest's console on the terminal.
     Run(commands::run::Args),
-    /// Try a posted series: what each patch fixes, leaves broken, and breaks.
+    /// Test each patch of a posted series: what it fixes, leaves broken, and breaks.
     Series(commands::series::Args),
-    /// Find the commit of a kernel tree that broke a scenario, or the one that fixed it.
+    /// Find the first commit (or patch of a series) on which a scenario fails, or the first that fixes it.
     Bisect(commands::bisect::Args),
-    /// Judge the commit that is checked out in a kernel tree, for `git bisect run`.
+    /// Judge the commit that is checked out in a kernel tree. For use with `git bisect run`.
     BisectStep(commands::bisect_step::Args),
-    /// Show kernels, scenarios, bugs and cells.
+    /// List kernels, scenarios, triggers, bugs, profiles and cells.
     List(commands::list::Args),
-    /// Write docs/catalogue.md: all bugs, and what was last measured of each.
+    /// Write docs/catalogue.md: all bugs, and the last measurement of each.
     Catalogue(commands::catalogue::Args),
-    /// Check this machine, one line per check, with the fix. Changes nothing.
+    /// Check that this machine has what a run needs. Prints one line per check, with the fix. Changes nothing.
     Doctor(commands::doctor::Args),
-    /// Install what is missing.
+    /// Install what is missing on this machine, with apt.
     Setup(commands::setup::Args),
-    /// Remove from the cache what was not used for a while.
+    /// Remove old entries from the cache.
     Gc(commands::gc::Args),
-    /// Measure the harness itself: boots, runs, builds, leaks.
+    /// Measure the harness itself: boots, runs, builds, leaked resources.
     Bench(commands::bench::Args),
-    /// Run all tests: those of the harness, and every cell as one.
+    /// Run all tests: those of the harness, and every cell as a test.
     Test(commands::test::Args),
-    /// Print what a shell needs to complete this command line.
+    /// Print a completion script for a shell.
     Completions(commands::completions::Args),
     /// Write manual pages, one for each subcommand.
     Man(commands::man::Args),
@@ -71,19 +76,19 @@ fn command_line() -> clap::Command {
     Cli::command()
 }
 
-/// The exit code of wrong usage and of trouble that says nothing about a kernel.
-const TROUBLE: u8 = 2;
+/// The exit code of a usage or infrastructure error: no answer about a kernel.
+const ERROR: u8 = 2;
 
 fn main() -> ExitCode {
-    // Whatever goes wrong in a step of a bisection must not pass for a bad commit, which any code below 125 does.
+    // `git bisect run` takes every exit code from 1 to 124 for a bad commit. An error in a step must not end with one.
     let is_step = std::env::args().nth(1).is_some_and(|name| name == commands::bisect_step::NAME);
-    let trouble = if is_step { commands::bisect_step::STOP } else { TROUBLE };
+    let code = if is_step { commands::bisect_step::STOP } else { ERROR };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if is_step && error.use_stderr() => {
-            // Nothing can be done about a terminal that went away.
+            // Nothing can be done if the terminal is gone.
             let _ = error.print();
-            return ExitCode::from(trouble);
+            return ExitCode::from(code);
         }
         Err(error) => error.exit(),
     };
@@ -105,6 +110,6 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::from(trouble)
+        ExitCode::from(code)
     })
 }

@@ -1,5 +1,5 @@
-//! What options take: names of triggers, topologies, scenarios, kernels, profiles and failures, from where each is
-//! defined. Help texts list them, and shells complete them.
+//! The values of options: names of triggers, topologies, scenarios, kernels, profiles and failures. Each comes from
+//! where it is defined. Help texts list them, and shells complete them.
 
 use std::ffi::OsStr;
 use std::sync::LazyLock;
@@ -10,8 +10,8 @@ use harness::trigger::Trigger;
 use harness::vm::topology::Topology;
 use kernels::{FailureKind, Manifest};
 
-/// Takes any text, and offers names. The text may be a glob over them, a part of one, or a name that is not known before
-/// the command runs; whoever takes it says what is near if there is no such name.
+/// Accepts any text, and offers names for completion. The text may be a glob over the names, a part of one, or a name
+/// that is known only when the command runs. The command itself reports an unknown name, with the nearest known one.
 #[derive(Clone)]
 pub struct Offers(Vec<PossibleValue>);
 
@@ -27,7 +27,7 @@ impl TypedValueParser for Offers {
     }
 }
 
-/// The manifest; nothing if it cannot be read. The command says why, as it reads the manifest too.
+/// The manifest; `None` if it cannot be read. The command reads the manifest too, and reports the error.
 static MANIFEST: LazyLock<Option<Manifest>> = LazyLock::new(|| Manifest::of_project().ok());
 
 static TOPOLOGIES: LazyLock<Vec<Topology>> = LazyLock::new(Topology::all);
@@ -36,7 +36,7 @@ fn named(name: &'static str, about: &'static str) -> PossibleValue {
     PossibleValue::new(name).help(about)
 }
 
-/// All triggers, and what stands for none.
+/// All triggers, and the name for no trigger.
 pub fn triggers() -> Vec<PossibleValue> {
     let trigger = |trigger: &Trigger| named(trigger.name(), trigger.about());
     Trigger::ALL.iter().map(trigger).chain([named(Trigger::NONE, Trigger::ABOUT_NONE)]).collect()
@@ -62,7 +62,7 @@ pub fn scenarios() -> Offers {
     Offers(scenarios::all().iter().map(|scenario| named(scenario.name, scenario.about)).collect())
 }
 
-/// Kernels of the manifest, or globs over them, or kernels of the user's own.
+/// Kernels of the manifest, globs over them, or the user's own kernels.
 pub fn kernels() -> Offers {
     let variants = MANIFEST.iter().flat_map(|manifest| &manifest.variants);
     Offers(variants.map(|variant| named(&variant.name, &variant.about)).collect())
@@ -74,7 +74,7 @@ pub fn profiles() -> Offers {
     Offers(profiles.map(|profile| named(&profile.name, &profile.about)).collect())
 }
 
-/// The kinds of failures, one after the other.
+/// The kinds of failures, separated by commas.
 pub fn failures() -> String {
     FailureKind::ALL.map(FailureKind::name).join(", ")
 }

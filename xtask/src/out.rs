@@ -4,10 +4,10 @@ use std::io::{ErrorKind, Write};
 
 use anyhow::{Context, Result};
 
-/// Prints a text, with a newline at its end. A reader that has seen enough (`| head`) is no error.
+/// Prints a text, with a newline at its end. A closed pipe (`| head`) is not an error.
 ///
 /// # Errors
-/// If stdout cannot be written for another reason.
+/// Writing to stdout failed for another reason.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     let newline = if text.ends_with('\n') { "" } else { "\n" };

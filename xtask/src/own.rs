@@ -1,4 +1,4 @@
-//! Kernels of the user's own, as several subcommands take them.
+//! The user's own kernels: the options for them, which several subcommands share.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,75 +9,76 @@ use kernels::cache::Cache;
 use kernels::tree::Tree;
 use kernels::{CancelToken, Manifest, ReadyKernel};
 
-/// The revision that is taken if none is named.
+/// The default revision.
 pub const HEAD: &str = "HEAD";
 
-/// Where help texts list the options for them.
+/// The heading of these options in help texts.
 const HEADING: &str = "Your own kernel";
 
-/// A tree that is not of this project, and how kernels of it are built.
+/// A kernel tree of the user, and how its kernels are built.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct OwnTree {
-    /// A git tree of Linux: kernels are built from its revisions, in a worktree of ours. The checkout is left alone
+    /// A git tree of Linux. Kernels are built from its revisions in a separate worktree; your checkout is not changed
     #[arg(help_heading = HEADING, long = "tree", id = "tree", value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// A configuration fragment on top of ours; may be given several times, the last has the last word
+    /// A configuration fragment on top of the project's. May be given several times; later fragments override earlier
+    /// ones
     #[arg(help_heading = HEADING, long, value_name = "FILE", requires = "tree")]
     pub config: Vec<PathBuf>,
-    /// Build with lockdep and checks: the same as `--profile debug`
+    /// Build with lockdep and other kernel checks: the same as `--profile debug`
     #[arg(help_heading = HEADING, long, conflicts_with = "profile")]
     pub debug: bool,
 }
 
-/// Kernels that are not of this project.
+/// The user's own kernels.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Own {
     #[command(flatten)]
     pub tree: OwnTree,
-    /// A revision of the tree: tag, branch, hash; may be given several times [default: HEAD]
+    /// A revision of the tree: tag, branch or hash. May be given several times [default: HEAD]
     #[arg(help_heading = HEADING, long, value_name = "REV", requires = "tree")]
     pub rev: Vec<String>,
-    /// A kernel that is built already, as it is: /boot/vmlinuz-*, a vmlinux with a PVH note, or a Debian package
-    /// (linux-image-*.deb); may be given several times
+    /// A prebuilt kernel: /boot/vmlinuz-*, a vmlinux with a PVH note, or a Debian package (linux-image-*.deb). May be
+    /// given several times
     #[arg(help_heading = HEADING, long, value_name = "PATH", conflicts_with_all = ["debug", "profile"])]
     pub kernel_image: Vec<PathBuf>,
-    /// The modules of that kernel [default: those in the package, or in /lib/modules]
+    /// The folder with the modules of that kernel [default: those in the package, or in /lib/modules]
     #[arg(help_heading = HEADING, long, value_name = "DIR", requires = "kernel_image")]
     pub modules: Option<PathBuf>,
 }
 
 impl OwnTree {
-    /// The tree, if there is one.
+    /// The tree, if one is given.
     ///
     /// # Errors
-    /// A path that is not there or leads to no repository.
+    /// The path does not exist, or is not in a git repository.
     pub fn open(&self) -> Result<Option<Tree>> {
         Ok(self.path.as_deref().map(|path| Tree::open(path, &CancelToken::new())).transpose()?)
     }
 
-    /// The name of the profile that is asked for, here or by its name.
+    /// The name of the profile: `debug` with `--debug`, else the one that `--profile` names.
     pub fn profile<'a>(&self, named: Option<&'a str>) -> Option<&'a str> {
         if self.debug { Some("debug") } else { named }
     }
 
-    /// The fragments, absolute.
+    /// The absolute paths of the configuration fragments.
     ///
     /// # Errors
-    /// One that is not there.
+    /// A fragment does not exist.
     pub fn fragments(&self) -> Result<Vec<PathBuf>> {
         let absolute = |file: &PathBuf| {
             if !file.is_file() {
-                bail!("there is no file {}: --config takes a fragment of a .config", file.display());
+                bail!("there is no file {}: --config takes a fragment of a kernel .config", file.display());
             }
             std::path::absolute(file).with_context(|| format!("cannot find {}", file.display()))
         };
         self.config.iter().map(absolute).collect()
     }
 
-    /// A lab with the kernels of a manifest, under the profile that is asked for, here or by its name, or as they are.
+    /// A lab with the kernels of a manifest, under the profile that the options name, if any.
     ///
     /// # Errors
-    /// A profile that there is not, and no place for the cache.
+    /// The profile does not exist, or the folder of the cache cannot be determined.
     pub fn lab(&self, manifest: Manifest, profile: Option<&str>) -> Result<Lab> {
         let manifest = match self.profile(profile) {
             Some(profile) => manifest.under(profile)?,
@@ -86,10 +87,10 @@ impl OwnTree {
         Ok(Lab::of(manifest, Cache::of_user()?))
     }
 
-    /// Adds revisions of the tree to a manifest, if there is a tree, and returns what they are called there: each once.
+    /// Adds revisions of the tree, if one is given, to a manifest. Returns the name of each kernel once.
     ///
     /// # Errors
-    /// A path or a revision that is not there.
+    /// The tree or a revision does not exist.
     pub fn add_to(&self, manifest: &mut Manifest, revs: &[&str]) -> Result<Vec<String>> {
         let Some(tree) = self.open()? else { return Ok(Vec::new()) };
         let (config, cancel) = (self.fragments()?, CancelToken::new());
@@ -109,21 +110,21 @@ impl OwnTree {
 }
 
 impl Own {
-    /// The lab with the project's kernels and those of the user's own, under a profile or as they are, and the names of
-    /// the latter.
+    /// The lab with the project's kernels and the user's own, under a profile if one is named. Also returns the names
+    /// of the user's own.
     ///
     /// # Errors
-    /// A path or a revision that is not there, and those of [`Lab::open`].
+    /// A path or a revision does not exist. Errors of [`Lab::open`].
     pub fn lab(&self, profile: Option<&str>) -> Result<(Lab, Vec<String>)> {
         let mut manifest = Manifest::of_project()?;
         let names = self.add_to(&mut manifest)?;
         Ok((self.tree.lab(manifest, profile)?, names))
     }
 
-    /// Adds the kernels to a manifest, and returns what they are called there.
+    /// Adds the kernels to a manifest, and returns their names.
     ///
     /// # Errors
-    /// A path or a revision that is not there.
+    /// A path or a revision does not exist.
     pub fn add_to(&self, manifest: &mut Manifest) -> Result<Vec<String>> {
         let mut names = self.add_images(manifest)?;
         let head = [HEAD.to_owned()];
@@ -134,7 +135,7 @@ impl Own {
 
     fn add_images(&self, manifest: &mut Manifest) -> Result<Vec<String>> {
         if self.modules.is_some() && self.kernel_image.len() > 1 {
-            bail!("--modules is for one kernel, and there are {} of them", self.kernel_image.len());
+            bail!("--modules belongs to one --kernel-image, but {} are given", self.kernel_image.len());
         }
         let modules = self.modules.as_ref().map(|folder| {
             if !folder.is_dir() {
@@ -156,13 +157,13 @@ impl Own {
         Ok(names)
     }
 
-    /// The kernels that are run: those of the user's own alone, unless others are named.
+    /// The kernels to run: the user's own, and those that `--kernels` names.
     pub fn kernels(names: Vec<String>, named: Vec<String>) -> Vec<String> {
         names.into_iter().chain(named).collect::<BTreeSet<_>>().into_iter().collect()
     }
 }
 
-/// A name that no other kernel has.
+/// The name itself, or with a number if another kernel has it.
 fn free(manifest: &Manifest, name: String) -> String {
     let taken = |name: &str| manifest.variant(name).is_ok() || manifest.base(name).is_ok();
     if !taken(&name) {
@@ -172,7 +173,7 @@ fn free(manifest: &Manifest, name: String) -> String {
     numbered.into_iter().find(|name| !taken(name)).unwrap_or(name)
 }
 
-/// How the files of kernels, and their packages, begin. What follows is the release.
+/// Prefixes of the file names of kernels and of their packages. The release follows.
 const BEGINNINGS: [&str; 7] = [
     "vmlinuz-",
     "vmlinux-",
@@ -183,8 +184,8 @@ const BEGINNINGS: [&str; 7] = [
     "linux-image-",
 ];
 
-/// What a kernel image is called: `vmlinuz-6.1.0-50-amd64`, `linux-image-6.1.0-50-amd64_6.1.176-1_amd64.deb` and
-/// `/usr/lib/modules/6.1.0-50-amd64/vmlinuz` are `6.1.0-50-amd64`.
+/// The name for a kernel image: its release. `vmlinuz-6.1.0-50-amd64`, `linux-image-6.1.0-50-amd64_6.1.176-1_amd64.deb`
+/// and `/usr/lib/modules/6.1.0-50-amd64/vmlinuz` are `6.1.0-50-amd64`.
 fn image_name(path: &Path) -> String {
     let (file, folder) = (path.file_name().unwrap_or_default(), path.parent().unwrap_or(Path::new("")));
     let is_with_modules = folder.parent().is_some_and(|parent| parent.ends_with("modules")) && file == "vmlinuz";
@@ -197,7 +198,8 @@ fn image_name(path: &Path) -> String {
     if name.is_empty() { "image".to_owned() } else { name.to_owned() }
 }
 
-/// What a revision is called: as the user does, if that will do for the name of a folder and says which commit it is.
+/// The name for a revision: the user's own word if it can name a folder and identifies the commit, else that of
+/// `git describe`, else the short hash.
 fn name(rev: &str, describe: &str, short: &str) -> String {
     let fits = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -214,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_revision_keeps_its_name_if_that_says_which_it_is() {
+    fn a_revision_keeps_its_name_if_that_identifies_the_commit() {
         let named = |rev: &str, describe: &str| name(rev, describe, "0123456789ab");
         assert_eq!(named("v6.12", "v6.12"), "v6.12");
         assert_eq!(named("HEAD", "v6.12-3-g0123456789ab"), "v6.12-3-g0123456789ab");
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_called_after_its_release() {
+    fn an_image_is_named_after_its_release() {
         let named = |path: &str| image_name(Path::new(path));
         assert_eq!(named("/boot/vmlinuz-6.1.0-50-amd64"), "6.1.0-50-amd64");
         assert_eq!(named("/usr/lib/modules/7.3.4+deb13-amd64/vmlinuz"), "7.3.4-deb13-amd64");

@@ -9,9 +9,9 @@ use kernels::{Manifest, Source};
 
 use crate::own::{HEAD, OwnTree};
 
-/// What patches are put on.
+/// The base that patches are applied to.
 pub struct Base<'a> {
-    /// The user's tree, if it is one of its revisions.
+    /// The user's tree, if the base is one of its revisions.
     pub tree: &'a OwnTree,
     /// A revision of the tree, or a base of the manifest [default: HEAD, or the first].
     pub rev: Option<&'a str>,
@@ -20,10 +20,11 @@ pub struct Base<'a> {
 }
 
 impl Base<'_> {
-    /// The lab with this base and, patch after patch, the kernels on it. Each patch comes with its title.
+    /// The lab with this base, and with one kernel for each patch on top of the patches before it. Each patch has a
+    /// title.
     ///
     /// # Errors
-    /// A base, a revision or a profile that there is not.
+    /// The base, the revision or the profile does not exist.
     pub fn lab(&self, patches: &[(String, PathBuf)]) -> Result<Lab> {
         let mut manifest = Manifest::of_project()?;
         let added = self.tree.add_to(&mut manifest, &[self.rev.unwrap_or(HEAD)])?;
@@ -40,21 +41,24 @@ impl Base<'_> {
         self.tree.lab(series::kernels(manifest, &base, &about, patches), self.profile)
     }
 
-    /// The base of the manifest that is asked for, or the first.
+    /// The base of the manifest that the options name, or the first.
     fn named(&self, manifest: &Manifest) -> Result<String> {
         let first = manifest.bases.first().map(|base| base.name.as_str()).unwrap_or_default();
         let wanted = self.rev.unwrap_or(first);
-        let advice =
-            || format!("without --tree, --base is one of kernels.toml; for a revision say --tree PATH --base {wanted}");
+        let advice = || {
+            format!(
+                "without --tree, --base names a base of kernels.toml; for a revision use --tree PATH --base {wanted}"
+            )
+        };
         Ok(manifest.base(wanted).with_context(advice)?.name.clone())
     }
 }
 
-/// The patches that a run of `series` left in a folder, in their order. They are taken as they are: they have been read
-/// from mails, and merged where that was asked for.
+/// The patches that a run of `series` wrote into a folder, in their order. They need no more work: `series` has
+/// extracted them from mails, and merged them if asked to.
 ///
 /// # Errors
-/// A folder that is not there, or has none.
+/// The folder does not exist, or has no patches.
 pub fn kept(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let shown = folder.display();
     let advice =

@@ -1,4 +1,4 @@
-//! A series that was posted, as kernels: `series` runs all of them, `bisect --series` looks for one.
+//! The kernels of a posted series: `series` runs all of them, `bisect --series` searches them for one.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -15,17 +15,17 @@ use crate::own::OwnTree;
 use crate::patched::Base;
 use crate::ui::Ui;
 
-/// How a series is read, and what it goes on. The argument for the series itself is called `series`.
+/// How a series is read, and its base. The id of the argument for the series itself is `series`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Reading {
-    /// What the series applies to: a base of kernels.toml, or with --tree a revision [default: the first base; with --tree
-    /// the commit that the series names, or HEAD]
+    /// The base of the series: a base of kernels.toml or, with --tree, a revision [default: the first base of
+    /// kernels.toml; with --tree, the base-commit that the series names, or HEAD]
     #[arg(long, value_name = "REV", requires = "series")]
     base: Option<String>,
-    /// Merge a patch that does not fit, by the files of the tree that it was made on
+    /// 3-way merge a patch that does not apply, as `git am --3way` does
     #[arg(long = "3way", requires_all = ["series", "tree"])]
     three_way: bool,
-    /// Take diffs in replies too, after the patches of the series
+    /// Also use diffs in replies, after the patches of the series
     #[arg(long, requires = "series")]
     inline: bool,
     /// Run the series even if it touches nothing that the scenarios exercise
@@ -33,9 +33,9 @@ pub struct Reading {
     force: bool,
 }
 
-/// A series with the kernels that it makes.
+/// A series, with its kernels.
 pub struct Posted {
-    /// The base and, patch after patch, the kernels on it.
+    /// The base, and one kernel for each patch on top of the patches before it.
     pub lab: Lab,
     series: Series,
     files: Vec<PathBuf>,
@@ -48,7 +48,7 @@ impl Reading {
     /// Reads a series: an mbox, a mail, a patch, a folder of them, a maildir, or `-` for stdin.
     ///
     /// # Errors
-    /// What is no series, or out of the scenarios' reach; and those of [`Base::lab`].
+    /// The input is not a series, or touches nothing that the scenarios exercise. Errors of [`Base::lab`].
     pub fn read(&self, from: &Path, own: &OwnTree, profile: Option<&str>) -> Result<Posted> {
         let series = if from == Path::new("-") {
             let mut bytes = Vec::new();
@@ -72,37 +72,41 @@ impl Reading {
 }
 
 impl Posted {
-    /// Looks how far it applies, and says what is known before anything is built.
+    /// Finds how many patches apply, and prints the series. Builds nothing.
     ///
     /// # Errors
-    /// Those of fetching the base; that a patch does not apply is none.
+    /// The base cannot be fetched. A patch that does not apply is not an error.
     pub async fn look(&self, ui: &Arc<Ui>) -> Result<SeriesNote> {
         let note = series::look(&self.lab, &self.series, &self.files, self.three_way, ui.clone()).await?;
         introduce(&note, ui);
         Ok(note)
     }
 
-    /// Copies the patches into a folder, as they were applied.
+    /// Copies the patches, as they were applied, into a folder.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// The files cannot be copied.
     pub fn keep(&self, folder: &Path) -> Result<()> {
         let copy = |file: &PathBuf| std::fs::copy(file, folder.join(file.file_name().unwrap_or_default())).map(drop);
         let copied = std::fs::create_dir_all(folder).and_then(|()| self.files.iter().try_for_each(copy));
         copied.with_context(|| format!("cannot write the patches into {}", folder.display()))
     }
 
-    /// Where it may apply if it does not here.
+    /// Advice on another base, for a series that does not apply to this one.
     pub fn elsewhere(&self) -> String {
         match (&self.series.base_commit, self.of_tree) {
-            (Some(commit), false) => format!("it says it is based on {commit}: --tree PATH takes that from a git tree"),
-            (None, false) => "--base takes another base, --tree PATH --base REV a revision of a git tree".to_owned(),
-            (_, true) => "--base REV takes another revision".to_owned(),
+            (Some(commit), false) => {
+                format!("the series names the base-commit {commit}: use --tree PATH with a git tree that has it")
+            }
+            (None, false) => {
+                "use --base for another base, or --tree PATH --base REV for a revision of a git tree".to_owned()
+            }
+            (_, true) => "use --base REV for another revision".to_owned(),
         }
     }
 }
 
-/// What is known before anything is built.
+/// Prints the series before anything is built: its patches, and whether they apply.
 fn introduce(note: &SeriesNote, ui: &Ui) {
     let version = if note.version > 1 { format!("version {}, ", note.version) } else { String::new() };
     let count = note.steps.len();

@@ -11,26 +11,27 @@ use harness::matrix::plan::Selection;
 use crate::machine::workspace;
 use crate::names;
 
-/// Which cells.
+/// Which cells to run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Which {
-    /// Kernels, by glob; may be given several times. Each runs with every scenario [default: those of your own, if
-    /// you give any with --tree; else each scenario runs on the
-    /// first base as it is, on `candidate`, and on the kernels whose patches fix or add a bug that it detects]
+    /// Kernels, by glob. May be given several times. Each runs with every scenario [default: your own kernels, if you
+    /// give any; else each scenario runs on the unpatched first base, on `candidate`, and on the kernels whose patches
+    /// fix or add a bug that it detects]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     #[arg(value_parser = names::kernels(), hide_possible_values = true)]
     pub kernels: Vec<String>,
-    /// Scenarios, by glob over `family::scenario` or over `scenario` alone [default: all]
+    /// Scenarios, by glob over `family::scenario` or over `scenario` alone. `cargo xtask list scenarios` lists them
+    /// [default: all]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
     pub scenarios: Vec<String>,
     /// Triggers, by glob [default: all]
     #[arg(long, value_name = "GLOB", value_delimiter = ',', value_parser = names::trigger_globs())]
     pub triggers: Vec<String>,
-    /// Topologies, by glob: `cargo xtask list scenarios` tells which a scenario has [default: each scenario's own]
+    /// Topologies, by glob. `cargo xtask list scenarios` lists those of each scenario [default: each scenario's own]
     #[arg(long, value_name = "GLOB", value_delimiter = ',', value_parser = names::topology_globs())]
     pub topologies: Vec<String>,
-    /// Run every kernel, of every base, with every scenario, on every topology
+    /// Run every kernel of every base, with every scenario, on every topology
     #[arg(long)]
     pub all: bool,
 }
@@ -42,15 +43,15 @@ impl From<Which> for Selection {
     }
 }
 
-/// Accelerators, as asked for.
+/// The accelerator that the user asks for.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum Accel {
-    /// KVM if a guest says hello under it, else TCG; the answer is remembered
+    /// KVM if a guest boots under it, else TCG; the answer is remembered
     #[default]
     Auto,
-    /// KVM, come what may
+    /// Force KVM
     Kvm,
-    /// QEMU's translator
+    /// Force TCG (emulation)
     Tcg,
 }
 
@@ -64,36 +65,36 @@ impl From<Accel> for Choice {
     }
 }
 
-/// How cells are run.
+/// How to run cells.
 #[derive(Clone, Debug, clap::Args)]
 pub struct How {
-    /// Which accelerator
+    /// The accelerator of QEMU
     #[arg(long, value_enum, default_value_t)]
     pub accel: Accel,
-    /// Build kernels with the configuration of a profile
+    /// Build kernels with the configuration of a profile. `cargo xtask list profiles` lists them
     #[arg(long, value_name = "NAME", value_parser = names::profiles())]
     pub profile: Option<String>,
-    /// Where to leave the folder of this run, and the link `latest` to it [default: target/runs]
+    /// Write the folder of this run here, and a link `latest` to it [default: target/runs; of `bisect`: target/bisect]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Boot every guest, instead of starting from the snapshot of one that has booted
+    /// Boot every guest. By default guests are restored from the snapshot of a booted guest
     #[arg(long)]
     no_snapshots: bool,
-    /// End cells at their verdict: do not put a removed card back to see whether it works again, which takes a second or two
+    /// Skip the check that a removed card works again when it is put back. Saves one or two seconds a cell
     #[arg(long)]
     quick: bool,
-    /// Run cells, too, that are skipped because this version of QEMU is known to fail in them
+    /// Also run cells that are skipped because this version of QEMU is known to fail in them
     #[arg(long)]
     despite_qemu: bool,
 }
 
 impl How {
-    /// Whether it says where runs leave their folders.
+    /// Whether `--out` is given.
     pub fn has_place(&self) -> bool {
         self.out.is_some()
     }
 
-    /// These cells, run this way: all of them, as many at a time as the host bears.
+    /// The request to run these cells this way: all of them, as many at a time as cores and memory allow.
     pub fn request(self, cells: Vec<PlannedCell>) -> Request {
         Request {
             cells,

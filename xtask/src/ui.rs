@@ -1,4 +1,4 @@
-//! Progress on the terminal, or in plain lines where there is none. All of it goes to stderr: stdout is for results.
+//! Progress on stderr: bars on a terminal, else plain lines. Results go to stdout.
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -10,9 +10,9 @@ use harness::verdict::Verdict;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use kernels::{BuildEvent, Unmet};
 
-/// Shows what a run tells.
+/// Shows the progress of a run.
 pub struct Ui {
-    /// Bars that are redrawn, on a terminal.
+    /// Progress bars; only on a terminal.
     bars: Option<MultiProgress>,
     verbose: bool,
     state: Mutex<State>,
@@ -22,20 +22,20 @@ pub struct Ui {
 struct State {
     build: Option<ProgressBar>,
     cells: Option<ProgressBar>,
-    /// When the last line about a build that is under way was printed.
-    told: Option<Instant>,
+    /// When the last line about the running build was printed.
+    last_build_line: Option<Instant>,
     finished: usize,
     count: usize,
     running: Vec<String>,
-    /// Symbols of which it was said that a kernel does without them, and whether it knows them.
+    /// Configuration symbols that were already reported as not set, and whether the kernel has each.
     dropped: BTreeSet<(String, bool)>,
 }
 
-/// Without a terminal, a build that goes on says so this often.
+/// Without a terminal, a running build prints a line this often.
 const REMINDER: Duration = Duration::from_secs(20);
 
 impl Ui {
-    /// For this process's stderr. `verbose` also tells of each cell's beginning.
+    /// Progress on this process's stderr. `verbose` also prints when each cell begins.
     pub fn new(verbose: bool) -> Ui {
         let bars = std::io::stderr().is_terminal().then(MultiProgress::new);
         Ui { bars, verbose, state: Mutex::default() }
@@ -44,7 +44,7 @@ impl Ui {
     /// Prints a line above the bars.
     pub fn say(&self, line: &str) {
         match &self.bars {
-            // Nothing can be done about a terminal that went away.
+            // Nothing can be done if the terminal is gone.
             Some(bars) => drop(bars.println(line)),
             None => eprintln!("{line}"),
         }
@@ -64,7 +64,7 @@ impl Ui {
             BuildEvent::Waiting { what } => self.say(&format!("{variant}: waiting for {what}")),
             BuildEvent::Step { step, what } => {
                 self.clear(&mut state.build);
-                state.told = Some(Instant::now());
+                state.last_build_line = Some(Instant::now());
                 self.say(&format!("{variant}: {} {what}", step.verb()));
             }
             BuildEvent::Dropped { unmet } => self.dropped(state, variant, &unmet),
@@ -80,23 +80,26 @@ impl Ui {
                     bar.set_prefix(variant.to_owned());
                     bar.set_length(about.max(done) as u64);
                     bar.set_position(done as u64);
-                } else if state.told.is_none_or(|told| told.elapsed() >= REMINDER) {
-                    state.told = Some(Instant::now());
+                } else if state.last_build_line.is_none_or(|last| last.elapsed() >= REMINDER) {
+                    state.last_build_line = Some(Instant::now());
                     self.say(&format!("{variant}: {done} of about {about} objects, {:.0} s", elapsed.as_secs_f64()));
                 }
             }
         }
     }
 
-    /// What a kernel's configuration does without, unless that was said of another kernel already.
+    /// Prints the symbols that the configuration of a kernel lacks, unless that was printed for another kernel already.
     fn dropped(&self, state: &mut State, variant: &str, unmet: &[Unmet]) {
-        let said: Vec<_> = unmet.iter().filter(|one| state.dropped.insert((one.symbol.clone(), one.known))).collect();
-        let unknown: Vec<_> = said.iter().filter(|one| !one.known).map(|one| one.symbol.as_str()).collect();
+        let new: Vec<_> = unmet.iter().filter(|one| state.dropped.insert((one.symbol.clone(), one.known))).collect();
+        let unknown: Vec<_> = new.iter().filter(|one| !one.known).map(|one| one.symbol.as_str()).collect();
         if !unknown.is_empty() {
-            self.say(&format!("{variant}: does not know, and does without: {}", unknown.join(", ")));
+            self.say(&format!(
+                "{variant}: built without symbols that this kernel does not have: {}",
+                unknown.join(", ")
+            ));
         }
-        for one in said.iter().filter(|one| one.known) {
-            self.say(&format!("{variant}: does without {}: {}", one.symbol, one.reason));
+        for one in new.iter().filter(|one| one.known) {
+            self.say(&format!("{variant}: built without {}: {}", one.symbol, one.reason));
         }
     }
 
@@ -128,12 +131,12 @@ impl Progress for Ui {
             Event::Build { variant, event } => self.build(state, variant, event),
             Event::BuildFailed { variant, why } => {
                 self.clear(&mut state.build);
-                self.say(&format!("{variant}: not built: {why}"));
+                self.say(&format!("{variant}: build failed: {why}"));
             }
             Event::Image { line } => self.say(&format!("guest image: {line}")),
-            Event::TryingKvm => self.say("accelerator: trying whether a guest boots under KVM (at most 15 s, once)"),
+            Event::TryingKvm => self.say("accelerator: testing whether a guest boots under KVM (at most 15 s, once)"),
             Event::Accelerator(decision) => {
-                let why = if decision.fresh { &decision.why } else { "as remembered; `cargo xtask doctor` tells why" };
+                let why = if decision.fresh { &decision.why } else { "remembered; `cargo xtask doctor` says why" };
                 self.say(&format!("accelerator: {} ({why})", decision.accel.name()));
             }
             Event::Cells { count, jobs, evidence } => {
@@ -155,7 +158,7 @@ impl Progress for Ui {
     }
 }
 
-/// How a cell ended, in a line.
+/// The verdict of a cell, in one line.
 fn finished_line(cell: &str, verdict: &Verdict, unexpected: bool, took: Duration) -> String {
     let mark = if unexpected { "  UNEXPECTED" } else { "" };
     let what = match verdict {
@@ -172,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_marked_only_if_something_else_was_expected() {
+    fn a_failure_is_marked_only_if_it_is_not_expected() {
         let failed = Verdict::fail(FailureKind::Deadlock, "f", String::new());
         let line =
             |unexpected| finished_line("a::b::igb::yank::mine", &failed, unexpected, Duration::from_millis(1500));

@@ -1,11 +1,10 @@
-//! Bisections for real: a history of a kernel, in which a commit brings a deadlock and a later one fixes it, with kernels that
-//! are built and guests that boot.
+//! Bisections with real kernels and guests. In the history one commit introduces a deadlock, and a later one fixes it.
 //!
-//! Builds about ten kernels, and the first of them from nothing:
+//! The test builds about ten kernels, the first of them from scratch:
 //!
 //!     cargo test -p xtask --test bisect -- --ignored --nocapture
 //!
-//! `IOV_REGRESS_BISECT_DIR` names a folder in which the history stays, so that another run builds nothing.
+//! `IOV_REGRESS_BISECT_DIR` names a folder that keeps the history, so that the next run builds nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +15,7 @@ use std::time::SystemTime;
 use kernels::cache::{Cache, KeyMaker};
 use kernels::{CancelToken, Manifest, Source, Variant};
 
-/// Where the reader of `sriov_numvfs` is.
+/// The file with `sriov_numvfs_show()`.
 const IOV: &str = "drivers/pci/iov.c";
 
 const WITH_LOCK: &str = "\
@@ -32,18 +31,18 @@ const WITH_LOCK: &str = "\
 const WITHOUT_LOCK: &str = "
 \treturn sysfs_emit(buf, \"%u\\n\", pdev->sriov->num_VFs);
 ";
-/// Not C.
+/// A line that does not compile.
 const NO_CODE: &str = "\nint iov_regress_test = ;\n";
-/// A kernel that does not come up.
+/// A kernel that does not boot.
 const NO_BOOT: &str = "
 static int __init iov_regress_test(void)
 {
-\tpanic(\"iov-regress: this one is not to boot\");
+\tpanic(\"iov-regress: this kernel must not boot\");
 }
 core_initcall(iov_regress_test);
 ";
 
-/// What a commit does, from the oldest: most change nothing that matters. The broken ones lie where git looks first.
+/// The commits, from the oldest. Most change nothing that matters. The broken ones are where git looks first.
 const HISTORY: [(&str, Change); 18] = [
     ("Import", Change::Lock(false)),
     ("PCI: Say something", Change::Words),
@@ -70,7 +69,7 @@ const FIXES: usize = 9;
 
 #[derive(Clone, Copy)]
 enum Change {
-    /// The reader takes the lock, or does not.
+    /// Whether the reader takes the lock.
     Lock(bool),
     /// A comment.
     Words,
@@ -95,7 +94,7 @@ impl Tree {
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
-    /// The history in a folder, made if it is not there.
+    /// The history in a folder; made if it does not exist.
     fn of(folder: &Path, source: &Path) -> Tree {
         let mut tree = Tree { folder: folder.to_owned(), ids: Vec::new() };
         if !folder.join("finished").exists() {
@@ -122,7 +121,7 @@ impl Tree {
                 Change::Add(what) => self.edit(IOV, |text| format!("{text}{what}")),
                 Change::Remove(what) => self.edit(IOV, |text| text.replacen(what, "", 1)),
             }
-            // The kernel's own .gitignore leaves out files of the release that it never tracked.
+            // The kernel's own .gitignore excludes files of the release.
             let all = if number == 0 { &["add", "--force", "."][..] } else { &["add", "--update"] };
             self.git(all);
             self.git(&["commit", "--quiet", "-m", subject]);
@@ -130,7 +129,7 @@ impl Tree {
         fs::write(self.folder.join("finished"), "").unwrap();
     }
 
-    /// Changes a file, which shares its place on the disk with the cache until then.
+    /// Changes a file. It is a hard link into the cache, so it is replaced and not written.
     fn edit(&self, file: &str, change: impl FnOnce(&str) -> String) {
         let path = self.folder.join(file);
         let before = fs::read_to_string(&path).unwrap();
@@ -140,7 +139,8 @@ impl Tree {
         fs::write(&path, after).unwrap();
     }
 
-    /// All files of the checkout, and of `.git` all but the objects and the note of our worktree, with times and sizes.
+    /// All files of the checkout and of `.git`, with sizes and times, but not git's objects and its record of
+    /// worktrees.
     fn state(&self) -> BTreeMap<PathBuf, (u64, SystemTime)> {
         let mut found = BTreeMap::new();
         let mut folders = vec![self.folder.clone()];
@@ -157,16 +157,16 @@ impl Tree {
         found
     }
 
-    /// What a bisection says, which must find something.
+    /// Bisects, which must find a commit, and returns the output.
     fn bisect(&self, words: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.args(["bisect", "--scenario", "owner_rescans_on_removal", "--trigger", "yank", "--tree"]);
         command.arg(&self.folder).args(words).stdin(Stdio::null()).stderr(Stdio::inherit());
         let output = command.output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        println!("{said}");
-        assert_eq!(output.status.code(), Some(0), "{said}");
-        said
+        let answer = String::from_utf8(output.stdout).unwrap();
+        println!("{answer}");
+        assert_eq!(output.status.code(), Some(0), "{answer}");
+        answer
     }
 }
 
@@ -178,7 +178,7 @@ fn source() -> PathBuf {
     let cache = Cache::of_user().unwrap();
     let find = || cache.find("sources", &KeyMaker::new().with("package", package).finish());
     if find().is_none() {
-        // The kernel as it is brings its source.
+        // Building the unpatched kernel brings its source into the cache.
         let name = plain.name.clone();
         kernels::Builder::new(manifest.clone(), cache.clone()).build(&name, &|_| {}, &CancelToken::new()).unwrap();
     }
@@ -187,11 +187,11 @@ fn source() -> PathBuf {
 
 #[test]
 #[ignore = "builds about ten kernels; see the top of this file"]
-fn the_commit_that_breaks_and_the_one_that_fixes_are_found() {
+fn the_breaking_and_the_fixing_commit_are_found() {
     let scratch = tempfile::tempdir().unwrap();
     let folder = std::env::var_os("IOV_REGRESS_BISECT_DIR").map_or_else(|| scratch.path().join("linux"), PathBuf::from);
     let tree = Tree::of(&folder, &source());
-    // Work in progress, of all kinds.
+    // All kinds of uncommitted work.
     tree.edit(IOV, |text| format!("{text}/* dirty */\n"));
     tree.edit("MAINTAINERS", |text| format!("{text}staged\n"));
     tree.git(&["add", "MAINTAINERS"]);
@@ -204,15 +204,15 @@ fn the_commit_that_breaks_and_the_one_that_fixes_are_found() {
     let (state, looked) = (tree.state(), looks());
 
     let (first, last) = (tree.ids[0].clone(), tree.ids[HISTORY.len() - 1].clone());
-    let said = tree.bisect(&["--good", &first, "--bad", &tree.ids[BAD]]);
-    assert!(said.starts_with(&format!("{} is the first bad commit", tree.ids[BREAKS])), "{said}");
-    assert!(said.contains("deadlock at sriov_numvfs_show") && said.contains("does not compile"), "{said}");
-    assert!(said.contains("    sriov_numvfs_show\n"), "no stack in {said}");
+    let answer = tree.bisect(&["--good", &first, "--bad", &tree.ids[BAD]]);
+    assert!(answer.starts_with(&format!("{} is the first bad commit", tree.ids[BREAKS])), "{answer}");
+    assert!(answer.contains("deadlock at sriov_numvfs_show") && answer.contains("does not compile"), "{answer}");
+    assert!(answer.contains("    sriov_numvfs_show\n"), "no stack in {answer}");
 
-    let said = tree.bisect(&["--bad", &tree.ids[BREAKS], "--good", &last, "--reverse"]);
-    assert!(said.starts_with(&format!("{} is the first fixed commit", tree.ids[FIXES])), "{said}");
-    assert!(said.contains("does not boot"), "{said}");
-    assert!(said.lines().filter(|line| !line.starts_with("  ")).all(|line| line.len() <= 72), "{said}");
+    let answer = tree.bisect(&["--bad", &tree.ids[BREAKS], "--good", &last, "--reverse"]);
+    assert!(answer.starts_with(&format!("{} is the first fixed commit", tree.ids[FIXES])), "{answer}");
+    assert!(answer.contains("does not boot"), "{answer}");
+    assert!(answer.lines().filter(|line| !line.starts_with("  ")).all(|line| line.len() <= 72), "{answer}");
 
     assert_eq!(tree.state(), state);
     assert_eq!(looks(), looked);

@@ -1,4 +1,4 @@
-//! The command line as a user meets it when something is wrong.
+//! What the command line prints when something is wrong.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -16,47 +16,47 @@ fn xtask(cache: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// What it said on stderr, and that it ended with 2.
-fn trouble(output: Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    said
+/// The text on stderr of a command that must end with exit code 2.
+fn error_of(output: Output) -> String {
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    message
 }
 
 #[test]
-fn names_that_are_not_known_are_usage_errors_with_the_near_one() {
+fn unknown_names_are_usage_errors_with_the_nearest_known_name() {
     let cache = tempfile::tempdir().unwrap();
     for (option, wrong, near) in
         [("--kernels", "stok", "stock"), ("--scenarios", "pf_uevnt", "pf_uevent"), ("--triggers", "yankk", "yank")]
     {
-        let said = trouble(xtask(cache.path(), &["run-matrix", option, wrong]).output().unwrap());
-        assert!(said.contains(wrong) && said.contains(&format!("{near}`?")), "{said}");
+        let message = error_of(xtask(cache.path(), &["run-matrix", option, wrong]).output().unwrap());
+        assert!(message.contains(wrong) && message.contains(&format!("{near}`?")), "{message}");
     }
 }
 
 #[test]
-fn without_a_qemu_nothing_is_built_and_the_fix_is_named() {
+fn without_qemu_nothing_is_built_and_the_error_names_the_fix() {
     let cache = tempfile::tempdir().unwrap();
     let out = cache.path().join("out");
     for command in [
         &["run-matrix", "--out", out.to_str().unwrap()][..],
         &["run", "pf_uevent", "-k", "stock", "--out", out.to_str().unwrap()],
     ] {
-        let said = trouble(xtask(cache.path(), command).env("IOV_REGRESS_QEMU", "/no/such/qemu").output().unwrap());
-        assert!(said.contains("/no/such/qemu") && said.contains("correct IOV_REGRESS_QEMU"), "{said}");
-        assert!(!out.exists() && !cache.path().join("images").exists(), "it went on: {said}");
+        let message = error_of(xtask(cache.path(), command).env("IOV_REGRESS_QEMU", "/no/such/qemu").output().unwrap());
+        assert!(message.contains("/no/such/qemu") && message.contains("correct IOV_REGRESS_QEMU"), "{message}");
+        assert!(!out.exists() && !cache.path().join("images").exists(), "it did not stop: {message}");
     }
 }
 
 #[test]
-fn a_place_that_cannot_be_written_is_told_once_with_what_to_do() {
-    // Root may write anywhere else; /proc is nobody's.
-    let said = trouble(xtask(Path::new("/proc/no-cache"), &["run-matrix", "--kernels", "stock"]).output().unwrap());
-    assert!(said.contains("/proc/no-cache") && said.matches("os error").count() == 1, "{said}");
+fn an_unwritable_cache_is_reported_once() {
+    // Root can write anywhere but into /proc.
+    let message = error_of(xtask(Path::new("/proc/no-cache"), &["run-matrix", "--kernels", "stock"]).output().unwrap());
+    assert!(message.contains("/proc/no-cache") && message.matches("os error").count() == 1, "{message}");
 }
 
 #[test]
-fn what_goes_wrong_in_a_step_of_a_bisection_is_never_a_bad_commit() {
+fn an_error_in_a_bisect_step_is_never_reported_as_a_bad_commit() {
     let cache = tempfile::tempdir().unwrap();
     let nowhere = cache.path().to_str().unwrap();
     let own = tempfile::tempdir().unwrap();
@@ -72,14 +72,14 @@ fn what_goes_wrong_in_a_step_of_a_bisection_is_never_a_bad_commit() {
         (&["pf_uevent", "--tree", own], "HEAD"),
     ] {
         let output = xtask(cache.path(), &[&["bisect-step"], arguments].concat()).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(128), "{arguments:?}: {said}");
-        assert!(said.contains(why), "{arguments:?}: {said}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(128), "{arguments:?}: {message}");
+        assert!(message.contains(why), "{arguments:?}: {message}");
     }
 }
 
 #[test]
-fn a_bisection_that_cannot_be_is_told_before_anything_is_built() {
+fn an_impossible_bisection_is_refused_before_anything_is_built() {
     let cache = tempfile::tempdir().unwrap();
     let own = tempfile::tempdir().unwrap();
     for words in [&["init", "--quiet"][..], &["commit", "--quiet", "--allow-empty", "-m", "nothing"]] {
@@ -88,14 +88,14 @@ fn a_bisection_that_cannot_be_is_told_before_anything_is_built() {
         assert!(git.status().unwrap().success());
     }
     let (nowhere, own) = (cache.path().to_str().unwrap(), own.path().to_str().unwrap());
-    for (tree, good, said_of_it) in [
-        (nowhere, "HEAD", "is not in a git repository"),
+    for (tree, good, wanted) in [
+        (nowhere, "HEAD", "not in a git repository"),
         (own, "no-such-revision", "no-such-revision"),
         (own, "HEAD", "no Linux"),
     ] {
         let question = ["bisect", "--tree", tree, "--good", good, "--bad", "HEAD", "--scenario", "pf_uevent"];
-        let said = trouble(xtask(cache.path(), &question).output().unwrap());
-        assert!(said.contains(said_of_it), "{said}");
+        let message = error_of(xtask(cache.path(), &question).output().unwrap());
+        assert!(message.contains(wanted), "{message}");
     }
     assert!(!cache.path().join("trees").exists() && !cache.path().join("bisect").exists());
 }
@@ -105,9 +105,9 @@ fn a_bisection_takes_two_revisions_or_a_series() {
     let cache = tempfile::tempdir().unwrap();
     let bisect = |arguments: &[&str]| {
         let words = [&["bisect", "--scenario", "pf_uevent"], arguments].concat();
-        trouble(xtask(cache.path(), &words).output().unwrap())
+        error_of(xtask(cache.path(), &words).output().unwrap())
     };
-    for (arguments, said_of_it) in [
+    for (arguments, wanted) in [
         (&[][..], "--tree <PATH>|--series <FILE>"),
         (&["--tree", "."], "--good <REV>"),
         (&["--series", "a.mbox", "--good", "HEAD"], "cannot be used with '--good <REV>'"),
@@ -116,8 +116,8 @@ fn a_bisection_takes_two_revisions_or_a_series() {
         (&["--series", "a.mbox", "--3way"], "--tree <PATH>"),
         (&["--series", "/no/such.mbox"], "/no/such.mbox"),
     ] {
-        let said = bisect(arguments);
-        assert!(said.contains(said_of_it), "{arguments:?}: {said}");
+        let message = bisect(arguments);
+        assert!(message.contains(wanted), "{arguments:?}: {message}");
     }
     assert!(!cache.path().join("trees").exists());
 }
@@ -130,7 +130,7 @@ fn the_catalogue_of_bugs_is_up_to_date() {
 }
 
 #[test]
-fn bugs_are_listed_with_all_that_is_known_of_them() {
+fn bugs_are_listed_with_kernels_scenarios_and_measurements() {
     let cache = tempfile::tempdir().unwrap();
     let list = |arguments: &[&str]| {
         let output = xtask(cache.path(), arguments).output().unwrap();
@@ -151,7 +151,7 @@ fn bugs_are_listed_with_all_that_is_known_of_them() {
     }
 }
 
-/// A tree that looks like Linux, with two commits, of which a branch and a tag name the first: `stock` and `v1`.
+/// A tree that looks like Linux, with two commits. The branch `stock` and the tag `v1` name the first one.
 fn linux() -> TempDir {
     let tree = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(tree.path().join("scripts/kconfig")).unwrap();
@@ -172,7 +172,7 @@ fn linux() -> TempDir {
     tree
 }
 
-/// `results.json` of a run of these kernels, in a folder.
+/// Writes `results.json` of a run of these kernels into a folder.
 fn results(folder: &Path, kernels: &[&str]) -> String {
     let cell = |kernel: &&str| {
         format!(
@@ -185,7 +185,7 @@ fn results(folder: &Path, kernels: &[&str]) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// A run of `pf_uevent` that is to be compared, from within a folder; nothing is built or run.
+/// A dry run of `pf_uevent` with `--against` and the like, started in a folder.
 fn compared(folder: &Path, tree: &Path, arguments: &[&str]) -> Output {
     let cache = tempfile::tempdir().unwrap();
     let tree = tree.to_str().unwrap();
@@ -194,67 +194,67 @@ fn compared(folder: &Path, tree: &Path, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn a_reference_that_is_not_there_is_told_with_what_was_tried() {
+fn an_unknown_reference_is_reported_with_what_was_tried() {
     let (tree, folder) = (linux(), tempfile::tempdir().unwrap());
-    let wrong = |arguments: &[&str]| trouble(compared(folder.path(), tree.path(), arguments));
-    let said = wrong(&["--against", "stokc"]);
+    let wrong = |arguments: &[&str]| error_of(compared(folder.path(), tree.path(), arguments));
+    let message = wrong(&["--against", "stokc"]);
     for tried in ["no file and no folder stokc", "did you mean `stock`?", "no revision `stokc`"] {
-        assert!(said.contains(tried), "{tried:?} is not in: {said}");
+        assert!(message.contains(tried), "{tried:?} is not in: {message}");
     }
     let one = results(folder.path(), &["base"]);
-    for (reference, said_of_it) in [
+    for (reference, wanted) in [
         ("/no/such/results.json", "no file and no folder /no/such/results.json"),
         (&format!("{one}:other"), "no results of a kernel `other`; it has those of: base"),
         ("kernel:v1", "there is no kernel `v1`"),
         (folder.path().parent().unwrap().to_str().unwrap(), "is not the folder of a run"),
     ] {
-        let said = wrong(&["--against", reference]);
-        assert!(said.contains(said_of_it), "{reference}: {said}");
+        let message = wrong(&["--against", reference]);
+        assert!(message.contains(wanted), "{reference}: {message}");
     }
     let of_another = std::fs::read_to_string(&one).unwrap().replace("pf_uevent", "of_old");
     std::fs::write(&one, of_another).unwrap();
     assert!(wrong(&["--against", "./"]).contains("has no verdict of base on any cell of this run"));
     let several = results(folder.path(), &["base", "topic"]);
-    let said = wrong(&["--against", "./"]);
-    assert!(said.contains(&format!("name one of them: {several}:base, {several}:topic")), "{said}");
+    let message = wrong(&["--against", "./"]);
+    assert!(message.contains(&format!("name one of them: {several}:base, {several}:topic")), "{message}");
     std::fs::write(&several, "{}").unwrap();
     assert!(wrong(&["--against", "results.json"]).contains("is not the results.json of a run"));
-    let said = wrong(&["--rev", "v1", "--against", "v1"]);
-    assert!(said.contains("v1 would be compared with itself"), "{said}");
-    let said = wrong(&["--against", "v1", "--fail-fast"]);
-    assert!(said.contains("cannot be used with '--fail-fast'"), "{said}");
+    let message = wrong(&["--rev", "v1", "--against", "v1"]);
+    assert!(message.contains("v1 would be compared with itself"), "{message}");
+    let message = wrong(&["--against", "v1", "--fail-fast"]);
+    assert!(message.contains("cannot be used with '--fail-fast'"), "{message}");
 }
 
 #[test]
-fn a_reference_that_may_be_several_things_is_told_with_a_way_to_say_each() {
+fn an_ambiguous_reference_is_reported_with_an_unambiguous_form_of_each() {
     let (tree, folder) = (linux(), tempfile::tempdir().unwrap());
     std::fs::create_dir(folder.path().join("stock")).unwrap();
     results(&folder.path().join("stock"), &["base"]);
-    let said = trouble(compared(folder.path(), tree.path(), &["--against", "stock"]));
+    let message = error_of(compared(folder.path(), tree.path(), &["--against", "stock"]));
     let ways: Vec<_> =
-        said.lines().filter_map(|line| line.trim().strip_prefix("--against ")?.split(' ').next()).collect();
-    let [results, kernel, revision] = ways.as_slice() else { panic!("{said}") };
+        message.lines().filter_map(|line| line.trim().strip_prefix("--against ")?.split(' ').next()).collect();
+    let [results, kernel, revision] = ways.as_slice() else { panic!("{message}") };
     assert_eq!((*results, *kernel), ("./stock", "kernel:stock"));
     for (way, name) in [(results, "base"), (kernel, "stock"), (revision, *revision)] {
         let output = compared(folder.path(), tree.path(), &["--against", way]);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && said.contains(&format!("compared with {name}")), "{way}: {said}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && message.contains(&format!("compared with {name}")), "{way}: {message}");
     }
 }
 
 #[test]
-fn a_reference_runs_the_same_cells() {
+fn a_reference_kernel_runs_the_same_cells() {
     let (tree, folder) = (linux(), tempfile::tempdir().unwrap());
-    // A folder that is no run's is nothing to compare with, whatever its name.
+    // A folder without results of a run is no reference, whatever its name.
     std::fs::create_dir(folder.path().join("v1")).unwrap();
     let cells = |arguments: &[&str]| {
         let output = compared(folder.path(), tree.path(), &[&["--triggers", "none"], arguments].concat());
-        let said = String::from_utf8(output.stdout).unwrap();
-        let names = said.lines().filter(|line| line.contains("(expected: "));
+        let message = String::from_utf8(output.stdout).unwrap();
+        let names = message.lines().filter(|line| line.contains("(expected: "));
         names.map(|line| line.split([' ', ':']).nth(8).unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(cells(&["--rev", "topic", "--against", "v1"]), ["v1", "topic"]);
-    assert_eq!(cells(&["--rev", "topic", "--rev", "v1", "--against", "topic~1"]), ["v1", "topic"], "it is v1");
+    assert_eq!(cells(&["--rev", "topic", "--rev", "v1", "--against", "topic~1"]), ["v1", "topic"], "topic~1 is v1");
     assert_eq!(
         cells(&["--rev", "topic", "--rev", "stock", "--against", "kernel:stock"]),
         ["stock", "topic", "stock-own1"]
@@ -262,19 +262,20 @@ fn a_reference_runs_the_same_cells() {
     assert_eq!(cells(&["--rev", "topic", "--against", &results(folder.path(), &["base"])]), ["topic"]);
 }
 
-/// A run that waits for a kernel source that another process (this one) is fetching.
+/// Starts a run, which waits for a kernel source: this process holds the lock, as if it were fetching the source.
 fn waiting_run(cache: &Path) -> Child {
     let mut run = xtask(cache, &["run-matrix", "--kernels", "stock"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
-    let said: Vec<_> = lines.by_ref().map_while(Result::ok).take_while(|line| !line.contains("waiting for")).collect();
-    assert!(run.try_wait().unwrap().is_none(), "it ended: {said:#?}");
-    // Somebody has to read what comes yet.
+    let message: Vec<_> =
+        lines.by_ref().map_while(Result::ok).take_while(|line| !line.contains("waiting for")).collect();
+    assert!(run.try_wait().unwrap().is_none(), "it ended: {message:#?}");
+    // Keep reading, so that the run does not block on a full pipe.
     std::thread::spawn(move || lines.for_each(drop));
     run
 }
 
 #[test]
-fn a_run_that_waits_for_another_one_can_be_interrupted() {
+fn a_run_that_waits_for_another_process_can_be_interrupted() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = Manifest::of_project().unwrap();
     let Source::Package(package) = &manifest.bases[0].source else { panic!("no package") };

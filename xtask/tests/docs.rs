@@ -1,4 +1,5 @@
-//! The pages of the project: every link leads somewhere, the book has every page, and the README repeats the catalogue.
+//! The pages of the project: every link has a target, the book has every page, and the table in the README is that of
+//! the catalogue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -51,8 +52,8 @@ impl Page {
     }
 }
 
-/// The anchor that GitHub gives a heading: in lower case, with `-` for each space, without punctuation, and with a number
-/// if the page has had the same heading before. mdBook does the same.
+/// The anchor that GitHub gives a heading: in lower case, with `-` for each space, without punctuation, and with a
+/// number if the page has had the same heading before. mdBook does the same.
 fn anchor(heading: &str, seen: &mut BTreeMap<String, usize>) -> String {
     let kept = |c: &char| c.is_alphanumeric() || "-_ ".contains(*c);
     let slug = heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-");
@@ -61,7 +62,7 @@ fn anchor(heading: &str, seen: &mut BTreeMap<String, usize>) -> String {
     if *count == 1 { slug } else { format!("{slug}-{}", *count - 1) }
 }
 
-/// The pages below `top`: those at the top and those of the book, by their path from there.
+/// The pages at the top of the repository and those of the book, by their path from the top.
 fn pages(top: &Path) -> BTreeMap<PathBuf, Page> {
     let mut pages = BTreeMap::new();
     for folder in [top.to_owned(), top.join(BOOK)] {
@@ -76,7 +77,7 @@ fn pages(top: &Path) -> BTreeMap<PathBuf, Page> {
     pages
 }
 
-/// What is wrong with the relative links of all pages.
+/// Broken relative links of all pages, each with the reason.
 fn broken_links(top: &Path, pages: &BTreeMap<PathBuf, Page>) -> Vec<String> {
     let mut broken = Vec::new();
     for (name, page) in pages {
@@ -91,7 +92,7 @@ fn broken_links(top: &Path, pages: &BTreeMap<PathBuf, Page>) -> Vec<String> {
 
 fn broken_link(top: &Path, pages: &BTreeMap<PathBuf, Page>, from: &Path, link: &str) -> Option<&'static str> {
     let (path, anchor) = link.split_once('#').map_or((link, None), |(path, anchor)| (path, Some(anchor)));
-    let Some(to) = target(from, path) else { return Some("it leads out of the repository") };
+    let Some(to) = target(from, path) else { return Some("the target is outside the repository") };
     if !top.join(&to).exists() {
         return Some("there is no such file");
     }
@@ -103,7 +104,7 @@ fn broken_link(top: &Path, pages: &BTreeMap<PathBuf, Page>, from: &Path, link: &
     (!found).then_some("there is no such heading")
 }
 
-/// Where a relative link of a page leads, from the top of the repository; none if it leads out of that.
+/// The target of a relative link of a page, as a path from the top of the repository; `None` if it is outside.
 fn target(from: &Path, link: &str) -> Option<PathBuf> {
     if link.is_empty() {
         return Some(from.to_owned());
@@ -120,7 +121,7 @@ fn target(from: &Path, link: &str) -> Option<PathBuf> {
     Some(to)
 }
 
-/// What is wrong with the book's list of pages.
+/// Pages that the book's list of pages does not have exactly once.
 fn faults_of_summary(pages: &BTreeMap<PathBuf, Page>) -> Vec<String> {
     let summary = Path::new(SUMMARY);
     let listed: Vec<_> = pages[summary].links.iter().filter_map(|link| target(summary, link)).collect();
@@ -132,7 +133,7 @@ fn faults_of_summary(pages: &BTreeMap<PathBuf, Page>) -> Vec<String> {
         .collect()
 }
 
-/// Where two tables that name the same rows and columns differ. The second may have more columns.
+/// Differences between two tables. Their rows must have the same names; the second may have more columns.
 fn differences(table: &Table, with: &Table) -> Vec<String> {
     let names = |table: &Table| table.iter().map(|row| row[0].clone()).collect::<Vec<_>>();
     if names(table) != names(with) {
@@ -156,7 +157,7 @@ fn top() -> PathBuf {
 }
 
 #[test]
-fn every_relative_link_leads_somewhere() {
+fn every_relative_link_has_a_target() {
     let pages = pages(&top());
     let links: usize = pages.values().map(|page| page.links.len()).sum();
     assert!(links > 0, "no links in {:?}", pages.keys());
@@ -179,7 +180,7 @@ fn the_readme_has_the_table_of_the_catalogue() {
 }
 
 #[test]
-fn what_is_wrong_with_a_page_is_found() {
+fn broken_links_and_unlisted_pages_are_found() {
     let top = tempfile::tempdir().unwrap();
     fs::create_dir(top.path().join(BOOK)).unwrap();
     let write = |name: &str, text: &str| fs::write(top.path().join(name), text).unwrap();
@@ -196,7 +197,7 @@ fn what_is_wrong_with_a_page_is_found() {
         "docs/two.md: no.md: there is no such file",
         "docs/two.md: one.md#no: there is no such heading",
         "docs/two.md: ../LICENSE: a page of the book links to pages of the book only",
-        "docs/two.md: ../../x: it leads out of the repository",
+        "docs/two.md: ../../x: the target is outside the repository",
         "docs/two.md: #no: there is no such heading",
     ];
     assert_eq!(broken_links(top.path(), &pages), broken);
@@ -204,7 +205,7 @@ fn what_is_wrong_with_a_page_is_found() {
 }
 
 #[test]
-fn where_tables_differ_is_found() {
+fn differences_between_tables_are_found() {
     let table = |text: &str| Page::parse(text).tables.remove(0);
     let wide = table("|  | a | b |\n|--|--|--|\n| 1 | ok | **bad** |\n| 2 | ok | ok, 1 s |\n");
     assert!(differences(&table("|  | b |\n|--|--|\n| 1 | **bad** |\n| 2 | ok, 1 s |\n"), &wide).is_empty());

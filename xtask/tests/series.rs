@@ -1,4 +1,4 @@
-//! `cargo xtask series` with what is no series: a clear error each, and nothing done.
+//! `cargo xtask series` with invalid input: each gives a clear error, and nothing is built or run.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,7 @@ fn mail(subject: &str, kind: &str, text: &str) -> String {
     format!("From a@z Thu Jan  1 00:00:00 1970\nSubject: {subject}\nContent-Type: {kind}\n\n{text}\n")
 }
 
-/// What the command says of an mbox on its stdin, and its exit code. It has an empty cache, which stays so.
+/// The text on stderr for an mbox on stdin, and the exit code. The cache is empty, and must stay empty.
 fn series(mbox: &str, arguments: &[&str]) -> (String, Option<i32>) {
     let folder = tempfile::tempdir().unwrap();
     let (cache, out) = (folder.path().join("cache"), folder.path().join("out"));
@@ -21,7 +21,7 @@ fn series(mbox: &str, arguments: &[&str]) -> (String, Option<i32>) {
     command.args(["series", "-", "--out"]).arg(&out).args(arguments).env("IOV_REGRESS_CACHE", &cache);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // A command that does not get to reading its stdin closes it.
+    // A command that ends before it reads stdin closes it: the write may fail.
     let _ = child.stdin.take().unwrap().write_all(mbox.as_bytes());
     let output = child.wait_with_output().unwrap();
     let is_empty = |path: &Path| fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
@@ -30,11 +30,11 @@ fn series(mbox: &str, arguments: &[&str]) -> (String, Option<i32>) {
 }
 
 #[test]
-fn what_is_no_series_is_told_and_nothing_is_done() {
+fn invalid_input_is_reported_and_nothing_is_done() {
     let plain = "text/plain";
     let outside = mail("[PATCH] PCI: a", plain, &change("../../etc/passwd"));
     let of_two = mail("[PATCH v3 2/2] PCI: b", plain, &change("drivers/pci/iov.c"));
-    for (mbox, said) in [
+    for (mbox, wanted) in [
         (String::new(), "stdin holds nothing"),
         (mail("Hello", plain, "words"), "no patch in 1 mail"),
         (mail("[PATCH] drm: a", plain, &change("drivers/gpu/drm/a.c")), "--force runs them anyway"),
@@ -42,25 +42,25 @@ fn what_is_no_series_is_told_and_nothing_is_done() {
         (outside, "is refused: its path `../../etc/passwd` is no plain path within the tree"),
         (of_two, "there is no patch 1 of 2"),
     ] {
-        let (told, code) = series(&mbox, &[]);
-        assert!(told.starts_with("error: ") && told.contains(said), "{mbox}\n{told}");
-        assert_eq!(code, Some(2), "{told}");
+        let (message, code) = series(&mbox, &[]);
+        assert!(message.starts_with("error: ") && message.contains(wanted), "{mbox}\n{message}");
+        assert_eq!(code, Some(2), "{message}");
     }
 }
 
 #[test]
-fn a_base_that_is_not_known_is_told_with_the_way_to_name_one() {
+fn an_unknown_base_is_reported_with_the_options_for_a_revision() {
     let mbox = mail("[PATCH] PCI: a", "text/plain", &change("drivers/pci/iov.c"));
-    let (told, code) = series(&mbox, &["--base", "v6.13"]);
-    assert!(told.contains("--tree PATH --base v6.13"), "{told}");
+    let (message, code) = series(&mbox, &["--base", "v6.13"]);
+    assert!(message.contains("--tree PATH --base v6.13"), "{message}");
     assert_eq!(code, Some(2));
-    let (told, code) = series(&mbox, &["--tree", "/nonexistent"]);
-    assert!(told.contains("/nonexistent"), "{told}");
+    let (message, code) = series(&mbox, &["--tree", "/nonexistent"]);
+    assert!(message.contains("/nonexistent"), "{message}");
     assert_eq!(code, Some(2));
 }
 
 #[test]
-fn a_cell_of_a_series_needs_its_patches_and_the_name_of_a_kernel() {
+fn running_a_kernel_of_a_series_needs_its_patches_and_a_kernel_name() {
     let folder = tempfile::tempdir().unwrap();
     let run = |patches: &Path, arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -83,7 +83,7 @@ fn a_cell_of_a_series_needs_its_patches_and_the_name_of_a_kernel() {
 }
 
 #[test]
-fn a_bisection_over_a_series_is_refused_before_anything_is_built() {
+fn an_impossible_bisection_over_a_series_is_refused_before_anything_is_built() {
     let folder = tempfile::tempdir().unwrap();
     let script = "git init -q -b main linux; cd linux; mkdir -p scripts/kconfig drivers/pci; echo a > drivers/pci/iov.c; \
                   touch Kbuild scripts/kconfig/conf.c; git add .; \
@@ -104,5 +104,5 @@ fn a_bisection_over_a_series_is_refused_before_anything_is_built() {
     let misfit = bisect(fits.replace("\n-a\n", "\n-c\n"), &[]);
     assert!(misfit.contains("error: not all of it applies") && misfit.contains("--base REV"), "{misfit}");
     let skip = bisect(fits, &["--skip", "patch-2"]);
-    assert!(skip.contains("--skip takes the number of a patch, from 1 to 1, and not `patch-2`"), "{skip}");
+    assert!(skip.contains("--skip takes the number of a patch, from 1 to 1, not `patch-2`"), "{skip}");
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: how fast the harness is, as ratios of what was measured in one run.
+//! `cargo xtask bench`: how fast the harness is, as ratios of figures from one measurement.
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
@@ -31,72 +31,82 @@ use crate::ui::Ui;
 /// What to measure.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Figures are for one machine; only their ratios say anything about another. docs/speed.md tells what to expect, and what
-was measured. Nothing fails for being slow; `leaks` fails if anything is left behind.")]
+Examples:
+  cargo xtask bench boot -n 10
+  cargo xtask bench matrix target/runs/latest
+  cargo xtask bench leaks --cells 200 --format json
+
+The absolute figures hold for this machine only; the ratios can be compared between machines. docs/speed.md has expected and
+measured figures.
+
+Exit codes: 0 measured (slowness is not a failure), 1 `leaks` found something left behind, 2 usage or infrastructure error,
+130 interrupted.")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
     /// How to print the figures
     #[arg(long, value_enum, default_value_t, global = true)]
     format: Format,
-    /// Which accelerator
+    /// The accelerator of QEMU
     #[arg(long, value_enum, default_value_t, global = true)]
     accel: Accel,
 }
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// Cold boots and starts from snapshots, by turns, and their steps
+    /// Measure cold boots and starts from snapshots, alternating, and the steps of each
     Boot {
-        /// How many of each
+        /// Measure this many of each
         #[arg(short = 'n', long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
         count: u16,
         #[command(flatten)]
         machine: OnMachine,
     },
-    /// A run: its wall time over its scenarios', and what a cell takes outside its scenario over a cold boot
+    /// Measure a run: its wall time relative to the time of its scenarios, and the time that a cell needs outside its
+    /// scenario relative to a cold boot
     Matrix {
-        /// The folder of a finished run
+        /// The folder of a finished run [default: target/runs/latest]
         #[arg(value_name = "DIR", conflicts_with = "run")]
         folder: Option<PathBuf>,
-        /// Run the whole matrix first, and time the command. Twice: the first run brings kernels and snapshots into the
-        /// cache
+        /// Run the whole matrix first, twice, and time the second run. The first one fills the cache with kernels and
+        /// snapshots
         #[arg(long)]
         run: bool,
-        /// Boot this many guests afterwards, to compare with; with none, boots in the run itself are taken
+        /// Boot this many guests afterwards, to compare with. With 0, use the boots in the run itself
         #[arg(long, default_value_t = 3)]
         boots: u16,
-        /// Compare with the boots of this run: of the same cells at the same load, as `run-matrix --verify-snapshots` leaves
+        /// Compare with the boots of this run instead. It should have the same cells at the same load:
+        /// `run-matrix --verify-snapshots` writes such a run
         #[arg(long, value_name = "DIR", conflicts_with_all = ["run", "boots"])]
         booted: Option<PathBuf>,
         #[command(flatten)]
         machine: OnMachine,
     },
-    /// Builds kernels from nothing: takes minutes, and 2 GB of disk until it is done
+    /// Measure builds of kernels from scratch. Takes minutes, and 2 GB of disk while it runs
     Builds {
-        /// Kernels of one base, the unchanged one first [default: all]
+        /// Kernels of one base; name the unpatched one first [default: all]
         #[arg(long, value_name = "VARIANT", value_delimiter = ',')]
         #[arg(value_parser = names::kernels(), hide_possible_values = true)]
         kernels: Vec<String>,
     },
-    /// Cold boots beside virtme-ng's, by turns, of one kernel that both can boot; it is built if need be
+    /// Compare cold boots with those of virtme-ng, alternating, of one kernel that both can boot. Builds it if needed
     Vng {
-        /// How many of each
+        /// Measure this many of each
         #[arg(short = 'n', long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
         count: u16,
-        /// virtme-ng's `vng`
+        /// The program `vng` of virtme-ng
         #[arg(long, value_name = "PATH", default_value = "vng")]
         vng: PathBuf,
-        /// Boot this bzImage, which has all that both need, and build none
+        /// Boot this bzImage, and build no kernel. It must have what both programs need
         #[arg(long, value_name = "BZIMAGE")]
         kernel: Option<PathBuf>,
     },
-    /// Run many cells, and fail (1) if they leave processes, sockets, mounts, open files or memory behind
+    /// Run many cells. Exit code 1 if they leave processes, sockets, mounts, open files or memory behind
     Leaks {
-        /// How many
+        /// Run this many cells
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(4..))]
         cells: u16,
-        /// Cells at a time [default: as many as cores and memory allow]
+        /// Cells that run at the same time [default: as many as cores and memory allow]
         #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
         jobs: Option<u16>,
         #[command(flatten)]
@@ -104,26 +114,26 @@ enum What {
     },
 }
 
-/// Whose machine is measured.
+/// The guest that is measured: that of a cell.
 #[derive(clap::Args)]
 struct OnMachine {
     /// The kernel
     #[arg(long, value_name = "VARIANT", default_value = "stock")]
     #[arg(value_parser = names::kernels(), hide_possible_values = true)]
     kernel: String,
-    /// The scenario whose hardware and command line the guest has
+    /// The scenario whose topology and kernel command line the guest has
     #[arg(long, default_value = "owner_rescans_on_removal")]
     #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
     scenario: String,
-    /// Its trigger
+    /// The trigger of the cell
     #[arg(long, default_value = Trigger::Yank.name(), value_parser = names::triggers())]
     trigger: String,
 }
 
-/// How long a run of virtme-ng may take. It says nothing while it boots.
+/// Time limit of a run of virtme-ng. It prints nothing while it boots.
 const VNG: Duration = Duration::from_secs(300);
 
-/// Measures, and prints.
+/// Measures, and prints the figures.
 pub fn run(args: Args) -> Result<ExitCode> {
     let lab = match &args.what {
         What::Vng { .. } => {
@@ -173,7 +183,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     })
 }
 
-/// Guests on the machine of a cell.
+/// Starts guests on the machine of a cell.
 async fn starter(
     lab: &Lab,
     which: &OnMachine,
@@ -224,7 +234,7 @@ async fn cold_boot(
     Ok(harness::bench::median(seconds))
 }
 
-/// Runs the matrix twice with a command of its own, and returns what the second took, in seconds.
+/// Runs the matrix twice, each in a process of its own. Returns the time of the second run in seconds.
 fn time_matrix(accel: Accel) -> Result<f64> {
     let accel = clap::ValueEnum::to_possible_value(&accel).context("an accelerator without a name")?;
     let once = || -> Result<f64> {
@@ -234,7 +244,7 @@ fn time_matrix(accel: Accel) -> Result<f64> {
             .stdout(Stdio::null())
             .status()
             .context("cannot run the matrix")?;
-        ensure!(matches!(status.code(), Some(0 | 1)), "the run came to nothing ({status})");
+        ensure!(matches!(status.code(), Some(0 | 1)), "the run of the matrix failed ({status})");
         Ok(began.elapsed().as_secs_f64())
     };
     once()?;
@@ -247,7 +257,7 @@ async fn time_builds(lab: &Lab, kernels: Vec<String>, ui: &Arc<Ui>, measurement:
         true => manifest.variants.iter().map(|variant| variant.name.clone()).collect(),
         false => kernels,
     };
-    ui.say(&format!("builds {} from nothing: takes minutes; Ctrl-C ends it", kernels.join(", ")));
+    ui.say(&format!("building {} from scratch: takes minutes; Ctrl-C stops it", kernels.join(", ")));
     Ok(builds::measure(manifest, lab.cache(), &kernels, ui.clone(), measurement).await?)
 }
 
@@ -276,7 +286,7 @@ async fn beside_vng(
     Ok(vng::measure(&starter, &vng, count.into(), VNG, measurement).await?)
 }
 
-/// A run of this many cells: all that were asked for, as often as it takes.
+/// The request for a run of this many cells: the selected cells, repeated as often as needed.
 fn request(lab: &Lab, count: u16, jobs: Option<u16>, which: Which, accel: Accel) -> Result<Request> {
     let (scenarios, selection) = (scenarios::all(), Selection::from(which));
     let once = plan(lab.manifest(), &scenarios, &selection, 1)?.len();
@@ -297,7 +307,7 @@ fn request(lab: &Lab, count: u16, jobs: Option<u16>, which: Which, accel: Accel)
     })
 }
 
-/// Runs cells, and returns what they left behind.
+/// Runs cells, and returns what they left behind, one line each.
 async fn leaks(
     lab: &Lab,
     request: &Request,
@@ -308,7 +318,7 @@ async fn leaks(
     let runner = Runner::prepare(lab, &scenarios::all(), request, ui.clone()).await?;
     let _ = folder.set(runner.folder().to_owned());
     let (first, others) = request.cells.split_first().context("no cells")?;
-    // What is made once for all cells is made by the first.
+    // The first cell makes what all cells share. It is not counted.
     runner.cell(first, &Silence, None).await?;
     let before = Traces::now();
     let others = Request { cells: others.to_vec(), ..request.clone() };
@@ -325,7 +335,7 @@ async fn leaks(
         counts.cells
     ));
     if report.run().cells.iter().any(|cell| !cell.finished) {
-        bail!("not every cell was run: {}", runner.folder().display());
+        bail!("not every cell finished: {}", runner.folder().display());
     }
     Ok(left)
 }

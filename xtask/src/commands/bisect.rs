@@ -1,4 +1,4 @@
-//! `cargo xtask bisect`: which commit broke it, or fixed it.
+//! `cargo xtask bisect`: finds the commit that broke a scenario, or that fixed it.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use harness::matrix::series;
 use kernels::CancelToken;
 
 use crate::interrupt::until_interrupted;
-use crate::judging::{Judging, told};
+use crate::judging::{Judging, verdict_line};
 use crate::names;
 use crate::out;
 use crate::posted;
@@ -24,40 +24,44 @@ use crate::ui::Ui;
 Examples:
   cargo xtask bisect --tree ~/src/linux --good v6.1 --bad v6.12 --scenario owner_rescans_on_removal --trigger yank
   cargo xtask bisect --tree ~/src/linux --good HEAD --bad v6.12 --reverse --scenario pf_uevent -- drivers/pci
-  cargo xtask bisect --tree . --good v6.9 --bad v6.10 --scenario owner_reads_under_lock --runs 5
+  cargo xtask bisect --tree . --good v6.9 --bad v6.10 --scenario rescan_race::enable_and_disable --runs 5
   cargo xtask bisect --series v2.mbox --reverse --scenario owner_rescans_on_removal --trigger yank
 
-Both ends are judged first. The failure of the bad one is what is looked for: a commit that fails in another way is
-skipped, as are those that do not build or boot. The ends of a series are its base and the whole of it. Interrupted, the
-same command goes on: what was judged is remembered.
-Exit codes: 0 found, 2 not found (among it: only skipped commits are left, which are listed), 130 interrupted.")]
+Both ends are judged first. The bisection searches for the failure of the bad end. A commit that fails in another way is
+skipped. So is a commit that does not build or boot. The ends of a series are its base and the whole series.
+
+Verdicts are remembered. After an interruption, run the same command again to continue.
+
+Exit codes: 0 found, 2 not found (either only skipped commits are left, which are listed, or there was an error),
+130 interrupted.")]
 #[command(group(clap::ArgGroup::new("over").required(true).multiple(true).args(["tree", "series"])))]
 pub struct Args {
-    /// Bisect over the patches of a series that was posted: an mbox, a mail, a patch, a folder of them, a maildir, or - for
-    /// stdin. Its base is the good end, and the whole series the bad one
+    /// Bisect over the patches of a posted series: an mbox, a mail, a patch, a folder of them, a maildir, or - for
+    /// stdin. The base is the good end, and the whole series the bad end (with --reverse the other way round)
     #[arg(long, id = "series", value_name = "FILE", conflicts_with_all = ["good", "bad", "paths"])]
     series: Option<PathBuf>,
     #[command(flatten)]
     posted: posted::Reading,
-    /// A revision that passes
-    // clap asks for no series where one cannot be, so what goes with it only is told apart here, by the name of its group.
+    /// A revision on which the scenario passes
+    // clap ignores `requires = "series"` where a conflict rules the series out. So this names the group of the options
+    // that need a series.
     #[arg(long, value_name = "REV", required_unless_present = "series", conflicts_with = "Reading")]
     good: Option<String>,
-    /// A revision that fails
+    /// A revision on which the scenario fails
     #[arg(long, value_name = "REV", required_unless_present = "series")]
     bad: Option<String>,
-    /// The scenario that judges: `family::scenario`, or `scenario` alone
+    /// The scenario that judges each commit: `family::scenario`, or `scenario` alone
     #[arg(long, value_parser = names::scenarios(), hide_possible_values = true)]
     scenario: String,
-    /// Find the commit that fixed it: the good revision is the newer one
+    /// Find the commit that fixed it: the good revision is newer than the bad one
     #[arg(long)]
     reverse: bool,
-    /// Do without a revision, a range A..B, or a patch of the series (by its number); may be given several times
+    /// Skip a revision, a range A..B, or a patch of the series (by its number). May be given several times
     #[arg(long, value_name = "REV")]
     skip: Vec<String>,
     #[command(flatten)]
     judging: Judging,
-    /// Only commits that touch one of these paths of the tree
+    /// Consider only commits that touch one of these paths of the tree
     #[arg(last = true, value_name = "PATHS")]
     paths: Vec<String>,
 }
@@ -77,8 +81,8 @@ fn over_commits(args: &Args) -> Result<ExitCode> {
         .zip(good)
         .zip(bad)
         .map(|((t, g), b)| (t, g, b))
-        .context("without --series, --tree, --good and --bad are needed")?;
-    // These errors come before anything is built, and know names that are near.
+        .context("--tree, --good and --bad are needed unless --series is given")?;
+    // Report unknown revisions before anything is built, with the nearest known names.
     for end in [&good, &bad] {
         tree.revision(end, &CancelToken::new())?;
     }
@@ -94,7 +98,7 @@ fn over_series(args: &Args, from: &Path) -> Result<ExitCode> {
     until_interrupted(&posted.lab, &OnceCell::new(), async {
         let note = posted.look(&ui).await?;
         if note.tried().count() < note.steps.len() {
-            bail!("not all of it applies, so it has no end; {}", posted.elsewhere());
+            bail!("not all of it applies, so there is no kernel with the whole series; {}", posted.elsewhere());
         }
         let skip = args.skip.iter().map(|patch| skipped(patch, note.steps.len())).collect::<Result<_>>()?;
         let history = History::of_series(&posted.lab, &note).await?;
@@ -124,16 +128,16 @@ fn question(args: &Args, repository: &Path, good: String, bad: String, skip: Vec
     }
 }
 
-/// The revision of a patch that is to be left out, by its number: `3`, or `patch-3` as it is called in reports.
+/// The revision of a patch to skip, by its number: `3`, or `patch-3` as in reports.
 fn skipped(patch: &str, count: usize) -> Result<String> {
     let number = patch.strip_prefix("patch-").unwrap_or(patch).parse::<usize>().ok();
     let number = number.filter(|number| (1..=count).contains(number));
     let number =
-        number.with_context(|| format!("--skip takes the number of a patch, from 1 to {count}, and not `{patch}`"));
+        number.with_context(|| format!("--skip takes the number of a patch, from 1 to {count}, not `{patch}`"));
     Ok(History::revision(&series::with_patches(number?)))
 }
 
-/// Bisects, prints the answer and keeps it in a place.
+/// Bisects, prints the answer, and writes it into a folder below `place`.
 async fn answer(
     args: &Args,
     cells: &Cells,
@@ -151,14 +155,14 @@ async fn answer(
     std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
     write_whole(&path.join("answer.txt"), text.as_bytes())?;
     write_whole(&path.join("bisect.log"), answer.log.as_bytes())?;
-    ui.say(&format!("kept as answer.txt and bisect.log in {}", path.display()));
+    ui.say(&format!("wrote answer.txt and bisect.log into {}", path.display()));
     Ok(match answer.found {
         Found::First(_) => ExitCode::SUCCESS,
-        Found::OneOf(_) => ExitCode::from(crate::TROUBLE),
+        Found::OneOf(_) => ExitCode::from(crate::ERROR),
     })
 }
 
-/// The folder of an answer: named after the commits, so that the same answer lies in the same place.
+/// The name of the folder of an answer. It is made from the commits, so the same answer has the same folder.
 fn name(answer: &Answer) -> String {
     let short = match &answer.found {
         Found::First(revision) => revision.short.clone(),
@@ -170,7 +174,7 @@ fn name(answer: &Answer) -> String {
 fn words(event: &Event<'_>) -> String {
     match event {
         Event::Judging { place, revision } => format!("{}: {revision}", at(place)),
-        Event::Judged { place, judged } => format!("{}: {}", at(place), told(judged)),
+        Event::Judged { place, judged } => format!("{}: {}", at(place), verdict_line(judged)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask bisect-step`: one commit, for those who run `git bisect run` themselves.
+//! `cargo xtask bisect-step`: judges one commit, for `git bisect run`.
 
 use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,18 +13,18 @@ use kernels::tree::Tree;
 use kernels::{CancelToken, FailureKind};
 
 use crate::interrupt::until_interrupted;
-use crate::judging::{Judging, told};
+use crate::judging::{Judging, verdict_line};
 use crate::names;
 use crate::out;
 use crate::ui::Ui;
 
-/// The name of this command: what goes wrong in it must not be taken for a bad commit.
+/// The name of this command. `main` needs it: an error in this command must not look like a bad commit.
 pub const NAME: &str = "bisect-step";
 
-/// The exit code that stops `git bisect run`, at 128 and above (git-bisect(1)): what happened says nothing about the commit.
+/// The exit code that stops `git bisect run` (128 and above, git-bisect(1)): the error says nothing about the commit.
 pub const STOP: u8 = 128;
 
-/// The tree whose checkout is judged if none is named: that of the folder in which `git bisect run` runs this.
+/// The default tree: that of the folder in which `git bisect run` runs this command.
 const HERE: &str = ".";
 
 /// What judges the commit.
@@ -33,27 +33,31 @@ const HERE: &str = ".";
 Example, in a kernel tree, after `git bisect start BAD GOOD`:
   git bisect run ~/iov-regress/target/debug/xtask bisect-step owner_rescans_on_removal --trigger yank
 
-Judges the commit that is checked out, together with changes to tracked files that are not committed; files that git does
-not track are left out. It is built in a worktree of ours, not in the checkout.
-Exit codes: 0 good, 1 bad, 125 cannot be judged (does not build or boot, or fails in another way than --failure says), 128
-and above: stop, as something else went wrong. Run the program itself, built with `cargo build -p xtask`: if cargo fails, its
-own exit code says \"bad\".")]
+Judges the commit that is checked out, with uncommitted changes to tracked files. Untracked files are ignored. The kernel is
+built in a separate worktree, not in the checkout.
+
+Run the program target/debug/xtask itself, not `cargo xtask`: if cargo fails, `git bisect` takes its exit code for a bad
+commit. Build the program with `cargo build -p xtask`.
+
+Exit codes: 0 good, 1 bad, 125 cannot be judged (does not build or boot, or fails in another way than --failure names), 128
+and above: error, stop the bisection.")]
 #[command(mut_arg("tree", |tree| tree.default_value(HERE)), mut_arg("config", |config| config.requires(Resettable::Reset)))]
 pub struct Args {
-    /// The scenario that judges: `family::scenario`, or `scenario` alone
+    /// The scenario that judges the commit: `family::scenario`, or `scenario` alone
     #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
     scenario: String,
-    /// The failure that is looked for, KIND or KIND@FUNCTION
+    /// The failure to search for, KIND or KIND@FUNCTION
     #[arg(long, value_name = "FAILURE", value_parser = failure, conflicts_with = "any_failure", help = failure_help())]
     failure: Option<Wanted>,
-    /// Exchange the exit codes of good and bad: to look for a fix with `git bisect start --term-old=broken --term-new=fixed`
+    /// Swap the exit codes of good and bad. Use this to search for a fix, with
+    /// `git bisect start --term-old=broken --term-new=fixed`
     #[arg(long)]
     reverse: bool,
     #[command(flatten)]
     judging: Judging,
 }
 
-/// Judges, and says so with the exit code. Nothing that goes wrong has the exit code of a bad commit.
+/// Judges the commit, and returns the verdict as the exit code. No error returns the exit code of a bad commit.
 pub fn run(args: Args) -> Result<ExitCode> {
     catch_unwind(AssertUnwindSafe(|| judge(args))).unwrap_or_else(|_| Ok(ExitCode::from(STOP)))
 }
@@ -68,16 +72,16 @@ fn judge(args: Args) -> Result<ExitCode> {
     until_interrupted(&cells.lab, &OnceCell::new(), async {
         let (revision, changed) = bisect::checked_out(folder).await?;
         if changed {
-            ui.say("the checkout has changes that are not committed: they are judged with it");
+            ui.say("the checkout has uncommitted changes: the kernel is built with them");
         }
         let judge = async |revision: &Revision| cells.run(revision).await;
         let judged = match bisect::step(&revision, args.judging.runs.into(), &wanted, &memory, judge).await {
             Err(BisectError::Trouble { why, .. }) => {
-                bail!("nothing is known of {revision}, as there was trouble with something else: {why}")
+                bail!("no verdict on {revision}, because of an error that is not about the kernel: {why}")
             }
             judged => judged?,
         };
-        let mut lines = vec![told(&judged)];
+        let mut lines = vec![verdict_line(&judged)];
         let seen = judged.observed.iter().rev();
         lines.extend(seen.filter_map(|seen| Some(format!("evidence: {}", seen.evidence.as_ref()?.display()))).next());
         out::print(&lines.join("\n"))?;
@@ -93,7 +97,7 @@ fn judge(args: Args) -> Result<ExitCode> {
 fn failure_help() -> String {
     let kinds = names::failures();
     format!(
-        "The failure that is looked for, KIND or KIND@FUNCTION, e.g. deadlock@sriov_numvfs_show; kinds: {kinds} [default: any]"
+        "The failure to search for, KIND or KIND@FUNCTION, for example deadlock@sriov_numvfs_show. Kinds: {kinds} [default: any]"
     )
 }
 
@@ -113,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_named_by_kind_and_place() {
+    fn a_failure_is_named_by_kind_and_function() {
         let at = |text| failure(text).unwrap().to_string();
         assert_eq!(at("deadlock@sriov_numvfs_show"), "deadlock at sriov_numvfs_show");
         assert_eq!(at("kernel-splat"), "kernel-splat");

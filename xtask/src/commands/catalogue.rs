@@ -1,4 +1,4 @@
-//! `cargo xtask catalogue`: the page of all bugs.
+//! `cargo xtask catalogue`: writes the page of all bugs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use scenarios::proposals::PROPOSALS;
 use crate::machine::workspace;
 use crate::out;
 
-/// From what to write it.
+/// The measurements to write.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -21,13 +21,14 @@ Examples:
   cargo xtask catalogue --from target/runs/20260102-*
   cargo xtask catalogue --check
 
-Exit codes: 0 written or up to date, 1 out of date (--check), 2 trouble.")]
+Without --from, the measurements on the page stay, and its text is made anew from kernels.toml and the scenarios.
+
+Exit codes: 0 written or up to date, 1 out of date (--check), 2 error.")]
 pub struct Args {
-    /// The folder of a run: what it measured of a kernel takes the place of what the page says of that. Of several runs,
-    /// what they measured together
+    /// The folder of a run. Its measurements of a kernel replace those on the page. Several runs are added up
     #[arg(long, value_name = "RUN", num_args = 1..)]
     from: Vec<PathBuf>,
-    /// Write nothing, and say whether the page is up to date
+    /// Write nothing; only check whether the page is up to date
     #[arg(long)]
     check: bool,
 }
@@ -36,7 +37,7 @@ fn path() -> PathBuf {
     workspace().join("docs/catalogue.md")
 }
 
-/// The page as it is; empty if there is none yet.
+/// The present text of the page; empty if the file does not exist.
 pub fn page() -> Result<String> {
     match fs::read_to_string(path()) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),

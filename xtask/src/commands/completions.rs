@@ -1,4 +1,4 @@
-//! `cargo xtask completions`: for shells.
+//! `cargo xtask completions`: completion scripts for shells.
 
 use std::process::ExitCode;
 
@@ -7,21 +7,21 @@ use clap_complete::Shell;
 
 use crate::out;
 
-/// The program, as it is called without cargo.
+/// The name of the program when it runs without cargo.
 const PROGRAM: &str = "xtask";
 
-/// For which shell.
+/// The options of `completions`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Completes the options of the program xtask (target/debug/xtask), and the names that they take: kernels, scenarios, triggers,
-topologies. What cargo completes after `cargo xtask` is cargo's own.
+The script completes options of the program xtask (target/debug/xtask), and their values: kernels, scenarios, triggers,
+topologies. It does not complete `cargo xtask ...`; that is up to cargo's own completion.
 
 Examples:
   cargo xtask completions bash > ~/.local/share/bash-completion/completions/xtask
   cargo xtask completions zsh > ~/.zfunc/_xtask
   cargo xtask completions fish > ~/.config/fish/completions/xtask.fish")]
 pub struct Args {
-    /// The shell
+    /// The shell to complete for
     shell: Shell,
 }
 
@@ -48,13 +48,13 @@ mod tests {
     #[test]
     fn every_shell_knows_the_subcommands_and_the_names_that_options_take() {
         for shell in Shell::value_variants() {
-            // Some escape what their own syntax has.
+            // Some scripts escape characters of their own syntax.
             let script = script(*shell).replace('\\', "");
             for subcommand in crate::command_line().get_subcommands() {
                 assert!(script.contains(subcommand.get_name()), "{shell}: no {}", subcommand.get_name());
             }
             assert!(script.contains("despite-qemu"), "{shell}");
-            // These two complete options alone.
+            // The scripts for these two complete options only, not values.
             if ![Shell::PowerShell, Shell::Elvish].contains(shell) {
                 let kernels = kernels::Manifest::of_project().unwrap().variants;
                 let names = kernels.iter().map(|variant| variant.name.as_str());

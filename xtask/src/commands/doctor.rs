@@ -1,18 +1,25 @@
-//! `cargo xtask doctor`: looks at this machine and changes nothing.
+//! `cargo xtask doctor`: checks this machine, and changes nothing.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use harness::host;
 
-use crate::TROUBLE;
+use crate::ERROR;
 use crate::machine::Machine;
 
 /// It takes no arguments.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  cargo xtask doctor
+
+`cargo xtask setup` installs what apt can install.
+
+Exit codes: 0 everything that a run needs is there, 2 something is missing or an error occurred.")]
 pub struct Args {}
 
-/// Prints one line per check. Trouble if anything is missing that a run needs.
+/// Prints one line per check. The exit code is that of an error if anything that a run needs is missing.
 pub fn run(Args {}: Args) -> Result<ExitCode> {
     let checks = host::checks(&Machine::look()?.wanted());
     for check in &checks {
@@ -20,10 +27,10 @@ pub fn run(Args {}: Args) -> Result<ExitCode> {
     }
     let missing = checks.iter().filter(|check| check.is_missing()).count();
     Ok(if missing == 0 {
-        println!("all that is needed is there");
+        println!("everything that a run needs is there");
         ExitCode::SUCCESS
     } else {
         println!("{missing} of {} checks found something missing", checks.len());
-        ExitCode::from(TROUBLE)
+        ExitCode::from(ERROR)
     })
 }

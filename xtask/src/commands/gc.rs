@@ -1,4 +1,4 @@
-//! `cargo xtask gc`: keeps the cache small.
+//! `cargo xtask gc`: removes old entries from the cache.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,17 +12,24 @@ use crate::out;
 /// What to remove.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Sources, build trees, kernels, images and snapshots can all be made again; the first three take the longest.")]
+Examples:
+  cargo xtask gc --dry-run
+  cargo xtask gc --days 0
+
+The cache holds sources, build trees, kernels, guest images and snapshots. A later run makes again what it needs; sources,
+build trees and kernels take the longest. Entries that a running command uses are kept.
+
+Exit codes: 0 done, 2 usage or infrastructure error.")]
 pub struct Args {
-    /// Remove what was not used for this many days
+    /// Remove entries that were not used for this many days
     #[arg(long, default_value_t = 14)]
     days: u64,
-    /// Only say what would be removed
+    /// Only print what would be removed
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Removes what is stale, and says what.
+/// Removes stale entries, and prints each.
 pub fn run(args: Args) -> Result<ExitCode> {
     let cache = Cache::of_user()?;
     let mut lines = Vec::new();

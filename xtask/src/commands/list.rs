@@ -1,4 +1,4 @@
-//! `cargo xtask list`: what there is.
+//! `cargo xtask list`: lists kernels, scenarios, triggers, bugs, profiles and cells.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -24,9 +24,13 @@ use crate::select::Format;
 Examples:
   cargo xtask list
   cargo xtask list bugs
-  cargo xtask list cells --all --format json")]
+  cargo xtask list cells --all --format json
+
+Builds and runs nothing.
+
+Exit codes: 0 printed, 2 usage or infrastructure error.")]
 pub struct Args {
-    /// Just one of the lists
+    /// Print only this list [default: all lists]
     what: Option<What>,
     /// The same as `list bugs`
     #[arg(long, conflicts_with = "what")]
@@ -34,7 +38,7 @@ pub struct Args {
     /// List the cells of every kernel with every scenario, not only those that `run-matrix` runs by default
     #[arg(long)]
     all: bool,
-    /// How to print it
+    /// How to print the lists
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
@@ -45,13 +49,13 @@ enum What {
     Kernels,
     /// Scenarios, and the bugs that each detects
     Scenarios,
-    /// Triggers: the ways to take a device away
+    /// Triggers: the ways to remove a device
     Triggers,
-    /// Bugs: how a kernel that has one fails, which have it, what shows it, and what was last measured
+    /// Bugs: how an affected kernel fails, which kernels are affected, which scenarios detect it, the last measurement
     Bugs,
     /// Profiles: other configurations of the kernels
     Profiles,
-    /// Cells of `run-matrix`, and what is expected of each
+    /// Cells of `run-matrix`, and the expected result of each
     Cells,
 }
 
@@ -88,7 +92,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One thing of a list: for people, and for programs.
+/// One entry of a list: as text, and as JSON.
 type Shown = (String, Value);
 
 fn kernels(manifest: &Manifest) -> Vec<Shown> {
@@ -102,12 +106,13 @@ fn kernels(manifest: &Manifest) -> Vec<Shown> {
     manifest.variants.iter().map(kernel).collect()
 }
 
-/// The bugs of a kernel, as far as they are not those of its base; or of a base, as far as they are not those of the first.
+/// The bugs of a kernel. Those of a patched kernel are shown as a difference from its unpatched base, those of an
+/// unpatched base as a difference from the first base.
 fn bugs_of(variant: &Variant, manifest: &Manifest) -> String {
     let first = manifest.bases.first().and_then(|first| plain(&first.name, manifest));
     let reference = if variant.is_plain() { first } else { plain(&variant.base, manifest) };
     let Some(reference) = reference.filter(|reference| reference.name != variant.name) else {
-        return if variant.bugs.is_empty() { "none that is known".to_owned() } else { variant.bugs.join(", ") };
+        return if variant.bugs.is_empty() { "none known".to_owned() } else { variant.bugs.join(", ") };
     };
     let change = Change::between(reference, variant);
     let immune = manifest.base(&variant.base).map_or(&[][..], |base| &base.immune);
@@ -122,12 +127,12 @@ fn bugs_of(variant: &Variant, manifest: &Manifest) -> String {
     }
 }
 
-/// The kernel of a base as it is.
+/// The unpatched kernel of a base.
 fn plain<'a>(base: &str, manifest: &'a Manifest) -> Option<&'a Variant> {
     manifest.variants.iter().find(|variant| variant.base == base && variant.is_plain())
 }
 
-/// The kernel of the first base with the same patches, if this one has patches and is of another base: what it is called
+/// The kernel of the first base with the same patches, if this one has patches and another base. Its name is this one's
 /// without the name of the base.
 fn twin<'a>(variant: &Variant, manifest: &'a Manifest) -> Option<&'a Variant> {
     let first = manifest.bases.first().filter(|first| first.name != variant.base && !variant.is_plain())?;
@@ -135,7 +140,7 @@ fn twin<'a>(variant: &Variant, manifest: &'a Manifest) -> Option<&'a Variant> {
     manifest.variants.iter().find(|twin| twin.base == first.name && twin.name == name)
 }
 
-/// What bugs a kernel has not, and has, unlike another.
+/// The difference between the bugs of two kernels.
 #[derive(PartialEq, Eq)]
 struct Change<'a> {
     without: Vec<&'a str>,
@@ -150,7 +155,7 @@ impl<'a> Change<'a> {
         Change { without: only(reference, variant), with: only(variant, reference) }
     }
 
-    /// The same change of another kernel, to which some bugs cannot be brought.
+    /// The same change applied to another kernel, on which some bugs cannot occur.
     fn on(self, other: &Variant, immune: &[String]) -> Change<'a> {
         let is_in = |bugs: &[String], bug: &str| bugs.iter().any(|other| other == bug);
         let comes = |bug: &&str| !is_in(&other.bugs, bug) && !is_in(immune, bug);
@@ -164,16 +169,16 @@ impl<'a> Change<'a> {
 impl fmt::Display for Change<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [("without", &self.without), ("with", &self.with)];
-        let told = parts.into_iter().filter(|(_, bugs)| !bugs.is_empty());
-        let told: Vec<_> = told.map(|(word, bugs)| format!("{word} {}", bugs.join(", "))).collect();
-        if told.is_empty() { Ok(()) } else { write!(f, ", {}", told.join("; ")) }
+        let shown = parts.into_iter().filter(|(_, bugs)| !bugs.is_empty());
+        let shown: Vec<_> = shown.map(|(word, bugs)| format!("{word} {}", bugs.join(", "))).collect();
+        if shown.is_empty() { Ok(()) } else { write!(f, ", {}", shown.join("; ")) }
     }
 }
 
 fn scenario(scenario: &Scenario) -> Shown {
     let Scenario { name, about, detects, topology, also, .. } = scenario;
     let triggers: Vec<_> = scenario.each_trigger().into_iter().map(Trigger::name_of).collect();
-    let further: String = also.iter().map(|name| format!(", {name} (if asked for)")).collect();
+    let further: String = also.iter().map(|name| format!(", {name} (on request)")).collect();
     let text = format!(
         "  {name}\n      {about}\n      detects: {}; triggers: {}; topologies: {topology}{further}",
         detects.join(", "),
@@ -272,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn bugs_are_listed_once_and_changes_after_that() {
+    fn bugs_of_the_first_base_are_listed_and_others_as_differences() {
         let manifest = manifest(&[
             ("stock", "6.12", &["a", "b", "c"]),
             ("stock-6.1", "6.1", &["b", "c", "old"]),
@@ -311,12 +316,12 @@ mod tests {
         alone-6.1  about alone-6.1 (base 6.1)
                      bugs: as stock-6.1, without old
         ");
-        assert_eq!(kernels(&manifest)[4].1["bugs"], json!(["c"]), "programs are told all");
+        assert_eq!(kernels(&manifest)[4].1["bugs"], json!(["c"]), "JSON lists all bugs");
     }
 
     #[test]
     fn a_kernel_without_bugs_says_so() {
         let manifest = manifest(&[("stock", "6.12", &[])]);
-        assert_eq!(bugs_of(&manifest.variants[0], &manifest), "none that is known");
+        assert_eq!(bugs_of(&manifest.variants[0], &manifest), "none known");
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask man`: manual pages.
+//! `cargo xtask man`: writes manual pages.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,16 +8,18 @@ use anyhow::{Context, Result};
 
 use crate::out;
 
-/// What the pages are called, with a subcommand's name after it: `cargo-xtask-run.1`.
+/// The beginning of the names of the pages. The name of a subcommand follows: `cargo-xtask-run.1`.
 const PROGRAM: &str = "cargo-xtask";
 
 /// Where to write them.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
-  cargo xtask man ~/.local/share/man/man1 && man cargo-xtask-run-matrix")]
+  cargo xtask man ~/.local/share/man/man1 && man cargo-xtask-run-matrix
+
+Exit codes: 0 written, 2 usage or infrastructure error.")]
 pub struct Args {
-    /// The folder; it is made if it is not there
+    /// The folder to write into; created if it does not exist
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
@@ -44,14 +46,14 @@ mod tests {
 
     use super::*;
 
-    /// A page as `man` shows it, as far as what is looked for goes.
+    /// The text of a page, without the font escapes.
     fn page(folder: &Path, name: &str) -> String {
         let page = fs::read_to_string(folder.join(format!("{name}.1"))).unwrap();
         let fonts = ["\\fB", "\\fI", "\\fR"];
         fonts.iter().fold(page, |page, font| page.replace(font, "")).replace("\\-", "-")
     }
 
-    /// How many options there are, each of which is in its page.
+    /// Asserts that each option is in the page of its command, and returns how many there are.
     fn options_in_pages(folder: &Path, command: &Command, name: &str) -> usize {
         let page = page(folder, name);
         let mut found = 0;
@@ -80,6 +82,6 @@ mod tests {
         let mut command = command_line().disable_help_subcommand(true);
         command.build();
         let options = options_in_pages(&folder.path().join("man1"), &command, PROGRAM);
-        assert!(options > 100, "only {options} options were looked for");
+        assert!(options > 100, "only {options} options were checked");
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask run`: one cell, with the console on the terminal.
+//! `cargo xtask run`: runs one cell, and shows the guest's console on the terminal.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -23,45 +23,49 @@ use crate::patched::{Base, kept};
 use crate::select::How;
 use crate::ui::Ui;
 
-/// Which cell, and how.
+/// Which cell to run, and how.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   cargo xtask run owner_rescans_on_removal --kernel stock --trigger yank
   cargo xtask run owner_rescans_on_removal --tree ~/src/linux --rev v6.11 --trigger yank
-  cargo xtask run owner_rescans_on_removal --kernel-image /boot/vmlinuz-$(uname -r) --trigger yank")]
+  cargo xtask run owner_rescans_on_removal --kernel-image /boot/vmlinuz-$(uname -r) --trigger yank
+
+Prints what the scenario observed as JSON, then the verdict, then the folder with the evidence.
+
+Exit codes: 0 as expected, 1 not as expected, 2 usage or infrastructure error, 130 interrupted.")]
 pub struct Args {
     /// The scenario: `family::scenario`, or `scenario` alone
     #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
     scenario: String,
-    /// The kernel: any, with any scenario
+    /// The kernel. Any kernel can run any scenario. `cargo xtask list kernels` lists them
     #[arg(short, long, value_name = "VARIANT", required_unless_present_any = ["tree", "kernel_image"])]
     #[arg(value_parser = names::kernels(), hide_possible_values = true)]
     kernel: Option<String>,
     #[command(flatten)]
     own: Own,
-    /// The patches of a series, as a run of `cargo xtask series` left them in its folder `patches`: --kernel is `base`, or
-    /// `patch-2` for the base with the first two
+    /// Run on a kernel of a series: the folder `patches` that a run of `cargo xtask series` wrote. Then --kernel is
+    /// `base`, or for example `patch-2` for the base with the first two patches
     #[arg(long, value_name = "DIR", requires = "kernel", conflicts_with = "kernel_image")]
     series: Option<PathBuf>,
-    /// What the series goes on: a base of kernels.toml, or with --tree a revision, as --rev is [default: the first base, or
-    /// HEAD]
+    /// The base of the series: a base of kernels.toml or, with --tree, a revision, like --rev [default: the first base;
+    /// with --tree, HEAD]
     #[arg(long, value_name = "REV", requires = "series", conflicts_with = "rev")]
     base: Option<String>,
-    /// The trigger, for scenarios that remove a device
+    /// The trigger. Needed for a scenario that removes a device in several ways
     #[arg(short, long, value_parser = names::triggers())]
     trigger: Option<String>,
-    /// The topology [default: the scenario's own]
+    /// The topology: PCI devices and ports of the guest [default: the scenario's own]
     #[arg(long, value_name = "NAME", value_parser = names::topologies())]
     topology: Option<String>,
     #[command(flatten)]
     how: How,
-    /// Leave the guest's console off the terminal
+    /// Do not print the guest's console
     #[arg(short, long)]
     quiet: bool,
 }
 
-/// Runs one cell and tells its verdict.
+/// Runs one cell, and prints its verdict.
 pub fn run(args: Args) -> Result<ExitCode> {
     let (lab, own) = match &args.series {
         Some(folder) => (of_series(&args, folder)?, Vec::new()),
@@ -78,7 +82,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let cells = plan(lab.manifest(), &scenarios, &selection, 1)?;
     let [cell] = cells.as_slice() else {
         let names: Vec<_> = cells.iter().map(|cell| format!("\n  {}", cell.id)).collect();
-        bail!("that names {} cells; say which, with --trigger or a whole name:{}", cells.len(), names.concat());
+        bail!(
+            "these options name {} cells; choose one, with --trigger, --topology or a full name:{}",
+            cells.len(),
+            names.concat()
+        );
     };
     let request = args.how.request(vec![cell.clone()]);
     let ui = Arc::new(Ui::new(true));
@@ -97,7 +105,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let record = runner.cell(cell, &*ui, echo).await?;
         let report = Report::of(runner.folder())?;
         report.write_files()?;
-        out::print(&told(&record, &runner.folder().join(cell.id.folder()))?)?;
+        out::print(&summary(&record, &runner.folder().join(cell.id.folder()))?)?;
         Ok(ExitCode::from(report.exit_code()))
     })
 }
@@ -107,19 +115,19 @@ fn of_series(args: &Args, folder: &Path) -> Result<Lab> {
     let rev = match args.own.rev.as_slice() {
         [] => args.base.as_deref(),
         [rev] => Some(rev.as_str()),
-        revs => bail!("a series goes on one --rev, and there are {} of them", revs.len()),
+        revs => bail!("a series has one base, but {} --rev are given", revs.len()),
     };
     Base { tree: &args.own.tree, rev, profile: args.how.profile.as_deref() }.lab(&kept(folder)?)
 }
 
-/// What was seen, then the verdict.
-fn told(record: &CellRecord, evidence: &Path) -> Result<String> {
+/// The observations as JSON, then the verdict.
+fn summary(record: &CellRecord, evidence: &Path) -> Result<String> {
     let mut lines =
         vec![serde_json::to_string_pretty(&record.observations)?, format!("verdict:  {}", record.verdict.outcome())];
     lines.extend(record.verdict.reason().map(|reason| format!("because:  {reason}")));
     lines.extend(record.trigger_proof.as_ref().map(|proof| format!("removal:  {proof}")));
     lines.push(match (&record.expected, record.is_as_expected()) {
-        (Expected::None, _) => "expected: nothing is known of this kernel".to_owned(),
+        (Expected::None, _) => "expected: unknown for this kernel".to_owned(),
         (_, true) => "expected: yes".to_owned(),
         (_, false) => "expected: NO".to_owned(),
     });

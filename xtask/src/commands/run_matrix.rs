@@ -1,4 +1,4 @@
-//! `cargo xtask run-matrix`: the main job.
+//! `cargo xtask run-matrix`: runs scenarios on kernels, and prints the table of verdicts.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -39,58 +39,62 @@ Examples:
   cargo xtask run-matrix --kernel-image linux-image-6.1.0-50-amd64_6.1.176-1_amd64.deb
   cargo xtask run-matrix --dry-run
 
-What is new in a kernel, and not in what it is made from:
+To see only what is worse than on another kernel:
   cargo xtask run-matrix --tree ~/src/linux --rev topic --against v6.11
   cargo xtask run-matrix --tree ~/src/linux --rev topic --against base/results.json
   cargo xtask run-matrix --kernel-image new.deb --kernel-image old.deb --against 6.1.0-49-amd64
   cargo xtask run-matrix --kernels candidate --against stock
 
-With --against each cell is compared with the same cell of the reference. Printed are, in this order, the cells that
-  REGRESSED        passed there and fail; or fail for good, and did not there; or their kernel does not build or boot
-  are fixed        failed there and pass
-  fail otherwise   fail in another way than there, and in none that is worse
-  now and then     show a known bug that shows by chance, or did there: neither REGRESSED nor fixed
-  have no answer   came to no verdict, here or there
-and how many are still broken (fail as there), unchanged, or not compared (skipped, or the earlier run does not have them).
--v prints the table of all cells as well. The exit code and junit.xml are about what REGRESSED alone, whatever the manifest
-expects of a kernel.
+With --against, each cell is compared with the same cell of the reference. The groups are printed in this order:
+  REGRESSED        the cell passes on the reference and fails here; or it ends in a deadlock or a kernel splat here, and in
+                   a lesser failure on the reference; or the kernel does not build or boot
+  fixed            the cell fails on the reference and passes here
+  fail otherwise   the cell fails in another way than on the reference, but not in a worse one
+  random           one of the two shows a known bug that reproduces only randomly: neither REGRESSED nor fixed
+  flaky            the cell passes and fails with --repeat, and is no worse than on the reference
+  no answer        the cell has no verdict, here or on the reference
+Then come the numbers of cells that are still broken (they fail as on the reference), unchanged, and not compared (skipped,
+or not in the earlier run). -v also prints the table of all cells. With --against, the exit code and junit.xml depend only
+on REGRESSED cells, not on what the manifest expects of a kernel.
 
-Exit codes: 0 every cell as expected, 1 some not, 2 usage or infrastructure, 130 interrupted.
-With --against: 0 nothing REGRESSED, 1 something did, 2 usage, or some cells have no answer, or none could be compared,
-130 interrupted.")]
+Exit codes: 0 every cell as expected, 1 some not as expected, 2 usage or infrastructure error, 130 interrupted.
+Exit codes with --against: 0 nothing REGRESSED; 1 something REGRESSED; 2 usage error, or nothing REGRESSED but some cells
+have no answer, or no cell could be compared; 130 interrupted.")]
 pub struct Args {
     #[command(flatten)]
     which: Which,
     #[command(flatten)]
     own: Own,
-    /// Compare each kernel with this one, and fail only on what is worse: a revision of the --tree or a kernel (`stock`),
-    /// which runs as well, or the results.json of an earlier run (or that run's folder; PATH:KERNEL if it has several)
+    /// Compare each kernel with this reference, and fail only if something is worse. The reference is a revision of the
+    /// --tree or a kernel (`stock`), which then runs too; or the results.json of an earlier run, or that run's folder
+    /// (PATH:KERNEL if it has several kernels)
     #[arg(long, value_name = "REV|KERNEL|PATH", conflicts_with_all = ["fail_fast", "verify_snapshots"])]
     against: Option<String>,
-    /// Install what is missing first
+    /// First install what is missing on this machine, as `cargo xtask setup` does
     #[arg(long)]
     setup: bool,
-    /// Cells at a time [default: as many as cores and memory allow]
+    /// Cells that run at the same time [default: as many as cores and memory allow]
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Run every cell this often
+    /// Run every cell this many times
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     #[command(flatten)]
     how: How,
-    /// Run everything twice, from snapshots and then from boots, and compare the verdicts; exits with 1 if any differ
+    /// Run everything twice, first from snapshots and then from boots, and compare the verdicts. Exit code 1 if any
+    /// differ
     #[arg(long, conflicts_with = "no_snapshots")]
     verify_snapshots: bool,
-    /// Begin no cell after the first that is not as expected
+    /// Stop at the first unexpected cell: start no cell after it
     #[arg(long)]
     fail_fast: bool,
-    /// Print the cells, what is expected of each, and its QEMU command; build and run nothing
+    /// Print the cells, the expected result of each, and its QEMU command. Build and run nothing
     #[arg(long)]
     dry_run: bool,
     /// How to print the results
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Tell more: when each cell begins, what apt prints
+    /// Also print when each cell begins, and the output of apt
     #[arg(short, long)]
     verbose: bool,
 }
@@ -134,14 +138,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
             return compare(&report, &booted);
         }
         out::print(&match args.format {
-            Format::Human => told(&report, &args, !own.is_empty()),
+            Format::Human => results_text(&report, &args, !own.is_empty()),
             Format::Json => format!("{:#}", report.results()),
         })?;
         Ok(ExitCode::from(report.exit_code()))
     })
 }
 
-/// The cells, and how many there are of every kernel. A reference runs those that the others do.
+/// The selected cells, and how many cells there are with `--all`. A reference kernel runs the same cells as the others.
 fn planned(
     lab: &Lab,
     args: &Args,
@@ -165,14 +169,14 @@ fn planned(
     Ok((wanted, cells(&Selection { all: true, ..selection })?.len()))
 }
 
-/// What is compared with what, said before anything is built.
+/// Says what is compared with what, before anything is built.
 ///
 /// # Errors
-/// If nothing is.
+/// Nothing can be compared.
 fn comparable(note: &AgainstNote, cells: &[PlannedCell]) -> Result<String> {
     let kernel = &note.kernel;
     let Some(earlier) = &note.earlier else {
-        return Ok(format!("each is compared with {kernel}, which runs the same cells"));
+        return Ok(format!("each kernel is compared with {kernel}, which runs the same cells"));
     };
     let is_there = |cell: &&PlannedCell| earlier.has(&cell.id);
     let (there, place) = (cells.iter().filter(is_there).count(), earlier.results.display());
@@ -180,13 +184,13 @@ fn comparable(note: &AgainstNote, cells: &[PlannedCell]) -> Result<String> {
         bail!("{place} has no verdict of {kernel} on any cell of this run, so there is nothing to compare");
     }
     Ok(format!(
-        "each is compared with {kernel} in {place}, which has a verdict on {there} of these {} cells",
+        "each kernel is compared with {kernel} in {place}, which has a verdict on {there} of these {} cells",
         cells.len()
     ))
 }
 
-/// The comparison, or the table and, of a kernel of the user's own, how to get a comparison.
-fn told(report: &Report, args: &Args, is_own: bool) -> String {
+/// The comparison; without a reference the table, and for a user's own kernel how to get a comparison.
+fn results_text(report: &Report, args: &Args, is_own: bool) -> String {
     let table = || report.table(Terminal::of_stdout(&std::io::stdout()));
     match report.comparison() {
         Some(comparison) if args.verbose => format!("{}\n{comparison}", table()),
@@ -196,7 +200,7 @@ fn told(report: &Report, args: &Args, is_own: bool) -> String {
     }
 }
 
-/// How to see what is new in a kernel of the user's own.
+/// How to compare a user's own kernel with another.
 fn hint(run: &Path, tree: Option<&Path>) -> String {
     let rev = tree.map(|tree| format!("--against REV (a revision of {}), ", tree.display())).unwrap_or_default();
     let results = run.join(FILES[0]);
@@ -214,7 +218,7 @@ async fn carry_out(
     folder: &OnceCell<PathBuf>,
 ) -> Result<Report> {
     let runner = Runner::prepare(lab, &scenarios::all(), request, ui.clone()).await?;
-    // Set once for each run: there is no other.
+    // Each run sets it once.
     let _ = folder.set(runner.folder().to_owned());
     if let Some(note) = note {
         note.write(runner.folder())?;
@@ -225,7 +229,7 @@ async fn carry_out(
     Ok(report)
 }
 
-/// Whether cells say the same from snapshots as from boots.
+/// Compares the verdicts from snapshots with those from boots. The exit code is 1 if any differ.
 fn compare(restored: &Report, booted: &Report) -> Result<ExitCode> {
     let differences = disagreements(restored.run(), booted.run());
     let mut lines: Vec<_> = differences.iter().map(|difference| format!("! {difference}")).collect();
@@ -274,13 +278,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_kernel_of_the_users_own_is_said_how_to_compare_it() {
-        let said = |tree: Option<&str>| hint(Path::new("/runs/latest"), tree.map(Path::new));
+    fn the_hint_names_a_revision_only_with_a_tree() {
+        let text = |tree: Option<&str>| hint(Path::new("/runs/latest"), tree.map(Path::new));
         assert_eq!(
-            said(Some("/src/linux")),
+            text(Some("/src/linux")),
             "to see only what is worse than on another kernel: --against REV (a revision of /src/linux), --against stock, \
              or, in a later run, --against /runs/latest/results.json"
         );
-        assert!(!said(None).contains("REV"), "a revision needs a tree");
+        assert!(!text(None).contains("REV"), "a revision needs a tree");
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask series`: what a posted series does, patch by patch.
+//! `cargo xtask series`: tests each patch of a posted series.
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
@@ -22,14 +22,16 @@ use crate::posted;
 use crate::select::{Format, How};
 use crate::ui::Ui;
 
-/// Which series, and how it is tried.
+/// Which series, and how to test it.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Builds the base and every prefix of the series, runs the scenarios on each, and answers per patch what is fixed, still
-broken, regressed and unchanged, and whether one can bisect through it. Ends with a summary for a reply to the list.
+Builds the base, and one kernel for each patch on top of the patches before it. Runs the scenarios on each kernel. Prints for
+each patch what is fixed, still broken, regressed and unchanged, and whether the series is bisectable. Ends with a summary for
+a reply to the mailing list.
 
 FILE is an mbox (from lore.kernel.org, or `b4 am -o- MESSAGE-ID`), a single mail or patch, a folder of *.patch or *.eml,
-or a maildir; `-` reads an mbox from stdin. Of several versions the newest complete one is taken; replies are left out.
+or a maildir; `-` reads an mbox from stdin. If there are several versions, the newest complete one is used. Replies are
+ignored.
 
 Examples:
   b4 am -o- MESSAGE-ID | cargo xtask series -
@@ -37,10 +39,13 @@ Examples:
   cargo xtask series patches/ --base 6.1
   cargo xtask series v2.mbox --tree ~/linux --3way --repeat 3
 
-Building a series runs its makefiles on this machine, as building a kernel does: read it first.
+Building a series runs its makefiles on this machine, so read the series first.
 
-Exit codes: 0 it makes nothing worse and one can bisect through it, 1 something regressed, does not build or does not
-apply, or, if you name --scenarios, is still broken with all of it; 2 usage or infrastructure (nothing was learned, or too little), 130 interrupted.")]
+Exit codes:
+  0    nothing gets worse, and the series is bisectable
+  1    something regressed, or does not build, or does not apply; or, with --scenarios, is still broken with the whole series
+  2    usage or infrastructure error: no answer, or too few
+  130  interrupted")]
 pub struct Args {
     /// The series: an mbox, a mail, a patch, a folder of them, a maildir, or - for stdin
     #[arg(id = "series", value_name = "FILE")]
@@ -49,34 +54,34 @@ pub struct Args {
     posted: posted::Reading,
     #[command(flatten)]
     own: OwnTree,
-    /// Scenarios, by glob over `family::scenario` or over `scenario` alone [default: all that can tell something of a kernel
-    /// of which nothing is known]
+    /// Scenarios, by glob over `family::scenario` or over `scenario` alone [default: all that are relevant for a kernel
+    /// whose bugs are not known]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
     scenarios: Vec<String>,
     /// Triggers, by glob [default: all]
     #[arg(long, value_name = "GLOB", value_delimiter = ',', value_parser = names::trigger_globs())]
     triggers: Vec<String>,
-    /// Cells at a time [default: as many as cores and memory allow]
+    /// Cells that run at the same time [default: as many as cores and memory allow]
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Run every cell this often: one that passes and fails is called flaky, and neither fixed nor regressed
+    /// Run every cell this many times. A cell that both passes and fails is flaky: it is neither fixed nor regressed
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     #[command(flatten)]
     how: How,
-    /// Look whether it applies and say what would be run; build and run nothing
+    /// Check whether the series applies, and print what would run. Build and run nothing
     #[arg(long)]
     dry_run: bool,
-    /// How to print the answers
+    /// How to print the results
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Tell more: when each cell begins
+    /// Also print when each cell begins
     #[arg(short, long)]
     verbose: bool,
 }
 
-/// Reads, builds, runs, and prints the answers.
+/// Reads the series, builds its kernels, runs the cells, and prints the results.
 pub fn run(args: Args) -> Result<ExitCode> {
     let posted = args.posted.read(&args.from, &args.own, args.how.profile.as_deref())?;
     let lab = &posted.lab;
@@ -128,7 +133,7 @@ fn request(args: &Args, lab: &Lab, note: &SeriesNote) -> Result<Request> {
     Ok(Request { jobs: args.jobs.map(usize::from), ..args.how.clone().request(cells) })
 }
 
-/// What the base is, now that it is built.
+/// A description of the base. It is precise only after the base is built.
 fn describe(lab: &Lab, note: &SeriesNote) -> String {
     match lab.find(&note.base) {
         Some(image) => format!("Linux {} ({})", image.release, image.source),

@@ -1,60 +1,67 @@
-//! `cargo xtask setup`: installs what is missing.
+//! `cargo xtask setup`: installs what a run needs and this machine lacks.
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use harness::host::{self, AptOutput, Outcome};
 
-use crate::TROUBLE;
+use crate::ERROR;
 use crate::machine::Machine;
 
 /// How to install.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  cargo xtask setup
+
+Installs Debian packages with apt. `cargo xtask doctor` lists what is missing, and changes nothing.
+
+Exit codes: 0 nothing is missing any more, 2 something is still missing or an error occurred.")]
 pub struct Args {
-    /// Show what apt prints.
+    /// Print the output of apt [default: write it to setup.log in the cache]
     #[arg(short, long)]
     verbose: bool,
 }
 
-/// Installs what is missing, and says what is missing still.
+/// Installs what is missing, and prints what is still missing.
 pub fn run(args: Args) -> Result<ExitCode> {
     let machine = Machine::look()?;
     Ok(match set_up(&machine, args.verbose, &mut |line| println!("setup: {line}"))? {
         Outcome::NothingToDo => {
-            println!("setup: nothing needs doing");
+            println!("setup: nothing is missing");
             ExitCode::SUCCESS
         }
         Outcome::Done => {
-            println!("setup: done, nothing is missing any more");
+            println!("setup: done; nothing is missing any more");
             ExitCode::SUCCESS
         }
         Outcome::Incomplete(missing) => {
             for check in missing {
                 println!("{check}");
             }
-            println!("setup: what apt can do is done, and this is still missing");
-            ExitCode::from(TROUBLE)
+            println!("setup: apt has installed what it can; the above is still missing");
+            ExitCode::from(ERROR)
         }
     })
 }
 
-/// The `--setup` of other commands: silent unless there is something to do for a run on this machine.
+/// The `--setup` of other commands. It prints nothing if nothing is missing.
 ///
 /// # Errors
-/// If anything is missing afterwards.
+/// Something is still missing afterwards.
 pub fn first(machine: &Machine, verbose: bool) -> Result<()> {
     match set_up(machine, verbose, &mut |line| eprintln!("setup: {line}"))? {
         Outcome::NothingToDo | Outcome::Done => Ok(()),
         Outcome::Incomplete(missing) => {
             let lines: Vec<_> = missing.iter().map(ToString::to_string).collect();
-            bail!("this is missing still:\n{}", lines.join("\n"))
+            bail!("still missing:\n{}", lines.join("\n"))
         }
     }
 }
 
 fn set_up(machine: &Machine, verbose: bool, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
     let output = if verbose { AptOutput::Terminal } else { AptOutput::Log(machine.cache().root().join("setup.log")) };
-    // apt does not wait for another apt in all it does.
-    let _lock = machine.cache().lock("setup", || say("waiting for another set-up ..."))?;
+    // apt does not always wait for another apt.
+    let _lock = machine.cache().lock("setup", || say("waiting for another setup ..."))?;
     Ok(host::setup(&machine.wanted(), &output, say)?)
 }

@@ -1,10 +1,10 @@
 //! The layers of ARCHITECTURE.md: which crate may use which, which room of `harness` may use which, and that no two
 //! modules of a crate use each other.
 //!
-//! A layer that nothing checks is gone after a few changes. What is read is the source, with the compiler's own
-//! grammar (the crate `syn`): `use` lines, paths in the code, and paths within macros. Code for tests does not count.
+//! Without a check, layers erode after a few changes. The tests parse the sources with the crate `syn`: `use` lines,
+//! paths in the code, and paths within macros. Code for tests does not count.
 
-mod circles;
+mod cycles;
 mod paths;
 mod rules;
 
@@ -21,12 +21,12 @@ fn top() -> PathBuf {
 /// All that the sources of a crate use.
 fn uses_of(folder: &str) -> Vec<Use> {
     let uses = paths::read(&top().join(folder).join("src"), folder).unwrap_or_else(|error| panic!("{error}"));
-    assert!(!uses.is_empty(), "no source in {folder}/src uses anything: was it read at all?");
+    assert!(!uses.is_empty(), "no source in {folder}/src uses anything: was it read?");
     uses
 }
 
 fn fail_if_any(broken: Vec<String>) {
-    assert!(broken.is_empty(), "{} of the layers in ARCHITECTURE.md broken:\n{}", broken.len(), broken.join("\n"));
+    assert!(broken.is_empty(), "{} violations of the layers in ARCHITECTURE.md:\n{}", broken.len(), broken.join("\n"));
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_room_of_the_harness_uses_only_what_it_may_know() {
 }
 
 #[test]
-fn every_room_has_a_rule_and_the_rules_have_no_circle() {
+fn every_room_has_a_rule_and_the_rules_have_no_cycle() {
     let mut rooms: Vec<_> = std::fs::read_dir(top().join("harness/src"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -55,7 +55,7 @@ fn every_room_has_a_rule_and_the_rules_have_no_circle() {
     rooms.sort();
     let mut ruled: Vec<_> = ROOMS.iter().map(|(room, _)| (*room).to_owned()).collect();
     ruled.sort();
-    assert_eq!(rooms, ruled, "harness/src and the rules in xtask/tests/layers/rules.rs name other rooms");
+    assert_eq!(rooms, ruled, "the rooms in harness/src and in xtask/tests/layers/rules.rs differ");
     for (index, (room, may_use)) in ROOMS.iter().enumerate() {
         for used in *may_use {
             let below = ROOMS[..index].iter().any(|(other, _)| other == used);
@@ -65,14 +65,17 @@ fn every_room_has_a_rule_and_the_rules_have_no_circle() {
 }
 
 #[test]
-fn the_page_says_what_the_rules_say() {
+fn the_table_in_the_page_equals_the_rules() {
     let page = std::fs::read_to_string(top().join("ARCHITECTURE.md")).unwrap();
     for (room, may_use) in ROOMS {
         let line = page.lines().find(|line| rows(room).iter().any(|row| line.starts_with(row)));
         let line = line.unwrap_or_else(|| panic!("ARCHITECTURE.md has no row for `{room}`"));
-        let told = line.rsplit('|').nth(1).unwrap_or_default().trim();
+        let in_page = line.rsplit('|').nth(1).unwrap_or_default().trim();
         let rule = if may_use.is_empty() { "nothing".to_owned() } else { may_use.join(", ") };
-        assert_eq!(told, rule, "what `{room}` may use, in ARCHITECTURE.md and in xtask/tests/layers/rules.rs");
+        assert_eq!(
+            in_page, rule,
+            "what `{room}` may use differs between ARCHITECTURE.md and xtask/tests/layers/rules.rs"
+        );
     }
 }
 
@@ -83,13 +86,13 @@ fn rows(room: &str) -> [String; 2] {
 
 #[test]
 fn no_two_modules_of_a_crate_use_each_other() {
-    fail_if_any(CRATES.iter().flat_map(|(name, folder)| circles::among(name, &uses_of(folder))).collect());
+    fail_if_any(CRATES.iter().flat_map(|(name, folder)| cycles::among(name, &uses_of(folder))).collect());
 }
 
 #[test]
 fn the_harness_names_no_scenario() {
     let scenarios = scenarios::all();
-    // A name of one word may stand for something else: only with its family is it a scenario's.
+    // A name of one word may mean something else, so it counts only together with its family.
     let short =
         scenarios.iter().filter_map(|scenario| scenario.name.split("::").nth(1)).filter(|name| name.contains('_'));
     let names: Vec<_> = scenarios.iter().map(|scenario| scenario.name).chain(short).collect();
@@ -113,18 +116,18 @@ fn a_use_that_breaks_a_layer_is_found() {
 }
 
 #[test]
-fn a_circle_is_found_with_a_line_for_each_arrow() {
+fn a_cycle_is_found_with_a_source_line_for_each_use() {
     let uses = |file: &str, code: &str| paths::of_source("kernels", Path::new(file), code).unwrap();
     let there = uses("a.rs", "use crate::b::B;");
     let back = uses("b/mod.rs", "use crate::c;");
     let round = uses("c.rs", "\nuse crate::a::A;");
-    assert!(circles::among("kernels", &[there.clone(), back.clone()].concat()).is_empty());
-    let found = circles::among("kernels", &[there, back, round].concat());
+    assert!(cycles::among("kernels", &[there.clone(), back.clone()].concat()).is_empty());
+    let found = cycles::among("kernels", &[there, back, round].concat());
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(["a.rs:1", "b/mod.rs:1", "c.rs:2"].iter().all(|place| found[0].contains(place)), "{found:?}");
-    // What the top of the crate tells again is still the module's.
+    // An item that the top of the crate re-exports belongs to its module.
     let top = uses("lib.rs", "pub use a::{A, Other};");
     let round = uses("b.rs", "use crate::A;");
-    let found = circles::among("kernels", &[top, uses("a.rs", "use crate::b::B;"), round].concat());
+    let found = cycles::among("kernels", &[top, uses("a.rs", "use crate::b::B;"), round].concat());
     assert_eq!(found.len(), 1, "{found:?}");
 }

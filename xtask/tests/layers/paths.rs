@@ -28,13 +28,14 @@ impl fmt::Display for Use {
     }
 }
 
-/// What all files below a `src` folder use. `folder` is that of the crate, below the top of the workspace.
+/// Everything that the files below a `src` folder use. `folder` is the folder of the crate, from the top of the
+/// workspace.
 pub fn read(src: &Path, folder: &str) -> Result<Vec<Use>, String> {
     let each = |file: &Path, code: &str| of_source(folder, file, code);
     Ok(sources(src)?.iter().map(|(file, code)| each(file, code)).collect::<Result<Vec<_>, _>>()?.concat())
 }
 
-/// All string literals below a `src` folder that are not in tests, each with its place.
+/// All string literals below a `src` folder, except those in tests, each with its place.
 pub fn literals(src: &Path, folder: &str) -> Result<Vec<(String, String)>, String> {
     let mut found = Vec::new();
     for (file, code) in sources(src)? {
@@ -45,7 +46,8 @@ pub fn literals(src: &Path, folder: &str) -> Result<Vec<(String, String)>, Strin
     Ok(found)
 }
 
-/// What one file, named below `src`, uses. Paths of std and of crates from elsewhere are among them.
+/// Everything that one file uses. Its path is relative to `src`. The result includes paths of std and of external
+/// crates.
 pub fn of_source(folder: &str, file: &Path, code: &str) -> Result<Vec<Use>, String> {
     let mut reader = Reader::new(folder, file);
     reader.visit_file(&parse(file, code)?);
@@ -56,18 +58,18 @@ fn parse(file: &Path, code: &str) -> Result<syn::File, String> {
     syn::parse_file(code).map_err(|error| format!("{} is not Rust: {error}", file.display()))
 }
 
-/// All files of Rust below a folder but those of unit tests, by their paths below it, with what is in them.
+/// All Rust files below a folder except those of unit tests: the path from the folder, and the text.
 fn sources(src: &Path) -> Result<Vec<(PathBuf, String)>, String> {
-    let told = |path: &Path, error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let unreadable = |path: &Path, error: std::io::Error| format!("cannot read {}: {error}", path.display());
     let mut found = Vec::new();
     let mut folders = vec![src.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).map_err(|error| told(&folder, error))? {
-            let path = entry.map_err(|error| told(&folder, error))?.path();
+        for entry in fs::read_dir(&folder).map_err(|error| unreadable(&folder, error))? {
+            let path = entry.map_err(|error| unreadable(&folder, error))?.path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("tests.rs") {
-                let code = fs::read_to_string(&path).map_err(|error| told(&path, error))?;
+                let code = fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
                 found.push((path.strip_prefix(src).unwrap_or(&path).to_owned(), code));
             }
         }
@@ -76,7 +78,7 @@ fn sources(src: &Path) -> Result<Vec<(PathBuf, String)>, String> {
     Ok(found)
 }
 
-/// Collects what a file names.
+/// Collects the paths and string literals of a file.
 struct Reader {
     file: PathBuf,
     /// The module that is being read.
@@ -106,7 +108,7 @@ impl Reader {
         self.uses.push(Use { file: self.file.clone(), line: at.start().line, from: self.within.clone(), path });
     }
 
-    /// A path with its crate first; none if it is relative to this module without saying so.
+    /// A path with its crate first; `None` for a single word, which is relative to this module.
     fn whole(&self, words: &[String]) -> Option<Vec<String>> {
         let ups = words.iter().take_while(|word| *word == "super").count();
         let (mut path, rest) = match words.first()?.as_str() {
@@ -131,7 +133,7 @@ impl Reader {
         }
     }
 
-    /// What a macro is given is no Rust yet: paths are found by their look.
+    /// The arguments of a macro are not parsed as Rust, so this finds paths by their form: words joined by `::`.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut words: Vec<String> = Vec::new();
         let mut at = Span::call_site();
@@ -194,7 +196,7 @@ impl<'ast> Visit<'ast> for Reader {
     }
 
     fn visit_attribute(&mut self, _: &'ast Attribute) {
-        // Docs may name whatever they like.
+        // Doc comments may name anything.
     }
 
     fn visit_macro(&mut self, call: &'ast Macro) {

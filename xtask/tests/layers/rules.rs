@@ -1,8 +1,8 @@
-//! What may use what. ARCHITECTURE.md says why.
+//! Which crate and which room may use which. ARCHITECTURE.md gives the reasons.
 
 use crate::paths::Use;
 
-/// The crates, in the order in which one may know of another, and their folders.
+/// The crates and their folders. A crate may use those before it.
 pub const CRATES: &[(&str, &str)] = &[
     ("guest_protocol", "guest-images/protocol"),
     ("guest_agent", "guest-images/agent"),
@@ -13,7 +13,7 @@ pub const CRATES: &[(&str, &str)] = &[
     ("xtask", "xtask"),
 ];
 
-/// The rooms of `harness`, and which others each may use: only ones that come before it.
+/// The rooms of `harness`, and which others each may use. These come before it, so there are no cycles.
 pub const ROOMS: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("tries", &[]),
@@ -44,7 +44,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("bench", &["text", "verdict", "cell", "notes", "vm", "progress", "lab", "evidence", "matrix"]),
 ];
 
-/// Each use of a room by one that must not know it.
+/// Each use of a room by a room that must not use it.
 pub fn broken_rooms(uses: &[Use]) -> Vec<String> {
     let broken = |used: &Use| {
         let [krate, room, ..] = used.path.as_slice() else { return None };

@@ -1,38 +1,39 @@
-//! Modules at the top of a crate that use each other, directly or through others.
+//! Cycles: modules at the top of a crate that use each other, directly or through others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::paths::Use;
 
-/// Each circle among the modules at the top of a crate, with a line of the source for each of its arrows.
+/// Each cycle among the modules at the top of a crate, with a source line for each use in it.
 pub fn among(krate: &str, uses: &[Use]) -> Vec<String> {
     let modules: BTreeSet<&str> = uses.iter().filter_map(|used| Some(used.from.get(1)?.as_str())).collect();
     let mut arrows: BTreeMap<&str, BTreeMap<&str, &Use>> = BTreeMap::new();
-    let again = told_again(&modules, uses);
+    let reexported = reexports(&modules, uses);
     for used in uses.iter().filter(|used| used.path[0] == krate) {
         let (Some(from), Some(named)) = (used.from.get(1), used.path.get(1)) else { continue };
-        let to = again.get(named.as_str()).copied().unwrap_or(named);
+        let to = reexported.get(named.as_str()).copied().unwrap_or(named);
         if from != to && modules.contains(to) {
             arrows.entry(from).or_default().entry(to).or_insert(used);
         }
     }
-    let mut told = BTreeSet::new();
-    let mut circles = Vec::new();
+    let mut reported = BTreeSet::new();
+    let mut cycles = Vec::new();
     for module in &modules {
-        if told.contains(module) {
+        if reported.contains(module) {
             continue;
         }
         if let Some(way) = way_back(&arrows, module) {
-            told.extend(way.iter().map(|used| used.from[1].as_str()));
+            reported.extend(way.iter().map(|used| used.from[1].as_str()));
             let lines: Vec<_> = way.iter().map(|used| format!("  {used}")).collect();
-            circles.push(format!("a circle of modules in {krate}:\n{}", lines.join("\n")));
+            cycles.push(format!("a cycle of modules in {krate}:\n{}", lines.join("\n")));
         }
     }
-    circles
+    cycles
 }
 
-/// What the top of the crate tells again of its modules (`pub use bug::Bug;` in `lib.rs`), with the module of each.
-fn told_again<'a>(modules: &BTreeSet<&str>, uses: &'a [Use]) -> BTreeMap<&'a str, &'a str> {
+/// The items of modules that the top of the crate re-exports (`pub use bug::Bug;` in `lib.rs`), with the module of
+/// each.
+fn reexports<'a>(modules: &BTreeSet<&str>, uses: &'a [Use]) -> BTreeMap<&'a str, &'a str> {
     let at_the_top = uses.iter().filter(|used| used.from.len() == 1 && modules.contains(used.path[0].as_str()));
     at_the_top.filter_map(|used| Some((used.path.last()?.as_str(), used.path[0].as_str()))).collect()
 }
