@@ -4,6 +4,7 @@ mod against;
 mod catalogue;
 mod change;
 mod compare;
+mod form;
 mod junit;
 pub(crate) mod mail;
 mod results;
@@ -13,9 +14,9 @@ mod table;
 mod terminal;
 mod words;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::evidence::{AgainstNote, EvidenceError, Run, RunCell, read_run, write_whole};
+use crate::evidence::{AgainstNote, EvidenceError, Run, RunCell, read_run};
 use crate::verdict::{Expected, Verdict};
 
 use against::Against;
@@ -23,7 +24,8 @@ pub use against::{Earlier, EarlierError};
 pub use catalogue::{Comparison, Entry, Measured, chance, measured_in, measured_of, page, updated};
 pub use change::Change;
 pub use compare::{Disagreement, disagreements};
-pub use series::{Bisectable, SERIES_FILES, SeriesReport};
+pub use form::Form;
+pub use series::{Bisectable, SERIES_FORMS, SeriesReport};
 pub use terminal::Terminal;
 
 /// The report of a run.
@@ -52,8 +54,14 @@ pub struct Counts {
     pub infra: usize,
 }
 
-/// Names of the files that [`Report::write_files`] writes.
-pub const FILES: [&str; 2] = ["results.json", "junit.xml"];
+/// The name of the file with the results for programs.
+pub const RESULTS: &str = "results.json";
+
+/// The forms of a report. To add one, write its module and add its row here.
+pub const FORMS: &[Form<Report>] = &[
+    Form { file: RESULTS, about: "for programs", render: |report| form::json(&results::render(report)) },
+    Form { file: "junit.xml", about: "for the display of a CI system", render: junit::render },
+];
 
 impl Report {
     /// The report of the run in a folder.
@@ -93,16 +101,12 @@ impl Report {
         junit::render(self)
     }
 
-    /// Writes `results.json` and `junit.xml` beside the evidence, and says where they are.
+    /// Writes all [`FORMS`] into the folder of the run.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn write_files(&self) -> Result<[PathBuf; 2], EvidenceError> {
-        let paths = FILES.map(|name| self.run.path.join(name));
-        let results = format!("{:#}\n", self.results());
-        write_whole(&paths[0], results.as_bytes())?;
-        write_whole(&paths[1], self.junit().as_bytes())?;
-        Ok(paths)
+    pub fn write_files(&self) -> Result<(), EvidenceError> {
+        form::write_all(FORMS, self, &self.run.path)
     }
 
     /// How many cells ended how.

@@ -208,18 +208,34 @@ fn colours_add_nothing_but_colours() {
 }
 
 #[test]
-fn files_are_beside_the_evidence() {
+fn every_form_is_written_beside_the_evidence() {
     let (_out, report) = run(&good(), &[]);
-    let [results, junit] = report.write_files().unwrap();
-    let read: serde_json::Value = serde_json::from_str(&fs::read_to_string(results).unwrap()).unwrap();
-    assert_eq!(read, report.results());
-    assert_eq!(fs::read_to_string(junit).unwrap(), report.junit());
+    report.write_files().unwrap();
+    let written = |name: &str| fs::read_to_string(report.run.path.join(name)).unwrap();
+    for form in FORMS {
+        assert_eq!(written(form.file), (form.render)(&report), "{}", form.file);
+    }
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&written("results.json")).unwrap(), report.results());
+    assert_eq!(written("junit.xml"), report.junit());
     // The files of a report are no cells of the run.
     assert_eq!(Report::of(&report.run.path).unwrap().counts(), report.counts());
 }
 
 #[test]
-fn a_bug_that_did_not_show_this_time_is_told_and_counted() {
+fn every_form_has_its_own_file_and_is_on_the_page_on_verdicts() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/verdicts.md")).unwrap();
+    let mut files: Vec<_> =
+        FORMS.iter().map(|form| form.file).chain(SERIES_FORMS.iter().map(|form| form.file)).collect();
+    for Form { file, about, .. } in FORMS {
+        assert!(page.contains(&format!("- `{file}`, {about}")), "docs/verdicts.md does not have {file}");
+    }
+    files.sort_unstable();
+    files.dedup();
+    assert_eq!(files.len(), FORMS.len() + SERIES_FORMS.len(), "two forms have the same file");
+}
+
+#[test]
+fn a_random_bug_that_did_not_reproduce_is_reported_and_counted() {
     let splat = || Verdict::fail(FailureKind::KernelSplat, "proc_register", "WARNING: ...".to_owned());
     let cells: Vec<_> = [Verdict::Pass, splat(), Verdict::Pass]
         .into_iter()

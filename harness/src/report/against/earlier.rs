@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::evidence::{EarlierCell, EarlierKernel, EvidenceError, LATEST};
-use crate::report::{FILES, Report};
+use crate::report::{RESULTS, Report};
 use crate::verdict::{Failure, Verdict};
 
 /// The results of an earlier run.
@@ -137,7 +137,7 @@ impl Earlier {
     pub fn read(path: &Path) -> Result<Earlier, EarlierError> {
         let read = |cause| EarlierError::Read { path: path.to_owned(), cause };
         let found = fs::canonicalize(path).map_err(read)?;
-        let file = if found.is_dir() { found.join(FILES[0]) } else { found.clone() };
+        let file = if found.is_dir() { found.join(RESULTS) } else { found.clone() };
         let other = |why: serde_json::Error| EarlierError::Other { path: file.clone(), why: why.to_string() };
         let results = if file.is_file() {
             serde_json::from_slice(&fs::read(&file).map_err(read)?).map_err(other)?

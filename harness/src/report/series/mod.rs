@@ -3,14 +3,15 @@
 mod table;
 mod text;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::change::Change;
+use super::form::{self, Form};
 use super::rows::{Column, Row, rows};
 use super::{Report, Terminal};
-use crate::evidence::{Applies, EvidenceError, SeriesNote, SeriesStep, write_whole};
+use crate::evidence::{Applies, EvidenceError, SeriesNote, SeriesStep};
 
 /// The report of a run of a series.
 #[derive(Clone, Debug)]
@@ -31,8 +32,11 @@ pub enum Bisectable {
     Unknown(Vec<String>),
 }
 
-/// Names of the files that [`SeriesReport::write_files`] writes.
-pub const SERIES_FILES: [&str; 2] = ["series-results.json", "summary.txt"];
+/// The forms of the report of a series, in addition to [`FORMS`](super::FORMS) for its cells.
+pub const SERIES_FORMS: &[Form<SeriesReport>] = &[
+    Form { file: "series-results.json", about: "for programs", render: |series| form::json(&series.results()) },
+    Form { file: "summary.txt", about: "for a reply to a mailing list", render: text::render },
+];
 
 impl SeriesReport {
     /// The report of the run in a folder.
@@ -101,16 +105,13 @@ impl SeriesReport {
         })
     }
 
-    /// Writes `series-results.json` and `summary.txt` beside the evidence, and what [`Report::write_files`] writes.
+    /// Writes all [`SERIES_FORMS`] into the folder of the run, and what [`Report::write_files`] writes.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn write_files(&self) -> Result<[PathBuf; 2], EvidenceError> {
+    pub fn write_files(&self) -> Result<(), EvidenceError> {
         self.report.write_files()?;
-        let paths = SERIES_FILES.map(|name| self.report.run.path.join(name));
-        write_whole(&paths[0], format!("{:#}\n", self.results()).as_bytes())?;
-        write_whole(&paths[1], self.summary().as_bytes())?;
-        Ok(paths)
+        form::write_all(SERIES_FORMS, self, &self.report.run.path)
     }
 
     /// Whether one can bisect through it.

@@ -148,10 +148,14 @@ fn a_series_that_breaks_in_the_middle() {
     insta::assert_snapshot!("middle-summary", report.summary());
     insta::assert_snapshot!("middle-results", format!("{:#}", report.results()));
     assert_eq!(report.exit_code(), 1, "one cannot bisect through it");
-    let [results, summary] = report.write_files().unwrap();
-    assert_eq!(std::fs::read_to_string(summary).unwrap(), report.summary());
-    let read: Value = serde_json::from_str(&std::fs::read_to_string(results).unwrap()).unwrap();
-    assert_eq!(read, report.results());
+    report.write_files().unwrap();
+    let written = |name: &str| std::fs::read_to_string(report.cells().run().path.join(name)).unwrap();
+    for form in SERIES_FORMS {
+        assert_eq!(written(form.file), (form.render)(&report), "{}", form.file);
+    }
+    assert_eq!(written("summary.txt"), report.summary());
+    assert_eq!(serde_json::from_str::<Value>(&written("series-results.json")).unwrap(), report.results());
+    assert_eq!(written(crate::report::RESULTS), form::json(&report.cells().results()));
 }
 
 #[test]
