@@ -82,7 +82,7 @@ pub fn plan(
             };
             for variant in manifest.variants.iter().filter(wanted) {
                 let expected = expected(manifest, variant, scenario);
-                if expected.is_by_chance() && !every {
+                if expected.is_random() && !every {
                     continue;
                 }
                 cells.extend((1..=repeats).map(|repeat| PlannedCell {

@@ -146,7 +146,7 @@ impl Ways {
 
     /// Whether only bugs fail in this way that show now and then.
     fn are_by_chance(&self, failure: &Failure) -> bool {
-        self.0.shows_by_chance(failure)
+        self.0.shows_random_bug(failure)
     }
 
     /// Whether one bug may show in both ways.
