@@ -1,4 +1,4 @@
-//! What a run found, drawn from its evidence and from nothing else: for people, for programs, for CI.
+//! The report of a run, made only from its evidence: for people, for programs and for CI.
 
 mod against;
 mod catalogue;
@@ -35,22 +35,22 @@ pub struct Report {
     against: Option<Against>,
 }
 
-/// How many cells ended how.
+/// The number of cells by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// All of them.
+    /// All cells.
     pub cells: usize,
-    /// Those that ended as expected.
+    /// Cells that ended as expected.
     pub as_expected: usize,
-    /// Those among them whose kernel has a bug that shows itself now and then, and did not.
+    /// Of these, cells whose kernel has a random bug that did not reproduce.
     pub missed: usize,
-    /// Those that did not although they say something about their kernel, or whose kernel did not build or boot.
+    /// Cells with an unexpected verdict on their kernel, or whose kernel did not build or boot.
     pub unexpected: usize,
-    /// Those among the ones as expected of which nothing was: cells of a user's own kernels that passed.
+    /// Of the cells as expected, those of the user's own kernels: they passed.
     pub own_passed: usize,
-    /// The same among those that were not: cells of a user's own kernels that failed.
+    /// Of the unexpected cells, those of the user's own kernels: they failed.
     pub own_failed: usize,
-    /// Those that say nothing about their kernel through the fault of the harness or the test bed.
+    /// Cells without a verdict because the harness or the test bed failed.
     pub infra: usize,
 }
 
@@ -80,13 +80,13 @@ impl Report {
         &self.run
     }
 
-    /// The table for people: variants across, scenarios and triggers down, what the words in it mean, the cells that did
-    /// not end as expected, and a summary.
+    /// The table for people: a column for each variant, a row for each scenario and trigger. A legend, the cells that
+    /// did not end as expected, and a summary follow.
     pub fn table(&self, terminal: Terminal) -> String {
         table::render(self, terminal)
     }
 
-    /// What is worse, better and unchanged, compared with a reference, for people; none if there is no reference.
+    /// What is worse, better and unchanged, compared with a reference, for people; none without a reference.
     pub fn comparison(&self) -> Option<String> {
         self.against.as_ref().map(|against| against.text(&self.run))
     }
@@ -96,7 +96,7 @@ impl Report {
         results::render(self)
     }
 
-    /// The results for CI, as JUnit has them.
+    /// The results for CI, in JUnit's format.
     pub fn junit(&self) -> String {
         junit::render(self)
     }
@@ -109,7 +109,7 @@ impl Report {
         form::write_all(FORMS, self, &self.run.path)
     }
 
-    /// How many cells ended how.
+    /// The number of cells by result.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts { cells: self.run.cells.len(), ..Counts::default() };
         for cell in &self.run.cells {
@@ -128,9 +128,12 @@ impl Report {
         counts
     }
 
-    /// The exit status of a run: 0 if all cells ended as expected, 1 if one about the kernel did not or a kernel did not
-    /// build or boot, 2 if there was nothing but trouble with the test bed, or no cell at all. With a reference: 0 if nothing
-    /// is worse than there, 1 if something is, 2 if that is not known.
+    /// The exit status of a run:
+    /// - 0 if all cells ended as expected,
+    /// - 1 if a verdict on a kernel is unexpected, or a kernel did not build or boot,
+    /// - 2 if only the test bed failed, or if there are no cells.
+    ///
+    /// With a reference: 0 if no cell is worse than on the reference, 1 if one is, 2 if that is not known.
     pub fn exit_code(&self) -> u8 {
         if let Some(against) = &self.against {
             return against.exit_code();
