@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::trigger::Trigger;
 use crate::verdict::Expected;
 
-/// Which cell.
+/// Identifies a cell.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CellId {
@@ -15,11 +15,11 @@ pub struct CellId {
     pub scenario: String,
     /// Name of the topology.
     pub topology: String,
-    /// How the device is taken away, if it is.
+    /// How the device is removed; none if the scenario removes nothing.
     pub trigger: Option<Trigger>,
     /// Name of the kernel's variant.
     pub variant: String,
-    /// Which run of the same: 1, 2, ...
+    /// The number of the repetition: 1, 2, ...
     pub repeat: u32,
 }
 
@@ -29,16 +29,17 @@ impl CellId {
         Trigger::name_of(self.trigger)
     }
 
-    /// The name of the folder with its evidence: as shown, but with dots between the parts, for the many tools that give
-    /// a colon a meaning of its own. Whatever else does not belong in a file's name is written as `%` and its bytes.
+    /// The name of the folder with its evidence: the name of the cell with dots in place of colons, because many tools
+    /// give a colon a special meaning. Other bytes that are not safe in a file name are written as `%` and two hex
+    /// digits.
     pub fn folder(&self) -> String {
         let family: Vec<_> = self.scenario.split("::").map(plain).collect();
         let parts = [family.join("."), plain(&self.topology), self.trigger_name().to_owned(), plain(&self.variant)];
         parts.join(".") + &self.repeat_suffix()
     }
 
-    /// The command that runs this cell alone, in a checkout of this project. A kernel of the user's own, or of a
-    /// series, is named by options of its own (`--tree`, `--series`, ...) in place of its name.
+    /// The command that runs only this cell, in a checkout of this project. `own` has the options that select the
+    /// user's own kernel or a kernel of a series (`--tree`, `--series`, ...); they replace `--kernel NAME`.
     pub fn command(&self, own: &[String]) -> Vec<String> {
         let (kernel, profile) = kernels::split_profile(&self.variant);
         let mut words = vec!["cargo", "xtask", "run", &self.scenario];
@@ -64,7 +65,7 @@ impl fmt::Display for CellId {
     }
 }
 
-/// A part of a file's name.
+/// Escapes a part of a file name.
 fn plain(part: &str) -> String {
     part.bytes().fold(String::new(), |mut name, byte| {
         if byte.is_ascii_alphanumeric() || b"._-+".contains(&byte) {
@@ -76,12 +77,12 @@ fn plain(part: &str) -> String {
     })
 }
 
-/// A cell that is to be run.
+/// A planned cell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedCell {
-    /// Which.
+    /// Identifies it.
     pub id: CellId,
-    /// What the manifest lets one expect of it.
+    /// The expected result.
     pub expected: Expected,
 }
 
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn names() {
+    fn names_of_cells_and_folders() {
         assert_eq!(cell().to_string(), "numvfs_read::owner_rescans_on_removal::igb::yank::stock");
         assert_eq!(cell().folder(), "numvfs_read.owner_rescans_on_removal.igb.yank.stock");
         let other = CellId { trigger: None, repeat: 2, ..cell() };
@@ -109,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_stays_in_its_place() {
+    fn a_folder_name_has_no_path_separator() {
         let odd = CellId { variant: "../a b/c#2".to_owned(), ..cell() };
         assert_eq!(odd.folder(), "numvfs_read.owner_rescans_on_removal.igb.yank...%2fa%20b%2fc%232");
         assert!(!odd.folder().contains('/'));
     }
 
     #[test]
-    fn the_command_repeats_it() {
+    fn the_command_selects_this_cell() {
         let command =
             "cargo xtask run numvfs_read::owner_rescans_on_removal --kernel stock --topology igb --trigger yank";
         assert_eq!(cell().command(&[]).join(" "), command);

@@ -1,7 +1,7 @@
-//! Virtual machines with hardware to pull out, and verdicts on the kernels in them.
+//! Boots kernels in virtual machines, removes PCI devices while they are in use, and gives a verdict on each kernel.
 //!
-//! Each folder is a room with one purpose, and `ARCHITECTURE.md` says which room may use which. The files beside them
-//! hold the words that all rooms share.
+//! Each folder is a "room": a module with one purpose. `ARCHITECTURE.md` says which room may use which. The single
+//! files define terms that all rooms share.
 
 pub mod bench;
 pub mod bisect;

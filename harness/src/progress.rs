@@ -1,4 +1,4 @@
-//! What a run tells while it goes on. How it is shown is the business of whoever shows it.
+//! The events that a run reports while it runs. The receiver decides how to show them.
 
 use std::time::Duration;
 
@@ -10,36 +10,36 @@ use crate::verdict::Verdict;
 /// Something happened.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A kernel's build got somewhere.
+    /// The build of a kernel made progress.
     Build {
         /// The variant.
         variant: &'a str,
-        /// Where it got.
+        /// How far it is.
         event: BuildEvent,
     },
     /// A kernel could not be built.
     BuildFailed {
         /// The variant.
         variant: &'a str,
-        /// Why.
+        /// The reason.
         why: &'a str,
     },
-    /// The guest image is being built; what cargo says.
+    /// The guest image is being built: a line of cargo's output.
     Image {
-        /// A line.
+        /// The line.
         line: &'a str,
     },
     /// A guest is booted under KVM to see whether that works.
     TryingKvm,
-    /// The accelerator is known.
+    /// The accelerator is chosen.
     Accelerator(&'a Decision),
-    /// Cells can begin, as soon as their kernels are there; this many follow.
+    /// Cells begin, each as soon as its kernel is built.
     Cells {
-        /// How many.
+        /// The number of cells in the run.
         count: usize,
-        /// How many at a time, when no kernel is being built any more.
+        /// How many cells run at a time once all kernels are built.
         jobs: usize,
-        /// Where their evidence goes.
+        /// The folder of their evidence.
         evidence: &'a std::path::Path,
     },
     /// A cell begins.
@@ -47,33 +47,33 @@ pub enum Event<'a> {
         /// Its name.
         cell: &'a str,
     },
-    /// The test bed kept a cell from a verdict; it is tried again.
+    /// The test bed prevented a verdict. The cell runs again in another guest.
     CellRetried {
         /// Its name.
         cell: &'a str,
         /// What happened.
         why: &'a str,
     },
-    /// A cell is over.
+    /// A cell ended.
     CellFinished {
         /// Its name.
         cell: &'a str,
         /// Its verdict.
         verdict: &'a Verdict,
-        /// Whether something else was expected. Of kernels that the manifest does not know nothing is.
+        /// Whether another result was expected. This is always false for kernels that are not in the manifest.
         unexpected: bool,
         /// How long it took.
         took: Duration,
     },
 }
 
-/// Is told what happens.
+/// Receives the events of a run.
 pub trait Progress: Send + Sync {
     /// Something happened.
     fn event(&self, event: Event<'_>);
 }
 
-/// Tells nobody.
+/// Ignores all events.
 pub struct Silence;
 
 impl Progress for Silence {

@@ -1,8 +1,8 @@
-//! What many messages put into words.
+//! Text that many messages share.
 
 use std::time::Duration;
 
-/// A time in words: `60 s`, `1.5 s`, `20 ms`.
+/// A duration as text: `60 s`, `1.5 s`, `20 ms`.
 pub fn duration(time: Duration) -> String {
     let milliseconds = (time.as_secs_f64() * 1e3).round();
     if milliseconds < 1e3 {
@@ -17,9 +17,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_as_exact_as_people_want_them() {
-        let told = [0.0, 0.0204, 0.7, 0.9996, 1.0, 1.449, 1.5, 59.96, 60.0, 600.0]
+    fn durations_are_rounded() {
+        let texts = [0.0, 0.0204, 0.7, 0.9996, 1.0, 1.449, 1.5, 59.96, 60.0, 600.0]
             .map(|seconds| duration(Duration::from_secs_f64(seconds)));
-        assert_eq!(told, ["0 ms", "20 ms", "700 ms", "1 s", "1 s", "1.4 s", "1.5 s", "60 s", "60 s", "600 s"]);
+        assert_eq!(texts, ["0 ms", "20 ms", "700 ms", "1 s", "1 s", "1.4 s", "1.5 s", "60 s", "60 s", "600 s"]);
     }
 }

@@ -1,47 +1,49 @@
-//! How often anything is tried, and why. This is decided here; cells, snapshots and bisections rely on it.
+//! How often a cell or a snapshot is tried, and why. Cells, snapshots and bisections all use these limits.
 //!
-//! A kernel is judged by the first guest that brings a verdict, and no verdict is asked for twice. Another guest is tried only
-//! if there is a [`Sign`] that the test bed, and not the kernel, kept the first from a verdict. That a deadline passed is no
-//! such sign: in a guest that answers, of a QEMU that had its share of the host's CPUs, it would pass again, a minute later.
+//! The first guest that gives a verdict decides on its kernel. No second guest confirms a verdict. The harness tries
+//! another guest only after a [`Sign`] that the test bed, and not the kernel, prevented the verdict. A missed deadline
+//! alone is not such a sign: if the guest answers and QEMU got enough CPU time, another guest would miss the same
+//! deadline a minute later.
 //!
-//! A cell has all its guests in one place, `matrix::Runner::cell`. What runs cells takes their verdicts as they are: a
-//! bisection does not run a cell again.
+//! Only `matrix::Runner::cell` starts the guests of a cell. Its callers use the verdict as it is: a bisection does not
+//! run a cell again.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What shows that the test bed kept a cell from a verdict.
+/// A sign that the test bed prevented a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sign {
     /// QEMU crashed.
     Crash,
-    /// QEMU does not answer: it does not connect, or does not greet, or leaves a command without an answer.
+    /// QEMU does not answer: it does not connect, sends no greeting, or does not answer a command.
     Mute,
-    /// The kernel's log tells of a timer that was lost, or of a CPU that the host kept from running.
+    /// The kernel log shows that a timer was lost, or that the host did not run a virtual CPU for a long time.
     Log,
-    /// Messages of the guest were lost on the way.
+    /// Messages from the guest were lost.
     Lost,
-    /// The guest mismeasured the clock of its CPU.
+    /// The guest calibrated the clock of its CPU wrongly.
     Clock,
-    /// While a deadline passed, QEMU waited for the host's CPUs for a good part of it.
+    /// A deadline passed, and for a large part of that time QEMU waited for the host's CPUs.
     Starved(Duration),
-    /// Nothing comes from the guest, not even an answer of its agent. The emulated machine may have lost a timer; or the
-    /// kernel hangs.
+    /// The guest sends nothing, and its agent does not answer. Either the emulated machine lost a timer, or the kernel
+    /// hangs.
     Silence,
 }
 
-/// Trouble that comes now and then is most unlikely to spoil so many guests in a row. What comes every time another guest
-/// would not change.
+/// A random failure of the test bed is very unlikely in so many guests in a row. A failure that is not random would
+/// also occur in another guest.
 const GUESTS: usize = 3;
 
-/// A sign that comes with a deadline is dear, as that passes with each guest, and not sure: most often the kernel hangs.
+/// After a deadline each further guest is expensive, because the deadline passes again. The sign is also not certain:
+/// most often the kernel hangs.
 const GUESTS_AFTER_DEADLINE: usize = 2;
 
-/// How many snapshots of a machine are made that do not restore. One may be the host's fault.
+/// How many snapshots of a machine are taken if none of them restores. The first failure may be the host's fault.
 pub const SNAPSHOTS: usize = 2;
 
-/// QEMU starved if it waited for the host's CPUs for one part in so many of the time in which something of its guest was
-/// awaited. The QEMU of a guest that hangs and is idle wants little, and starves on an overloaded host alone.
+/// QEMU starved if it waited for the host's CPUs for at least 1/`STARVED` of the time to the deadline. The QEMU of an
+/// idle guest that hangs needs little CPU time, so it starves only on an overloaded host.
 const STARVED: u32 = 4;
 
 /// Whether stalls of a guest's CPUs say nothing about its kernel: QEMU's threads waited for the host's CPUs for as long as its
@@ -52,7 +54,7 @@ pub fn stood_still(took: Duration, starved: Duration) -> bool {
 }
 
 impl Sign {
-    /// How many guests are tried in all before a cell goes without a verdict.
+    /// The number of guests after which a cell ends without a verdict.
     pub fn guests(&self) -> usize {
         match self {
             Sign::Silence | Sign::Starved(_) => GUESTS_AFTER_DEADLINE,
@@ -60,12 +62,12 @@ impl Sign {
         }
     }
 
-    /// Whether another guest is to be tried after so many.
+    /// Whether to try another guest after `tried` guests.
     pub fn calls_for_another(&self, tried: usize) -> bool {
         tried < self.guests()
     }
 
-    /// What it shows of the test bed that QEMU waited so long for the host's CPUs, of the time that something took.
+    /// The sign, if there is one, that QEMU waited `starved` for the host's CPUs within the time that something took.
     pub fn of_time(took: Duration, starved: Duration) -> Option<Sign> {
         (!starved.is_zero() && starved * STARVED >= took).then_some(Sign::Starved(starved))
     }
@@ -76,13 +78,13 @@ impl fmt::Display for Sign {
         f.write_str(match self {
             Sign::Crash => "QEMU crashed",
             Sign::Mute => "QEMU does not answer",
-            Sign::Log => "the kernel's log tells of trouble of the test bed",
-            Sign::Lost => "messages of the guest were lost",
+            Sign::Log => "the kernel log shows a failure of the test bed",
+            Sign::Lost => "messages from the guest were lost",
             Sign::Clock => "the guest's clock is wrong",
             Sign::Starved(time) => {
                 return write!(f, "QEMU waited {:.0} s for the host's CPUs", time.as_secs_f64());
             }
-            Sign::Silence => "the guest is silent",
+            Sign::Silence => "the guest does not answer",
         })
     }
 }
@@ -92,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_an_end_to_trying() {
+    fn the_number_of_guests_is_limited() {
         for sign in [Sign::Crash, Sign::Mute, Sign::Log, Sign::Lost, Sign::Clock] {
             assert_eq!([1, 2, 3].map(|tried| sign.calls_for_another(tried)), [true, true, false], "{sign}");
         }
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_is_a_sign_only_of_a_qemu_that_starved() {
+    fn a_missed_deadline_is_a_sign_only_if_qemu_starved() {
         let seconds = Duration::from_secs;
         assert_eq!(Sign::of_time(seconds(60), Duration::ZERO), None);
         assert_eq!(Sign::of_time(seconds(60), seconds(3)), None);

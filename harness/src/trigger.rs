@@ -1,66 +1,67 @@
-//! The ways to take a device away: a table with one row for each. All else that depends on a trigger follows from its
-//! row: names, help texts, plans, the machine's hotplug driver, and how a removal is set off, awaited and proven. A new
+//! The ways to remove a device: a table with one row for each. Everything that depends on a trigger follows from its
+//! row: names, help texts, plans, the hotplug driver of the guest, and how a removal is started, awaited and proven. A new
 //! trigger is a new row; `docs/verdicts.md` shows the table, and a test compares the two.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Who owns the machine's slots.
+/// Which hotplug driver of the guest owns the slots of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hotplug {
     /// PCIe native hotplug: the guest's pciehp owns the slots.
     Native,
-    /// ACPI hotplug: the guest's acpiphp does. QEMU's default on q35.
+    /// ACPI hotplug: the guest's acpiphp owns the slots. QEMU's default on q35.
     Acpi,
 }
 
-/// How a removal is set off.
+/// How a removal is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
-    /// QMP `device_del`: QEMU asks the guest for the device, and takes it out of its slot when the guest lets go of it.
+    /// QMP `device_del`: QEMU requests the removal from the guest, and takes the device out of its slot when the guest
+    /// releases it.
     DeviceDel,
-    /// The slot loses its power while the guest stands still. When the guest looks, the slot is empty.
+    /// The slot loses its power while the guest is stopped. When the guest continues, the slot is empty.
     CutPower,
     /// A process in the guest writes to an attribute.
     Write {
-        /// Whose attribute.
+        /// The object that has the attribute.
         of: Of,
-        /// Its name.
+        /// The name of the attribute.
         attribute: &'static str,
-        /// What is written.
+        /// The text that is written.
         data: &'static str,
     },
 }
 
-/// What has an attribute that removes a device.
+/// The object whose attribute removes a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// The device. The kernel forgets it, and the card stays in its slot.
+    /// The device itself. The kernel removes it from the bus, and the card stays in its slot.
     Device,
-    /// Its slot, in `/sys/bus/pci/slots`. The kernel powers it off, and QEMU takes the card out of it then.
+    /// Its slot, in `/sys/bus/pci/slots`. The kernel powers the slot off, and then QEMU takes the card out.
     Slot,
 }
 
-/// What proves that a removal went the way of its trigger.
+/// What proves that a removal took the path of its trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// A kernel message that no other way prints.
+    /// A kernel message that no other path prints.
     Said(&'static Sign),
-    /// The process that writes. No kernel message tells of such a removal.
+    /// The process that writes. The kernel prints no message for such a removal.
     Writer,
 }
 
-/// A kernel message that tells which way a removal goes.
+/// A kernel message that shows which path a removal takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sign {
-    /// What kernels say of it: any one of these, as they put it differently.
+    /// Texts of the message in different kernel versions. Any one of them counts.
     pub words: &'static [&'static str],
-    /// Whether it names the slot.
+    /// Whether the message names the slot.
     pub names_slot: bool,
-    /// For a message at debug level: functions of which one is on the stack of the task that removes the device. They
-    /// stand in for the message on kernels that do not print it.
+    /// For a message at debug level, which some kernels do not print: a task that removes the device and has one of
+    /// these functions on its stack proves the same.
     pub or_in: &'static [&'static str],
 }
 
@@ -74,8 +75,8 @@ const BUTTON: Sign = Sign {
 /// `drivers/pci/hotplug/pciehp_ctrl.c`, `pciehp_handle_presence_or_link_change()`.
 const PRESENCE: Sign = Sign { words: &["Card not present"], names_slot: true, or_in: &[] };
 
-/// `drivers/pci/hotplug/acpiphp_glue.c`, `hotplug_event()`; at debug level. The functions are acpiphp at work on such a
-/// request (the same file), whatever of it the compiler leaves on a stack.
+/// `drivers/pci/hotplug/acpiphp_glue.c`, `hotplug_event()`; at debug level. The functions (same file) handle the
+/// request. There are several because the compiler may inline some of them.
 const EJECT: Sign = Sign {
     words: &["Eject request in"],
     names_slot: false,
@@ -90,14 +91,14 @@ struct Row {
     act: Act,
     hotplug: Hotplug,
     proof: Proof,
-    /// Signs of other triggers that may show on this way too.
+    /// Signs of other triggers that this path may show too.
     also: &'static [&'static Sign],
 }
 
-/// Makes the type of its rows: `Variant "name" "what happens" { the other fields of Row }`.
+/// Defines [`Trigger`] from its rows: `Variant "name" "what happens" { the other fields of Row }`.
 macro_rules! table {
     ($($trigger:ident $name:literal $about:literal { $($field:ident: $value:expr,)* })*) => {
-        /// One way to take a device away.
+        /// One way to remove a device.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Trigger {
             $(
@@ -125,7 +126,7 @@ table! {
         act: Act::DeviceDel,
         hotplug: Hotplug::Native,
         proof: Proof::Said(&BUTTON),
-        // QEMU takes the card out when pciehp has cut the power, and pciehp may see that too.
+        // QEMU takes the card out after pciehp has cut the power, and pciehp may report that too.
         also: &[&PRESENCE],
     }
     DeviceDelAcpi "device-del-acpi" "QMP device_del with ACPI hotplug: acpiphp gets an eject request" {
@@ -148,7 +149,7 @@ table! {
     }
 }
 
-/// The triggers for which something is true, as a constant.
+/// The triggers for which a condition is true, as a constant.
 macro_rules! those {
     (|$trigger:ident| $is:expr) => {{
         const FOUND: ([Trigger; Trigger::ALL.len()], usize) = {
@@ -169,21 +170,21 @@ macro_rules! those {
 }
 
 impl Trigger {
-    /// Those that find the device still there: the kernel removes what answers.
+    /// Triggers during which the device still answers.
     pub const ORDERLY: &'static [Trigger] = those!(|trigger| !trigger.is_surprise());
-    /// Those of [`Trigger::ORDERLY`] after which the card leaves its slot.
+    /// Triggers of [`Trigger::ORDERLY`] after which the card has left its slot.
     pub const UNPLUG: &'static [Trigger] = those!(|trigger| !trigger.is_surprise() && trigger.empties_slot());
-    /// Those after which the device does not answer any more.
+    /// Triggers after which the device no longer answers.
     pub const SURPRISE: &'static [Trigger] = those!(|trigger| trigger.is_surprise());
-    /// Those in which pciehp removes what is in the slot.
+    /// Triggers for which pciehp removes the device in the slot.
     pub const PCIEHP: &'static [Trigger] =
         those!(|trigger| trigger.empties_slot() && matches!(trigger.hotplug(), Hotplug::Native));
 
-    /// What stands in the place of a trigger's name if there is none.
+    /// The name that replaces a trigger's name if a cell has no trigger.
     pub const NONE: &'static str = "none";
 
-    /// What is said of [`Trigger::NONE`] in help texts.
-    pub const ABOUT_NONE: &'static str = "no trigger: of scenarios that remove nothing";
+    /// What help texts say about [`Trigger::NONE`].
+    pub const ABOUT_NONE: &'static str = "no trigger: for scenarios that remove nothing";
 
     /// The name of a cell's trigger; [`Trigger::NONE`] if it has none.
     pub fn name_of(trigger: Option<Trigger>) -> &'static str {
@@ -200,22 +201,22 @@ impl Trigger {
         self.row().about
     }
 
-    /// How a removal is set off.
+    /// How a removal is started.
     pub const fn act(self) -> Act {
         self.row().act
     }
 
-    /// Who owns the slots of a machine in which it is set off.
+    /// Which hotplug driver owns the slots of the machine for this trigger.
     pub const fn hotplug(self) -> Hotplug {
         self.row().hotplug
     }
 
-    /// What proves that a removal went this way.
+    /// What proves that a removal took this path.
     pub const fn proof(self) -> Proof {
         self.row().proof
     }
 
-    /// What disproves it: the signs of all other triggers that do not show on this way too.
+    /// What disproves it: the signs of all other triggers, without those that this path may show too.
     pub fn disproofs(self) -> impl Iterator<Item = &'static Sign> {
         let row = self.row();
         let sign = |trigger: &Trigger| match trigger.proof() {
@@ -226,12 +227,12 @@ impl Trigger {
         others.filter(|&sign| row.proof != Proof::Said(sign) && !row.also.contains(&sign))
     }
 
-    /// Whether the card is out of its slot after it.
+    /// Whether the card is out of its slot afterwards.
     pub const fn empties_slot(self) -> bool {
         !matches!(self.act(), Act::Write { of: Of::Device, .. })
     }
 
-    /// Whether the device is gone before the kernel is told.
+    /// Whether the device is gone before the kernel gets notice.
     pub const fn is_surprise(self) -> bool {
         matches!(self.act(), Act::CutPower)
     }
@@ -248,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_trigger_is_told_from_another_by_name_and_by_sign() {
+    fn triggers_differ_in_name_and_sign() {
         for (index, trigger) in Trigger::ALL.iter().enumerate() {
             for other in &Trigger::ALL[..index] {
                 assert_ne!(trigger.name(), other.name());
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_disproves_a_trigger_are_the_signs_of_the_others() {
+    fn the_signs_of_other_triggers_disprove_a_trigger() {
         let disproves = |sign: &Sign, trigger: Trigger| trigger.disproofs().any(|other| other == sign);
         for trigger in [Trigger::DeviceDel, Trigger::DeviceDelAcpi, Trigger::Yank, Trigger::SysfsRemove] {
             assert_eq!(disproves(&BUTTON, trigger), trigger != Trigger::DeviceDel, "{trigger}");

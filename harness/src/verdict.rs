@@ -1,4 +1,4 @@
-//! What a cell says about its kernel, and what says nothing about it.
+//! The verdict of a cell on its kernel, and the expected result.
 
 use std::fmt;
 
@@ -11,24 +11,24 @@ use serde::{Deserialize, Serialize};
 pub enum Verdict {
     /// The kernel did what it should.
     Pass,
-    /// The kernel did not.
+    /// The kernel did not do what it should.
     Fail(Failure),
-    /// The cell cannot be run here, and why.
+    /// The cell cannot run here; the reason.
     Skip(String),
-    /// The kernel did not build: nothing is known about it.
+    /// The kernel did not build, so it was not tested.
     BuildFailed(String),
-    /// The kernel did not come up to the agent's first word.
+    /// The kernel did not boot as far as the agent's first message.
     BootFailed(String),
-    /// The harness, QEMU or the test bed failed: nothing is known about the kernel.
+    /// The harness, QEMU or the test bed failed. The cell says nothing about the kernel.
     Infra(String),
 }
 
 /// How a kernel failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// In what way.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// The kernel function (deadlock, blocked, splat) or the attribute (stale read) at which.
+    /// The kernel function (deadlock, blocked, splat) or the attribute (stale read) at which it failed.
     pub function: Option<String>,
     /// One line for people: what happened, with the values, tasks and times that show it.
     pub summary: String,
@@ -52,7 +52,7 @@ impl Verdict {
         Verdict::Fail(Failure { kind, function: Some(function.to_owned()), summary })
     }
 
-    /// The explanation that goes with it, if there is one.
+    /// The reason for it, if there is one.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Verdict::Pass => None,
@@ -74,38 +74,38 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What the manifest lets one expect of a cell.
+/// The expected result of a cell, from the bugs in the manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Expected {
     /// The variant has none of the bugs that the scenario detects.
     Pass,
-    /// It has some, and fails in the way of one of them.
+    /// The variant has some of these bugs, and must fail in the way of one of them.
     Fail(Vec<Signature>),
-    /// The manifest does not know this kernel: pass is pass and fail is fail.
+    /// The kernel is not in the manifest, so no result is expected.
     None,
 }
 
-/// The way in which a bug fails.
+/// One way in which a bug makes a cell fail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     /// The bug's id in `kernels.toml`.
     pub bug: String,
-    /// In what way.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// At which function or attribute.
+    /// The function or attribute at which it fails.
     pub function: String,
-    /// How surely.
+    /// How reliably the bug reproduces.
     #[serde(default)]
     pub chance: Chance,
-    /// It fails so only if lockdep was off: it reports once in a boot, and what it said was something else.
+    /// It fails in this way only if lockdep is off. Lockdep reports once per boot, and is off after any report.
     #[serde(default)]
     pub without_lockdep: bool,
 }
 
 impl Signature {
-    /// Each way in which a bug fails on a kernel of a profile. A bug that shows otherwise there shows as ever if lockdep
-    /// is off.
+    /// Each way in which a bug fails on a kernel with a profile. If the profile changes how the bug shows, the usual
+    /// ways count too if lockdep is off.
     fn each(bug: &Bug, profile: Option<&str>) -> Vec<Signature> {
         let signature = |way: &Fails, without_lockdep| Signature {
             bug: bug.id.clone(),
@@ -115,13 +115,14 @@ impl Signature {
             without_lockdep,
         };
         let ways = bug.ways(profile);
-        let as_ever = bug.fails.iter().filter(|way| !ways.contains(way)).map(|way| signature(way, true));
-        ways.iter().map(|way| signature(way, false)).chain(as_ever).collect()
+        let usual = bug.fails.iter().filter(|way| !ways.contains(way)).map(|way| signature(way, true));
+        ways.iter().map(|way| signature(way, false)).chain(usual).collect()
     }
 }
 
 impl Expected {
-    /// What follows from the bugs that a variant has and a scenario detects, if its kernel has this profile.
+    /// The expected result for a variant with the bugs `has`, in a scenario that detects `detects`, if its kernel has
+    /// this profile.
     pub fn of(has: &[String], detects: &[&str], bugs: &[Bug], profile: Option<&str>) -> Expected {
         let signatures: Vec<_> = bugs
             .iter()
@@ -140,24 +141,24 @@ impl Expected {
         }
     }
 
-    /// Whether only bugs are expected that show themselves now and then.
-    pub fn is_by_chance(&self) -> bool {
-        let now_and_then = |signature: &Signature| signature.chance == Chance::Random;
-        matches!(self, Expected::Fail(signatures) if signatures.iter().all(now_and_then))
+    /// Whether all expected bugs are random.
+    pub fn is_random(&self) -> bool {
+        let random = |signature: &Signature| signature.chance == Chance::Random;
+        matches!(self, Expected::Fail(signatures) if signatures.iter().all(random))
     }
 
-    /// Whether a kernel passed that has only such bugs: nothing was shown, in this try.
+    /// Whether a kernel with only random bugs passed: no bug reproduced this time.
     pub fn missed_by(&self, verdict: &Verdict) -> bool {
-        self.is_by_chance() && *verdict == Verdict::Pass
+        self.is_random() && *verdict == Verdict::Pass
     }
 
-    /// Whether a verdict is as expected. A skip is, and a miss: they make no claim. What says nothing about the kernel is
-    /// not.
+    /// Whether a verdict is as expected. A skip and a miss count as expected. A verdict that says nothing about the
+    /// kernel does not.
     pub fn met_by(&self, verdict: &Verdict) -> bool {
         self.met(verdict, false)
     }
 
-    /// The same, on a kernel whose lockdep had said something else before, and was off.
+    /// The same, on a kernel whose lockdep was off after an unrelated report.
     pub fn met_without_lockdep(&self, verdict: &Verdict) -> bool {
         self.met(verdict, true)
     }
@@ -174,13 +175,13 @@ impl Expected {
         }
     }
 
-    /// The bugs that show in this failure, of those that are expected.
+    /// The expected bugs that this failure shows.
     pub fn shown_by<'a>(&'a self, failure: &'a Failure) -> impl Iterator<Item = &'a str> {
         self.showing(failure).map(|signature| signature.bug.as_str())
     }
 
-    /// Whether this is how bugs fail that are expected, and each of them shows itself now and then.
-    pub fn shows_by_chance(&self, failure: &Failure) -> bool {
+    /// Whether expected bugs fail in this way, and all of these are random.
+    pub fn shows_random_bug(&self, failure: &Failure) -> bool {
         let mut showing = self.showing(failure).peekable();
         showing.peek().is_some() && showing.all(|signature| signature.chance == Chance::Random)
     }
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_whose_bugs_all_show_by_luck_may_pass_and_not_fail_otherwise() {
+    fn a_kernel_with_only_random_bugs_may_pass_but_not_fail_in_another_way() {
         let with = |chances: &[Chance]| match expected() {
             Expected::Fail(one) => {
                 Expected::Fail(chances.iter().map(|&chance| Signature { chance, ..one[0].clone() }).collect())
@@ -299,7 +300,7 @@ mod tests {
         assert!(plain.met_by(&deadlock_at("lock")) && !plain.met_by(&splat));
         assert!(debug.met_by(&splat) && !debug.met_by(&deadlock_at("lock")));
         assert!(debug.met_without_lockdep(&deadlock_at("lock")) && !debug.met_without_lockdep(&Verdict::Pass));
-        // What lockdep alone can see is no reason to expect a failure without it.
+        // A bug that only lockdep detects is not expected to fail without lockdep.
         assert_eq!(expected(&[], None), Expected::Pass);
         assert!(expected(&[], Some("debug")).met_by(&splat) && !expected(&[], Some("debug")).met_by(&Verdict::Pass));
     }

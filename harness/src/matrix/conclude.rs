@@ -1,4 +1,4 @@
-//! From what was seen of a guest to the verdict on its kernel.
+//! Makes the verdict on a kernel from the result of the scenario, the kernel log and the end of QEMU.
 
 use kernels::FailureKind;
 
@@ -10,24 +10,27 @@ use crate::verdict::{Failure, Verdict};
 use crate::vm::ended::Ended;
 use crate::vm::{BootError, KillError};
 
-/// What a scenario came to.
+/// The result of a scenario.
 pub(super) type Ran = Result<Verdict, Error>;
 
-/// What else was seen of its guest.
+/// Other observations of its guest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen<'a> {
-    /// How QEMU ended, if not as it was told.
+    /// How QEMU ended, if not because the harness ended it.
     pub ended: Option<&'a KillError>,
-    /// What the kernel said about itself on its console.
+    /// The reports of the kernel on its console.
     pub splats: &'a [Splat],
-    /// When the scenario was over, the agent did not answer any more.
+    /// The agent no longer answered when the scenario had ended.
     pub silent: bool,
 }
 
-/// What scenario and kernel log say together, and what kept them from a verdict. A splat overrules a pass, and
-/// explains an error; so does how QEMU ended, if not as it was told. If a task died, that also explains a deadlock: it
-/// leaves behind, taken for ever, the locks that it had. So does a report of lockdep, which names the locks. And a kernel that
-/// complained of what it did may well show something wrong afterwards, or refuse what it must grant.
+/// The verdict from the scenario and the kernel log, and the sign of the test bed if there is no verdict.
+///
+/// - A fatal splat overrules a pass. It also explains an error, a refused operation, and a wrong state: the kernel may
+///   show one after a failed operation.
+/// - If a task died, its splat explains a deadlock: the task never releases the locks that it held.
+/// - A report of lockdep explains a deadlock: it names the locks.
+/// - If nothing explains an error, its text also has how QEMU ended.
 pub(super) fn conclude(ran: Ran, seen: Seen<'_>) -> (Verdict, Option<Sign>) {
     let splats = seen.splats;
     let fatal = splats.iter().find(|splat| splat.is_fatal());
@@ -46,27 +49,27 @@ pub(super) fn conclude(ran: Ran, seen: Seen<'_>) -> (Verdict, Option<Sign>) {
             let summary = Error::Refused { at: at.clone(), what, why }.to_string();
             (Verdict::fail(FailureKind::WrongState, &at, summary), None)
         }
-        (Err(error), None) => nothing_learned(&error, seen),
+        (Err(error), None) => no_verdict(&error, seen),
     }
 }
 
-/// A scenario that came to no verdict, and a kernel that does not say why.
-fn nothing_learned(error: &Error, seen: Seen<'_>) -> (Verdict, Option<Sign>) {
+/// The verdict if a scenario ends with an error and the kernel log does not explain it.
+fn no_verdict(error: &Error, seen: Seen<'_>) -> (Verdict, Option<Sign>) {
     let mut why = match seen.ended {
-        // The error tells of it already.
+        // Added only if the error does not have it already.
         Some(how) if how.ended().is_none() || how.ended() != error.ended() => format!("{error}; {how}"),
         _ => error.to_string(),
     };
     let sign = sign(error, seen);
     match (&sign, test_bed(seen.splats)) {
-        (_, Some(splat)) => why += &format!("; the test bed had trouble: {}", splat.title),
+        (_, Some(splat)) => why += &format!("; the test bed failed: {}", splat.title),
         (Some(starved @ Sign::Starved(_)), None) => why += &format!("; {starved}"),
         _ => {}
     }
     (Verdict::Infra(why), sign)
 }
 
-/// What shows that the test bed is why there is no verdict, the surest first.
+/// The sign that the test bed prevented a verdict. If there are several, the most certain one.
 fn sign(error: &Error, seen: Seen<'_>) -> Option<Sign> {
     let ended = error.ended().or(seen.ended.and_then(KillError::ended));
     if test_bed(seen.splats).is_some() {
@@ -88,8 +91,8 @@ fn splatted(splat: &Splat) -> Verdict {
     Verdict::Fail(Failure { kind: FailureKind::KernelSplat, function, summary })
 }
 
-/// A guest that did not come up: the kernel's fault, unless QEMU or the test bed says otherwise. And what says so, or may
-/// say so.
+/// The verdict on a guest that did not boot, and the sign of the test bed, if there is one. It is the kernel's fault
+/// unless QEMU or the test bed failed.
 pub(super) fn boot_failed(error: &BootError, splats: &[Splat], log: &str) -> (Verdict, Option<Sign>) {
     let why = error.to_string();
     let sign = match error {
@@ -102,10 +105,10 @@ pub(super) fn boot_failed(error: &BootError, splats: &[Splat], log: &str) -> (Ve
         return (Verdict::Infra(why), sign);
     }
     if let Some(splat) = splats.iter().find(|splat| splat.is_fatal()) {
-        return (Verdict::BootFailed(format!("{why}; the kernel said: {}", splat.title)), None);
+        return (Verdict::BootFailed(format!("{why}; the kernel reported: {}", splat.title)), None);
     }
     if let Some(splat) = test_bed(splats) {
-        return (Verdict::Infra(format!("{why}; the test bed had trouble: {}", splat.title)), Some(Sign::Log));
+        return (Verdict::Infra(format!("{why}; the test bed failed: {}", splat.title)), Some(Sign::Log));
     }
     match error {
         BootError::Foreign(_) => (Verdict::Infra(why), None),
@@ -160,32 +163,32 @@ mod tests {
         conclude(ran, Seen { splats, ..Seen::default() }).0
     }
 
-    /// Outcome and why to try again, if the guest's agent answers to the end.
+    /// Outcome and sign, if the guest's agent answers until the end.
     fn concluded(ran: Ran, log: &str) -> (&'static str, Option<Sign>) {
         let (verdict, sign) = conclude(ran, Seen { splats: &classify::classify(log), ..Seen::default() });
         (verdict.outcome(), sign)
     }
 
     #[test]
-    fn a_kernel_is_judged_by_what_it_did_and_said() {
+    fn the_verdict_combines_the_scenario_and_the_kernel_log() {
         let failed = || Ok(Verdict::fail(FailureKind::Deadlock, "f", String::new()));
         assert_eq!(concluded(Ok(Verdict::Pass), ""), ("pass", None));
         assert_eq!(concluded(Ok(Verdict::Pass), WARNING), ("fail", None));
         assert_eq!(concluded(failed(), WARNING), ("fail", None));
         assert_eq!(judged(failed(), &classify::classify(WARNING)), failed().unwrap());
-        // Who died with locks taken is why others wait for ever.
+        // A task that died with locks held explains why others wait forever.
         let by_death = judged(failed(), &classify::classify(OOPS));
         assert!(
             matches!(&by_death, Verdict::Fail(failure) if failure.kind == FailureKind::KernelSplat),
             "{by_death:?}"
         );
-        // What it complained of is why it shows something wrong.
+        // The report explains the wrong state.
         let wrong = || Ok(Verdict::fail(FailureKind::WrongState, "f", String::new()));
         let wrong = judged(wrong(), &classify::classify(WARNING));
         assert!(matches!(&wrong, Verdict::Fail(failure) if failure.kind == FailureKind::KernelSplat), "{wrong:?}");
         let stale = || Ok(Verdict::fail(FailureKind::StaleRead, "f", String::new()));
         assert_eq!(judged(stale(), &classify::classify(OOPS)), stale().unwrap());
-        // The kernel's own words explain what went wrong.
+        // A report of the kernel explains an error of the scenario.
         assert_eq!(concluded(Err(ended(exited(0, ""))), WARNING), ("fail", None));
         assert_eq!(concluded(Err(deadline()), WARNING), ("fail", None));
     }
@@ -202,7 +205,7 @@ mod tests {
         [    1.000000]  </TASK>\n";
 
     #[test]
-    fn lockdep_explains_a_deadlock_unless_what_it_says_is_known() {
+    fn lockdep_explains_a_deadlock_unless_its_report_is_known() {
         let failed = |kind| Ok(Verdict::fail(kind, "f", "stuck".to_owned()));
         let splats = classify::classify(LOCKDEP);
         let verdict = judged(failed(FailureKind::Deadlock), &splats);
@@ -217,19 +220,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_kernels_fault_is_never_a_verdict_on_it() {
+    fn errors_of_the_test_bed_are_never_a_verdict_on_the_kernel() {
         assert_eq!(concluded(Err(deadline()), ""), ("infra", None));
         assert_eq!(concluded(Err(ended(exited(1, "QEMU ended (signal: 6"))), ""), ("infra", None));
         assert_eq!(concluded(Err(Error::Unprepared("no PF".to_owned())), ""), ("infra", None));
-        // What a kernel never had it is not to blame for.
+        // A kernel does not fail for a feature that it does not have.
         assert_eq!(concluded(Err(Error::Lacks("reset_method".to_owned())), ""), ("skip", None));
         assert_eq!(concluded(Err(Error::Lacks("reset_method".to_owned())), OOPS), ("fail", None));
-        // A scenario that got its answer in spite of it keeps it.
+        // A verdict counts even if a timer was lost.
         assert_eq!(concluded(Ok(Verdict::Pass), LOST_TIMER), ("pass", None));
     }
 
     #[test]
-    fn a_kernel_that_refuses_what_it_must_grant_fails() {
+    fn a_refused_operation_is_a_failure_of_the_kernel() {
         let refused = || {
             let what = "write \"2\" to /sys/x/sriov_numvfs".to_owned();
             Err(Error::Refused { at: "sriov_numvfs".to_owned(), what, why: "EEXIST (errno 17)".to_owned() })
@@ -238,7 +241,7 @@ mod tests {
         let wrong = Verdict::fail(FailureKind::WrongState, "sriov_numvfs", summary.to_owned());
         assert_eq!(judged(refused(), &[]), wrong);
         assert_eq!(concluded(refused(), ""), ("fail", None));
-        // Its own words say more. And in a machine that loses timers it may not be to blame.
+        // A report of the kernel says more. And if the machine loses timers, the kernel may not be the cause.
         let splat = judged(refused(), &classify::classify(OOPS));
         assert!(matches!(&splat, Verdict::Fail(failure) if failure.kind == FailureKind::KernelSplat), "{splat:?}");
         assert_eq!(concluded(refused(), LOST_TIMER), ("infra", Some(Sign::Log)));
@@ -264,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn why_nothing_was_learned_is_told_once() {
+    fn the_reason_for_no_verdict_is_not_repeated() {
         let why = |error, ended: Option<&KillError>, log: &str| {
             let seen = Seen { ended, splats: &classify::classify(log), silent: false };
             conclude(Err(error), seen).0.reason().unwrap_or_default().to_owned()
@@ -273,7 +276,7 @@ mod tests {
         insta::assert_snapshot!(why(ended(aborted()), Some(&crash), ""), @"while waiting for a thing: QEMU ended (signal: 6 (SIGABRT)); it said: Assertion failed.");
         insta::assert_snapshot!(why(late(30).into(), None, ""), @"waited 60 s for a thing; it did not come (last heard: nothing); QEMU waited 30 s for the host's CPUs");
         insta::assert_snapshot!(why(deadline(), Some(&crash), ""), @"waited 60 s for a thing; it did not come (last heard: nothing); QEMU ended (signal: 6 (SIGABRT)); it said: Assertion failed.");
-        insta::assert_snapshot!(why(deadline(), None, LOST_TIMER), @"waited 60 s for a thing; it did not come (last heard: nothing); the test bed had trouble: rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies! g1 f0x0 RCU_GP_WAIT_FQS(5)");
+        insta::assert_snapshot!(why(deadline(), None, LOST_TIMER), @"waited 60 s for a thing; it did not come (last heard: nothing); the test bed failed: rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies! g1 f0x0 RCU_GP_WAIT_FQS(5)");
     }
 
     #[test]
@@ -296,7 +299,7 @@ mod tests {
         assert_eq!(failed(BootError::Ended(aborted()), ""), ("infra", Some(Sign::Crash)));
         assert_eq!(failed(BootError::Gone(aborted()), ""), ("infra", Some(Sign::Crash)));
         assert_eq!(failed(BootError::Gone(exited(1, "QEMU ended (signal: 6")), ""), ("infra", None));
-        // A clock that runs fast makes a watchdog bark.
+        // A clock that is too fast triggers a watchdog.
         assert_eq!(failed(BootError::Clock { guest: 924.0, host: 134.8 }, panic), ("infra", Some(Sign::Clock)));
         assert_eq!(failed(BootError::Known("silence".to_owned()), ""), ("boot-failed", None));
         assert_eq!(failed(BootError::Qemu("no such option".to_owned()), ""), ("infra", None));

@@ -1,4 +1,4 @@
-//! What a run covers, and about how long it will take: said before it begins.
+//! What a run covers and about how long it takes. The estimate is printed before the run begins.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,23 +14,22 @@ use crate::matrix::schedule::Budget;
 /// What a run covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coverage {
-    /// Cells, with their repetitions.
+    /// The number of cells, with repetitions.
     pub cells: usize,
-    /// Scenarios.
+    /// The number of scenarios.
     pub scenarios: usize,
-    /// Kernels.
+    /// The number of kernels.
     pub kernels: usize,
-    /// How many cells there are of these scenarios and triggers if every kernel is taken.
+    /// The number of cells of these scenarios and triggers if every kernel is selected.
     pub every: usize,
-    /// Kernels that must be built first.
+    /// The number of kernels that must be built first.
     pub unbuilt: usize,
     /// About how long the cells take, without the builds.
     pub takes: Duration,
 }
 
 impl Coverage {
-    /// What a request covers, of as many cells as `every`. How long that takes is known from the last run in the same
-    /// place.
+    /// The coverage of a request, out of `every` cells. The estimate of the time uses the last run in the same folder.
     pub fn of(request: &Request, every: usize, is_built: impl Fn(&str) -> bool) -> Coverage {
         let jobs = Budget::of_host(request.jobs).cells();
         Coverage::of_cells(&request.cells, every, jobs, &request.out, is_built)
@@ -72,8 +71,8 @@ impl fmt::Display for Coverage {
         }
         match self.unbuilt {
             0 => Ok(()),
-            1 => f.write_str(", once 1 kernel has been built"),
-            more => write!(f, ", once {more} kernels have been built"),
+            1 => f.write_str(", after building 1 kernel"),
+            more => write!(f, ", after building {more} kernels"),
         }
     }
 }
@@ -96,13 +95,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_covered_is_said_in_a_line() {
+    fn the_coverage_is_one_line() {
         let cells = [cell("a", "stock"), cell("b", "stock"), cell("b", "fixed")];
         let said = |cells: &[PlannedCell], every, jobs, built: fn(&str) -> bool| {
             Coverage::of_cells(cells, every, jobs, Path::new("/nonexistent"), built).to_string()
         };
         insta::assert_snapshot!(said(&cells, 3, 1, |_| true), @"2 scenarios on 2 kernels: 3 cells, about 30 s");
-        insta::assert_snapshot!(said(&cells, 9, 3, |name| name == "stock"), @"2 scenarios on 2 kernels: 3 of 9 cells (--all runs them all), about 10 s, once 1 kernel has been built");
-        insta::assert_snapshot!(said(&vec![cell("a", "stock"); 12], 12, 1, |_| false), @"1 scenario on 1 kernel: 12 cells, about 2 min, once 1 kernel has been built");
+        insta::assert_snapshot!(said(&cells, 9, 3, |name| name == "stock"), @"2 scenarios on 2 kernels: 3 of 9 cells (--all runs them all), about 10 s, after building 1 kernel");
+        insta::assert_snapshot!(said(&vec![cell("a", "stock"); 12], 12, 1, |_| false), @"1 scenario on 1 kernel: 12 cells, about 2 min, after building 1 kernel");
     }
 }

@@ -1,4 +1,4 @@
-//! From a machine and a scenario to a verdict: boot, scenario, proof, evidence.
+//! Runs one scenario in one guest and gives the verdict: boot, scenario, proofs, end of QEMU.
 
 use std::future::Future;
 use std::path::Path;
@@ -20,25 +20,25 @@ use crate::vm::agent::Agent;
 use crate::vm::scale::Scale;
 use crate::vm::{BootError, Vm};
 
-/// What a cell found.
+/// The result of a cell.
 #[derive(Clone, Debug)]
 pub struct Finding {
     /// The verdict.
     pub verdict: Verdict,
-    /// What the scenario noted: values read, waits, tasks and their stacks.
+    /// The observations of the scenario: values read, waits, tasks and their stacks.
     pub notes: Notes,
-    /// For each removal, what proves the way that it went.
+    /// For each removal, the proof of the path that it took.
     pub proofs: Vec<String>,
-    /// What the kernel said about itself on its console.
+    /// The reports of the kernel on its console.
     pub splats: Vec<Splat>,
-    /// Where the time went.
+    /// How long each phase took.
     pub phases: Phases,
-    /// What shows that the test bed, not the kernel, is why there is no verdict: another guest may bring one.
+    /// The sign that the test bed, not the kernel, prevented a verdict. Another guest may give one.
     pub sign: Option<Sign>,
 }
 
 impl Finding {
-    /// A verdict that needed no guest.
+    /// A verdict without a guest.
     pub fn of(verdict: Verdict) -> Finding {
         Finding {
             verdict,
@@ -51,25 +51,25 @@ impl Finding {
     }
 }
 
-/// How long a guest may take to say hello, on a machine with KVM, in seconds. Under TCG it takes 3 to 10 s, and several
-/// times that on a busy host.
+/// How long a guest may take to boot until the agent's hello, on a machine with KVM, in seconds. Under TCG it takes 3
+/// to 10 s, and several times that on a busy host.
 pub const BOOT: f64 = 20.0;
 
-/// How long QEMU may take to quit, and a guest to say where its stuck tasks are, on a machine with KVM, in seconds.
+/// How long QEMU may take to quit, and a guest to list its stuck tasks, on a machine with KVM, in seconds.
 const QUIT: f64 = 5.0;
 
-/// By what a cell is judged.
+/// The rules that judge a cell.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
-    /// Of all deadlines.
+    /// The scale of all deadlines.
     pub scale: Scale,
-    /// Reports of the kernel that are held against nobody.
+    /// Known reports of the kernel. They make no cell fail.
     pub known: &'a [KnownReport],
-    /// Whether a card that the scenario removed is put back when it is over.
+    /// Whether a removed card is put back after the scenario.
     pub put_back: bool,
 }
 
-/// Runs a scenario on a guest that `start` brings up, be it by booting or otherwise. `console` is where it prints.
+/// Runs a scenario in the guest that `start` boots or restores. `console` is the file of its serial console.
 pub async fn run(
     scenario: &Scenario,
     trigger: Option<Trigger>,
@@ -116,15 +116,15 @@ pub async fn run(
     Finding { verdict, notes, proofs, splats, phases, sign }
 }
 
-/// The streams that tell of events.
+/// The streams of events.
 const STREAMS: [&str; 2] = ["uevent", "link"];
 
-/// A scenario that is over, and its guest.
+/// The end of a scenario, and its guest.
 struct Over {
     ran: Ran,
     notes: Notes,
     proofs: Vec<String>,
-    /// The agent did not answer any more.
+    /// The agent no longer answered.
     silent: bool,
     vm: Vm,
 }
@@ -147,11 +147,11 @@ async fn run_in(scenario: &Scenario, trigger: Option<Trigger>, vm: Vm, rules: Ru
     Over { ran, notes: guest.notes(), proofs, silent, vm: guest.into_vm() }
 }
 
-/// What a scenario found, with the proofs of its removals.
+/// The result of a scenario, with the proofs of its removals.
 async fn proven(scenario: &Scenario, guest: &Guest, rules: Rules<'_>) -> (Ran, Vec<String>) {
     let mut ran = (scenario.run)(guest).await;
     if let Ok(Verdict::Fail(Failure { kind: FailureKind::LostEvent, .. })) = &ran {
-        // That no event came is known only if nothing was lost on the way.
+        // An event counts as lost only if no message from the agent was lost.
         ran = STREAMS.iter().try_for_each(|stream| guest.heard_all(stream, 0)).and(ran);
     }
     let mut proofs = Vec::new();
@@ -167,7 +167,7 @@ async fn proven(scenario: &Scenario, guest: &Guest, rules: Rules<'_>) -> (Ran, V
     (ran, proofs)
 }
 
-/// A scenario that a kernel survived must leave it in order.
+/// The checks after a scenario that passed: the kernel must be in order.
 async fn after(guest: &Guest, put_back: bool) -> Ran {
     match guest.aftermath().await? {
         Verdict::Pass if put_back => {}
@@ -179,8 +179,8 @@ async fn after(guest: &Guest, put_back: bool) -> Ran {
     })
 }
 
-/// Writes down where all stuck tasks are, before the guest is ended. What cannot be had is left out: the guest may be
-/// beyond answering.
+/// Notes all stuck tasks with their stacks before the guest is ended. The guest may not answer; then these notes are
+/// missing.
 async fn gather(guest: &Guest) -> Result<(), Silent> {
     let within = guest.seconds(QUIT);
     let tasks = stuck_tasks(guest.agent(), within).await;
@@ -194,10 +194,10 @@ async fn gather(guest: &Guest) -> Result<(), Silent> {
     tasks.map(drop)
 }
 
-/// The agent does not answer, and QEMU is there.
+/// The agent does not answer, although QEMU runs.
 struct Silent;
 
-/// The tasks in D state. None if the agent answers and cannot tell, or if the guest has ended.
+/// The tasks in D state. Empty if the agent answers with an error, or if the guest has ended.
 async fn stuck_tasks(agent: &Agent, within: Duration) -> Result<Vec<TaskState>, Silent> {
     match agent.tasks(&[], within).await {
         Err(error) if error.is_silence() => Err(Silent),

@@ -1,5 +1,5 @@
-//! What cannot be run here: topologies whose devices this kernel has no driver for, or this QEMU does not have, and removals
-//! that this version of QEMU is known not to bring about. Such cells are skipped, and say why.
+//! Cells that cannot run here. Either the kernel has no driver for a device of the topology, or QEMU does not have the
+//! device, or this version of QEMU is known to fail with the trigger. Such cells are skipped, with the reason.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::vm::fault::Fault;
 use crate::vm::model::Driver;
 use crate::vm::topology::Topology;
 
-/// What is known of the QEMU of a run. Without that, nothing is forbidden but by the kernel. Its faults do not count if
-/// cells are to be run despite them (`--despite-qemu`), to find out whether another version has them too.
+/// The limits of the QEMU of a run. If QEMU is not known, only the kernel limits cells. `--despite-qemu` ignores QEMU's
+/// known faults, to find out whether another version has them too.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Limits {
     qemu: Option<Qemu>,
@@ -19,12 +19,12 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Those of a QEMU; its faults do not count if cells are to be run `despite` them.
+    /// The limits of a QEMU; with `despite_qemu` without its known faults.
     pub(crate) fn of(qemu: &Qemu, despite_qemu: bool) -> Limits {
         Limits { qemu: Some(qemu.clone()), despite_qemu }
     }
 
-    /// Why a cell cannot be run, if so. `config` is the configuration of its kernel.
+    /// The reason why a cell cannot run, if there is one. `config` is the configuration of its kernel.
     pub(crate) fn forbid(&self, topology: &Topology, trigger: Option<Trigger>, config: &Path) -> Option<String> {
         let lack = |whose: String, what: Vec<String>| {
             (!what.is_empty())
@@ -42,11 +42,11 @@ impl Limits {
         let models = topology.models();
         let mut faults = models.iter().flat_map(|model| model.row().faults).chain(topology.iommu.row().faults);
         let fault = faults.find(is)?;
-        Some(format!("QEMU {version} cannot do this: {}; --despite-qemu tries it all the same", fault.what))
+        Some(format!("QEMU {version} cannot do this: {}; --despite-qemu runs the cell anyway", fault.what))
     }
 }
 
-/// Which of the devices of a topology a QEMU does not have.
+/// The devices of a topology that a QEMU does not have.
 fn missing_devices(topology: &Topology, qemu: &Qemu) -> Vec<String> {
     let of_models = topology.models().into_iter().flat_map(|model| {
         let row = model.row();
@@ -56,9 +56,9 @@ fn missing_devices(topology: &Topology, qemu: &Qemu) -> Vec<String> {
     devices.filter(|device| !qemu.offers(device)).map(str::to_owned).collect()
 }
 
-/// Which of the drivers that a topology needs a kernel's configuration does not have, by their symbols. A driver may be a
-/// module if it is one of those that are loaded. A configuration that cannot be read is taken to have them all: what is
-/// missing shows when the guest is looked at.
+/// The drivers of a topology that a kernel's configuration does not have, by their symbols. A driver may be a module if
+/// it is one of those that are loaded. If the configuration cannot be read, nothing counts as missing here; the guest
+/// shows later what is missing.
 fn missing_symbols(topology: &Topology, config: &Path) -> Vec<String> {
     let Ok(config) = fs::read_to_string(config) else { return Vec::new() };
     let is = |symbol: &str, value: &str| {
@@ -94,7 +94,7 @@ mod tests {
         limits.forbid(&topology, trigger, file.path()).unwrap_or_else(|| "nothing".to_owned())
     }
 
-    /// What a QEMU and a kernel have that can run everything.
+    /// The devices of a QEMU that can run everything. The configuration of such a kernel follows.
     const DEVICES: [&str; 6] = ["igb", "nvme", "nvme-subsys", "intel-iommu", "amd-iommu", "virtio-iommu-pci"];
     const CONFIG: &str = "CONFIG_IGB=y\nCONFIG_IGBVF=y\nCONFIG_BLK_DEV_NVME=y\nCONFIG_INTEL_IOMMU=y\n\
                           CONFIG_AMD_IOMMU=y\nCONFIG_VIRTIO_IOMMU=y\n";
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn with_all_that_is_needed_everything_runs() {
+    fn if_nothing_is_missing_everything_runs() {
         for topology in Topology::all() {
             for trigger in [None, Some(Trigger::SysfsRemove)] {
                 assert_eq!(forbidden(&all(false), &topology.name, trigger, CONFIG), "nothing");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_forbids_nothing() {
+    fn an_unknown_qemu_or_configuration_forbids_nothing() {
         let yank = Some(Trigger::Yank);
         assert_eq!(forbidden(&Limits::default(), "nvme", yank, CONFIG), "nothing");
         let nvme = Topology::named("nvme").unwrap();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn the_reason_names_what_is_missing() {
         let none = Some(Trigger::SysfsRemove);
         let said = [
             forbidden(&limits(&without("amd-iommu"), 0, false), "igb+amd-iommu", none, CONFIG),

@@ -1,4 +1,4 @@
-//! Running planned cells, several at a time, each leaving its evidence.
+//! Runs planned cells, several at a time. Each cell writes its evidence.
 
 mod conclude;
 pub mod coverage;
@@ -50,31 +50,31 @@ use crate::vm::{BootError, Recorders, Vm};
 pub struct Request {
     /// The cells.
     pub cells: Vec<PlannedCell>,
-    /// How many at a time; none for as many as the host bears.
+    /// How many cells run at a time; none for as many as cores and memory allow.
     pub jobs: Option<usize>,
-    /// Begin no cell after the first that is not as expected.
+    /// Stop at the first unexpected cell.
     pub fail_fast: bool,
-    /// Which accelerator.
+    /// The accelerator.
     pub accel: Choice,
     /// Start cells from snapshots of booted guests.
     pub snapshots: bool,
-    /// End cells at their verdict: do not put a removed card back.
+    /// Skip the check that a removed card works again.
     pub quick: bool,
-    /// Run cells in which the version of QEMU is known to fail.
+    /// Run cells with which the version of QEMU is known to fail.
     pub despite_qemu: bool,
-    /// Where runs leave their folders.
+    /// The folder for the folders of runs.
     pub out: PathBuf,
     /// The command line, for the record.
     pub command: Vec<String>,
 }
 
-/// A run could not be carried out.
+/// A run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MatrixError {
-    /// This machine can run no guest.
-    #[error("no guest can run here; `cargo xtask doctor` looks at everything\n{}", lines(.0))]
+    /// This machine cannot run guests.
+    #[error("this machine cannot run guests; `cargo xtask doctor` checks everything\n{}", lines(.0))]
     Machine(Vec<Check>),
-    /// Its parts could not be made.
+    /// Its kernels, its guest image or another part could not be made.
     #[error(transparent)]
     Lab(#[from] LabError),
     /// Its evidence could not be written.
@@ -86,27 +86,27 @@ fn lines(checks: &[Check]) -> String {
     checks.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Carries cells out.
+/// Runs cells.
 pub struct Runner {
     parts: Parts,
     scenarios: Vec<Scenario>,
     run: RunDir,
     qemu: String,
-    /// None if every cell is to boot.
+    /// None if every cell boots.
     snapshots: Option<Snapshots>,
-    /// From the last run in the same place.
+    /// How long cells took in the last run in the same folder.
     times: Times,
-    /// Cells end at their verdict.
+    /// Skip the check that a removed card works again.
     quick: bool,
-    /// What cannot be run.
+    /// The cells that cannot run.
     limits: Limits,
-    /// The options that name kernels of the user's own, or of a series, on a command line, by variant.
+    /// By variant, the command line options that select the user's own kernel or a kernel of a series.
     own: BTreeMap<String, Vec<String>>,
 }
 
 impl Runner {
-    /// Builds what the first cells need, goes on building what others need, and makes the folder of the run. Looks first
-    /// whether guests can run here at all: every cell would be in vain, after minutes of building.
+    /// Builds what the first cells need, builds the rest in the background, and makes the folder of the run. First
+    /// checks that guests can run here: otherwise all cells fail after minutes of building.
     ///
     /// # Errors
     /// [`MatrixError`].
@@ -146,8 +146,8 @@ impl Runner {
         Ok(Runner { times, limits, quick, own, ..Runner::new(parts, scenarios, run, qemu, snapshots) })
     }
 
-    /// Runs cells made of these parts, with these scenarios, into this folder. `qemu` is what QEMU says of its version;
-    /// without `snapshots` every cell boots.
+    /// A runner with these parts and scenarios that writes into this folder. `qemu` is the version text of QEMU.
+    /// Without `snapshots` every cell boots.
     pub fn new(
         parts: Parts,
         scenarios: Vec<Scenario>,
@@ -168,8 +168,8 @@ impl Runner {
         }
     }
 
-    /// The kernels are those of a series, which options of `run` stand for: the scripts that repeat cells use these, and the
-    /// name of the kernel.
+    /// Makes the scripts that repeat a cell select its kernel by these options of `run`, which stand for a series, and
+    /// by the name of the kernel.
     pub fn of_series(self, options: &[String]) -> Runner {
         let named = |variant: String| {
             let kernel = kernels::split_profile(&variant).0.to_owned();
@@ -210,13 +210,13 @@ impl Runner {
                     }
                 }
                 () = images.changed(), if !schedule.is_empty() && images.are_coming() => {}
-                // The last build has just ended, and what became of it is known now.
+                // The last build has just ended. Its result is known now.
                 else => {}
             }
         }
     }
 
-    /// The weight of a cell, if its kernel is there or will never be. One that needs no guest weighs nothing.
+    /// The weight of a cell, or none while its kernel may still be built. A cell that needs no guest weighs nothing.
     fn weight(&self, cell: &PlannedCell) -> Option<Weight> {
         let images = &self.parts.images;
         let coming = images.are_coming();
@@ -227,8 +227,7 @@ impl Runner {
         }
     }
 
-    /// Runs one cell, as soon as its kernel is there. `echo` is given each line of the guest's console as it comes, if there
-    /// is one.
+    /// Runs one cell as soon as its kernel is built. `echo` gets each line of the guest's console.
     ///
     /// # Errors
     /// If evidence cannot be written.
@@ -244,7 +243,7 @@ impl Runner {
         let prepared = self.machine(cell, &image);
         let dir = self.run.cell(&self.start(cell, &image, prepared.as_ref().ok().map(|(_, machine)| machine)))?;
         let (finding, retries) = match prepared {
-            Ok((scenario, machine)) => self.carry_out(cell, scenario, machine, &dir, progress, echo).await?,
+            Ok((scenario, machine)) => self.try_guests(cell, scenario, machine, &dir, progress, echo).await?,
             Err(verdict) => (Finding::of(verdict), Vec::new()),
         };
         let record = record(cell, dir.seconds(), finding, retries);
@@ -258,7 +257,7 @@ impl Runner {
         Ok(record)
     }
 
-    /// The scenario of a cell and its machine, or the verdict if there cannot be one.
+    /// The scenario of a cell and its machine, or a verdict if the cell cannot run.
     fn machine(&self, cell: &PlannedCell, image: &Image) -> Result<(&Scenario, Machine), Verdict> {
         let image = image.as_ref().map_err(Verdict::clone)?;
         let Parts { initramfs, cache, decision, qemu, profile, .. } = &self.parts;
@@ -266,8 +265,9 @@ impl Runner {
             lab::initramfs_for(cache, initramfs, image).map_err(|error| Verdict::Infra(error.to_string()))?;
         let (kernel, initrd) = (image.boot.clone(), initramfs.path);
         let found = machine(qemu.clone(), cell, &self.scenarios, decision.accel, profile.as_ref(), kernel, initrd);
-        let (scenario, machine) =
-            found.ok_or_else(|| Verdict::Infra(format!("{} is not a cell of this harness", cell.id)))?;
+        let (scenario, machine) = found.ok_or_else(|| {
+            Verdict::Infra(format!("{} has a scenario or topology that this harness does not have", cell.id))
+        })?;
         match self.limits.forbid(&machine.topology, cell.id.trigger, &image.config) {
             Some(why) => Err(Verdict::Skip(why)),
             None => Ok((scenario, machine)),
@@ -293,7 +293,7 @@ impl Runner {
         }
     }
 
-    async fn carry_out(
+    async fn try_guests(
         &self,
         cell: &PlannedCell,
         scenario: &Scenario,
@@ -336,7 +336,7 @@ impl Runner {
     }
 }
 
-/// The scenario of a cell and its machine, if the cell is one of this harness's.
+/// The scenario of a cell and its machine; none if the harness does not have them.
 fn machine<'a>(
     qemu: OsString,
     cell: &PlannedCell,
@@ -355,7 +355,7 @@ fn machine<'a>(
     Some((scenario, machine))
 }
 
-/// The command that a cell would run, with names in place of what has not been built yet.
+/// The QEMU command of a cell, with placeholders for files that are not built yet.
 pub fn command_of(lab: &Lab, scenarios: &[Scenario], cell: &PlannedCell, accel: Accel) -> Option<Vec<String>> {
     let kernel = lab.find(&cell.id.variant).map(|image| image.boot);
     let kernel = kernel.unwrap_or_else(|| format!("{}-kernel-not-built-yet", cell.id.variant).into());
@@ -364,7 +364,7 @@ pub fn command_of(lab: &Lab, scenarios: &[Scenario], cell: &PlannedCell, accel: 
     Some(shown_argv(&machine))
 }
 
-/// QEMU's whole command, with names in place of what is made for each process.
+/// The QEMU command, with placeholders for the sockets and files of each process.
 fn shown_argv(machine: &Machine) -> Vec<String> {
     let channels = Channels { qmp: "qmp.socket".into(), agent: "agent.socket".into(), console: "console.log".into() };
     let program = machine.qemu.to_string_lossy().into_owned();
@@ -397,8 +397,8 @@ fn recorder(writer: JsonlWriter) -> Recorder {
             Speaker::Host => "host",
             Speaker::Guest => "guest",
         };
-        // A transcript that cannot be written must not end the cell: the verdict does not depend on it, and a full disk
-        // shows when the verdict is written.
+        // A failed write must not end the cell. The verdict does not depend on the transcript, and a full disk is
+        // reported when the verdict is written.
         let _ = writer.write_line(from, line);
     })
 }

@@ -1,4 +1,4 @@
-//! In which order cells begin: the longest first, so that none is left running alone at the end.
+//! The order in which cells begin: longest first, so that no long cell runs alone at the end.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,16 +8,16 @@ use crate::cell::{CellId, PlannedCell};
 use crate::evidence::{RunCell, read_run};
 use crate::verdict::Verdict;
 
-/// What a cell takes, in seconds, where nothing is known: two cores under TCG, four at a time.
+/// The time of a cell in seconds if no times are known: typical for two cores under TCG, four cells at a time.
 const ROUGHLY: f64 = 10.0;
 
-/// How long each cell took when it was last run, as far as a run tells.
+/// How long each cell took in an earlier run.
 #[derive(Clone, Debug, Default)]
 pub struct Times(HashMap<CellId, f64>);
 
 impl Times {
-    /// From the folder of an earlier run. One that is not there, or cannot be read, tells nothing; nor does a cell that
-    /// came to no verdict on its kernel: it may have taken no time at all.
+    /// The times from the folder of an earlier run; none if it cannot be read. A cell without a verdict on its kernel
+    /// gives no time: it may have ended at once.
     pub fn of(run: &Path) -> Times {
         let cells = read_run(run).map(|run| run.cells).unwrap_or_default();
         let judged = |cell: &RunCell| cell.finished && matches!(cell.record.verdict, Verdict::Pass | Verdict::Fail(_));
@@ -25,8 +25,7 @@ impl Times {
         Times(finished.map(|cell| (any_repeat(&cell.record.cell), cell.record.seconds)).collect())
     }
 
-    /// About how long these cells take, `jobs` at a time: as long as they took, or, where that is not known, as the others
-    /// of which it is.
+    /// An estimate for these cells, `jobs` at a time. A cell without a known time counts as the mean of the known ones.
     pub fn estimate(&self, cells: &[PlannedCell], jobs: usize) -> Duration {
         let mean = if self.0.is_empty() { ROUGHLY } else { self.0.values().sum::<f64>() / self.0.len() as f64 };
         let seconds = |cell: &PlannedCell| self.0.get(&any_repeat(&cell.id)).copied().unwrap_or(mean);
@@ -35,8 +34,7 @@ impl Times {
         Duration::from_secs_f64((total / jobs.max(1) as f64).max(longest))
     }
 
-    /// Cells in the order in which to begin them: those of which nothing is known as planned, then the others, the longest
-    /// first.
+    /// The order in which to begin cells: first those without a known time, as planned, then the others, longest first.
     pub fn order<'a>(&self, cells: &'a [PlannedCell]) -> Vec<&'a PlannedCell> {
         let mut cells: Vec<_> = cells.iter().collect();
         let seconds = |cell: &PlannedCell| self.0.get(&any_repeat(&cell.id)).copied().unwrap_or(f64::INFINITY);
@@ -69,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_without_a_verdict_tell_no_times() {
+    fn cells_without_a_verdict_give_no_times() {
         let out = tempfile::tempdir().unwrap();
         let run = RunDir::create(out.path(), RunInfo::default()).unwrap();
         for (name, verdict) in [("a", Verdict::Pass), ("b", Verdict::BuildFailed(String::new()))] {
@@ -91,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_come_first_after_those_of_which_nothing_is_known() {
+    fn the_longest_come_first_after_those_without_a_known_time() {
         let cells: Vec<_> = [("a", 1), ("b", 1), ("c", 1), ("c", 2), ("d", 1)].map(|(name, n)| cell(name, n)).into();
         let times = [("a", 1.0), ("c", 3.0), ("d", 2.0)].map(|(name, seconds)| (cell(name, 1).id, seconds));
         let order = |times: Times| -> Vec<_> {

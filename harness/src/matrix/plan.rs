@@ -1,4 +1,4 @@
-//! Which cells a run has: scenarios, on variants, with triggers, as often as asked for.
+//! The cells of a run: scenarios, on variants, with triggers, repeated as requested.
 
 use globset::{Glob, GlobMatcher};
 use kernels::{Bug, Chance, Manifest, Unknown, Variant, split_profile};
@@ -8,26 +8,26 @@ use crate::scenario::Scenario;
 use crate::trigger::Trigger;
 use crate::verdict::Expected;
 
-/// Which cells are wanted. Each list holds globs; an empty one means all scenarios, all triggers, and the kernels that
-/// tell the most: see [`plan`].
+/// Which cells to run. Each list holds globs. An empty list means all scenarios, all triggers, and the relevant
+/// kernels: see [`plan`].
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Variants.
+    /// Names of kernels.
     pub kernels: Vec<String>,
-    /// Scenarios: whole names, or what comes after the last `::`.
+    /// Names of scenarios: whole names, or the part after the last `::`.
     pub scenarios: Vec<String>,
-    /// Triggers; `none` for scenarios without any.
+    /// Names of triggers; `none` for scenarios without any.
     pub triggers: Vec<String>,
-    /// Topologies. An empty list means each scenario's own.
+    /// Names of topologies. An empty list means each scenario's default topology.
     pub topologies: Vec<String>,
-    /// Every kernel with every scenario, where no kernels are named, on every topology, where none are named.
+    /// If no kernels are named, every kernel with every scenario. If no topologies are named, every topology.
     pub all: bool,
 }
 
-/// A selection that selects nothing.
+/// A selection that is wrong or selects nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// A glob that is none.
+    /// A glob with a syntax error.
     #[error("{0}")]
     Glob(#[from] globset::Error),
     /// A glob that matches nothing.
@@ -35,26 +35,26 @@ pub enum PlanError {
     Unknown(#[from] Unknown),
     /// Each glob matches something, but all of them together nothing.
     #[error(
-        "no cell has such a scenario, topology, trigger and kernel together; `cargo xtask list cells --all` shows them"
+        "no cell has this combination of scenario, topology, trigger and kernel; `cargo xtask list cells --all` shows all cells"
     )]
     Nothing,
 }
 
-/// The kernel that claims to have none of the bugs: if the manifest has one of this name, each scenario runs on it.
+/// The name of the kernel that should have none of the bugs. If the manifest has it, each scenario runs on it.
 pub const CANDIDATE: &str = "candidate";
 
 /// The cells that a selection names, scenario by scenario, trigger by trigger, in the order of the manifest.
 ///
-/// Kernels that are named run with every scenario. If none are, a scenario runs on kernels of the first base: on the base
-/// as it is, on the one called `candidate`, and on those whose patches fix or add a bug that it detects. The others
-/// would only say once more what their base says. Cells that can only show a bug by chance are left out too: a miss says
-/// nothing, and a hit leaves memory in a state in which anything may happen.
+/// Kernels that are named run with every scenario. If none are named, a scenario runs on kernels of the first base: on
+/// the plain base, on `candidate`, and on those whose patches fix or add a bug that it detects. Other kernels would
+/// only repeat the result of their base. Cells that reproduce only randomly are skipped too: a miss says nothing, and
+/// after a hit the state of the memory is undefined.
 ///
-/// A kernel of the user's own runs with every scenario, too, but for those (unless they are named) that could only show
-/// it to have what every kernel has by design, or show something by chance.
+/// The user's own kernel runs with every scenario too. Two kinds of scenarios run on it only if they are named: those
+/// that only detect what every kernel has by design, and those that reproduce only randomly.
 ///
 /// # Errors
-/// [`PlanError`]; an unknown name comes with the nearest known one.
+/// [`PlanError`]. For an unknown name it has a similar known one.
 pub fn plan(
     manifest: &Manifest,
     scenarios: &[Scenario],
@@ -77,12 +77,15 @@ pub fn plan(
         for (trigger, topology) in triggers.flat_map(|trigger| topologies.iter().map(move |t| (trigger, t))) {
             let wanted = |variant: &&Variant| {
                 kernels.select(split_profile(&variant.name).0)
-                    && (every || tells(manifest, variant, scenario))
-                    && (variant.known || selection.all || !selection.scenarios.is_empty() || judges(manifest, scenario))
+                    && (every || is_relevant(manifest, variant, scenario))
+                    && (variant.known
+                        || selection.all
+                        || !selection.scenarios.is_empty()
+                        || distinguishes(manifest, scenario))
             };
             for variant in manifest.variants.iter().filter(wanted) {
                 let expected = expected(manifest, variant, scenario);
-                if expected.is_by_chance() && !every {
+                if expected.is_random() && !every {
                     continue;
                 }
                 cells.extend((1..=repeats).map(|repeat| PlannedCell {
@@ -101,7 +104,7 @@ pub fn plan(
     if cells.is_empty() { Err(PlanError::Nothing) } else { Ok(cells) }
 }
 
-/// What the manifest lets one expect of a variant in a scenario.
+/// The expected result of a variant in a scenario.
 fn expected(manifest: &Manifest, variant: &Variant, scenario: &Scenario) -> Expected {
     let profile = manifest.profile.as_ref().map(|profile| profile.name.as_str());
     match variant.known {
@@ -110,8 +113,8 @@ fn expected(manifest: &Manifest, variant: &Variant, scenario: &Scenario) -> Expe
     }
 }
 
-/// These cells, and before those of each row the same on the kernel with which all others are compared: no more of it than
-/// they have, whatever else was planned.
+/// These cells, and before each row the same cells on the reference, with which all others are compared. Other planned
+/// cells of the reference are dropped.
 pub fn with_reference(
     manifest: &Manifest,
     scenarios: &[Scenario],
@@ -131,18 +134,18 @@ pub fn with_reference(
     all
 }
 
-/// Whether a scenario tells something of a variant that it does not tell of the variant's base.
-fn tells(manifest: &Manifest, variant: &Variant, scenario: &Scenario) -> bool {
+/// Whether a scenario is relevant for a variant: it may give another result than on the variant's base.
+fn is_relevant(manifest: &Manifest, variant: &Variant, scenario: &Scenario) -> bool {
     let concerned = || variant.concerns.iter().any(|bug| scenario.detects.contains(&bug.as_str()));
     manifest.bases.first().is_some_and(|first| first.name == variant.base)
         && (variant.is_plain() || split_profile(&variant.name).0 == CANDIDATE || concerned())
 }
 
-/// Whether a scenario can tell a good kernel from a bad one.
-fn judges(manifest: &Manifest, scenario: &Scenario) -> bool {
-    let tells_nothing = |bug: &Bug| bug.by_design || bug.chance == Chance::Random;
+/// Whether a scenario can distinguish a good kernel from a bad one.
+fn distinguishes(manifest: &Manifest, scenario: &Scenario) -> bool {
+    let says_nothing = |bug: &Bug| bug.by_design || bug.chance == Chance::Random;
     let detected = scenario.detects.iter().filter_map(|id| manifest.bug(id).ok());
-    scenario.detects.is_empty() || !detected.into_iter().all(tells_nothing)
+    scenario.detects.is_empty() || !detected.into_iter().all(says_nothing)
 }
 
 /// Globs over names, and over what comes after the last `::` in them.
@@ -247,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_kernel_that_the_manifest_does_not_know_nothing_is_expected() {
+    fn nothing_is_expected_of_a_kernel_that_is_not_in_the_manifest() {
         let mut manifest = manifest();
         manifest.variants.push(Variant::unknown("mine", "", "new", Vec::new()));
         let selection = Selection { kernels: globs(&["mine"]), ..Selection::default() };
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_of_the_users_own_runs_with_what_can_tell_something_of_it() {
+    fn the_users_own_kernel_runs_with_all_relevant_scenarios() {
         let planned = |change: fn(&mut Bug), named: &[&str], all| {
             let mut manifest = manifest();
             manifest.variants.push(Variant::unknown("mine", "", "new", Vec::new()));
@@ -297,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn by_default_the_cells_that_tell_something_of_their_own() {
+    fn by_default_only_relevant_cells_run() {
         insta::assert_snapshot!(planned(Selection::default(), 1).unwrap().join("\n"), @r"
         read::owner::igb::yank::stock fail
         read::owner::igb::yank::fixed pass
@@ -309,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_if_asked_for_and_every_scenario_on_kernels_that_are_named() {
+    fn all_selects_everything_and_named_kernels_run_every_scenario() {
         let all = planned(Selection { all: true, ..Selection::default() }, 1).unwrap();
         assert_eq!(all.len(), 2 * 3 * 4);
         assert!(all.contains(&"events::uevent::igb::none::aside fail".to_owned()), "{all:?}");
@@ -369,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn further_topologies_run_if_asked_for() {
+    fn further_topologies_run_if_they_are_selected() {
         let on = |topologies| Selection {
             scenarios: globs(&["uevent"]),
             topologies: globs(topologies),
@@ -387,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_are_told_with_the_nearest() {
+    fn an_unknown_name_is_reported_with_a_similar_one() {
         let error = |selection| planned(selection, 1).unwrap_err();
         let kernel = error(Selection { kernels: globs(&["stokc"]), ..Selection::default() });
         assert_eq!(kernel, "there is no kernel `stokc`; did you mean `stock`?");

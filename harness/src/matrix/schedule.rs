@@ -1,10 +1,10 @@
-//! Which cell begins next: of those whose kernel is there, the longest that the host has room for.
+//! Chooses the next cell: the first in the order whose kernel is built and for which the host has room.
 
 use std::ops::{Add, Sub};
 
 use crate::vm::argv::{CPUS, MEMORY_MIB, Machine};
 
-/// What a guest takes of the host.
+/// The resources of the host that a guest uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Weight {
     /// Virtual CPUs.
@@ -13,21 +13,22 @@ pub struct Weight {
     pub memory_mib: usize,
 }
 
-/// What QEMU needs of memory beside the guest's, in MiB: mostly TCG's translations.
+/// The memory that QEMU uses in addition to the guest's, in MiB: mostly TCG's translated code.
 const QEMU_MIB: usize = 256;
 
-/// Virtual CPUs for each of the host's. A guest waits most of the time: for devices, for link changes, for looks at stuck
-/// tasks. Two guests of two CPUs for each CPU keep the host busy without keeping guests from their deadlines.
+/// Virtual CPUs per CPU of the host. A guest waits most of the time: for devices, link changes and checks for stuck
+/// tasks. Two guests with two virtual CPUs each, per CPU, keep the host busy and do not make guests miss their
+/// deadlines.
 const CPUS_PER_CPU: usize = 4;
 
-/// The same while kernels are built, which takes all the CPUs that guests leave.
+/// The same while kernels are built. The builds use all CPU time that guests leave.
 const CPUS_PER_CPU_IN_BUILDS: usize = 2;
 
 impl Weight {
-    /// Of most guests.
+    /// The weight of most guests.
     const USUAL: Weight = Weight { cpus: CPUS as usize, memory_mib: MEMORY_MIB as usize + QEMU_MIB };
 
-    /// Of a machine's guest.
+    /// The weight of the guest of a machine.
     pub fn of(machine: &Machine) -> Weight {
         Weight { memory_mib: machine.memory_mib as usize + QEMU_MIB, ..Weight::USUAL }
     }
@@ -56,16 +57,18 @@ impl Sub for Weight {
     }
 }
 
-/// What guests may take of the host together.
+/// The resources of the host that all guests together may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
+    /// While no kernels are built.
     alone: Weight,
     /// While kernels are built.
     beside_builds: Weight,
 }
 
 impl Budget {
-    /// This host's, or as much as this many guests of the usual weight take: who says how many takes the blame.
+    /// The budget of this host. If the user asked for a number of guests, the budget of that many usual guests, even if
+    /// the host is too small for them.
     pub fn of_host(asked: Option<usize>) -> Budget {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         match asked {
@@ -83,20 +86,20 @@ impl Budget {
         Budget { alone: weight(CPUS_PER_CPU), beside_builds: weight(CPUS_PER_CPU_IN_BUILDS) }
     }
 
-    /// How many guests of the usual weight it is good for, when nothing is built.
+    /// How many usual guests may run together while nothing is built.
     pub fn cells(&self) -> usize {
         let Weight { cpus, memory_mib } = Weight::USUAL;
         (self.alone.cpus / cpus).min(self.alone.memory_mib / memory_mib).max(1)
     }
 
-    /// Whether another guest may begin. One that is too heavy for the host runs when no other does.
+    /// Whether another guest may begin. A guest that is too large for the budget runs alone.
     fn has_room(&self, taken: Weight, building: bool, another: Weight) -> bool {
         let all = if building { self.beside_builds } else { self.alone };
         taken == Weight::default() || another.fits_into(all - taken)
     }
 }
 
-/// Cells that have not begun, and what the others take.
+/// Cells that have not begun, and the weight of those that run.
 pub struct Schedule<T> {
     budget: Budget,
     waiting: Vec<T>,
@@ -104,13 +107,13 @@ pub struct Schedule<T> {
 }
 
 impl<T> Schedule<T> {
-    /// For cells in the order in which they are to begin, as far as they can.
+    /// `waiting` has the cells in the order in which they should begin.
     pub fn new(budget: Budget, waiting: Vec<T>) -> Schedule<T> {
         Schedule { budget, waiting, taken: Weight::default() }
     }
 
-    /// The first that is ready and that there is room for, with its weight. `weigh` tells the weight of those that are
-    /// ready. While a heavy one waits for room, lighter ones behind it go first.
+    /// The first cell that is ready and has room, with its weight. `weigh` gives the weight of a ready cell, and none
+    /// for the others. While a heavy cell waits for room, lighter cells behind it begin first.
     pub fn next(&mut self, building: bool, weigh: impl Fn(&T) -> Option<Weight>) -> Option<(T, Weight)> {
         let fits = |cell: &T| weigh(cell).filter(|weight| self.budget.has_room(self.taken, building, *weight));
         let (place, weight) = self.waiting.iter().enumerate().find_map(|(place, cell)| Some((place, fits(cell)?)))?;
@@ -118,12 +121,12 @@ impl<T> Schedule<T> {
         Some((self.waiting.remove(place), weight))
     }
 
-    /// A cell of this weight is over.
+    /// A cell of this weight has ended.
     pub fn over(&mut self, weight: Weight) {
         self.taken = self.taken - weight;
     }
 
-    /// Whether all have begun.
+    /// Whether all cells have begun.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -143,7 +146,7 @@ mod tests {
 
     const BIG: Weight = Weight { cpus: 8, memory_mib: 4096 };
 
-    /// Which of these begin at once, in their order, on a host with two CPUs.
+    /// Which of these cells begin at once, in their order, on a host with two CPUs.
     fn begin(memory_mib: usize, building: bool, cells: &[(&'static str, Option<Weight>)]) -> Vec<&'static str> {
         let mut schedule = Schedule::new(Budget::of(2, memory_mib), cells.to_vec());
         let next = || schedule.next(building, |(_, weight)| *weight).map(|((name, _), _)| name);
@@ -151,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn cells_begin_in_order_as_far_as_there_is_room_and_their_kernels_are_there() {
+    fn cells_begin_in_order_if_there_is_room_and_their_kernel_is_built() {
         let usual = Some(Weight::USUAL);
         let cells = [("a", usual), ("b", None), ("c", usual), ("d", usual), ("e", usual), ("f", usual)];
         assert_eq!(begin(100_000, false, &cells), ["a", "c", "d", "e"]);
         assert_eq!(begin(100_000, true, &cells), ["a", "c"]);
         assert_eq!(begin(2000, false, &cells), ["a", "c"]);
-        assert_eq!(begin(100, false, &cells), ["a"], "a host without memory runs one, come what may");
+        assert_eq!(begin(100, false, &cells), ["a"], "a host with too little memory still runs one cell");
     }
 
     #[test]
@@ -165,12 +168,12 @@ mod tests {
         let usual = Some(Weight::USUAL);
         assert_eq!(begin(100_000, false, &[("big", Some(BIG)), ("a", usual), ("b", usual)]), ["big"]);
         assert_eq!(begin(100_000, false, &[("a", usual), ("big", Some(BIG)), ("b", usual)]), ["a", "b"]);
-        // What needs no guest (its kernel does not build) needs no room.
+        // A cell without a guest (its kernel does not build) needs no room.
         assert_eq!(begin(100_000, false, &[("big", Some(BIG)), ("none", Some(Weight::default()))]), ["big", "none"]);
     }
 
     #[test]
-    fn room_comes_back() {
+    fn the_room_of_an_ended_cell_is_free_again() {
         let mut schedule = Schedule::new(Budget::of(1, 100_000), vec![1, 2, 3]);
         let next = |schedule: &mut Schedule<i32>| schedule.next(false, |_| Some(Weight::USUAL));
         let (_, weight) = next(&mut schedule).unwrap();
@@ -182,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_how_many_gets_as_many_except_beside_builds() {
+    fn the_users_number_of_jobs_is_limited_only_during_builds() {
         let budget = Budget::of_host(Some(1000));
         assert_eq!(budget.cells(), 1000);
         assert!(budget.beside_builds.cpus < budget.alone.cpus);

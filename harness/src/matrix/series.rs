@@ -1,5 +1,4 @@
-//! A posted series as kernels: the base, and each patch with all before it; which cells they run, and what is known of
-//! the series before they do.
+//! A posted series: its kernels (the base, and each patch with all before it), its cells, and how far it applies.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,13 +16,13 @@ use crate::scenario::Scenario;
 /// The kernel without any of the patches.
 pub const BASE: &str = "base";
 
-/// The name of the kernel with a patch and all before it.
+/// The name of the kernel with the first `number` patches.
 pub fn with_patches(number: usize) -> String {
     format!("patch-{number}")
 }
 
-/// A manifest of nothing but the kernels of a series: `base`, `patch-1`, `patch-2`, ..., on a base of the manifest. Of
-/// none of them it is known which bugs they have. Each patch comes with its title.
+/// A manifest with only the kernels of a series: `base`, `patch-1`, `patch-2`, ..., on a base of the manifest. Their
+/// bugs are unknown. `patches` has the title and the file of each patch.
 pub fn kernels(manifest: Manifest, base: &str, about: &str, patches: &[(String, PathBuf)]) -> Manifest {
     let plain = Variant::unknown(BASE, about, base, Vec::new());
     let with = |(index, (title, _)): (usize, &(String, PathBuf))| {
@@ -34,8 +33,8 @@ pub fn kernels(manifest: Manifest, base: &str, about: &str, patches: &[(String, 
     Manifest { variants, ..manifest }
 }
 
-/// The options of `run` that stand for the kernels of a lab made of [`kernels()`], with the patches in a folder: followed
-/// by the name of one of them.
+/// The options of `run` that select a kernel of a lab made with [`kernels()`], if the patches are in this folder. The
+/// name of the kernel must follow them.
 pub fn options(lab: &Lab, patches: &Path) -> Vec<String> {
     let manifest = lab.manifest();
     let Some(plain) = manifest.variants.first() else { return Vec::new() };
@@ -47,12 +46,12 @@ pub fn options(lab: &Lab, patches: &Path) -> Vec<String> {
     words
 }
 
-/// Looks how far a series applies on its base, whose source is fetched if need be. The lab has the kernels of
-/// [`kernels()`], with the patches in `files`; with `merge`, one that does not fit is merged, if the base is a revision
-/// of a tree that has what it was made on.
+/// Checks how far a series applies to its base, and fetches the source of the base if necessary. The lab has the
+/// kernels of [`kernels()`], with the patches in `files`. With `merge`, a patch that does not apply directly is merged
+/// (3-way). This needs a base that is a revision of a tree with the files that the patch was made on.
 ///
 /// # Errors
-/// [`LabError`]; that a patch does not apply is none.
+/// [`LabError`]. A patch that does not apply is not an error.
 pub async fn look(
     lab: &Lab,
     series: &Series,
@@ -64,7 +63,7 @@ pub async fn look(
     let found = lab.fit(&base.name, &series.patches, files, merge, progress).await?;
     let misfit = found.misfit.map_or(Applies::Yes, Applies::from);
     let merged =
-        found.merged.iter().map(|number| format!("patch {number} does not fit as it is: it was merged (--3way)"));
+        found.merged.iter().map(|number| format!("patch {number} does not apply directly; it was merged (--3way)"));
     let applies = |index: usize| match index.cmp(&found.applied) {
         std::cmp::Ordering::Less => Applies::Yes,
         std::cmp::Ordering::Equal => misfit.clone(),
@@ -100,7 +99,7 @@ pub fn cells(
     selection: &Selection,
     repeats: u32,
 ) -> Result<Vec<PlannedCell>, PlanError> {
-    // Named, so that a scenario runs on them whatever it detects.
+    // The kernels are named, so that every scenario runs on them.
     let selection = Selection { kernels: vec!["*".to_owned()], ..selection.clone() };
     let cells = plan(manifest, scenarios, &selection, repeats)?;
     let is_there = |name: &str| name == note.base || note.tried().any(|(_, step)| step.variant == name);
@@ -129,7 +128,7 @@ mod tests {
         };
         manifest.bugs = vec![
             bug("sure", Chance::Certain, false),
-            bug("now-and-then", Chance::Random, false),
+            bug("random", Chance::Random, false),
             bug("meant", Chance::Certain, true),
         ];
         let patches =
@@ -166,10 +165,10 @@ mod tests {
     }
 
     #[test]
-    fn a_series_runs_with_what_can_tell_something_of_it() {
+    fn a_series_runs_with_all_relevant_scenarios() {
         let scenarios = [
             scenario("a::sure", &["sure"]),
-            scenario("a::chance", &["now-and-then"]),
+            scenario("a::chance", &["random"]),
             scenario("a::design", &["meant"]),
             scenario("a::either", &["meant", "sure"]),
         ];
@@ -187,8 +186,8 @@ mod tests {
     fn options_name_the_base_and_the_patches() {
         let cache = tempfile::tempdir().unwrap();
         let lab = |manifest| Lab::of(manifest, Cache::at(cache.path()));
-        let told = |lab: &Lab| options(lab, Path::new("/run/patches")).join(" ");
-        assert_eq!(told(&lab(manifest())), "--base 6.12 --series /run/patches");
-        assert_eq!(told(&lab(manifest().under("debug").unwrap())), "--base 6.12 --series /run/patches");
+        let options_of = |lab: &Lab| options(lab, Path::new("/run/patches")).join(" ");
+        assert_eq!(options_of(&lab(manifest())), "--base 6.12 --series /run/patches");
+        assert_eq!(options_of(&lab(manifest().under("debug").unwrap())), "--base 6.12 --series /run/patches");
     }
 }

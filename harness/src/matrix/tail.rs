@@ -1,4 +1,4 @@
-//! Following a file that somebody else writes.
+//! Follows a file that another process writes.
 
 use std::future::Future;
 use std::io::{Read, Seek, SeekFrom};
@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use crate::vm::transcript::{Recorder, Speaker};
 
-/// How often a file is looked at. QEMU tells nobody when it writes the console; this is for people's eyes alone.
+/// How often the file is read. QEMU gives no notice when it writes the console. Nothing but the display depends on
+/// this.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Runs a future, and meanwhile gives each new line of a file to `echo`; what is left at the end, too.
+/// Runs a future. Meanwhile, and once more at the end, gives each new complete line of a file to `echo`.
 pub async fn while_following<T>(path: &Path, echo: Recorder, running: impl Future<Output = T>) -> T {
     let mut tail = Tail { at: 0, pending: Vec::new(), echo };
     let mut running = std::pin::pin!(running);
@@ -31,7 +32,7 @@ struct Tail {
 }
 
 impl Tail {
-    /// What cannot be read now is looked at again next time.
+    /// Reads what is new. After an error, the next call tries again.
     fn look(&mut self, path: &Path) {
         let Ok(mut file) = std::fs::File::open(path) else { return };
         if file.seek(SeekFrom::Start(self.at)).is_err() {
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whole_lines_and_no_other() {
+    async fn only_complete_lines_are_echoed() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let echo: Recorder = {

@@ -1,5 +1,5 @@
-//! What a cell saw on the way to its verdict: values read, waits, tasks and their stacks. The `observations` of the
-//! evidence and of `results.json`.
+//! The observations of a cell: values read, waits, tasks and their stacks. They are `observations` in the evidence and
+//! in `results.json`.
 
 mod operation;
 mod phases;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 pub use operation::{Cycled, Place};
 pub use phases::{Phases, Steps};
 
-/// One thing seen. Its key in the evidence is the variant's name, with hyphens.
+/// One observation. Its key in the evidence is the variant's name, with hyphens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Note {
@@ -22,21 +22,21 @@ pub enum Note {
     Stuck(Vec<TaskState>),
     /// The tasks that wait for an owner to release a vfio device.
     Removers(Vec<TaskState>),
-    /// The task of a removal, where it waits for an unbind.
+    /// The task of a removal that waits for an unbind.
     Remover(Vec<TaskState>),
     /// The tasks of the accesses in [`Note::Waits`].
     Waiting(Vec<TaskState>),
-    /// A task that runs and does not come to an end.
+    /// A task that keeps running and does not finish.
     Busy(Vec<TaskState>),
     /// All tasks in D state after a scenario that did not pass.
     TasksInDState(Vec<TaskState>),
-    /// What the read was answered that a scenario is about.
+    /// The result of the read that a scenario is about.
     Read(Read),
-    /// What the last write to `sriov_numvfs` was answered: nothing, or the errno's name.
+    /// The result of the last write to `sriov_numvfs`: empty, or the name of the errno.
     Written(String),
-    /// What binding a driver was answered: nothing, or the errno's name.
+    /// The result of binding a driver: empty, or the name of the errno.
     Bind(String),
-    /// The accesses of a sweep that waited until an owner let go.
+    /// The accesses of a sweep that waited until an owner released its device.
     Waits(Vec<Wait>),
     /// How many accesses a sweep made.
     Accesses(Accesses),
@@ -44,65 +44,65 @@ pub enum Note {
     Slowest(Vec<Slow>),
     /// The accesses of a sweep that the kernel refused: path and errno.
     Refused(Vec<String>),
-    /// The rounds of a scenario that goes through some.
+    /// The rounds of a scenario that repeats its steps.
     Rounds(Rounds),
-    /// How often a scenario aimed at the kernel's window.
+    /// How often a scenario tried to hit a timing window of the kernel.
     Attempts(u32),
-    /// How often the bus was rescanned meanwhile.
+    /// How often the bus was rescanned during the scenario.
     Rescans(u32),
-    /// How often a device was reset meanwhile.
+    /// How often a device was reset during the scenario.
     Resets(Cycled),
-    /// Where the reset was, once it was begun.
+    /// Where the reset was after it began.
     Reset(Place),
-    /// Where a write to `sriov_numvfs` was, once it was begun.
+    /// Where a write to `sriov_numvfs` was after it began.
     Store(Place),
-    /// Where the write was that enables VFs while a sweep reads.
+    /// Where the write that enables VFs was, while a sweep reads.
     Enable(Place),
-    /// Where the owner was that removes its own device.
+    /// Where the owner that removes its own device was.
     Owner(Place),
     /// When the event of the PF came, if not during the write.
     EventOfPf(EventOfPf),
-    /// Whether lockdep was still at work at the end.
+    /// Whether lockdep was still on at the end.
     Lockdep(Lockdep),
     /// The known report after which lockdep was off.
     LockdepOffAfter(String),
-    /// How long it took until the guest was seen to be in order, in seconds.
+    /// How long the checks took until the guest was found in order, in seconds.
     Aftermath(f64),
     /// How long it took to put a removed card back, in seconds.
     PutBack(f64),
-    /// Why the kernel was not made to list its blocked tasks.
+    /// Why the kernel could not be told to list its blocked tasks (SysRq-w).
     NoSysrq(String),
-    /// How QEMU ended, if not as it was told.
+    /// How QEMU ended, if not because the harness ended it.
     QemuEnd(String),
-    /// Where the time went.
+    /// How long each phase took.
     Phases(Phases),
 }
 
-/// A value that was read, or the name of the errno that came in its place.
+/// A value that was read, or the name of the errno if the read failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Read {
-    /// Any would do.
+    /// Any value was acceptable.
     Any(String),
-    /// One was expected.
+    /// A certain value was expected.
     Compared {
-        /// What came.
+        /// The value that was read.
         value: String,
-        /// What should have come.
+        /// The expected value.
         expected: String,
         /// How long the read took, in seconds.
         waited: f64,
     },
 }
 
-/// An access that waited until an owner let go.
+/// An access that waited until an owner released its device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wait {
     /// Path of the attribute.
     pub attribute: String,
-    /// What was done to it.
+    /// The kind of access.
     pub access: Access,
-    /// The function that wanted to wait.
+    /// The kernel function that waited.
     pub function: String,
 }
 
@@ -116,7 +116,7 @@ pub enum Access {
     Write,
 }
 
-/// How many accesses there were.
+/// The number of accesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accesses {
     /// Reads.
@@ -130,7 +130,7 @@ pub struct Accesses {
 pub struct Slow {
     /// Path of the attribute.
     pub attribute: String,
-    /// It was written, not read.
+    /// Whether it was a write, not a read.
     pub write: bool,
     /// What was read, or the name of the errno.
     pub value: String,
@@ -142,13 +142,13 @@ pub struct Slow {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Rounds {
-    /// How many were begun.
+    /// The number of rounds that began.
     Begun(u32),
-    /// What a reader saw in each.
+    /// What a reader saw in each round.
     Watched(Vec<Round>),
 }
 
-/// One write to `sriov_numvfs` under the eyes of a reader.
+/// One write to `sriov_numvfs`, watched by a reader.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Round {
@@ -176,30 +176,30 @@ pub struct Seen {
     pub waited: f64,
 }
 
-/// When an event came that did not come while it was waited for.
+/// When an event came that did not come during the write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventOfPf {
-    /// After the write, when everyone reads the new value.
+    /// After the write, when every reader sees the new value.
     #[serde(rename = "not before the end of the write")]
     AfterTheWrite,
 }
 
-/// Whether lockdep is at work. It stops for good after its first report.
+/// Whether lockdep is on. It turns itself off after its first report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Lockdep {
-    /// It is.
+    /// It is on.
     On,
-    /// It has stopped.
+    /// It is off.
     Off,
 }
 
-/// All that a cell saw, one note of each kind.
+/// All observations of a cell, at most one note of each kind.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(from = "Value")]
 pub struct Notes {
     notes: Vec<Note>,
-    /// What another version of the harness noted and this one cannot read.
+    /// Notes of another version of the harness that this one cannot read.
     others: Map<String, Value>,
 }
 
@@ -210,13 +210,13 @@ impl Notes {
         self.notes.push(note);
     }
 
-    /// All of them, in no order.
+    /// All notes, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Note> {
         self.notes.iter()
     }
 
-    /// The tasks that were noted with their stacks, each once, and as what: those that are stuck first, and those that were
-    /// found in D state in the end last.
+    /// The tasks with stacks, each once, with the key of their note. Stuck tasks come first, and tasks that were in D
+    /// state at the end come last.
     pub fn tasks(&self) -> Vec<(&'static str, &TaskState)> {
         let mut lists: Vec<_> = self.notes.iter().filter_map(Note::tasks).collect();
         lists.sort_by_key(|(what, _)| (*what != STUCK, *what == IN_D_STATE, *what));
@@ -234,7 +234,7 @@ const STUCK: &str = "stuck";
 const IN_D_STATE: &str = "tasks-in-d-state";
 
 impl Note {
-    /// The tasks that it is about, and what they are called.
+    /// Its tasks, and its key.
     fn tasks(&self) -> Option<(&'static str, &[TaskState])> {
         match self {
             Note::Stuck(tasks) => Some((STUCK, tasks)),
@@ -248,7 +248,7 @@ impl Note {
     }
 }
 
-/// In whatever order they were noted.
+/// The order of the notes does not matter.
 impl PartialEq for Notes {
     fn eq(&self, other: &Notes) -> bool {
         self.others == other.others
@@ -270,7 +270,7 @@ impl Serialize for Notes {
     }
 }
 
-/// Each entry by itself: one that cannot be read is kept as it is, and does not spoil the others.
+/// Reads each entry by itself. An entry that cannot be read is kept as it is.
 impl From<Value> for Notes {
     fn from(value: Value) -> Notes {
         let mut notes = Notes::default();
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn notes_come_back_under_the_keys_that_they_have() {
+    fn notes_are_written_with_stable_keys_and_read_back() {
         let tasks = || vec![task(7, &["f", "g"])];
         let seen = Seen {
             of: "PF".to_owned(),
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!(serde_json::to_value(&notes).unwrap(), written);
         let back = read(written);
         assert_eq!((back.notes.len(), &back), (29, &notes));
-        // What is written of the same key in another shape.
+        // The same keys with values of another shape.
         for note in [Note::Read(Read::Any("0".to_owned())), Note::Rounds(Rounds::Begun(10))] {
             let notes = Notes::from_iter([note]);
             assert_eq!(read(serde_json::to_value(&notes).unwrap()), notes);
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_earlier_versions_wrote_is_read() {
+    fn notes_of_earlier_versions_are_read() {
         let notes = read(json!({
             "store": "In(\"pci_lock_rescan_remove\")", "owner": "Over", "reset": "Elsewhere",
             "resets": "Cycled { rounds: 12, refused: 3 }",
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_kept_and_spoils_nothing() {
+    fn unreadable_notes_are_kept_as_they_are() {
         let other = json!({"attempts": "many", "store": "on the moon", "waited": 0.25, "written": "EBUSY"});
         let notes = read(other.clone());
         assert_eq!(notes.iter().collect::<Vec<_>>(), [&Note::Written("EBUSY".to_owned())]);
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_replaces_the_one_before_it_and_their_order_is_nothing() {
+    fn a_note_replaces_an_earlier_one_and_the_order_does_not_matter() {
         let mut notes = Notes::from_iter([Note::Attempts(1), Note::Rescans(4)]);
         notes.add(Note::Attempts(2));
         assert_eq!(notes, Notes::from_iter([Note::Attempts(2), Note::Rescans(4)]));
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn each_task_counts_once_and_the_stuck_one_first() {
+    fn each_task_is_listed_once_and_stuck_tasks_come_first() {
         let notes = Notes::from_iter([
             Note::TasksInDState(vec![task(1, &["f"]), task(3, &["f"]), task(4, &[])]),
             Note::Removers(vec![task(2, &["f"])]),

@@ -1,28 +1,28 @@
-//! What is seen of an operation in the guest: where it is, and how it went.
+//! The state and the result of an operation in the guest.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How a cycle of writes went. In the evidence, words.
+/// The result of a cycle of writes. The evidence has it as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Cycled {
-    /// Whole rounds.
+    /// Completed rounds.
     pub rounds: u32,
     /// Writes that the kernel refused.
     pub refused: u32,
 }
 
-/// Where an operation is. In the evidence, words.
+/// Where an operation is. The evidence has it as text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Place {
-    /// It is over.
+    /// It has finished.
     Over,
     /// It waits in this function.
     In(String),
-    /// Neither, after as much patience as was asked for.
+    /// Neither of these when the given time had passed.
     Elsewhere,
 }
 
@@ -38,7 +38,7 @@ impl From<Cycled> for String {
     }
 }
 
-/// Also as it was written before: `Cycled { rounds: 7, refused: 0 }`.
+/// Also reads the form of earlier versions: `Cycled { rounds: 7, refused: 0 }`.
 impl TryFrom<String> for Cycled {
     type Error = &'static str;
 
@@ -46,7 +46,7 @@ impl TryFrom<String> for Cycled {
         let numbers = text.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
         match numbers.collect::<Vec<_>>()[..] {
             [rounds, refused] => Ok(Cycled { rounds, refused }),
-            _ => Err("not two numbers"),
+            _ => Err("expected two numbers"),
         }
     }
 }
@@ -67,7 +67,7 @@ impl From<Place> for String {
     }
 }
 
-/// Also as it was written before: `Over`, `In("FUNCTION")`, `Elsewhere`.
+/// Also reads the form of earlier versions: `Over`, `In("FUNCTION")`, `Elsewhere`.
 impl TryFrom<String> for Place {
     type Error = &'static str;
 
@@ -78,7 +78,7 @@ impl TryFrom<String> for Place {
             "elsewhere" | "Elsewhere" => Ok(Place::Elsewhere),
             _ => match text.strip_prefix("in ").or_else(before) {
                 Some(function) => Ok(Place::In(function.to_owned())),
-                None => Err("neither over, nor in a function, nor elsewhere"),
+                None => Err("expected `over`, `in FUNCTION` or `elsewhere`"),
             },
         }
     }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_in_words_is_read_again() {
+    fn texts_are_read_back() {
         for place in [Place::Over, Place::In("pci_wait_cfg".to_owned()), Place::Elsewhere] {
             assert_eq!(Place::try_from(place.to_string()), Ok(place));
         }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_before_is_read() {
+    fn the_form_of_earlier_versions_is_read() {
         let place = |text: &str| Place::try_from(text.to_owned()).unwrap();
         assert_eq!(place("In(\"pci_wait_cfg\")"), Place::In("pci_wait_cfg".to_owned()));
         assert_eq!([place("Over"), place("Elsewhere")], [Place::Over, Place::Elsewhere]);

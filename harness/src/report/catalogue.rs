@@ -1,6 +1,7 @@
-//! The page of all bugs, `docs/catalogue.md`: what the manifest and the scenarios say of each, and what was last measured.
+//! The page of all bugs, `docs/catalogue.md`: what the manifest and the scenarios say about each, and the last
+//! measurements.
 //!
-//! What was measured comes from a run, or, where that has nothing to say, from the page as it was.
+//! Measurements come from a run. If the run has none, those on the page stay.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,18 +14,18 @@ use crate::notes::{Note, Notes, Read, Rounds};
 use crate::scenario::Scenario;
 use crate::verdict::{Failure, Verdict};
 
-/// Which kernels a table compares, and by which scenarios.
+/// A table that compares kernels by some scenarios.
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison {
-    /// What it compares, as its heading.
+    /// Its heading.
     pub title: &'static str,
-    /// Names of kernels: the columns.
+    /// The columns: names of kernels.
     pub kernels: &'static [&'static str],
-    /// The rows: what each is called, and the scenarios that it sums up.
+    /// The rows: the name of each, and its scenarios.
     pub rows: &'static [(&'static str, &'static [&'static str])],
 }
 
-/// What was measured: of a bug by its id, of a row of a comparison by its name.
+/// Measurements: of a bug by its id, of a row of a comparison by its name.
 pub type Measured = BTreeMap<String, String>;
 
 const NOTHING: &str = "not yet";
@@ -34,8 +35,8 @@ const MEASURED: &str = "- measured: ";
 pub fn page(manifest: &Manifest, scenarios: &[Scenario], comparison: Comparison, measured: &Measured) -> String {
     let mut page = String::from(
         "# The bugs\n\nWritten by `cargo xtask catalogue` from `kernels/kernels.toml`, the scenarios and, with `--from RUN`, the \
-         evidence of a run.\nMeasured: on each kernel, the cells that failed in the way of the bug, or saw it beside a worse one, of all that \
-         did or passed.\nKernels: bases as they are, and those whose patches fix or add the bug; all others are as their base.\n",
+         evidence of a run.\nMeasured: for each kernel, FAILED/ALL cells. FAILED counts the cells that failed in the way of the bug, or saw the bug \
+         beside a more severe one. ALL also counts the cells that passed.\nKernels: plain bases, and kernels whose patches fix or add the bug. All others are like their base.\n",
     );
     let value = |key: &str| measured.get(key).map_or(NOTHING, String::as_str).to_owned();
     let _ = write!(page, "\n## {}\n\n|  | {} |\n", comparison.title, comparison.kernels.join(" | "));
@@ -59,19 +60,19 @@ pub fn page(manifest: &Manifest, scenarios: &[Scenario], comparison: Comparison,
     page
 }
 
-/// Where a bug is, by the names of kernels and scenarios.
+/// The kernels that have a bug and the scenarios that detect it, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry<'a> {
-    /// Kernels that have it: bases as they are, and kernels whose patches add it.
+    /// Kernels that have it: plain bases, and kernels whose patches add it.
     pub have: Vec<&'a str>,
-    /// Kernels without it: the same, and those whose patches fix it.
+    /// Kernels without it: plain bases, and kernels whose patches fix it.
     pub have_not: Vec<&'a str>,
     /// Scenarios that detect it.
     pub shown_by: Vec<&'static str>,
 }
 
 impl<'a> Entry<'a> {
-    /// A bug's.
+    /// The entry of a bug.
     pub fn of(bug: &Bug, manifest: &'a Manifest, scenarios: &[Scenario]) -> Entry<'a> {
         let of = |variant: &&Variant| variant.is_plain() || variant.concerns.contains(&bug.id);
         let has = |variant: &&Variant| variant.bugs.contains(&bug.id);
@@ -81,7 +82,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// What a page says was measured.
+/// The measurements on a page.
 pub fn measured_in(page: &str) -> Measured {
     let mut measured = Measured::new();
     let mut heading = "";
@@ -98,7 +99,7 @@ pub fn measured_in(page: &str) -> Measured {
     measured
 }
 
-/// What is known when something has been measured anew: of the kernels that were, and of all others what was known before.
+/// Earlier measurements, with the new ones in their place. Kernels that were not measured again keep theirs.
 pub fn updated(before: Measured, now: Measured) -> Measured {
     let mut known = before;
     for (key, new) in now {
@@ -134,13 +135,13 @@ fn kernels_of(old: &str, new: &str) -> String {
     all.join(", ")
 }
 
-/// Name and values of a row of a table; not its head, which has no name.
+/// The name and the values of a row of a table. The head has no name and does not count.
 fn row(line: &str) -> Option<(&str, &str)> {
     let (name, values) = line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | ")?;
     (!name.trim().is_empty()).then_some((name, values))
 }
 
-/// What a run measured. A bug that none of its cells looks for is not in it, and neither is an empty row.
+/// The measurements of a run. Bugs that none of its cells detects, and empty rows, are left out.
 pub fn measured_of(run: &Run, bugs: &[Bug], scenarios: &[Scenario], comparison: Comparison) -> Measured {
     let mut measured = Measured::new();
     for bug in bugs {
@@ -171,8 +172,8 @@ fn cells<'a>(run: &'a Run, scenarios: &[&str], kernel: &str) -> Vec<&'a RunCell>
     run.cells.iter().filter(is).collect()
 }
 
-/// In how many cells a kernel shows a bug. One that failed in another way, maybe by another bug of the scenario's, says
-/// nothing of this one.
+/// In how many cells a kernel shows a bug. A cell that failed in another way, maybe by another bug of the scenario,
+/// says nothing about this bug.
 fn showing(run: &Run, bug: &Bug, scenarios: &[&str], kernel: &str) -> Option<String> {
     let (mut shown, mut passed) = (0, 0);
     for cell in cells(run, scenarios, kernel) {
@@ -188,13 +189,14 @@ fn showing(run: &Run, bug: &Bug, scenarios: &[&str], kernel: &str) -> Option<Str
     (shown + passed > 0).then(|| format!("{kernel} {shown}/{}", shown + passed))
 }
 
-/// Whether a failure of a kernel is a bug's: as it shows under the kernel's profile, or, with lockdep off, as ever.
+/// Whether a failure of a kernel is of this bug: as under the kernel's profile or, if lockdep is off, as without the
+/// profile.
 fn is_shown_by(bug: &Bug, failure: &Failure, kernel: &str) -> bool {
     let is = |way: &Fails| way.kind == failure.kind && failure.function.as_ref() == Some(&way.function);
     bug.ways(split_profile(kernel).1).iter().chain(&bug.fails).any(is)
 }
 
-/// Whether a bug is one of several that a cell saw somebody wait for, of which its verdict names the worst only.
+/// Whether a bug is among the waits that a cell noted. The verdict names only the most severe one.
 fn is_among_waits(bug: &Bug, notes: &Notes) -> bool {
     let blocks_at =
         |function: &str| bug.fails.iter().any(|way| way.kind == FailureKind::Blocked && way.function == function);
@@ -204,7 +206,7 @@ fn is_among_waits(bug: &Bug, notes: &Notes) -> bool {
     })
 }
 
-/// `ok`, with the longest wait if that was noticeable, or how it failed.
+/// `ok`, with the longest wait if it is noticeable, or how the cells failed.
 fn summed_up(cells: &[&RunCell]) -> String {
     let mut failures: Vec<_> = cells
         .iter()
@@ -224,7 +226,7 @@ fn summed_up(cells: &[&RunCell]) -> String {
     }
 }
 
-/// Seconds: less is how long a read takes on a machine that is emulated.
+/// In seconds. A read takes up to this long on an emulated machine.
 const NOTICEABLE: f64 = 0.05;
 
 /// The longest of all waits that a scenario noted, in seconds.
@@ -243,12 +245,12 @@ fn detecting<'a>(scenarios: &'a [Scenario], bug: &'a Bug) -> impl Iterator<Item 
     scenarios.iter().filter(|scenario| scenario.detects.contains(&bug.id.as_str())).map(|scenario| scenario.name)
 }
 
-/// How often a bug shows, in words.
+/// How reliably a bug reproduces, in words.
 pub fn chance(bug: &Bug) -> &'static str {
     match bug.chance {
         kernels::Chance::Certain => "every time",
-        kernels::Chance::Window => "in a window of the kernel's own",
-        kernels::Chance::Random => "now and then",
+        kernels::Chance::Window => "in a timing window",
+        kernels::Chance::Random => "randomly",
     }
 }
 
@@ -266,7 +268,7 @@ mod tests {
         Comparison { title: "Kernels", kernels: &["a", "b"], rows: &[("1", &["s"]), ("2", &[])] };
 
     #[test]
-    fn what_was_measured_stays_on_the_page() {
+    fn measurements_on_the_page_are_read_back() {
         let manifest = Manifest::of_project().unwrap();
         let bug = manifest.bugs[0].id.clone();
         let measured: Measured =
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_again_stays() {
+    fn kernels_that_are_not_measured_again_keep_their_measurements() {
         let of = |pairs: &[(&str, &str)]| -> Measured {
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
         };
@@ -303,14 +305,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bug_that_another_one_outdoes_is_seen_all_the_same() {
+    fn a_bug_beside_a_more_severe_one_is_counted() {
         let manifest = Manifest::of_project().unwrap();
         let wait = |function: &str| Wait { attribute: String::new(), access: Access::Read, function: function.into() };
         let notes = Notes::from_iter([Note::Waits(vec![wait("sriov_numvfs_show"), wait("uevent_show")])]);
         let seen = |id: &str| is_among_waits(manifest.bug(id).unwrap(), &notes);
         assert!(seen("uevent-show-bystander") && seen("numvfs-show-bystander"));
         assert!(!seen("driver-override-show-bystander"));
-        // This one shows at the same function, and is no wait.
+        // This bug shows at the same function, but not as a wait.
         assert!(!seen("numvfs-show-vfio-remove"));
         assert!(!is_among_waits(manifest.bug("uevent-show-bystander").unwrap(), &Notes::default()));
     }

@@ -1,5 +1,5 @@
-//! What became of a cell from one kernel to another: one definition for series, for `--against`, and for runs that are to
-//! agree.
+//! How the result of a cell changes from one kernel to another. Series, `--against` and the comparison of two runs use
+//! this one definition.
 
 use kernels::{Bug, FailureKind, split_profile};
 use serde::Serialize;
@@ -7,72 +7,72 @@ use serde::Serialize;
 use crate::report::words;
 use crate::verdict::{Expected, Failure, Verdict};
 
-/// What the repeats of a cell came to on one kernel.
+/// The result of all repeats of a cell on one kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It passed, each time that it came to a verdict.
+    /// It passed each time that it had a verdict.
     Pass,
-    /// It failed, each time.
+    /// It failed each time that it had a verdict.
     Fail(Failure),
     /// It passed and failed.
     Flaky {
         /// How it failed.
         failure: Failure,
-        /// How often.
+        /// How often it failed.
         failed: usize,
-        /// Of how many times.
+        /// Out of how many verdicts.
         of: usize,
     },
-    /// It cannot be run here.
+    /// It cannot run here.
     Skipped,
-    /// Nothing is known.
+    /// It has no verdict on the kernel.
     Unknown(Verdict),
     /// There is no such cell.
     Absent,
 }
 
-/// The ways in which bugs of the catalogue may show on a kernel, of those that a scenario detects.
+/// The ways in which bugs of the catalogue may show on a kernel, for the bugs that a scenario detects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ways(Expected);
 
-/// What a cell came to on one kernel, and what may show there.
+/// The result of a cell on one kernel, and the ways in which bugs may show there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// What it came to.
+    /// The result.
     pub state: State,
-    /// What may show.
+    /// The ways in which bugs may show.
     pub ways: Ways,
 }
 
-/// What became of a cell from one kernel to another.
+/// How the result of a cell changes from one kernel to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
-    /// It passed before and fails now, or fails now for good and did not before.
+    /// It passed before and fails now. Or it failed before, and now deadlocks or splats, which it did not before.
     Regressed,
     /// It failed before and passes.
     Fixed,
-    /// It fails in another way than before, and in none that is worse.
+    /// It fails in another way than before, which is not more severe.
     FailsOtherwise,
     /// It fails as before: in the same way, or in another way of the same bug.
     StillBroken,
-    /// It passes now and then: nothing can be said of it.
+    /// It passes and fails on one of the two, so a change is not certain.
     Flaky,
-    /// One of the two shows a bug that the other may have as well, and that shows only now and then.
+    /// One of the two shows a random bug that the other may have as well.
     ByChance,
-    /// There is no verdict.
+    /// One of the two has no verdict.
     NoAnswer,
-    /// There is no such cell on one of the two, or it is skipped there.
+    /// One of the two does not have the cell, or skips it.
     NotCompared,
     /// It passes as before, or is skipped as before.
     Unchanged,
 }
 
 impl State {
-    /// What these repeats came to. Of several failures one counts that is not known to show by chance.
+    /// The result of these repeats. Of several failures, one that is not of a random bug counts.
     pub fn of<'a>(verdicts: impl Iterator<Item = &'a Verdict> + Clone, ways: &Ways) -> State {
         let failures: Vec<_> = verdicts.clone().filter_map(failure).collect();
-        let told = failures.iter().find(|failure| !ways.are_by_chance(failure)).or(failures.first());
+        let told = failures.iter().find(|failure| !ways.is_random(failure)).or(failures.first());
         let passed = verdicts.clone().filter(|verdict| **verdict == Verdict::Pass).count();
         match (told, passed) {
             (None, 1..) => State::Pass,
@@ -97,12 +97,12 @@ impl State {
         }
     }
 
-    /// Whether it says something of the kernel.
+    /// Whether it is a verdict on the kernel.
     pub fn is_known(&self) -> bool {
         matches!(self, State::Pass | State::Fail(_) | State::Flaky { .. })
     }
 
-    /// `does not build` or `does not boot`, if that is what became of the kernel, and why.
+    /// `does not build` or `does not boot`, with the reason, if that is the result.
     pub fn not_there(&self) -> Option<(&'static str, &str)> {
         match self {
             State::Unknown(Verdict::BuildFailed(why)) => Some(("does not build", why)),
@@ -133,20 +133,20 @@ pub fn failure(verdict: &Verdict) -> Option<&Failure> {
 }
 
 impl Ways {
-    /// Those of the bugs that a cell's kernel is known to have.
+    /// The ways of the bugs that a cell's kernel is known to have.
     pub fn expected(expected: &Expected) -> Ways {
         Ways(expected.clone())
     }
 
-    /// Those of the bugs `has` that a scenario detects. A kernel of which nothing is known may have any.
+    /// The ways of the bugs `has` that a scenario detects. Without `has`, the kernel may have any of them.
     pub fn of(kernel: &str, has: Option<&[String]>, detects: &[String], bugs: &[Bug]) -> Ways {
         let names: Vec<_> = detects.iter().map(String::as_str).collect();
         Ways(Expected::of(has.unwrap_or(detects), &names, bugs, split_profile(kernel).1))
     }
 
-    /// Whether only bugs fail in this way that show now and then.
-    fn are_by_chance(&self, failure: &Failure) -> bool {
-        self.0.shows_by_chance(failure)
+    /// Whether all bugs that fail in this way are random.
+    fn is_random(&self, failure: &Failure) -> bool {
+        self.0.shows_random_bug(failure)
     }
 
     /// Whether one bug may show in both ways.
@@ -164,7 +164,7 @@ impl Change {
             (State::Pass, State::Pass) | (State::Skipped, State::Skipped) => Change::Unchanged,
             (State::Skipped, _) | (_, State::Skipped) => Change::NotCompared,
             (State::Fail(one), State::Fail(other)) => Change::of_failures(before, one, after, other),
-            _ if is_chance(before, after) => Change::ByChance,
+            _ if is_of_random_bug(before, after) => Change::ByChance,
             (State::Flaky { .. }, _) | (_, State::Flaky { .. }) => Change::Flaky,
             (State::Fail(_), State::Pass) => Change::Fixed,
             (State::Pass, State::Fail(_)) => Change::Regressed,
@@ -174,9 +174,9 @@ impl Change {
     fn of_failures(before: &Seen, one: &Failure, after: &Seen, other: &Failure) -> Change {
         if is_same(before, one, after, other) {
             Change::StillBroken
-        } else if before.ways.are_by_chance(other) {
+        } else if before.ways.is_random(other) {
             Change::ByChance
-        } else if for_good(other.kind) && !for_good(one.kind) {
+        } else if is_severe(other.kind) && !is_severe(one.kind) {
             Change::Regressed
         } else {
             Change::FailsOtherwise
@@ -191,7 +191,7 @@ impl Change {
             Change::FailsOtherwise => "fails otherwise",
             Change::Regressed => "REGRESSED",
             Change::Flaky => "flaky",
-            Change::ByChance => "now and then",
+            Change::ByChance => "random",
             Change::NoAnswer => "no answer",
             Change::NotCompared => "not compared",
             Change::Unchanged => "unchanged",
@@ -206,16 +206,17 @@ pub fn is_same(before: &Seen, one: &Failure, after: &Seen, other: &Failure) -> b
         || after.ways.are_of_one_bug(one, other)
 }
 
-/// Whether each failure of two kernels that do not agree is one that the other may have as well, and shows only now and
-/// then.
-fn is_chance(before: &Seen, after: &Seen) -> bool {
+/// Whether each failure of two kernels with different results is of a random bug that the other kernel may have as
+/// well.
+fn is_of_random_bug(before: &Seen, after: &Seen) -> bool {
     let mut failures =
         [(before, after), (after, before)].into_iter().filter_map(|(one, other)| Some((one.state.failure()?, other)));
-    failures.all(|(failure, other)| other.ways.are_by_chance(failure))
+    failures.all(|(failure, other)| other.ways.is_random(failure))
 }
 
-/// Whether nothing goes on after such a failure.
-fn for_good(kind: FailureKind) -> bool {
+/// Whether a failure is more severe than a wait or a wrong answer: tasks never continue, or the kernel reports an
+/// error.
+fn is_severe(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::Deadlock | FailureKind::KernelSplat)
 }
 
@@ -251,7 +252,7 @@ mod tests {
         names.iter().map(|&name| name.to_owned()).collect()
     }
 
-    /// On kernels that have these bugs of `bugs`, or of which nothing is known.
+    /// The change between kernels with these bugs of `bugs`; without a list, a kernel may have any bug.
     fn between(bugs: &[Bug], before: (&State, Option<&[&str]>), after: (&State, Option<&[&str]>)) -> Change {
         let detects: Vec<_> = bugs.iter().map(|bug| bug.id.clone()).collect();
         let seen = |(state, has): (&State, Option<&[&str]>)| Seen {
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_shows_by_chance_is_neither_a_regression_nor_a_fix() {
+    fn a_random_bug_is_neither_a_regression_nor_a_fix() {
         let splat = || fails(FailureKind::KernelSplat, "proc_register");
         let random = [bug("random", Chance::Random, &[(FailureKind::KernelSplat, "proc_register")])];
         let change = |before: &State, after: &State| between(&random, (before, None), (after, None));
@@ -296,7 +297,7 @@ mod tests {
             assert_eq!(change(&shown, &State::Pass), Change::ByChance);
         }
         assert_eq!(change(&splat(), &splat()), Change::StillBroken);
-        assert_eq!(change(&stale(), &splat()), Change::ByChance, "this one is worse, but is no news");
+        assert_eq!(change(&stale(), &splat()), Change::ByChance, "more severe, but a known random bug");
         assert_eq!(change(&splat(), &stale()), Change::FailsOtherwise);
         assert_eq!(change(&State::Pass, &stale()), Change::Regressed, "another way to fail");
         assert_eq!(change(&State::Pass, &flaky(&stale())), Change::Flaky);
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_is_known_not_to_have_a_bug_cannot_have_missed_it() {
+    fn a_kernel_without_a_random_bug_cannot_have_missed_it() {
         let splat = fails(FailureKind::KernelSplat, "proc_register");
         let random = [bug("random", Chance::Random, &[(FailureKind::KernelSplat, "proc_register")])];
         let change = |has: &[&str], before: &State, after: &State| {
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bug_may_show_here_or_there() {
+    fn one_bug_may_show_at_different_functions() {
         let ways = [(FailureKind::Blocked, "remover"), (FailureKind::Deadlock, "reader")];
         let bugs =
             [bug("one", Chance::Window, &ways), bug("other", Chance::Window, &[(FailureKind::Blocked, "writer")])];
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_failures_the_one_counts_that_is_not_by_chance() {
+    fn of_several_failures_one_that_is_not_random_counts() {
         let random = [bug("random", Chance::Random, &[(FailureKind::KernelSplat, "proc_register")])];
         let ways = Ways::of("kernel", None, &names(&["random"]), &random);
         let splat = Verdict::fail(FailureKind::KernelSplat, "proc_register", String::new());

@@ -1,4 +1,4 @@
-//! Whether two runs of the same cells came to the same verdicts.
+//! Finds the cells on which two runs have different verdicts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,27 +9,27 @@ use crate::cell::CellId;
 use crate::evidence::{CellRecord, Run};
 use crate::verdict::Verdict;
 
-/// A cell on which two runs do not agree.
+/// A cell on which two runs have different verdicts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disagreement {
     /// Which cell.
     pub cell: CellId,
-    /// What the first run says; none if it does not have the cell.
+    /// The verdict of the first run; none if it does not have the cell.
     pub first: Option<String>,
-    /// What the second run says.
+    /// The verdict of the second run; none if it does not have the cell.
     pub second: Option<String>,
 }
 
 impl fmt::Display for Disagreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let said = |what: &Option<String>| what.clone().unwrap_or_else(|| "nothing".to_owned());
-        write!(f, "{}: {}, but {}", self.cell, said(&self.first), said(&self.second))
+        let said = |what: &Option<String>| what.clone().unwrap_or_else(|| "not run".to_owned());
+        write!(f, "{}: {} in the first run, {} in the second", self.cell, said(&self.first), said(&self.second))
     }
 }
 
-/// The cells on which two runs differ: in outcome or, of failures, in kind or function. Values and times may differ, and so
-/// may the places at which one expected bug shows: memory that was freed twice is missed here or there. A bug that shows now
-/// and then may show in one of them.
+/// The cells on which two runs differ: in outcome or, for failures, in kind or function. Values and times may differ.
+/// One expected bug may also show at different functions: for example, the kernel may notice a double free at several
+/// places. A random bug may show in only one of the runs.
 pub fn disagreements(first: &Run, second: &Run) -> Vec<Disagreement> {
     let (first, second) = (records(first), records(second));
     let cells: BTreeSet<&CellId> = first.keys().chain(second.keys()).copied().collect();
@@ -49,7 +49,7 @@ fn records(run: &Run) -> BTreeMap<&CellId, &CellRecord> {
     run.cells.iter().map(|cell| (&cell.record.cell, &cell.record)).collect()
 }
 
-/// Whether both failed in a way of the same bug, or one missed what the other shows.
+/// Whether both failed in a way of the same bug, or one shows a random bug that the other missed.
 fn agree(first: &CellRecord, second: &CellRecord) -> bool {
     let seen = |record: &CellRecord| {
         let ways = Ways::expected(&record.expected);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bug_may_show_now_and_then() {
+    fn a_random_bug_may_show_in_one_run_only() {
         let run = |verdict: Verdict, chance: Chance| {
             let mut run = run(&[("a", verdict)]);
             run.cells[0].record.expected = Expected::Fail(vec![way("f", chance)]);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bug_may_show_here_or_there() {
+    fn one_bug_may_show_at_different_functions() {
         let run = |function: &str| {
             let mut run = run(&[("a", stale(function, ""))]);
             run.cells[0].record.expected = Expected::Fail(vec![way("f", Chance::Certain), way("g", Chance::Certain)]);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn kind_and_function_count_and_words_do_not() {
+    fn kind_and_function_count_and_summaries_do_not() {
         let first = run(&[("a", Verdict::Pass), ("b", stale("f", "one")), ("c", stale("f", ""))]);
         assert_eq!(disagreements(&first, &first), []);
         let other_words = run(&[("a", Verdict::Pass), ("b", stale("f", "two")), ("c", stale("f", ""))]);
@@ -135,10 +135,10 @@ mod tests {
         assert_eq!(
             told,
             [
-                "family::scenario::igb::none::a: pass, but stale-read at f",
-                "family::scenario::igb::none::b: stale-read at f, but stale-read at g",
-                "family::scenario::igb::none::c: stale-read at f, but nothing",
-                "family::scenario::igb::none::d: nothing, but pass",
+                "family::scenario::igb::none::a: pass in the first run, stale-read at f in the second",
+                "family::scenario::igb::none::b: stale-read at f in the first run, stale-read at g in the second",
+                "family::scenario::igb::none::c: stale-read at f in the first run, not run in the second",
+                "family::scenario::igb::none::d: not run in the first run, pass in the second",
             ]
         );
     }

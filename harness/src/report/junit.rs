@@ -1,4 +1,5 @@
-//! `junit.xml`: a suite per variant. What ended as expected passes, also where the kernel was to fail.
+//! `junit.xml`: a suite for each variant. A cell passes if its result is as expected, even if the kernel fails as
+//! expected.
 
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub fn render(report: &Report) -> String {
         }));
         junit.add_test_suite(suite);
     }
-    // The XML is made in memory, from strings whose forbidden characters are left out.
+    // The XML is made in memory, from strings without forbidden characters.
     junit.to_string().unwrap_or_default()
 }
 
@@ -37,12 +38,12 @@ fn case(cell: &RunCell) -> TestCase {
         out = format!("This kernel has the bug and fails as expected: {out}");
     }
     if record.is_missed() {
-        out = format!("This kernel has a bug that shows now and then, and it did not this time: {out}");
+        out = format!("This kernel has a random bug, which did not reproduce: {out}");
     }
     ended(cell, status(cell), out)
 }
 
-/// A cell that is compared with a reference, or is of the reference: it fails only if it is worse.
+/// A cell of a run with a reference. It fails only if it is worse than on the reference.
 fn compared(cell: &RunCell, against: &Against) -> TestCase {
     let record = &cell.record;
     let (change, told) = against.told(&record.cell);

@@ -1,9 +1,10 @@
-//! What a run found, drawn from its evidence and from nothing else: for people, for programs, for CI.
+//! The report of a run, made only from its evidence: for people, for programs and for CI.
 
 mod against;
 mod catalogue;
 mod change;
 mod compare;
+mod form;
 mod junit;
 pub(crate) mod mail;
 mod results;
@@ -13,9 +14,9 @@ mod table;
 mod terminal;
 mod words;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::evidence::{AgainstNote, EvidenceError, Run, RunCell, read_run, write_whole};
+use crate::evidence::{AgainstNote, EvidenceError, Run, RunCell, read_run};
 use crate::verdict::{Expected, Verdict};
 
 use against::Against;
@@ -23,7 +24,8 @@ pub use against::{Earlier, EarlierError};
 pub use catalogue::{Comparison, Entry, Measured, chance, measured_in, measured_of, page, updated};
 pub use change::Change;
 pub use compare::{Disagreement, disagreements};
-pub use series::SeriesReport;
+pub use form::Form;
+pub use series::{SERIES_FORMS, SeriesReport};
 pub use terminal::Terminal;
 
 /// The report of a run.
@@ -33,27 +35,33 @@ pub struct Report {
     against: Option<Against>,
 }
 
-/// How many cells ended how.
+/// The number of cells by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// All of them.
+    /// All cells.
     pub cells: usize,
-    /// Those that ended as expected.
+    /// Cells that ended as expected.
     pub as_expected: usize,
-    /// Those among them whose kernel has a bug that shows itself now and then, and did not.
+    /// Of these, cells whose kernel has a random bug that did not reproduce.
     pub missed: usize,
-    /// Those that did not although they say something about their kernel, or whose kernel did not build or boot.
+    /// Cells with an unexpected verdict on their kernel, or whose kernel did not build or boot.
     pub unexpected: usize,
-    /// Those among the ones as expected of which nothing was: cells of a user's own kernels that passed.
+    /// Of the cells as expected, those of the user's own kernels: they passed.
     pub own_passed: usize,
-    /// The same among those that were not: cells of a user's own kernels that failed.
+    /// Of the unexpected cells, those of the user's own kernels: they failed.
     pub own_failed: usize,
-    /// Those that say nothing about their kernel through the fault of the harness or the test bed.
+    /// Cells without a verdict because the harness or the test bed failed.
     pub infra: usize,
 }
 
-/// Names of the files that [`Report::write_files`] writes.
-pub const FILES: [&str; 2] = ["results.json", "junit.xml"];
+/// The name of the file with the results for programs.
+pub const RESULTS: &str = "results.json";
+
+/// The forms of a report. To add one, write its module and add its row here.
+pub const FORMS: &[Form<Report>] = &[
+    Form { file: RESULTS, about: "for programs", render: |report| form::json(&results::render(report)) },
+    Form { file: "junit.xml", about: "for the display of a CI system", render: junit::render },
+];
 
 impl Report {
     /// The report of the run in a folder.
@@ -72,13 +80,13 @@ impl Report {
         &self.run
     }
 
-    /// The table for people: variants across, scenarios and triggers down, what the words in it mean, the cells that did
-    /// not end as expected, and a summary.
+    /// The table for people: a column for each variant, a row for each scenario and trigger. A legend, the cells that
+    /// did not end as expected, and a summary follow.
     pub fn table(&self, terminal: Terminal) -> String {
         table::render(self, terminal)
     }
 
-    /// What is worse, better and unchanged, compared with a reference, for people; none if there is no reference.
+    /// What is worse, better and unchanged, compared with a reference, for people; none without a reference.
     pub fn comparison(&self) -> Option<String> {
         self.against.as_ref().map(|against| against.text(&self.run))
     }
@@ -88,24 +96,20 @@ impl Report {
         results::render(self)
     }
 
-    /// The results for CI, as JUnit has them.
+    /// The results for CI, in JUnit's format.
     pub fn junit(&self) -> String {
         junit::render(self)
     }
 
-    /// Writes `results.json` and `junit.xml` beside the evidence, and says where they are.
+    /// Writes all [`FORMS`] into the folder of the run.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn write_files(&self) -> Result<[PathBuf; 2], EvidenceError> {
-        let paths = FILES.map(|name| self.run.path.join(name));
-        let results = format!("{:#}\n", self.results());
-        write_whole(&paths[0], results.as_bytes())?;
-        write_whole(&paths[1], self.junit().as_bytes())?;
-        Ok(paths)
+    pub fn write_files(&self) -> Result<(), EvidenceError> {
+        form::write_all(FORMS, self, &self.run.path)
     }
 
-    /// How many cells ended how.
+    /// The number of cells by result.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts { cells: self.run.cells.len(), ..Counts::default() };
         for cell in &self.run.cells {
@@ -124,9 +128,12 @@ impl Report {
         counts
     }
 
-    /// The exit status of a run: 0 if all cells ended as expected, 1 if one about the kernel did not or a kernel did not
-    /// build or boot, 2 if there was nothing but trouble with the test bed, or no cell at all. With a reference: 0 if nothing
-    /// is worse than there, 1 if something is, 2 if that is not known.
+    /// The exit status of a run:
+    /// - 0 if all cells ended as expected,
+    /// - 1 if a verdict on a kernel is unexpected, or a kernel did not build or boot,
+    /// - 2 if only the test bed failed, or if there are no cells.
+    ///
+    /// With a reference: 0 if no cell is worse than on the reference, 1 if one is, 2 if that is not known.
     pub fn exit_code(&self) -> u8 {
         if let Some(against) = &self.against {
             return against.exit_code();

@@ -6,7 +6,7 @@ use super::Report;
 use crate::evidence::{RunCell, RunInfo};
 use crate::verdict::Verdict;
 
-/// Version of the format. Keys may be added without a new one.
+/// The version of the format. New keys do not change it.
 const SCHEMA: u32 = 2;
 
 pub fn render(report: &Report) -> Value {

@@ -1,41 +1,41 @@
-//! The cells of a run, with kernels side by side.
+//! The cells of a run as rows, with a column for each kernel.
 
 use crate::cell::CellId;
 use crate::evidence::{EarlierCell, EarlierKernel, Run, RunCell};
 use crate::report::change::{Change, Seen, State, Ways};
 use crate::verdict::Expected;
 
-/// A kernel whose cells stand in a column.
+/// The kernel of a column.
 #[derive(Clone, Copy, Debug)]
 pub enum Column<'a> {
-    /// One of the run.
+    /// A kernel of the run.
     Kernel(&'a str),
-    /// One of an earlier run, of this name.
+    /// A kernel of an earlier run, with its name.
     Earlier(&'a str, &'a EarlierKernel),
 }
 
-/// A row of cells: the same on each kernel.
+/// A row: the same cell on each kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub scenario: String,
     pub topology: String,
     pub trigger: &'static str,
-    /// On each kernel, in the order of the columns.
+    /// The result on each kernel, in the order of the columns.
     pub seen: Vec<Seen>,
 }
 
 impl Row {
-    /// What column `step` (from 1) changes, compared to the last kernel before it of which something is known.
+    /// The change at column `step` (from 1), compared to the last column before it with a verdict on its kernel.
     pub fn change(&self, step: usize) -> Change {
         Change::between(self.seen_before(step), &self.seen[step])
     }
 
-    /// What a column is compared to.
+    /// The result that a column is compared to.
     pub fn before(&self, step: usize) -> &State {
         &self.seen_before(step).state
     }
 
-    /// What is in a column.
+    /// The result in a column.
     pub fn state(&self, at: usize) -> &State {
         &self.seen[at].state
     }
@@ -45,7 +45,7 @@ impl Row {
         known.unwrap_or(&self.seen[step - 1])
     }
 
-    /// What all columns together do.
+    /// The change from the first column to the last.
     pub fn in_all(&self) -> Change {
         match (self.seen.first(), self.seen.last()) {
             (Some(before), Some(after)) => Change::between(before, after),
@@ -53,17 +53,17 @@ impl Row {
         }
     }
 
-    /// Whether a cell is of this row.
+    /// Whether a cell belongs to this row.
     pub fn is_of(&self, id: &CellId) -> bool {
         (id.scenario == self.scenario) && (id.topology == self.topology) && (id.trigger_name() == self.trigger)
     }
 
-    /// Its cells on one kernel.
+    /// The cells of the row on one kernel.
     pub fn cells<'a>(&self, run: &'a Run, variant: &str) -> impl Iterator<Item = &'a RunCell> + Clone {
         run.cells.iter().filter(move |cell| self.is_of(&cell.record.cell) && cell.record.cell.variant == variant)
     }
 
-    /// Its cells on a kernel of an earlier run.
+    /// The cells of the row on a kernel of an earlier run.
     pub fn earlier_cells<'a>(&self, kernel: &'a EarlierKernel) -> impl Iterator<Item = &'a EarlierCell> + Clone {
         let is_of_it = move |cell: &&EarlierCell| {
             cell.scenario == self.scenario && cell.topology == self.topology && cell.trigger == self.trigger
@@ -86,7 +86,7 @@ impl Row {
         }
     }
 
-    /// The ways in which bugs may show on a kernel that has these, or of which nothing is known.
+    /// The ways in which bugs may show on a kernel with the bugs `has`. Without `has`, the kernel may have any bug.
     fn ways(&self, run: &Run, kernel: &str, has: Option<&[String]>) -> Ways {
         let scenario = run.info.scenarios.iter().find(|scenario| scenario.name == self.scenario);
         Ways::of(kernel, has, scenario.map_or(&[], |scenario| &scenario.detects), &run.info.bugs)

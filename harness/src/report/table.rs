@@ -10,7 +10,7 @@ use crate::cell::CellId;
 use crate::evidence::RunCell;
 use crate::verdict::{Expected, Verdict};
 
-/// What is put after a result that was not expected.
+/// The mark after an unexpected result.
 const MARK: &str = " !";
 
 pub fn render(report: &Report, terminal: Terminal) -> String {
@@ -25,14 +25,14 @@ pub fn render(report: &Report, terminal: Terminal) -> String {
     text
 }
 
-/// What a row is about: scenario, topology, trigger.
+/// The key of a row: scenario, topology, trigger.
 type Row<'a> = (&'a str, &'a str, &'static str);
 
 fn row(id: &CellId) -> Row<'_> {
     (&id.scenario, &id.topology, id.trigger_name())
 }
 
-/// The rows, in the order in which their first cells come, those of a scenario together.
+/// The rows, in the order of their first cells. Rows of one scenario are together.
 fn rows(report: &Report) -> Vec<Row<'_>> {
     let mut rows = distinct(report.run.cells.iter().map(|cell| row(&cell.record.cell)));
     let scenarios = distinct(rows.iter().map(|row| (row.0, row.1)));
@@ -40,8 +40,7 @@ fn rows(report: &Report) -> Vec<Row<'_>> {
     rows
 }
 
-/// The variants: the one that the others are compared with, those of the run in its order, then those that it does not
-/// describe.
+/// The variants: first the reference, then those that the run describes, in its order, then the others.
 fn variants(report: &Report) -> Vec<&str> {
     let seen: Vec<&str> = distinct(report.run.cells.iter().map(|cell| cell.record.cell.variant.as_str()));
     let reference = report.against.as_ref().and_then(Against::kernel_of_run);
@@ -68,7 +67,7 @@ fn grid(report: &Report, rows: &[Row<'_>], variants: &[&str], terminal: Terminal
     table.set_header(["scenario", "trigger"].into_iter().chain(variants.iter().copied()));
     let mut before = None;
     for &(scenario, topology, trigger) in rows {
-        // A scenario's name stands in its first row; the family, on a line of its own, keeps the column narrow.
+        // The first row of a scenario has its name. The family is on its own line, to keep the column narrow.
         let name = match before.replace((scenario, topology)) {
             Some(last) if last == (scenario, topology) => String::new(),
             _ if several_topologies => format!("{} ({topology})", scenario.replace("::", "::\n  ")),
@@ -86,7 +85,7 @@ fn grid(report: &Report, rows: &[Row<'_>], variants: &[&str], terminal: Terminal
     table
 }
 
-/// What the repeats of one cell came to: `pass`, `10/10 DEADLOCK`, or a line for each of several results.
+/// The results of the repeats of one cell: `pass`, `10/10 DEADLOCK`, or a line for each of several results.
 fn results(cells: &[&RunCell]) -> String {
     let word = |cell: &RunCell| {
         let mark = if is_unexpected(cell) { MARK } else { "" };
@@ -102,17 +101,17 @@ fn results(cells: &[&RunCell]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Whether another result was expected. Of a kernel of the user's own nothing is.
+/// Whether another result was expected. No result is expected of the user's own kernels.
 fn is_unexpected(cell: &RunCell) -> bool {
     !cell.record.is_as_expected() && !is_own(cell)
 }
 
-/// Whether nothing was expected of a cell: its kernel is one of the user's own.
+/// Whether the kernel of a cell is the user's own: no result was expected.
 fn is_own(cell: &RunCell) -> bool {
     cell.record.expected == Expected::None
 }
 
-/// What the words of this table mean, which failures they stand for, and what the kernels are.
+/// The legend: the words of the table, the functions of the failures, and the kernels.
 fn legend(report: &Report, variants: &[&str], text: &mut String) {
     let cells = &report.run.cells;
     for word in distinct(cells.iter().map(|cell| words::shown(&cell.record))) {
@@ -130,11 +129,11 @@ fn legend(report: &Report, variants: &[&str], text: &mut String) {
         };
         let _ = writeln!(text, "{word}: {}{places}", words::meaning(word));
     }
-    let own = if cells.iter().any(is_own) { " of the kernels that are known" } else { "" };
+    let own = if cells.iter().any(is_own) { " of known kernels" } else { "" };
     if cells.iter().any(is_unexpected) {
-        let _ = writeln!(text, "!: not as expected, see below; all other results{own} are as expected");
+        let _ = writeln!(text, "!: unexpected, see below; all other results{own} are as expected");
     } else if !cells.iter().all(is_own) {
-        let _ = writeln!(text, "All results{own} are as expected: a kernel that has a bug must show it.");
+        let _ = writeln!(text, "All results{own} are as expected. A kernel with a known bug is expected to fail.");
     }
     text.push('\n');
     let width = variants.iter().map(|name| name.len()).max().unwrap_or(0);
@@ -145,7 +144,7 @@ fn legend(report: &Report, variants: &[&str], text: &mut String) {
     bugs(report, text);
 }
 
-/// The bugs for which a failure was expected.
+/// The bugs of the kernels that are expected to fail.
 fn bugs(report: &Report, text: &mut String) {
     let expected: BTreeSet<&str> = report
         .run
@@ -161,15 +160,15 @@ fn bugs(report: &Report, text: &mut String) {
     if bugs.is_empty() {
         return;
     }
-    text.push_str("Failures are expected of kernels with these bugs:\n");
+    text.push_str("Kernels with these bugs are expected to fail:\n");
     for bug in bugs {
         let _ = writeln!(text, "{} ({}): {}", bug.id, bug.shows_as(), bug.title);
     }
     text.push('\n');
 }
 
-/// One line for each cell that did not end as expected, and one for all that were not begun: `results.json` has them one
-/// by one.
+/// One line for each cell that did not end as expected, and one line for all cells that did not begin. `results.json`
+/// lists these one by one.
 fn unexpected(report: &Report, text: &mut String) {
     let (begun, not_begun): (Vec<_>, Vec<_>) = report.unexpected().partition(|cell| cell.evidence.is_some());
     for cell in begun {
@@ -178,14 +177,14 @@ fn unexpected(report: &Report, text: &mut String) {
         let _ = writeln!(text, "{mark} {}: {}{evidence}", cell.record.cell, words::explanation(&cell.record));
     }
     if !not_begun.is_empty() {
-        let _ = writeln!(text, "! cells that were not begun, as the run ended before: {}", not_begun.len());
+        let _ = writeln!(text, "! cells that did not begin because the run ended before: {}", not_begun.len());
     }
     if report.unexpected().next().is_some() {
         text.push('\n');
     }
 }
 
-/// Cells that the test bed spoiled before they got their verdict: never hidden, and never held against a kernel.
+/// Cells that the test bed made the harness try again. They are always listed, and never counted against a kernel.
 fn retried(report: &Report, text: &mut String) {
     for cell in report.run.cells.iter().filter(|cell| !cell.record.retries.is_empty()) {
         let record = &cell.record;
@@ -215,7 +214,7 @@ fn summary(report: &Report, text: &mut String) {
     let _ = writeln!(text, "{} cells: {}; evidence in {}", counts.cells, parts.join(", "), report.run.path.display());
 }
 
-/// Colours the results: the words say the same without.
+/// Colours the results. The text without colours says the same.
 fn paint(table: &str, color: bool) -> String {
     if !color {
         return table.to_owned();

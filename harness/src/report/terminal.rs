@@ -1,19 +1,19 @@
-//! What a table is drawn on.
+//! The terminal on which a table is printed.
 
 use std::io::{IsTerminal, Stdout};
 
 /// The width of a table, and whether it has colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terminal {
-    /// Columns; none if lines may be as long as they like.
+    /// Columns; none for no limit.
     pub width: Option<u16>,
-    /// Use colours. The table says the same without them.
+    /// Whether to use colours. The table says the same without them.
     pub color: bool,
 }
 
 impl Terminal {
-    /// What standard output is. A file gets long lines and no colours; neither does a terminal with `NO_COLOR` set
-    /// (<https://no-color.org>) get any.
+    /// The terminal of standard output. A file has no limit on the length of lines, and no colours. A terminal with
+    /// `NO_COLOR` (<https://no-color.org>) has no colours either.
     pub fn of_stdout(stdout: &Stdout) -> Terminal {
         if !stdout.is_terminal() {
             return Terminal::default();

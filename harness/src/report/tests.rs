@@ -36,7 +36,7 @@ fn must_deadlock() -> Expected {
     has("numvfs-show-vfio-remove", FailureKind::Deadlock, "sriov_numvfs_show")
 }
 
-/// A bug that shows itself now and then.
+/// A random bug.
 fn may_splat() -> Expected {
     let Expected::Fail(mut signatures) = has("pf-unbind-vs-rescan-readd", FailureKind::KernelSplat, "proc_register")
     else {
@@ -121,7 +121,7 @@ fn good() -> Vec<Cell> {
     ]
 }
 
-/// A kernel of the user's own, beside one that is known.
+/// The user's own kernel, beside one that is known.
 fn own() -> Vec<Cell> {
     let yank = Some(Trigger::Yank);
     vec![
@@ -133,7 +133,7 @@ fn own() -> Vec<Cell> {
 }
 
 #[test]
-fn of_the_users_own_kernel_is_said_what_passed_and_what_failed() {
+fn cells_of_the_users_own_kernel_pass_or_fail() {
     let table = |cells: &[Cell]| {
         let (_out, report) = run(cells, &[]);
         assert_eq!(report.exit_code(), 1);
@@ -167,7 +167,7 @@ fn bad() -> Vec<Cell> {
     cells
 }
 
-/// A report without what differs from one run to the next.
+/// A report without what differs between runs.
 fn stable(text: &str, report: &Report) -> String {
     text.replace(report.run.path.to_str().unwrap(), "[run]")
 }
@@ -189,7 +189,7 @@ fn a_bad_run() {
 }
 
 #[test]
-fn a_narrow_terminal_is_kept_to() {
+fn a_table_fits_a_narrow_terminal() {
     let (_out, report) = run(&bad(), &[]);
     let table = report.table(Terminal { width: Some(60), color: false });
     for line in table.lines().take_while(|line| !line.is_empty()) {
@@ -199,7 +199,7 @@ fn a_narrow_terminal_is_kept_to() {
 }
 
 #[test]
-fn colours_add_nothing_but_colours() {
+fn colours_do_not_change_the_text() {
     let (_out, report) = run(&bad(), &[]);
     let color = report.table(Terminal { width: Some(90), color: true });
     assert!(color.contains("\x1b[1;31mDEADLOCK !\x1b[0m"), "{color}");
@@ -208,18 +208,34 @@ fn colours_add_nothing_but_colours() {
 }
 
 #[test]
-fn files_are_beside_the_evidence() {
+fn every_form_is_written_beside_the_evidence() {
     let (_out, report) = run(&good(), &[]);
-    let [results, junit] = report.write_files().unwrap();
-    let read: serde_json::Value = serde_json::from_str(&fs::read_to_string(results).unwrap()).unwrap();
-    assert_eq!(read, report.results());
-    assert_eq!(fs::read_to_string(junit).unwrap(), report.junit());
-    // The files of a report are no cells of the run.
+    report.write_files().unwrap();
+    let written = |name: &str| fs::read_to_string(report.run.path.join(name)).unwrap();
+    for form in FORMS {
+        assert_eq!(written(form.file), (form.render)(&report), "{}", form.file);
+    }
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&written("results.json")).unwrap(), report.results());
+    assert_eq!(written("junit.xml"), report.junit());
+    // The files of a report are not cells of the run.
     assert_eq!(Report::of(&report.run.path).unwrap().counts(), report.counts());
 }
 
 #[test]
-fn a_bug_that_did_not_show_this_time_is_told_and_counted() {
+fn every_form_has_its_own_file_and_is_on_the_page_on_verdicts() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/verdicts.md")).unwrap();
+    let mut files: Vec<_> =
+        FORMS.iter().map(|form| form.file).chain(SERIES_FORMS.iter().map(|form| form.file)).collect();
+    for Form { file, about, .. } in FORMS {
+        assert!(page.contains(&format!("- `{file}`, {about}")), "docs/verdicts.md does not have {file}");
+    }
+    files.sort_unstable();
+    files.dedup();
+    assert_eq!(files.len(), FORMS.len() + SERIES_FORMS.len(), "two forms have the same file");
+}
+
+#[test]
+fn a_random_bug_that_did_not_reproduce_is_reported_and_counted() {
     let splat = || Verdict::fail(FailureKind::KernelSplat, "proc_register", "WARNING: ...".to_owned());
     let cells: Vec<_> = [Verdict::Pass, splat(), Verdict::Pass]
         .into_iter()
@@ -235,7 +251,7 @@ fn a_bug_that_did_not_show_this_time_is_told_and_counted() {
     assert_eq!(report.results()["summary"]["missed"], 2);
     assert_eq!(report.results()["cells"][0]["missed"], true);
     assert_eq!(report.results()["cells"][1]["missed"], false);
-    assert!(report.junit().contains("it did not this time"), "{}", report.junit());
+    assert!(report.junit().contains("which did not reproduce"), "{}", report.junit());
 }
 
 #[test]
@@ -266,5 +282,5 @@ fn exit_codes() {
         assert_eq!(report.exit_code(), code, "{cells:?}");
     }
     let (_out, report) = run(&good(), &[id(OWNER, None, "stock", 1)]);
-    assert_eq!(report.exit_code(), 2, "a cell that was not begun");
+    assert_eq!(report.exit_code(), 2, "a cell that did not begin");
 }

@@ -5,12 +5,12 @@ use kernels::FailureKind;
 use crate::evidence::CellRecord;
 use crate::verdict::{Expected, Signature, Verdict};
 
-/// One word for what a cell showed.
+/// One word for the result of a cell.
 pub fn shown(record: &CellRecord) -> &'static str {
     if record.is_missed() { "missed" } else { outcome(&record.verdict) }
 }
 
-/// One word for how a cell ended.
+/// One word for a verdict.
 pub fn outcome(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "pass",
@@ -34,25 +34,25 @@ pub fn kind(kind: FailureKind) -> &'static str {
     }
 }
 
-/// What the word means.
+/// What such a word means.
 pub fn meaning(word: &str) -> &'static str {
     match word {
         "pass" => "the kernel did what it should",
-        "missed" => "the kernel has a bug that shows now and then, and did not this time",
-        "DEADLOCK" => "tasks wait for each other, and will for ever",
-        "BLOCKED" => "a task waited for as long as someone else liked",
-        "STALE" => "a reader woken by the event saw the value from before it",
-        "LOST EVENT" => "an event that should have been sent was not",
+        "missed" => "the kernel has a random bug, which did not reproduce",
+        "DEADLOCK" => "tasks wait for each other and never stop",
+        "BLOCKED" => "a task waited until another process released what it waited for",
+        "STALE" => "a reader that the event woke saw the value from before the event",
+        "LOST EVENT" => "the kernel did not send an event that it should have sent",
         "KERNEL SPLAT" => "the kernel reported an error of its own",
-        "WRONG STATE" => "what the kernel shows is not what was done",
-        "skipped" => "the cell cannot be run here",
-        "NO BUILD" => "the kernel did not build: nothing is known about it",
-        "NO BOOT" => "the kernel did not come up",
-        _ => "the harness or the test bed failed: nothing is known about the kernel",
+        "WRONG STATE" => "the kernel shows something other than what was done",
+        "skipped" => "the cell cannot run here",
+        "NO BUILD" => "the kernel did not build, so it was not tested",
+        "NO BOOT" => "the kernel did not boot",
+        _ => "the harness or the test bed failed; the cell says nothing about the kernel",
     }
 }
 
-/// How a cell ended, in a few words: `deadlock at sriov_numvfs_show`.
+/// A verdict in a few words: `deadlock at sriov_numvfs_show`.
 pub fn ended(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Fail(failure) => failure.to_string(),
@@ -60,7 +60,7 @@ pub fn ended(verdict: &Verdict) -> String {
     }
 }
 
-/// What was expected, in a few words; none if nothing was.
+/// The expected result in a few words; none if no result is expected.
 pub fn expected(expected: &Expected) -> Option<String> {
     match expected {
         Expected::Pass => Some("pass".to_owned()),
@@ -73,7 +73,7 @@ pub fn expected(expected: &Expected) -> Option<String> {
     }
 }
 
-/// How a cell ended, what was expected, and why, on one line.
+/// The verdict of a cell, the expected result if it differs, and the reason, on one line.
 pub fn explanation(record: &CellRecord) -> String {
     let mut text = ended(&record.verdict);
     if let Some(expected) = expected(&record.expected).filter(|_| !record.is_as_expected()) {

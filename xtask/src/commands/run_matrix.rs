@@ -13,7 +13,7 @@ use harness::lab::Lab;
 use harness::matrix::coverage::Coverage;
 use harness::matrix::plan::{Selection, plan, with_reference};
 use harness::matrix::{Request, Runner, command_of};
-use harness::report::{FILES, Report, Terminal, disagreements};
+use harness::report::{RESULTS, Report, Terminal, disagreements};
 use harness::vm::argv;
 use kernels::Manifest;
 
@@ -203,7 +203,7 @@ fn results_text(report: &Report, args: &Args, is_own: bool) -> String {
 /// How to compare a user's own kernel with another.
 fn hint(run: &Path, tree: Option<&Path>) -> String {
     let rev = tree.map(|tree| format!("--against REV (a revision of {}), ", tree.display())).unwrap_or_default();
-    let results = run.join(FILES[0]);
+    let results = run.join(RESULTS);
     format!(
         "to see only what is worse than on another kernel: {rev}--against stock, or, in a later run, --against {}",
         results.display()

@@ -1,7 +1,7 @@
-//! `results.json` of an earlier run, read as a reference.
+//! The `results.json` of an earlier run, read as a reference.
 //!
-//! It may be of an older version, or of a newer one: a cell in which something is missing or unknown is left out, and is
-//! then not compared.
+//! The file may be of an older or a newer version. A cell with missing or unknown values is left out, and is then not
+//! compared.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::evidence::{EarlierCell, EarlierKernel, EvidenceError, LATEST};
-use crate::report::{FILES, Report};
+use crate::report::{RESULTS, Report};
 use crate::verdict::{Failure, Verdict};
 
 /// The results of an earlier run.
@@ -23,7 +23,7 @@ pub struct Earlier {
     cells: Vec<CellPart>,
 }
 
-/// A path does not lead to the results of a kernel.
+/// A path does not give the results of a kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum EarlierError {
     /// It cannot be read.
@@ -31,10 +31,10 @@ pub enum EarlierError {
     Read {
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         cause: std::io::Error,
     },
-    /// It is something else.
+    /// It is not a `results.json`.
     #[error("{} is not the results.json of a run: {why}", path.display())]
     Other {
         /// The path.
@@ -42,7 +42,7 @@ pub enum EarlierError {
         /// What is wrong.
         why: String,
     },
-    /// A folder in which no run left anything.
+    /// A folder that is not the folder of a run.
     #[error("{} is not the folder of a run: it has neither results.json nor run.json{}", path.display(), hint(path))]
     Folder {
         /// The folder.
@@ -51,7 +51,7 @@ pub enum EarlierError {
     /// A folder whose evidence cannot be read.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
-    /// There are several kernels, and none was named.
+    /// It has several kernels, and none was named.
     #[error(
         "{} has the results of {} kernels; name one of them: {}",
         path.display(),
@@ -64,8 +64,8 @@ pub enum EarlierError {
         /// The names of the kernels.
         known: Vec<String>,
     },
-    /// The kernel that was named is not among them.
-    #[error("{} has no results of a kernel `{kernel}`; it has those of: {}", path.display(), known.join(", "))]
+    /// It does not have the kernel that was named.
+    #[error("{} has no results for a kernel `{kernel}`; it has: {}", path.display(), known.join(", "))]
     Kernel {
         /// The file.
         path: PathBuf,
@@ -118,7 +118,7 @@ struct CellPart {
 }
 
 impl CellPart {
-    /// What it says of its kernel, if anything.
+    /// The verdict on its kernel, if it has one that this version knows.
     fn verdict(&self) -> Option<Verdict> {
         match (self.outcome.as_str(), &self.failure) {
             ("pass", _) => Some(Verdict::Pass),
@@ -133,11 +133,11 @@ impl Earlier {
     /// Reads a `results.json`, or the one in the folder of a run.
     ///
     /// # Errors
-    /// [`EarlierError`], but not that of a kernel's name.
+    /// [`EarlierError`], except those about the name of a kernel.
     pub fn read(path: &Path) -> Result<Earlier, EarlierError> {
         let read = |cause| EarlierError::Read { path: path.to_owned(), cause };
         let found = fs::canonicalize(path).map_err(read)?;
-        let file = if found.is_dir() { found.join(FILES[0]) } else { found.clone() };
+        let file = if found.is_dir() { found.join(RESULTS) } else { found.clone() };
         let other = |why: serde_json::Error| EarlierError::Other { path: file.clone(), why: why.to_string() };
         let results = if file.is_file() {
             serde_json::from_slice(&fs::read(&file).map_err(read)?).map_err(other)?
@@ -152,7 +152,7 @@ impl Earlier {
         Ok(Earlier { started: run.started, bugs: known(run.variants), cells: known(cells), path: file })
     }
 
-    /// The names of its kernels, in its order.
+    /// The names of its kernels, in the order of its cells.
     pub fn kernels(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for cell in &self.cells {
@@ -163,7 +163,8 @@ impl Earlier {
         names
     }
 
-    /// What it says of the kernel of this name, with its profile or without, or of the only one: with its name.
+    /// The full name and the results of the kernel of this name, which may be without its profile. Without a name, of
+    /// the only kernel.
     ///
     /// # Errors
     /// [`EarlierError::Kernel`], [`EarlierError::Several`].
@@ -197,7 +198,7 @@ impl Earlier {
     }
 }
 
-/// Those that can be understood.
+/// The values that this version can read.
 fn known<T: for<'de> Deserialize<'de>>(values: Vec<Value>) -> Vec<T> {
     values.into_iter().filter_map(|value| T::deserialize(value).ok()).collect()
 }

@@ -1,7 +1,7 @@
-//! Each kernel of a run compared with a reference: with another kernel of the run, or with one of an earlier run.
+//! Compares each kernel of a run with a reference: another kernel of the run, or a kernel of an earlier run.
 //!
-//! What the scenarios find on the reference is not held against a kernel. The exit code, JUnit and the text for people are
-//! about what is worse than there.
+//! A failure that the reference has too does not count against a kernel. The exit code, JUnit and the text for people
+//! report what is worse than on the reference.
 
 mod earlier;
 mod text;
@@ -25,20 +25,20 @@ pub struct Against {
     kernels: Vec<OfKernel>,
 }
 
-/// What a kernel changes.
+/// The comparison of one kernel with the reference.
 #[derive(Clone, Debug)]
 struct OfKernel {
     variant: String,
-    /// The reference, then this kernel.
+    /// The columns of each row: the reference, then this kernel.
     rows: Vec<Row>,
 }
 
-/// Where the reference is in a row, and the kernel that is compared with it.
+/// The columns of a row: the reference, and the kernel that is compared with it.
 const REFERENCE: usize = 0;
 const KERNEL: usize = 1;
 
 impl Against {
-    /// The comparison of a run with what it is to be compared with.
+    /// Compares a run with its reference.
     pub fn of(run: &Run, note: AgainstNote) -> Against {
         let reference = match &note.earlier {
             Some(earlier) => Column::Earlier(&note.kernel, earlier),
@@ -66,18 +66,19 @@ impl Against {
         self.note.earlier.is_none().then_some(self.note.kernel.as_str())
     }
 
-    /// The comparison for people: what is worse, what is better, and how many cells are as they were.
+    /// The comparison for people: what is worse, what is better, and how many cells are unchanged.
     pub(super) fn text(&self, run: &Run) -> String {
         text::render(self, run)
     }
 
     /// The comparison for programs: the key `against` of `results.json`.
     ///
-    /// `kernel` is the reference, `asked` what the command line called it, and `earlier` the file and the beginning of the
-    /// run that it was taken from, or null if it is a kernel of this run. `kernels` has for each other kernel its `variant`,
-    /// `not_there` ("does not build", "does not boot", or null), `counts` by change, and its `cells`: what each came to
-    /// `before` (on the reference) and `after`, the `change` (`regressed`, `fixed`, `fails-otherwise`, `still-broken`,
-    /// `flaky`, `by-chance`, `no-answer`, `not-compared`, `unchanged`), and the folders of the evidence.
+    /// `kernel` is the reference, `asked` its name on the command line, and `earlier` the file and the start of the run
+    /// that it was taken from, or null if it is a kernel of this run. `kernels` has for each other kernel its
+    /// `variant`, `not_there` ("does not build", "does not boot", or null), `counts` by change, and its `cells`: for
+    /// each cell the results `before` (on the reference) and `after`, the `change` (`regressed`, `fixed`,
+    /// `fails-otherwise`, `still-broken`, `flaky`, `by-chance`, `no-answer`, `not-compared`, `unchanged`), and the
+    /// folders of the evidence.
     pub(super) fn results(&self, run: &Run) -> Value {
         let earlier = self.note.earlier.as_ref();
         json!({
@@ -111,8 +112,8 @@ impl Against {
         })
     }
 
-    /// The exit status: 1 if something is worse than on the reference, 2 if that is not known, 0 if not. Cells on which the
-    /// reference of an earlier run has no verdict do not count, unless there are no others.
+    /// The exit status: 1 if a cell is worse than on the reference, 2 if that is not known, 0 otherwise. If there are
+    /// other cells, cells without a verdict on the reference of an earlier run do not count.
     pub(super) fn exit_code(&self) -> u8 {
         let changes: BTreeSet<_> = self.kernels.iter().flat_map(|kernel| &kernel.rows).map(change).collect();
         if changes.contains(&Change::Regressed) {
@@ -122,8 +123,8 @@ impl Against {
         if is_known { 0 } else { 2 }
     }
 
-    /// What became of a cell of the run, and that in words. One of the reference is unchanged, or has no answer if that is
-    /// why another kernel has none.
+    /// The change of a cell of the run, and a text about it. A cell of the reference is unchanged, or has no answer if
+    /// another kernel has no answer in this cell.
     pub(super) fn told(&self, id: &CellId) -> (Change, String) {
         let kernel = self.kernels.iter().find(|kernel| kernel.variant == id.variant);
         if let Some((kernel, row)) = kernel.and_then(|kernel| Some((kernel, kernel.row(id)?))) {
@@ -134,18 +135,18 @@ impl Against {
         (if is_unknown { Change::NoAnswer } else { Change::Unchanged }, "the reference".to_owned())
     }
 
-    /// What the reference and a kernel do in a cell.
+    /// A sentence on what the reference and a kernel do in a cell.
     fn sentence(&self, row: &Row, variant: &str) -> String {
         text::sentence(row, &self.reference(), variant)
     }
 
-    /// What the reference is called: it may have the name of a kernel of this run.
+    /// The name of the reference in texts. A kernel of this run may have the same name as one of an earlier run.
     fn reference(&self) -> String {
         let earlier = if self.note.earlier.is_some() { "the earlier " } else { "" };
         format!("{earlier}{}", self.note.kernel)
     }
 
-    /// The folder of the reference's cell.
+    /// The evidence folder of the reference's cell.
     fn evidence_before<'a>(&'a self, row: &Row, run: &'a Run) -> Option<&'a Path> {
         match &self.note.earlier {
             Some(earlier) => row.earlier_cells(earlier).next()?.evidence.as_deref(),
@@ -159,7 +160,7 @@ impl OfKernel {
         self.rows.iter().find(|row| row.is_of(id))
     }
 
-    /// How many cells changed how, without what did not occur.
+    /// The number of cells for each change that occurs.
     fn counts(&self) -> impl Iterator<Item = (Change, usize)> {
         let mut changes: Vec<_> = self.rows.iter().map(change).collect();
         changes.sort();
@@ -173,14 +174,14 @@ impl OfKernel {
         counts.into_iter()
     }
 
-    /// Whether it does not build or boot: what, and why.
+    /// `does not build` or `does not boot`, with the reason, if that is the result.
     fn not_there(&self) -> Option<(&'static str, &str)> {
         self.rows.iter().find_map(|row| row.state(KERNEL).not_there())
     }
 }
 
-/// What became of a cell. A kernel that does not come to be tried where the reference was, and one that fails now and then in a
-/// way in which the reference never did, are worse.
+/// The change of a cell. Two more cases count as worse: a kernel that does not build or boot where the reference has a
+/// verdict, and a kernel that passes and fails, in a way in which the reference never fails.
 fn change(row: &Row) -> Change {
     match row.change(KERNEL) {
         Change::NoAnswer if is_lost(row) => Change::Regressed,
@@ -194,7 +195,7 @@ fn is_lost(row: &Row) -> bool {
     row.state(REFERENCE).is_known() && row.state(KERNEL).not_there().is_some()
 }
 
-/// Whether a kernel fails, be it now and then, in a way in which the reference does not.
+/// Whether a kernel fails, at least sometimes, in a way in which the reference does not fail.
 fn is_new(row: &Row) -> bool {
     let [before, after] = row.seen.as_slice() else { return false };
     match (before.state.failure(), after.state.failure()) {
@@ -204,7 +205,7 @@ fn is_new(row: &Row) -> bool {
     }
 }
 
-/// The folder of a row's cell on a kernel: of the one that failed as is told, if it did.
+/// The evidence folder of a row's cell on a kernel: of the repeat with the reported failure, if it failed.
 fn evidence<'a>(row: &Row, run: &'a Run, at: usize, variant: &'a str) -> Option<&'a Path> {
     let cells = || row.cells(run, variant);
     let told = row.state(at).failure();

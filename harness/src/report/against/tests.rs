@@ -20,7 +20,7 @@ fn stale() -> Verdict {
     Verdict::fail(FailureKind::StaleRead, "sriov_numvfs", "read 0 on the event, not 4".to_owned())
 }
 
-/// What shows now and then.
+/// The failure of a random bug.
 fn splat() -> Verdict {
     Verdict::fail(FailureKind::KernelSplat, "proc_register", "WARNING: ...".to_owned())
 }
@@ -71,7 +71,7 @@ fn run(note: &AgainstNote, cells: &[Cell]) -> (tempfile::TempDir, Report) {
     (out, report)
 }
 
-/// A row of cells of kernels of which nothing is known.
+/// A row of cells of unknown kernels.
 fn row(scenario: &str, trigger: Option<Trigger>, cells: &[(&str, Verdict)]) -> Vec<Cell> {
     cells.iter().map(|(kernel, verdict)| (id(scenario, trigger, kernel, 1), Expected::None, verdict.clone())).collect()
 }
@@ -81,7 +81,7 @@ fn pair(scenario: &str, before: Verdict, after: Verdict) -> Vec<Cell> {
     row(scenario, None, &[("v6.11", before), ("topic", after)])
 }
 
-/// A text without what differs from one run to the next.
+/// A text without what differs between runs.
 fn stable(text: &str, report: &Report) -> String {
     text.replace(report.run().path.to_str().unwrap(), "[run]")
 }
@@ -91,7 +91,7 @@ fn told(note: &AgainstNote, cells: &[Cell]) -> (String, u8) {
     (stable(&report.comparison().unwrap(), &report), report.exit_code())
 }
 
-/// Most fail, as they did.
+/// Most cells fail on both kernels.
 fn the_bugs_of_the_base() -> Vec<Cell> {
     [Trigger::Yank, Trigger::DeviceDel]
         .into_iter()
@@ -100,7 +100,7 @@ fn the_bugs_of_the_base() -> Vec<Cell> {
 }
 
 #[test]
-fn the_thing_that_broke_stands_alone() {
+fn the_only_regression_comes_first() {
     let cells = [the_bugs_of_the_base(), pair(UEVENT, Verdict::Pass, stale())].concat();
     let (text, code) = told(&note(), &cells);
     insta::assert_snapshot!(text, @r"
@@ -114,14 +114,14 @@ fn the_thing_that_broke_stands_alone() {
 }
 
 #[test]
-fn what_did_not_change_is_a_line() {
+fn unchanged_cells_are_one_line() {
     let passes = pair(UEVENT, Verdict::Pass, Verdict::Pass);
     let (text, code) = told(&note(), &passes);
     insta::assert_snapshot!(text, @"topic, compared with v6.11: the only cell is unchanged; evidence in [run]");
     assert_eq!(code, 0);
     let (text, code) = told(&note(), &[passes, the_bugs_of_the_base()].concat());
     insta::assert_snapshot!(text, @"topic, compared with v6.11: nothing REGRESSED, 2 still broken, 1 unchanged; evidence in [run]");
-    assert_eq!(code, 0, "what the reference has is not held against a kernel");
+    assert_eq!(code, 0, "failures of the reference do not count");
 }
 
 /// Two kernels, and a change of each kind.
@@ -143,7 +143,7 @@ fn all_kinds() -> Vec<Cell> {
 }
 
 #[test]
-fn what_is_worse_comes_first_and_each_change_has_its_place() {
+fn regressions_come_first_and_each_change_has_its_heading() {
     let (_out, report) = run(&note(), &all_kinds());
     insta::assert_snapshot!("kinds-text", stable(&report.comparison().unwrap(), &report));
     insta::assert_snapshot!("kinds-results", stable(&format!("{:#}", report.results()["against"]), &report));
@@ -183,7 +183,7 @@ fn exit_codes() {
     }
     let (_out, report) =
         run(&note(), &[pair(UEVENT, Verdict::Pass, infra()), pair(OWNER, Verdict::Pass, stale())].concat());
-    assert_eq!(report.exit_code(), 1, "what is known to be worse is, whatever else is not known");
+    assert_eq!(report.exit_code(), 1, "a regression counts even if another cell has no verdict");
     let alone = [(id(UEVENT, None, "v6.11", 1), Expected::None, Verdict::Pass)];
     assert_eq!(run(&note(), &alone).1.exit_code(), 2, "nothing was compared");
 }
@@ -212,19 +212,19 @@ fn with_repeats_a_failure_that_the_reference_never_had_is_worse() {
     ");
 }
 
-/// Ours are expected to fail in their ways, which a comparison does not ask.
+/// The project's own kernels are expected to fail in their ways. A comparison ignores that.
 #[test]
-fn of_our_own_kernels_only_what_is_worse_counts() {
+fn expected_failures_do_not_count_with_a_reference() {
     let cell = |kernel, verdict| (id(UEVENT, None, kernel, 1), Expected::Pass, verdict);
     let (text, code) = told(&note(), &[cell("v6.11", stale()), cell("topic", stale())]);
     insta::assert_snapshot!(text, @r"
-    2 cells did not end as the manifest expects; compared with a reference, only what REGRESSED fails the run
+    2 cells did not end as the manifest expects; with a reference, only REGRESSED cells fail the run
     topic, compared with v6.11: nothing REGRESSED, 1 still broken; evidence in [run]
     ");
     assert_eq!(code, 0);
 }
 
-/// A run of v6.11 and another kernel, of which an earlier reader keeps the results.
+/// A run of v6.11 and another kernel; its results are the reference of another run.
 fn earlier() -> (tempfile::TempDir, Report) {
     let cells = [
         row(UEVENT, None, &[("v6.11", Verdict::Pass), ("old", stale())]),
@@ -243,7 +243,7 @@ fn against(kernel: &str) -> AgainstNote {
 }
 
 #[test]
-fn an_earlier_run_is_a_reference_of_which_nothing_is_run() {
+fn an_earlier_run_is_a_reference_and_is_not_run_again() {
     let topic = |verdicts: [Verdict; 3]| {
         let [uevent, owner, new] = verdicts;
         [
@@ -264,7 +264,7 @@ fn an_earlier_run_is_a_reference_of_which_nothing_is_run() {
     assert_eq!(code, 1);
     let (text, code) = told(&against("old"), &topic([stale(), Verdict::Pass, deadlock()]));
     insta::assert_snapshot!(text, @r"
-    fails, and is not compared: the reference has no verdict (1 cell):
+    not compared: fails, and the reference has no verdict (1 cell):
       new::scenario (igb) has no verdict on the earlier old, and fails on topic with deadlock at sriov_numvfs_show: owner in D state, for ever
         evidence: [run]/new.scenario.igb.none.topic
 
@@ -276,7 +276,7 @@ fn an_earlier_run_is_a_reference_of_which_nothing_is_run() {
 }
 
 #[test]
-fn a_kernel_of_the_same_name_is_another_one_if_the_reference_is_of_an_earlier_run() {
+fn a_kernel_may_have_the_name_of_the_reference_of_an_earlier_run() {
     let (text, code) = told(&against("v6.11"), &row(UEVENT, None, &[("v6.11", stale())]));
     assert!(text.contains("passes on the earlier v6.11, and fails on v6.11 with") && code == 1, "{text}");
 }
@@ -289,16 +289,16 @@ fn results_are_read_for_one_kernel() {
     assert_eq!(read.kernels(), ["v6.11", "old"]);
     let said = |error: EarlierError| stable(&error.to_string(), &report);
     insta::assert_snapshot!(said(read.kernel(None).unwrap_err()), @"[run]/results.json has the results of 2 kernels; name one of them: [run]/results.json:v6.11, [run]/results.json:old");
-    insta::assert_snapshot!(said(read.kernel(Some("new")).unwrap_err()), @"[run]/results.json has no results of a kernel `new`; it has those of: v6.11, old");
+    insta::assert_snapshot!(said(read.kernel(Some("new")).unwrap_err()), @"[run]/results.json has no results for a kernel `new`; it has: v6.11, old");
     let (name, kernel) = read.kernel(Some("old")).unwrap();
     assert_eq!((name.as_str(), kernel.cells.len(), kernel.bugs), ("old", 1, None));
-    // Of an interrupted run there may be no results.json: its evidence says as much.
+    // An interrupted run may have no results.json. Its evidence gives the same results.
     std::fs::remove_file(path.join("results.json")).unwrap();
     assert_eq!(Earlier::read(path).unwrap().kernel(Some("old")).unwrap().1.cells, kernel.cells);
 }
 
 #[test]
-fn results_of_other_versions_are_read_as_far_as_they_are_understood() {
+fn unknown_cells_of_other_versions_are_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("old.json");
     let cell = |scenario: &str, outcome: &str, failure: Value| {
@@ -322,7 +322,7 @@ fn results_of_other_versions_are_read_as_far_as_they_are_understood() {
 }
 
 #[test]
-fn what_is_no_result_of_a_run_is_told() {
+fn a_path_without_results_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let said =
         |path: &Path| Earlier::read(path).unwrap_err().to_string().replace(folder.path().to_str().unwrap(), "[folder]");

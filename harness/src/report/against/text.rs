@@ -1,4 +1,4 @@
-//! The comparison for people: what is worse comes first and stands alone.
+//! The comparison for people. What is worse comes first.
 
 use std::fmt::Write as _;
 
@@ -7,16 +7,13 @@ use crate::evidence::Run;
 use crate::report::change::{Change, State};
 use crate::report::rows::Row;
 
-/// The changes that are told cell by cell after what is worse, with what is said of them.
+/// The changes that are listed cell by cell after the regressions, with their headings.
 const TOLD: [(Change, &str); 5] = [
     (Change::Fixed, "fixed"),
-    (Change::FailsOtherwise, "fails in another way than the reference, and in none that is worse"),
-    (
-        Change::ByChance,
-        "may reproduce only now and then: a known bug that shows by chance, so neither REGRESSED nor fixed",
-    ),
-    (Change::Flaky, "flaky: passes and fails, and is no worse than on the reference"),
-    (Change::NoAnswer, "no answer: not all is known"),
+    (Change::FailsOtherwise, "fails otherwise: in another way than the reference, which is not worse"),
+    (Change::ByChance, "random: a known bug that reproduces only randomly; neither REGRESSED nor fixed"),
+    (Change::Flaky, "flaky: passes and fails, and is not worse than on the reference"),
+    (Change::NoAnswer, "no answer: no verdict on the kernel or on the reference"),
 ];
 
 pub fn render(against: &Against, run: &Run) -> String {
@@ -26,7 +23,7 @@ pub fn render(against: &Against, run: &Run) -> String {
         list(against, run, heading, |row| change(row) == told, &mut text);
     }
     let fails = |row: &Row| change(row) == Change::NotCompared && row.state(KERNEL).failure().is_some();
-    list(against, run, "fails, and is not compared: the reference has no verdict", fails, &mut text);
+    list(against, run, "not compared: fails, and the reference has no verdict", fails, &mut text);
     counts(against, run, &mut text);
     text
 }
@@ -35,10 +32,10 @@ fn cells(count: usize) -> String {
     format!("{count} cell{}", if count == 1 { "" } else { "s" })
 }
 
-/// The cells of which something holds, under a heading. A kernel that does not build or boot is told once.
-fn list(against: &Against, run: &Run, heading: &str, is_told: impl Fn(&Row) -> bool, text: &mut String) {
+/// The cells for which `is_listed` holds, under a heading. A kernel that does not build or boot is listed once.
+fn list(against: &Against, run: &Run, heading: &str, is_listed: impl Fn(&Row) -> bool, text: &mut String) {
     let rows = against.kernels.iter().flat_map(|kernel| kernel.rows.iter().map(move |row| (kernel, row)));
-    let told: Vec<_> = rows.filter(|(_, row)| is_told(row)).collect();
+    let told: Vec<_> = rows.filter(|(_, row)| is_listed(row)).collect();
     if told.is_empty() {
         return;
     }
@@ -72,7 +69,7 @@ fn on_a_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A cell: what was done, what the reference did, what the kernel did, and where the evidence is.
+/// A cell: what the reference and the kernel did, and the folder of the evidence.
 fn line(against: &Against, kernel: &OfKernel, row: &Row, run: &Run, text: &mut String) {
     let _ = writeln!(text, "  {}", against.sentence(row, &kernel.variant));
     if let Some(folder) = evidence(row, run, KERNEL, &kernel.variant) {
@@ -110,7 +107,7 @@ fn does(state: &State) -> (&'static str, String) {
     }
 }
 
-/// A line for each kernel: how many cells changed how.
+/// A line for each kernel: the number of cells for each change.
 fn counts(against: &Against, run: &Run, text: &mut String) {
     let reference = &against.note.kernel;
     let earlier = against.note.earlier.as_ref();
@@ -119,7 +116,7 @@ fn counts(against: &Against, run: &Run, text: &mut String) {
     if unexpected > 0 {
         let _ = writeln!(
             text,
-            "{} did not end as the manifest expects; compared with a reference, only what REGRESSED fails the run",
+            "{} did not end as the manifest expects; with a reference, only REGRESSED cells fail the run",
             cells(unexpected)
         );
     }

@@ -1,16 +1,18 @@
-//! What each patch of a series does, drawn from the evidence of a run: for people, for programs, for a reply to a list.
+//! The effect of each patch of a series, made from the evidence of a run: for people, for programs, and for a reply to
+//! a mailing list.
 
 mod table;
 mod text;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::change::Change;
+use super::form::{self, Form};
 use super::rows::{Column, Row, rows};
 use super::{Report, Terminal};
-use crate::evidence::{Applies, EvidenceError, SeriesNote, SeriesStep, write_whole};
+use crate::evidence::{Applies, EvidenceError, SeriesNote, SeriesStep};
 
 /// The report of a run of a series.
 #[derive(Clone, Debug)]
@@ -20,19 +22,22 @@ pub struct SeriesReport {
     rows: Vec<Row>,
 }
 
-/// Whether one can bisect through a series.
+/// Whether a series is bisectable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bisectable {
-    /// No step is worse than the one before.
+    /// Yes: no step is worse than the one before.
     Yes,
-    /// These are, and how.
+    /// No: these steps are worse, and how.
     No(Vec<String>),
-    /// Nothing is worse as far as it is known; of these steps it is not.
+    /// No step is known to be worse, but these cells have no verdict.
     Unknown(Vec<String>),
 }
 
-/// Names of the files that [`SeriesReport::write_files`] writes.
-pub const SERIES_FILES: [&str; 2] = ["series-results.json", "summary.txt"];
+/// The forms of the report of a series, in addition to [`FORMS`](super::FORMS) for its cells.
+pub const SERIES_FORMS: &[Form<SeriesReport>] = &[
+    Form { file: "series-results.json", about: "for programs", render: |series| form::json(&series.results()) },
+    Form { file: "summary.txt", about: "for a reply to a mailing list", render: text::render },
+];
 
 impl SeriesReport {
     /// The report of the run in a folder.
@@ -47,17 +52,18 @@ impl SeriesReport {
         Ok(SeriesReport { report, note, rows })
     }
 
-    /// The table for people: kernels across, cells down that do not pass everywhere, and what changes.
+    /// The table for people: a column for each kernel, and what changes there. Cells that pass on all kernels have no
+    /// row.
     pub fn table(&self, terminal: Terminal) -> String {
         table::render(self, terminal)
     }
 
-    /// What one pastes into a reply: plain text of at most 72 columns.
+    /// The summary to paste into a reply: plain text of at most 72 columns.
     pub fn summary(&self) -> String {
         text::render(self)
     }
 
-    /// The answers for programs.
+    /// The results for programs.
     pub fn results(&self) -> Value {
         let row = |row: &Row, step: usize| {
             json!({
@@ -96,19 +102,16 @@ impl SeriesReport {
         })
     }
 
-    /// Writes `series-results.json` and `summary.txt` beside the evidence, and what [`Report::write_files`] writes.
+    /// Writes all [`SERIES_FORMS`] into the folder of the run, and what [`Report::write_files`] writes.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn write_files(&self) -> Result<[PathBuf; 2], EvidenceError> {
+    pub fn write_files(&self) -> Result<(), EvidenceError> {
         self.report.write_files()?;
-        let paths = SERIES_FILES.map(|name| self.report.run.path.join(name));
-        write_whole(&paths[0], format!("{:#}\n", self.results()).as_bytes())?;
-        write_whole(&paths[1], self.summary().as_bytes())?;
-        Ok(paths)
+        form::write_all(SERIES_FORMS, self, &self.report.run.path)
     }
 
-    /// Whether one can bisect through it.
+    /// Whether the series is bisectable.
     pub fn bisectable(&self) -> Bisectable {
         let (mut worse, mut unknown) = (Vec::new(), Vec::new());
         for (index, (number, _)) in self.note.tried().enumerate() {
@@ -138,9 +141,10 @@ impl SeriesReport {
         }
     }
 
-    /// The exit status: 0 if one can bisect through the series and it makes nothing worse, 1 if not, 2 if too little is
-    /// known to say so. What is broken with and without it counts as well if [`SeriesNote::answers_for_base`]: no series
-    /// cures all that the scenarios find, and an exit status that is always 1 tells nothing.
+    /// The exit status: 0 if the series is bisectable and makes nothing worse, 1 if not, 2 if too little is known to
+    /// say so. With [`SeriesNote::answers_for_base`], a cell that fails with and without the series counts too.
+    /// Otherwise it does not count: no series fixes everything that the scenarios find, and the exit status would
+    /// always be 1.
     pub fn exit_code(&self) -> u8 {
         let ends = |change| self.rows.iter().any(|row| row.in_all() == change);
         let bisectable = self.bisectable();
@@ -154,12 +158,12 @@ impl SeriesReport {
         if known && !ends(Change::NoAnswer) && bisectable == Bisectable::Yes { 0 } else { 2 }
     }
 
-    /// `does not build` or `does not boot`, if that is what became of the kernel with patch `step` of those tried.
+    /// `does not build` or `does not boot`, if that is the result of the kernel with patch `step` of those tried.
     fn not_there(&self, step: usize) -> Option<&'static str> {
         self.rows.iter().find_map(|row| row.state(step).not_there()).map(|(what, _)| what)
     }
 
-    /// Whether the kernel with patch `step` of those tried is the very one as with the patch before it.
+    /// Whether the kernel with patch `step` of those tried is identical to the kernel before it.
     fn is_without_effect(&self, step: usize) -> bool {
         let variants: Vec<_> = std::iter::once(self.note.base.as_str())
             .chain(self.note.tried().map(|(_, step)| step.variant.as_str()))
@@ -171,19 +175,20 @@ impl SeriesReport {
         key(step).is_some() && key(step) == key(step - 1)
     }
 
-    /// How one speaks of a patch: `1/2`.
+    /// The number of a patch in texts: `1/2`.
     fn numbered(&self, number: usize) -> String {
         format!("{number}/{}", self.note.steps.len())
     }
 
-    /// The scenarios of some rows, each with its triggers; none if there is no such row.
+    /// The scenarios of the wanted rows, each with its triggers; none if there is no such row.
     fn names(&self, wanted: impl Fn(&Row) -> bool) -> Option<String> {
         let groups = self.groups(wanted);
         let names: Vec<_> = groups.into_iter().map(|(name, triggers)| format!("{name}{triggers}")).collect();
         (!names.is_empty()).then(|| names.join(", "))
     }
 
-    /// Scenarios with the triggers of those of their rows that are wanted, in brackets; without those if it is all.
+    /// The scenarios of the wanted rows. Each comes with the triggers of these rows in brackets, or with an empty text
+    /// if these are all its rows.
     fn groups(&self, wanted: impl Fn(&Row) -> bool) -> Vec<(String, String)> {
         let several = self.rows.iter().any(|row| row.topology != self.rows[0].topology);
         let name = |row: &Row| match several {
@@ -208,7 +213,7 @@ impl SeriesReport {
         groups.into_iter().map(shown).collect()
     }
 
-    /// The patches that were tried, in order: their number, and their step among those tried, from 1.
+    /// The patches that were tried, in order: the step among those tried, from 1, and the number in the series.
     fn steps(&self) -> impl Iterator<Item = (usize, usize, &SeriesStep)> {
         self.note.tried().enumerate().map(|(index, (number, step))| (index + 1, number, step))
     }

@@ -17,9 +17,9 @@ pub fn render(series: &SeriesReport, terminal: Terminal) -> String {
     let numbers = steps.iter().map(|(_, number)| number.clone());
     table
         .set_header(["scenario".to_owned(), "trigger".to_owned(), series.note.base.clone()].into_iter().chain(numbers));
-    let tells = |row: &&Row| row.seen.iter().any(|seen| !matches!(seen.state, State::Pass | State::Skipped));
+    let is_shown = |row: &&Row| row.seen.iter().any(|seen| !matches!(seen.state, State::Pass | State::Skipped));
     let mut before = None;
-    for row in series.rows.iter().filter(tells) {
+    for row in series.rows.iter().filter(is_shown) {
         let same = before.replace(&row.scenario) == Some(&row.scenario);
         let name = if same { String::new() } else { row.scenario.replace("::", "::\n  ") };
         let trigger = if row.trigger == "none" { "" } else { row.trigger };
@@ -27,7 +27,7 @@ pub fn render(series: &SeriesReport, terminal: Terminal) -> String {
         let fixed = [name, trigger.to_owned(), shown(row.state(0))];
         table.add_row(fixed.into_iter().chain(changes));
     }
-    let others = series.rows.iter().filter(|row| !tells(row)).count();
+    let others = series.rows.iter().filter(|row| !is_shown(row)).count();
     let mut text = if others < series.rows.len() { format!("{table}\n") } else { String::new() };
     match others {
         0 => {}

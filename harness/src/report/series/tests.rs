@@ -50,7 +50,7 @@ fn note(applies: [Applies; 2]) -> SeriesNote {
     }
 }
 
-/// What a cell of these saw.
+/// The observations of such a cell.
 fn observed(verdict: &Verdict) -> Notes {
     let task = |comm: &str, state: char, tid: i32, stack: &[&str]| TaskState {
         pid: tid,
@@ -82,8 +82,8 @@ fn race() -> ScenarioNote {
     ScenarioNote { name: RACE.to_owned(), about: String::new(), detects: vec!["readd-race".to_owned()] }
 }
 
-/// What its scenario detects.
-fn now_and_then() -> Bug {
+/// The random bug that [`RACE`] detects.
+fn random_bug() -> Bug {
     let fails = vec![Fails { kind: FailureKind::KernelSplat, function: "proc_register".to_owned() }];
     let (title, references, under) = Default::default();
     Bug { id: "readd-race".to_owned(), title, references, fails, under, chance: Chance::Random, by_design: false }
@@ -100,7 +100,7 @@ fn run(note: &SeriesNote, cells: &[(CellId, Verdict)]) -> (tempfile::TempDir, Se
         accel: "tcg".to_owned(),
         planned,
         scenarios: vec![race()],
-        bugs: vec![now_and_then()],
+        bugs: vec![random_bug()],
         ..RunInfo::default()
     };
     let folder = RunDir::create(out.path(), info).unwrap();
@@ -141,17 +141,21 @@ fn fits_a_mail(summary: &str) {
 }
 
 #[test]
-fn a_series_that_breaks_in_the_middle() {
+fn a_series_that_breaks_something_in_the_middle() {
     let (_out, report) = run(&note([Applies::Yes, Applies::Yes]), &the_series_of_the_list());
     fits_a_mail(&report.summary());
     insta::assert_snapshot!("middle-table", report.table(Terminal::default()));
     insta::assert_snapshot!("middle-summary", report.summary());
     insta::assert_snapshot!("middle-results", format!("{:#}", report.results()));
-    assert_eq!(report.exit_code(), 1, "one cannot bisect through it");
-    let [results, summary] = report.write_files().unwrap();
-    assert_eq!(std::fs::read_to_string(summary).unwrap(), report.summary());
-    let read: Value = serde_json::from_str(&std::fs::read_to_string(results).unwrap()).unwrap();
-    assert_eq!(read, report.results());
+    assert_eq!(report.exit_code(), 1, "it is not bisectable");
+    report.write_files().unwrap();
+    let written = |name: &str| std::fs::read_to_string(report.report.run().path.join(name)).unwrap();
+    for form in SERIES_FORMS {
+        assert_eq!(written(form.file), (form.render)(&report), "{}", form.file);
+    }
+    assert_eq!(written("summary.txt"), report.summary());
+    assert_eq!(serde_json::from_str::<Value>(&written("series-results.json")).unwrap(), report.results());
+    assert_eq!(written(crate::report::RESULTS), form::json(&report.report.results()));
 }
 
 #[test]
@@ -169,7 +173,7 @@ fn a_patch_that_does_not_apply() {
 }
 
 #[test]
-fn trouble_of_all_kinds() {
+fn failures_of_all_kinds() {
     let broken = Verdict::BuildFailed("drivers/pci/iov.c:401:2: error: 'nothing' undeclared".to_owned());
     let infra = || Verdict::Infra("QEMU ended: Aborted <core dumped>".to_owned());
     let mut cells = row(OWNER, Some(Trigger::Yank), &[deadlock(), broken.clone(), deadlock()]);
@@ -188,7 +192,7 @@ fn trouble_of_all_kinds() {
 }
 
 #[test]
-fn what_fails_otherwise_or_by_chance_is_told_apart() {
+fn other_failures_and_random_bugs_are_listed_by_themselves() {
     let splat = Verdict::fail(FailureKind::KernelSplat, "proc_register", "WARNING: ...".to_owned());
     let mut cells = row(OWNER, Some(Trigger::Yank), &[deadlock(), stale(), stale()]);
     cells.extend(row(RACE, None, &[Verdict::Pass, splat, Verdict::Pass]));
@@ -201,7 +205,7 @@ fn what_fails_otherwise_or_by_chance_is_told_apart() {
     fails otherwise: stale-read at sriov_numvfs
       numvfs_read::owner_rescans_on_removal (before: deadlock at
         sriov_numvfs_show)
-    now and then: kernel-splat at proc_register, here and not before
+    random: kernel-splat at proc_register, with this patch, not before
       rescan_race::unbind
     ");
     insta::assert_snapshot!(part("Result", "Evidence"), @r"
@@ -212,9 +216,9 @@ fn what_fails_otherwise_or_by_chance_is_told_apart() {
     assert_eq!(report.exit_code(), 0, "neither is worse");
 }
 
-/// Of a series that was run with all scenarios: what was broken before is not its fault.
+/// Without `answers_for_base`, the series does not fail for what was broken before.
 #[test]
-fn what_was_broken_before_counts_only_if_it_was_asked_for() {
+fn what_was_broken_before_counts_only_if_scenarios_were_named() {
     let cells = row(OWNER, Some(Trigger::Yank), &[deadlock(), deadlock(), deadlock()]);
     for (answers_for_base, code) in [(true, 1), (false, 0)] {
         let (_out, report) = run(&SeriesNote { answers_for_base, ..note([Applies::Yes, Applies::Yes]) }, &cells);

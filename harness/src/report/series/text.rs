@@ -1,4 +1,4 @@
-//! The summary of a series: plain text that a mail can carry.
+//! The summary of a series: plain text for a mail.
 
 use std::fmt::Write as _;
 
@@ -15,11 +15,11 @@ use crate::verdict::Verdict;
 const SHOWN: usize = 6;
 /// How many tasks are shown of a failure.
 const TASKS: usize = 3;
-/// How many frames of a stack.
+/// How many frames of a stack are shown.
 const FRAMES: usize = 4;
-/// How many lines of what a tree has in place of what a patch wants.
+/// How many lines are shown of what a patch expects and the tree has instead.
 const LINES: usize = 24;
-/// In which order a patch's changes are told.
+/// The order in which the changes of a patch are listed.
 const ORDER: [Change; 9] = [
     Change::Fixed,
     Change::Regressed,
@@ -31,7 +31,7 @@ const ORDER: [Change; 9] = [
     Change::NotCompared,
     Change::Unchanged,
 ];
-/// In which order they are counted in the end,
+/// The order in which the changes of the whole series are counted.
 const COUNTED: [Change; 9] = [
     Change::Fixed,
     Change::StillBroken,
@@ -43,7 +43,7 @@ const COUNTED: [Change; 9] = [
     Change::NoAnswer,
     Change::NotCompared,
 ];
-/// and how many of these are told even if there are none.
+/// How many of [`COUNTED`] are listed even if their count is 0.
 const ALWAYS: usize = 4;
 
 pub fn render(series: &SeriesReport) -> String {
@@ -90,7 +90,7 @@ fn count(number: usize, what: &str) -> String {
 fn patch(series: &SeriesReport, number: usize, step: &SeriesStep, text: &mut String) {
     wrap(text, &format!("{} ", series.numbered(number)), "    ", &step.subject);
     match &step.applies {
-        Applies::NotTried => wrap(text, "  ", "  ", "not tried: a patch before it does not apply"),
+        Applies::NotTried => wrap(text, "  ", "  ", "not tested: a patch before it does not apply"),
         Applies::No { why, lines } => {
             wrap(text, "  DOES NOT APPLY: ", "    ", why);
             lines.iter().take(LINES).for_each(|line| cut(text, line));
@@ -105,21 +105,21 @@ fn patch(series: &SeriesReport, number: usize, step: &SeriesStep, text: &mut Str
     text.push('\n');
 }
 
-/// A line of code, which is not to be wrapped.
+/// A line of code. It is cut, not wrapped.
 fn cut(text: &mut String, line: &str) {
     let line = line.replace('\t', "        ");
     let shown: String = line.chars().take(WIDTH - 4).collect();
     let _ = writeln!(text, "    {}", shown.trim_end());
 }
 
-/// What a patch fixes, breaks, and leaves as it is.
+/// What a patch fixes and breaks, and what it does not change.
 fn changes(series: &SeriesReport, step: usize, text: &mut String) {
     if let Some((what, why)) = series.rows.iter().find_map(|row| row.state(step).not_there()) {
         wrap(text, &format!("  {}: ", what.to_uppercase()), "    ", why);
         return;
     }
     if series.is_without_effect(step) {
-        wrap(text, "  ", "    ", "changes nothing in the kernel that is built: comments, or code that is left out");
+        wrap(text, "  ", "    ", "does not change the built kernel: only comments, or code that is not compiled");
     }
     for change in ORDER {
         let is = |row: &Row| row.change(step) == change;
@@ -134,7 +134,7 @@ fn changes(series: &SeriesReport, step: usize, text: &mut String) {
     }
 }
 
-/// How it is, or was, in a few words.
+/// The result in a few words.
 fn ended(state: &State) -> String {
     match state {
         State::Unknown(verdict) => verdict.reason().unwrap_or_default().to_owned(),
@@ -142,16 +142,16 @@ fn ended(state: &State) -> String {
     }
 }
 
-/// What shows now and then, and with which of the two kernels it did.
+/// A random bug, and with which of the two kernels it showed.
 fn by_chance(row: &Row, step: usize) -> String {
     match (row.before(step).failure(), row.state(step).failure()) {
-        (Some(failure), None) => format!("{failure}, before and not here"),
-        (_, Some(failure)) => format!("{failure}, here and not before"),
+        (Some(failure), None) => format!("{failure}, before, not with this patch"),
+        (_, Some(failure)) => format!("{failure}, with this patch, not before"),
         (None, None) => String::new(),
     }
 }
 
-/// The rows of one change, those that end the same way together.
+/// The rows of one change. Rows with the same result are together.
 fn list(
     series: &SeriesReport,
     step: usize,
@@ -177,7 +177,7 @@ fn list(
     }
 }
 
-/// How a cell that fails now failed before, if otherwise.
+/// How a cell failed before, if it now fails in another way.
 fn before(row: &Row, step: usize, change: Change) -> String {
     let before = row.before(step);
     match change {
@@ -195,13 +195,13 @@ fn end(series: &SeriesReport, text: &mut String) {
         Bisectable::Yes => wrap(text, "Bisectable: ", "  ", "yes, no step is worse than the one before."),
         Bisectable::No(why) => wrap(text, "Bisectable: NO. ", "  ", &format!("{}.", why.join("; "))),
         Bisectable::Unknown(why) => {
-            let why = format!("nothing is worse, but not all is known ({}).", why.join("; "));
+            let why = format!("not known: no step is worse, but some cells have no answer ({}).", why.join("; "));
             wrap(text, "Bisectable: ", "  ", &why);
         }
     }
     let last = series.steps().last().map(|(_, number, _)| number);
     let Some(last) = last else {
-        wrap(text, "Result: ", "  ", "no patch could be tried.");
+        wrap(text, "Result: ", "  ", "no patch could be tested.");
         text.push('\n');
         return;
     };
@@ -216,7 +216,8 @@ fn end(series: &SeriesReport, text: &mut String) {
     text.push('\n');
 }
 
-/// For each way of failing that changed, the key lines of one cell; of others as long as there is room.
+/// For each failure that was fixed or is new, the key lines of one cell. The failures that are left follow. At most
+/// [`SHOWN`] in all.
 fn evidence(series: &SeriesReport, text: &mut String) {
     let mut examples: Vec<(usize, &Row)> = Vec::new();
     let mut add = |at: usize, row| {
@@ -240,7 +241,7 @@ fn evidence(series: &SeriesReport, text: &mut String) {
         example(series, *at, row, text);
     }
     if examples.len() > SHOWN {
-        wrap(text, "", "", &format!("({} more ways of failing are in the evidence.)", examples.len() - SHOWN));
+        wrap(text, "", "", &format!("(The evidence has {} more kinds of failure.)", examples.len() - SHOWN));
         text.push('\n');
     }
 }
@@ -271,7 +272,7 @@ fn example(series: &SeriesReport, at: usize, row: &Row, text: &mut String) {
     for stack in stacks(&cell.record.observations) {
         wrap(text, "  ", "    ", &stack);
     }
-    // What witnesses a task that is stuck says no more than its stack above.
+    // Reports about stuck tasks are left out: the stacks above show the same.
     let of_the_kernel = |splat: &&Splat| splat.known.is_none() && splat.kind.severity() == Severity::Fatal;
     for splat in cell.record.splats.iter().filter(of_the_kernel).take(1) {
         let frames: Vec<_> = splat.frames.iter().take(FRAMES).map(String::as_str).collect();
@@ -280,7 +281,7 @@ fn example(series: &SeriesReport, at: usize, row: &Row, text: &mut String) {
     text.push('\n');
 }
 
-/// The first tasks that a scenario found, with the innermost frames of their stacks.
+/// The first tasks that a scenario noted, with the innermost frames of their stacks.
 fn stacks(observations: &Notes) -> Vec<String> {
     let shown = observations.tasks().into_iter().take(TASKS).map(|(_, task)| {
         let frames: Vec<_> = task.stack.iter().take(FRAMES).map(String::as_str).collect();
