@@ -204,7 +204,7 @@ fn an_unknown_reference_is_reported_with_what_was_tried() {
     let one = results(folder.path(), &["base"]);
     for (reference, wanted) in [
         ("/no/such/results.json", "no file and no folder /no/such/results.json"),
-        (&format!("{one}:other"), "no results of a kernel `other`; it has those of: base"),
+        (&format!("{one}:other"), "no results for a kernel `other`; it has: base"),
         ("kernel:v1", "there is no kernel `v1`"),
         (folder.path().parent().unwrap().to_str().unwrap(), "is not the folder of a run"),
     ] {
