@@ -17,7 +17,7 @@ fn commands(text: &str) -> Vec<Vec<String>> {
     let command = |line: &str| {
         let line = line.strip_prefix("  ")?.trim_start();
         let (_, command) = line.split_once("cargo xtask ").or_else(|| line.split_once("/xtask "))?;
-        let end = ["  ", " #", " > ", " && ", " | "].iter().filter_map(|end| command.find(end)).min();
+        let end = ["  ", " #", " > ", " && ", " | ", " || "].iter().filter_map(|end| command.find(end)).min();
         shell_words::split(&command[..end.unwrap_or(command.len())].replace("$(uname -r)", "6.12")).ok()
     };
     let (first, rest) = text.split_once("\\\n").unwrap_or((text, ""));
