@@ -229,12 +229,18 @@ impl Trigger {
 
     /// Whether the card is out of its slot afterwards.
     pub const fn empties_slot(self) -> bool {
-        !matches!(self.act(), Act::Write { of: Of::Device, .. })
+        match self.act() {
+            Act::DeviceDel | Act::CutPower | Act::Write { of: Of::Slot, .. } => true,
+            Act::Write { of: Of::Device, .. } => false,
+        }
     }
 
     /// Whether the device is gone before the kernel gets notice.
     pub const fn is_surprise(self) -> bool {
-        matches!(self.act(), Act::CutPower)
+        match self.act() {
+            Act::CutPower => true,
+            Act::DeviceDel | Act::Write { .. } => false,
+        }
     }
 }
 

@@ -1,27 +1,28 @@
 //! The scenarios: what the harness does to a kernel. There is one file per family of bugs.
 //!
 //! A scenario is an async function over [`harness::guest::Guest`], with a few lines of metadata. To add one, write it
-//! in the file of its family, and put its metadata into the family's `ALL`. A new family needs one more line below.
+//! in the file of its family, and put its metadata into the family's `ALL`. A new family is a `mod` and a line in
+//! [`all`]: the compiler warns of an `ALL` that is not in it.
 
 use harness::scenario::Scenario;
 
-pub mod aer;
-pub mod autoprobe;
-pub mod driver_override;
-pub mod nested_hotplug;
-pub mod numvfs_contract;
-pub mod numvfs_events;
-pub mod numvfs_read;
+mod aer;
+mod autoprobe;
+mod driver_override;
+mod nested_hotplug;
+mod numvfs_contract;
+mod numvfs_events;
+mod numvfs_read;
 mod numvfs_rounds;
 pub mod proposals;
-pub mod rescan_lock;
-pub mod rescan_race;
-pub mod reset;
-pub mod slot;
-pub mod sweep;
-pub mod unbind;
-pub mod vfio;
-pub mod vfio_sriov;
+mod rescan_lock;
+mod rescan_race;
+mod reset;
+mod slot;
+mod sweep;
+mod unbind;
+mod vfio;
+mod vfio_sriov;
 
 /// All scenarios, family by family.
 pub fn all() -> Vec<Scenario> {

@@ -80,11 +80,13 @@ mod tests {
     use super::*;
     use crate::vm::version::Version;
 
-    fn limits(devices: &[&str], minor: u32, despite_qemu: bool) -> Limits {
-        let help: String = devices.iter().map(|device| format!("name \"{device}\", bus PCI\n")).collect();
-        let version = Version { major: 10, minor };
-        let qemu = Qemu { binary: "qemu".into(), version, banner: String::new(), devices: help };
-        Limits::of(&qemu, despite_qemu)
+    fn qemu(devices: &[String], minor: u32) -> Qemu {
+        let help = devices.iter().map(|device| format!("name \"{device}\", bus PCI\n")).collect();
+        Qemu { binary: "qemu".into(), version: Version { major: 10, minor }, banner: String::new(), devices: help }
+    }
+
+    fn limits(devices: &[String], minor: u32, despite_qemu: bool) -> Limits {
+        Limits::of(&qemu(devices, minor), despite_qemu)
     }
 
     fn forbidden(limits: &Limits, topology: &str, trigger: Option<Trigger>, config: &str) -> String {
@@ -94,24 +96,32 @@ mod tests {
         limits.forbid(&topology, trigger, file.path()).unwrap_or_else(|| "nothing".to_owned())
     }
 
-    /// The devices of a QEMU that can run everything. The configuration of such a kernel follows.
-    const DEVICES: [&str; 6] = ["igb", "nvme", "nvme-subsys", "intel-iommu", "amd-iommu", "virtio-iommu-pci"];
-    const CONFIG: &str = "CONFIG_IGB=y\nCONFIG_IGBVF=y\nCONFIG_BLK_DEV_NVME=y\nCONFIG_INTEL_IOMMU=y\n\
-                          CONFIG_AMD_IOMMU=y\nCONFIG_VIRTIO_IOMMU=y\n";
-
-    fn all(despite_qemu: bool) -> Limits {
-        limits(&DEVICES, 0, despite_qemu)
+    /// The devices of a QEMU that can run everything: all that one without any lacks.
+    fn devices() -> Vec<String> {
+        let none = qemu(&[], 0);
+        Topology::all().iter().flat_map(|topology| missing_devices(topology, &none)).collect()
     }
 
-    fn without(name: &str) -> Vec<&'static str> {
-        DEVICES.into_iter().filter(|device| *device != name).collect()
+    /// The configuration of a kernel that can run everything: all that an empty one lacks.
+    fn config() -> String {
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        let symbols = |topology: &Topology| missing_symbols(topology, empty.path());
+        Topology::all().iter().flat_map(symbols).map(|symbol| format!("{symbol}=y\n")).collect()
+    }
+
+    fn all(despite_qemu: bool) -> Limits {
+        limits(&devices(), 0, despite_qemu)
+    }
+
+    fn without(name: &str) -> Vec<String> {
+        devices().into_iter().filter(|device| device != name).collect()
     }
 
     #[test]
     fn if_nothing_is_missing_everything_runs() {
         for topology in Topology::all() {
             for trigger in [None, Some(Trigger::SysfsRemove)] {
-                assert_eq!(forbidden(&all(false), &topology.name, trigger, CONFIG), "nothing");
+                assert_eq!(forbidden(&all(false), &topology.name, trigger, &config()), "nothing");
             }
         }
     }
@@ -119,7 +129,7 @@ mod tests {
     #[test]
     fn an_unknown_qemu_or_configuration_forbids_nothing() {
         let yank = Some(Trigger::Yank);
-        assert_eq!(forbidden(&Limits::default(), "nvme", yank, CONFIG), "nothing");
+        assert_eq!(forbidden(&Limits::default(), "nvme", yank, &config()), "nothing");
         let nvme = Topology::named("nvme").unwrap();
         assert_eq!(all(true).forbid(&nvme, yank, Path::new("/no/such/config")), None);
     }
@@ -128,10 +138,10 @@ mod tests {
     fn the_reason_names_what_is_missing() {
         let none = Some(Trigger::SysfsRemove);
         let said = [
-            forbidden(&limits(&without("amd-iommu"), 0, false), "igb+amd-iommu", none, CONFIG),
-            forbidden(&all(false), "igb+amd-iommu", none, &CONFIG.replace("AMD_IOMMU=y", "AMD_IOMMU_V2=y")),
-            forbidden(&all(false), "igb+amd-iommu", none, &CONFIG.replace("CONFIG_AMD_IOMMU", "# CONFIG_AMD_IOMMU")),
-            forbidden(&limits(&without("nvme-subsys"), 0, false), "nvme", none, CONFIG),
+            forbidden(&limits(&without("amd-iommu"), 0, false), "igb+amd-iommu", none, &config()),
+            forbidden(&all(false), "igb+amd-iommu", none, &config().replace("AMD_IOMMU=y", "AMD_IOMMU_V2=y")),
+            forbidden(&all(false), "igb+amd-iommu", none, &config().replace("CONFIG_AMD_IOMMU", "# CONFIG_AMD_IOMMU")),
+            forbidden(&limits(&without("nvme-subsys"), 0, false), "nvme", none, &config()),
             forbidden(&all(false), "nvme", none, "CONFIG_INTEL_IOMMU=y\nCONFIG_BLK_DEV_NVME=m\n"),
             forbidden(&all(false), "two-functions", none, "CONFIG_IGBVF=n\n"),
         ];
@@ -155,12 +165,12 @@ mod tests {
     fn a_fault_belongs_to_versions_and_triggers() {
         let yank = Some(Trigger::Yank);
         for trigger in [Trigger::DeviceDel, Trigger::DeviceDelAcpi, Trigger::Yank] {
-            let said = forbidden(&all(false), "nvme", Some(trigger), CONFIG);
+            let said = forbidden(&all(false), "nvme", Some(trigger), &config());
             assert!(said.contains("QEMU 10.0 cannot do this") && said.contains("--despite-qemu"), "{said}");
         }
-        assert_eq!(forbidden(&all(true), "nvme", yank, CONFIG), "nothing");
-        assert_eq!(forbidden(&limits(&DEVICES, 1, false), "nvme", yank, CONFIG), "nothing");
-        let amd = |trigger| forbidden(&all(false), "igb+amd-iommu", Some(trigger), CONFIG);
+        assert_eq!(forbidden(&all(true), "nvme", yank, &config()), "nothing");
+        assert_eq!(forbidden(&limits(&devices(), 1, false), "nvme", yank, &config()), "nothing");
+        let amd = |trigger| forbidden(&all(false), "igb+amd-iommu", Some(trigger), &config());
         assert!(amd(Trigger::DeviceDelAcpi).contains("reaches the guest"));
         assert_eq!(amd(Trigger::Yank), "nothing");
     }

@@ -20,6 +20,7 @@ pub fn render(report: &Report, terminal: Terminal) -> String {
     text.push_str("\n\n");
     legend(report, &variants, &mut text);
     unexpected(report, &mut text);
+    skipped(report, &mut text);
     retried(report, &mut text);
     summary(report, &mut text);
     text
@@ -181,6 +182,21 @@ fn unexpected(report: &Report, text: &mut String) {
     }
     if report.unexpected().next().is_some() {
         text.push('\n');
+    }
+}
+
+/// Why cells were skipped: one line for each reason.
+fn skipped(report: &Report, text: &mut String) {
+    let reasons = report.run.cells.iter().filter_map(|cell| match &cell.record.verdict {
+        Verdict::Skip(reason) => Some(reason),
+        _ => None,
+    });
+    for reason in distinct(reasons.clone()) {
+        let cells = match reasons.clone().filter(|other| *other == reason).count() {
+            1 => "1 cell".to_owned(),
+            count => format!("{count} cells"),
+        };
+        let _ = writeln!(text, "skipped, {cells}: {}", reason.split_whitespace().collect::<Vec<_>>().join(" "));
     }
 }
 
