@@ -83,7 +83,8 @@ async fn rescanning(guest: &Guest, writes: &[(String, &str)]) -> Result<Verdict,
     }
     let rescans = guest.stop_cycle(&rescan).await?;
     guest.note(Note::Rescans(rescans.rounds));
-    let written: Vec<_> = writes.iter().map(|(path, _)| path.as_str()).collect();
+    let mut written: Vec<_> = writes.iter().map(|(path, _)| path.as_str()).collect();
+    written.dedup();
     Ok(granted(refused, &written).or_else(|| granted(rescans.refused, &[RESCAN])).unwrap_or(Verdict::Pass))
 }
 

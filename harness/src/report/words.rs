@@ -44,7 +44,7 @@ pub fn meaning(word: &str) -> &'static str {
         "STALE" => "a reader that the event woke saw the value from before the event",
         "LOST EVENT" => "the kernel did not send an event that it should have sent",
         "KERNEL SPLAT" => "the kernel reported an error of its own",
-        "WRONG STATE" => "the kernel shows something other than what was done",
+        "WRONG STATE" => "the kernel shows something other than what was done, or refuses what it must grant",
         "skipped" => "the cell cannot run here",
         "NO BUILD" => "the kernel did not build, so it was not tested",
         "NO BOOT" => "the kernel did not boot",
