@@ -216,7 +216,7 @@ fn is_in_timed_sleep(task: &TaskState) -> bool {
 }
 
 /// Whether a task belongs to any operation, awaited or not, by the name that the agent gives it
-/// (`guest-images/agent/src/job.rs`). In 6.1 the reset of a removed card takes a minute, in short sleeps. It holds the
+/// (`guest-images/protocol/src/facts.rs`). In 6.1 the reset of a removed card takes a minute, in short sleeps. It holds the
 /// device lock for which the card's removal waits.
 fn is_operation(task: &TaskState) -> bool {
     task.comm.starts_with("iov-")
