@@ -29,6 +29,9 @@ impl fmt::Display for Control {
     }
 }
 
+/// How the names of the processes of operations begin ([`Command::process`]). The harness recognises them by it.
+pub const PROCESS_PREFIX: &str = "iov-";
+
 impl Command {
     /// The name of the process that carries the command out, for `/proc/PID/comm` and the kernel's messages about hung
     /// tasks. It has at most 15 bytes (`TASK_COMM_LEN`).

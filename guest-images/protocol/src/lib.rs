@@ -17,7 +17,7 @@ mod request;
 mod text;
 mod words;
 
-pub use facts::Control;
+pub use facts::{Control, PROCESS_PREFIX};
 pub use inventory::{Inventory, PciFunction};
 pub use line::{LineError, VERSION, decode, encode};
 pub use message::{

@@ -71,7 +71,10 @@ fn a_process_name_fits_and_belongs_to_one_command() {
     let mut of_command = |command: &Command| {
         let name = command.process()?;
         assert!(name.len() <= 15, "the kernel cuts {name}");
-        assert!(name.starts_with("iov-"), "the harness does not recognise {name} as a process of an operation");
+        assert!(
+            name.starts_with(guest_protocol::PROCESS_PREFIX),
+            "the harness does not recognise {name} as a process of an operation"
+        );
         names.insert(name);
         Some(std::mem::discriminant(command))
     };

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use guest_protocol::TaskState;
+use guest_protocol::{PROCESS_PREFIX, TaskState};
 use tokio::time::{Instant, sleep};
 
 use super::place::{POLL, describe};
@@ -215,11 +215,10 @@ fn is_in_timed_sleep(task: &TaskState) -> bool {
     TIMED_SLEEPS.iter().any(|function| stack::is_in(task, function))
 }
 
-/// Whether a task belongs to any operation, awaited or not, by the name that the agent gives it
-/// (`guest-images/protocol/src/facts.rs`). In 6.1 the reset of a removed card takes a minute, in short sleeps. It holds the
+/// Whether a task belongs to any operation, awaited or not, by the name that the agent gives its process. In 6.1 the reset of a removed card takes a minute, in short sleeps. It holds the
 /// device lock for which the card's removal waits.
 fn is_operation(task: &TaskState) -> bool {
-    task.comm.starts_with("iov-")
+    task.comm.starts_with(PROCESS_PREFIX)
 }
 
 /// Collects samples until it is known which tasks are stuck. Times are counted from its start.
