@@ -232,9 +232,11 @@ fn variants_of(raw: &RawVariant, bases: &[Base], bugs: &[&str], folder: &Path) -
             "a variant without `patches` has exactly the bugs of its base, so it has neither `fixes` nor `bugs`";
         return Err(Wrong::new(bug.span(), message));
     }
+    let of_name = |name: &str| bases.iter().find(|base| base.name == name);
+    has_what_it_fixes(&raw.fixes, &wanted.iter().filter_map(|name| of_name(name.get_ref())).collect::<Vec<_>>())?;
     let on = |(number, wanted): (usize, &Spanned<String>)| {
         let unknown = || missing("base", wanted, bases.iter().map(|base| base.name.as_str()));
-        let base = bases.iter().find(|base| base.name == *wanted.get_ref()).ok_or_else(unknown)?;
+        let base = of_name(wanted.get_ref()).ok_or_else(unknown)?;
         let suffix = if number == 0 { String::new() } else { format!("-{}", base.name) };
         let (bugs, concerns) = effective(base, &raw.fixes, &raw.bugs)?;
         Ok(Variant {
@@ -250,6 +252,24 @@ fn variants_of(raw: &RawVariant, bases: &[Base], bugs: &[&str], folder: &Path) -
     wanted.iter().enumerate().map(on).collect()
 }
 
+/// Checks that at least one of the bases of a variant has each bug that the variant fixes.
+fn has_what_it_fixes(fixes: &[Spanned<String>], bases: &[&Base]) -> Result<(), Wrong> {
+    let has = |bug: &str| bases.iter().any(|base| base.bugs.iter().any(|other| other == bug));
+    let (Some(bug), [first, ..]) = (fixes.iter().find(|bug| !has(bug.get_ref())), bases) else { return Ok(()) };
+    let near = near(bug.get_ref(), first.bugs.iter().map(String::as_str));
+    let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    let names = bases.iter().map(|base| format!("`{}`", base.name)).collect::<Vec<_>>().join(" and ");
+    let subject = if bases.len() == 1 { "the base" } else { "none of the bases" };
+    Err(Wrong::new(
+        bug.span(),
+        format!(
+            "{subject} {names} has {}bug `{}` to fix{hint}",
+            if bases.len() == 1 { "no " } else { "the " },
+            bug.get_ref()
+        ),
+    ))
+}
+
 /// The patch for a base. If there is a patch of the same name in a folder named after the base, that one is for the
 /// base.
 fn of_base(patch: PathBuf, base: &Base) -> PathBuf {
@@ -257,26 +277,22 @@ fn of_base(patch: PathBuf, base: &Base) -> PathBuf {
     own.filter(|own| own.is_file()).unwrap_or(patch)
 }
 
-/// The bugs that a variant of a base has, and the bugs that it fixes or adds.
+/// The bugs that a variant of a base has, and the bugs that it fixes or adds. Another base of the variant may have a bug
+/// that this one does not have: there is nothing to fix here.
 fn effective(
     base: &Base,
     fixed: &[Spanned<String>],
     added: &[Spanned<String>],
 ) -> Result<(Vec<String>, Vec<String>), Wrong> {
-    if let Some(bug) = fixed.iter().find(|bug| !base.bugs.contains(bug.get_ref())) {
-        let near = near(bug.get_ref(), base.bugs.iter().map(String::as_str));
-        let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-        let message = format!("the base `{}` has no bug `{}` to fix{hint}", base.name, bug.get_ref());
-        return Err(Wrong::new(bug.span(), message));
-    }
     if let Some(bug) = added.iter().find(|bug| base.bugs.contains(bug.get_ref())) {
         let message = format!("the base `{}` has the bug `{}` already", base.name, bug.get_ref());
         return Err(Wrong::new(bug.span(), message));
     }
-    let left = base.bugs.iter().filter(|bug| !fixed.iter().any(|fixed| fixed.get_ref() == *bug));
+    let fixed: Vec<_> = fixed.iter().map(Spanned::get_ref).filter(|bug| base.bugs.contains(bug)).collect();
+    let left = base.bugs.iter().filter(|bug| !fixed.contains(bug));
     let added = added.iter().map(Spanned::get_ref).filter(|bug| !base.immune.contains(bug));
     let bugs = left.chain(added.clone()).cloned().collect();
-    Ok((bugs, fixed.iter().map(Spanned::get_ref).chain(added).cloned().collect()))
+    Ok((bugs, fixed.into_iter().chain(added).cloned().collect()))
 }
 
 /// Checks that each bug of a list exists, and that none is named twice.

@@ -145,6 +145,18 @@ fn a_variant_may_have_several_bases() {
     assert_eq!(manifest.variant("fixed").unwrap().patches, [folder.path().join("fix.patch")]);
 }
 
+/// A later version may have fixed one of the bugs already.
+#[test]
+fn one_of_several_bases_may_lack_a_bug_that_the_variant_fixes() {
+    let fixes = |bugs: &str| on_two_bases(&GOOD.replace("fixes = [\"hangs\"]", &format!("fixes = [{bugs}]"))).1;
+    let manifest = fixes("\"hangs\", \"lies\"").unwrap();
+    assert_eq!(manifest.variant("fixed-6.1").unwrap().bugs, ["splats"]);
+    assert_eq!(manifest.variant("fixed-6.1").unwrap().concerns, ["hangs", "splats"]);
+    assert_eq!(manifest.variant("fixed").unwrap().concerns, ["hangs", "lies", "splats"]);
+    let error = fixes("\"hangs\", \"splats\"").unwrap_err().to_string();
+    assert!(error.ends_with("none of the bases `6.12` and `6.1` has the bug `splats` to fix"), "{error}");
+}
+
 #[test]
 fn an_immune_base_does_not_get_the_bug_that_a_patch_adds_to_others() {
     let (_folder, manifest) = on_two_bases(GOOD);
