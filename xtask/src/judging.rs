@@ -102,7 +102,7 @@ impl Judging {
             scenarios: vec![scenario.to_owned()],
             triggers: self.trigger.iter().cloned().collect(),
             topologies: self.topology.iter().cloned().collect(),
-            all: false,
+            ..Selection::default()
         };
         let cells = plan(lab.manifest(), &scenarios::all(), &selection, 1)?;
         let [cell] = cells.as_slice() else {

@@ -68,6 +68,12 @@ pub fn kernels() -> Offers {
     Offers(variants.map(|variant| named(&variant.name, &variant.about)).collect())
 }
 
+/// Bases of the manifest.
+pub fn bases() -> Offers {
+    let bases = MANIFEST.iter().flat_map(|manifest| &manifest.bases);
+    Offers(bases.map(|base| PossibleValue::new(base.name.as_str())).collect())
+}
+
 /// Profiles of the manifest.
 pub fn profiles() -> Offers {
     let profiles = MANIFEST.iter().flat_map(|manifest| &manifest.profiles);

@@ -20,6 +20,10 @@ pub struct Which {
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     #[arg(value_parser = names::kernels(), hide_possible_values = true)]
     pub kernels: Vec<String>,
+    /// Run the default selection on the kernels of this base. `cargo xtask list kernels` lists them [default: the first
+    /// base]
+    #[arg(long, value_name = "BASE", conflicts_with = "kernels", value_parser = names::bases())]
+    pub base: Option<String>,
     /// Scenarios, by glob over `family::scenario` or over `scenario` alone. `cargo xtask list scenarios` lists them
     /// [default: all]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
@@ -31,15 +35,15 @@ pub struct Which {
     /// Topologies, by glob. `cargo xtask list scenarios` lists those of each scenario [default: each scenario's own]
     #[arg(long, value_name = "GLOB", value_delimiter = ',', value_parser = names::topology_globs())]
     pub topologies: Vec<String>,
-    /// Run every kernel of every base, with every scenario, on every topology
+    /// Run every kernel of every base (of the one that --base names), with every scenario, on every topology
     #[arg(long)]
     pub all: bool,
 }
 
 impl From<Which> for Selection {
     fn from(which: Which) -> Selection {
-        let Which { kernels, scenarios, triggers, topologies, all } = which;
-        Selection { kernels, scenarios, triggers, topologies, all }
+        let Which { kernels, base, scenarios, triggers, topologies, all } = which;
+        Selection { kernels, base, scenarios, triggers, topologies, all }
     }
 }
 

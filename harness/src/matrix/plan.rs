@@ -14,13 +14,15 @@ use crate::verdict::Expected;
 pub struct Selection {
     /// Names of kernels.
     pub kernels: Vec<String>,
+    /// The base whose kernels run, if no kernels are named. None means the first base.
+    pub base: Option<String>,
     /// Names of scenarios: whole names, or the part after the last `::`.
     pub scenarios: Vec<String>,
     /// Names of triggers; `none` for scenarios without any.
     pub triggers: Vec<String>,
     /// Names of topologies. An empty list means each scenario's default topology.
     pub topologies: Vec<String>,
-    /// If no kernels are named, every kernel with every scenario. If no topologies are named, every topology.
+    /// If no kernels are named, every kernel (of every base, or of the one that is named) with every scenario. If no topologies are named, every topology.
     pub all: bool,
 }
 
@@ -45,8 +47,8 @@ pub const CANDIDATE: &str = "candidate";
 
 /// The cells that a selection names, scenario by scenario, trigger by trigger, in the order of the manifest.
 ///
-/// Kernels that are named run with every scenario. If none are named, a scenario runs on kernels of the first base: on
-/// the plain base, on `candidate`, and on those whose patches fix or add a bug that it detects. Other kernels would
+/// Kernels that are named run with every scenario. If none are named, a scenario runs on kernels of one base, the first
+/// or the one that is named: on the plain base, on `candidate`, and on those whose patches fix or add a bug that it detects. Other kernels would
 /// only repeat the result of their base. Cells that reproduce only randomly are skipped too: a miss says nothing, and
 /// after a hit the state of the memory is undefined.
 ///
@@ -64,6 +66,10 @@ pub fn plan(
     let kernels = Globs::new("kernel", &selection.kernels, manifest.variants.iter().map(|v| split_profile(&v.name).0))?;
     let names = Globs::new("scenario", &selection.scenarios, scenarios.iter().map(|scenario| scenario.name))?;
     let known = Trigger::ALL.iter().map(|trigger| trigger.name()).chain([Trigger::NONE]);
+    let base = selection.base.as_deref();
+    if let Some(name) = base.filter(|name| manifest.bases.iter().all(|base| base.name != **name)) {
+        return Err(Unknown::new("base", name, manifest.bases.iter().map(|base| base.name.as_str())).into());
+    }
     let triggers = Globs::new("trigger", &selection.triggers, known)?;
     let known: Vec<_> = scenarios.iter().flat_map(Scenario::topologies).collect();
     let topologies = Globs::new("topology", &selection.topologies, known.iter().copied())?;
@@ -77,7 +83,8 @@ pub fn plan(
         for (trigger, topology) in triggers.flat_map(|trigger| topologies.iter().map(move |t| (trigger, t))) {
             let wanted = |variant: &&Variant| {
                 kernels.select(split_profile(&variant.name).0)
-                    && (every || is_relevant(manifest, variant, scenario))
+                    && base.is_none_or(|base| variant.base == base)
+                    && (every || is_relevant(manifest, base, variant, scenario))
                     && (variant.known
                         || selection.all
                         || !selection.scenarios.is_empty()
@@ -135,10 +142,17 @@ pub fn with_reference(
 }
 
 /// Whether a scenario is relevant for a variant: it may give another result than on the variant's base.
-fn is_relevant(manifest: &Manifest, variant: &Variant, scenario: &Scenario) -> bool {
+fn is_relevant(manifest: &Manifest, base: Option<&str>, variant: &Variant, scenario: &Scenario) -> bool {
     let concerned = || variant.concerns.iter().any(|bug| scenario.detects.contains(&bug.as_str()));
-    manifest.bases.first().is_some_and(|first| first.name == variant.base)
-        && (variant.is_plain() || split_profile(&variant.name).0 == CANDIDATE || concerned())
+    let base = base.or(manifest.bases.first().map(|first| first.name.as_str()));
+    base.is_some_and(|base| base == variant.base) && (variant.is_plain() || is_candidate(variant) || concerned())
+}
+
+/// Whether it is the candidate, on the first base or on another.
+fn is_candidate(variant: &Variant) -> bool {
+    let name = split_profile(&variant.name).0;
+    let of_base = name.strip_prefix(CANDIDATE).and_then(|rest| rest.strip_prefix('-'));
+    name == CANDIDATE || of_base == Some(variant.base.as_str())
 }
 
 /// Whether a scenario can distinguish a good kernel from a bad one.
@@ -369,6 +383,24 @@ mod tests {
         );
         let whole = Selection { scenarios: globs(&["events::*"]), ..Selection::default() };
         assert_eq!(planned(whole, 1).unwrap().len(), 2, "stock and fixed");
+    }
+
+    #[test]
+    fn another_base_has_a_default_selection_of_its_own() {
+        let old = |all| Selection { base: Some("old".to_owned()), all, ..Selection::default() };
+        let kernels = |selection: Selection| -> Vec<String> {
+            let mut manifest = manifest();
+            let also = |name: &str| Variant { name: name.to_owned(), ..manifest.variants[2].clone() };
+            let others = ["candidate-old", "unrelated-old"].map(also);
+            let others = others.map(|variant| Variant { base: "old".to_owned(), concerns: Vec::new(), ..variant });
+            manifest.variants.extend(others);
+            let cells = plan(&manifest, &[scenario("events::uevent", &[])], &selection, 1).unwrap();
+            cells.into_iter().map(|cell| cell.id.variant).collect()
+        };
+        assert_eq!(kernels(old(false)), ["stock-old", "candidate-old"]);
+        assert_eq!(kernels(old(true)), ["stock-old", "candidate-old", "unrelated-old"].repeat(2));
+        let wrong = planned(Selection { base: Some("odl".to_owned()), ..Selection::default() }, 1).unwrap_err();
+        assert_eq!(wrong, "there is no base `odl`; known: new, old");
     }
 
     #[test]

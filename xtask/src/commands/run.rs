@@ -77,7 +77,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         scenarios: vec![args.scenario.clone()],
         triggers: args.trigger.into_iter().collect(),
         topologies: args.topology.into_iter().collect(),
-        all: false,
+        ..Selection::default()
     };
     let cells = plan(lab.manifest(), &scenarios, &selection, 1)?;
     let [cell] = cells.as_slice() else {

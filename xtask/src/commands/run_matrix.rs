@@ -32,6 +32,7 @@ use crate::ui::Ui;
 Examples:
   cargo xtask run-matrix --setup
   cargo xtask run-matrix --all
+  cargo xtask run-matrix --base 7.3
   cargo xtask run-matrix --kernels stock,v2-series --scenarios 'numvfs_events::*'
   cargo xtask run-matrix --scenarios 'owner*' --triggers yank --repeat 10 --fail-fast
   cargo xtask run-matrix --profile debug --kernels stock --scenarios 'numvfs_read::*'
