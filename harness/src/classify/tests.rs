@@ -5,6 +5,7 @@
 mod collection;
 mod forms;
 mod garbled;
+mod syzkaller;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
