@@ -13,7 +13,7 @@ static BODY: LazyLock<Regex> = LazyLock::new(|| {
         r"RIP: |[RE][A-Z0-9]{2}: ?[0-9a-f]|R\d\d: |[FCDEG]S: |CR\d: |DR\d: |PKRU: |ORIG_RAX|PGD |#PF: |Oops: |KASAN: ",
         // Of arm64, arm, riscv, powerpc, s390.
         r"(?:pc|lr|sp|pstate|epc|NIP|LR|MSR|CFAR|GPR\d\d|status|psr) ?:|x\d+ ?: [0-9a-f]|r\d+ ?: ?[0-9a-f]|\[[0-9a-f]+\] ",
-        r"(?:PC|LR|SP|IP|EIP) is at |NIP \[|LR \[|Mem abort|Data abort|user pgtable|Flags: |Control: |Instruction dump",
+        r"E?IP: |[0-9a-f]{4}: {1,20}[0-9a-f]{8}|Register r\d+ information|(?:PC|LR|SP|IP|EIP) is at |NIP \[|LR \[|Mem abort|Data abort|user pgtable|Flags: |Control: |Instruction dump",
         r"Krnl |Last Breaking-Event|Exception stack|Faulting instruction|BE |LE |--- interrupt|REGS: |\[<",
         // Stalls and hung tasks.
         r"NMI backtrace|Sending NMI|rcu: |RCU |Showing |workqueue \S+: |pool \d+: |CPU#\d+ |INFO: task .* blocked on",

@@ -91,6 +91,12 @@ static ONE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(&format!("^(?:{})", forms.join("|"))).expect("constant expressions")
 });
 
+/// The last form alone, which most lines have, and which is faster to match.
+static KERNELS: LazyLock<Regex> = LazyLock::new(|| {
+    let last = FORMS.last().map_or("", |form| form.pattern);
+    Regex::new(&format!("^(?:{last})")).expect("a constant expression")
+});
+
 /// The kernel's own prefix at any place of a line.
 static OWN: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"(?:<\d{1,3}>)?\[ *\d+\.\d{6}\](?: ?\[ *[TC]\d+(?:@C\d+)?\])? ?").expect("a constant expression")
@@ -140,7 +146,8 @@ pub struct Prefix {
 pub fn of(line: &str) -> Prefix {
     let mut prefix = Prefix::default();
     for _ in 0..MOST {
-        let Some(captures) = ONE.captures(&line[prefix.len..]) else { break };
+        let rest = &line[prefix.len..];
+        let Some(captures) = KERNELS.captures(rest).or_else(|| ONE.captures(rest)) else { break };
         prefix.len += captures[0].len();
         prefix.note(&captures);
         if prefix.is_own(&captures) {

@@ -31,6 +31,10 @@ pub struct Open {
     cut_here: bool,
     foreign: usize,
     stack: Stack,
+    /// The stack of what an interrupt interrupted has begun.
+    interrupted: Interrupted,
+    /// The next line is where preemption was disabled.
+    at_preemption: bool,
     over: bool,
     /// It waits for other CPUs to print their stacks.
     asks_cpus: bool,
@@ -51,6 +55,17 @@ enum Stack {
     Foreign,
 }
 
+/// Where on a stack the interrupt is in which the kernel reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interrupted {
+    /// Further out, if there is one.
+    Unknown,
+    /// The last frame is its entry.
+    Next,
+    /// The frames are those of what it interrupted. What that had interrupted does not matter.
+    Shown,
+}
+
 impl Open {
     /// A splat that begins at line `start` and has its headline at line `number`.
     pub fn new(rule: &'static Rule, start: usize, number: usize, text: &str, cut_here: bool) -> Open {
@@ -69,6 +84,8 @@ impl Open {
             cut_here,
             foreign: 0,
             stack: Stack::Awaited,
+            interrupted: Interrupted::Unknown,
+            at_preemption: false,
             over: false,
             asks_cpus: false,
         };
@@ -147,7 +164,7 @@ impl Open {
         }
         self.foreign += 1;
         let was_shown = matches!(self.stack, Stack::Over | Stack::Done);
-        let must_come = self.rule.body == Body::Stack && self.splat.frames.is_empty();
+        let must_come = self.rule.body == Body::Stack && (self.splat.frames.is_empty() || self.stack == Stack::Awaited);
         let most = if must_come { FOREIGN_BEFORE_STACK } else { FOREIGN };
         !(was_shown && self.is_whole()) && self.foreign <= most
     }
@@ -194,7 +211,9 @@ impl Open {
             self.stack = Stack::Done;
             return true;
         }
+        let at_preemption = std::mem::replace(&mut self.at_preemption, text.starts_with("Preemption disabled at:"));
         match frame::frame(text) {
+            Some(Frame::Function(_)) if at_preemption => {}
             Some(Frame::Function(name)) => self.add(name),
             Some(Frame::Guess) => {}
             None => return false,
@@ -205,6 +224,7 @@ impl Open {
     fn restart_stack(&mut self) {
         self.splat.frames.clear();
         self.stack = Stack::Awaited;
+        self.interrupted = Interrupted::Unknown;
         if !self.is_named {
             self.splat.function = None;
         }
@@ -214,9 +234,10 @@ impl Open {
         if matches!(self.stack, Stack::Done | Stack::Foreign) {
             return;
         }
-        if reporters::is_interrupt(name) && self.is_of_interrupted() {
+        if reporters::is_interrupt(name) && self.is_of_interrupted() && self.interrupted != Interrupted::Shown {
             self.restart_stack();
             self.stack = Stack::Shown;
+            self.interrupted = Interrupted::Next;
         } else if reporters::is_entry(name) {
             if self.splat.frames.is_empty() && reporters::is_system_call(name) {
                 self.splat.frames.push(name.to_owned());
@@ -225,8 +246,15 @@ impl Open {
                 self.stack = Stack::Done;
             }
         } else if !reporters::is_reporter(name) {
-            self.splat.frames.push(name.to_owned());
-            self.name(name);
+            self.push(name);
+        }
+    }
+
+    fn push(&mut self, name: &str) {
+        self.splat.frames.push(name.to_owned());
+        self.name(name);
+        if self.interrupted == Interrupted::Next {
+            self.interrupted = Interrupted::Shown;
         }
     }
 
@@ -253,13 +281,14 @@ impl Open {
         if self.splat.kind == SplatKind::RcuStall {
             self.ticks.take(text);
         }
-        if let Some(name) = frame::instruction_pointer(text)
-            && self.splat.frames.is_empty()
-            && self.stack != Stack::Foreign
-            && !reporters::is_reporter(name)
-        {
-            self.splat.frames.push(name.to_owned());
-            self.name(name);
+        if let Some(name) = frame::instruction_pointer(text).filter(|_| self.stack != Stack::Foreign) {
+            // Registers that precede the stack are those of what was interrupted.
+            if self.stack == Stack::Awaited {
+                self.interrupted = Interrupted::Shown;
+            }
+            if self.splat.frames.is_empty() && !reporters::is_reporter(name) {
+                self.push(name);
+            }
         }
         let cause = body::cause(text).filter(|name| self.splat.kind == SplatKind::Bug && !reporters::is_reporter(name));
         if let Some(name) = cause {

@@ -149,6 +149,8 @@ pub static RULES: &[Rule] = &[
         r"(?:Oops|general protection fault|divide error|double fault|stack segment)\b.*\[#\d+\]",
         Stack,
     ),
+    // arch/x86/mm/kasan_init_64.c, until Linux 5.1: without a line feed before the headline.
+    rule(SplatKind::Oops, r"kasan: GPF could be caused by .*general protection fault: .*\[#\d+\]", Stack),
     // The other exceptions, and those of s390: "int3: 0000 [#1]", "addressing exception: 0005 ilc:2 [#1]".
     rule(SplatKind::Oops, r"[a-z][a-z0-9 _-]+: [0-9a-f]{4} (?:ilc:\d )?\[#\d+\]", Stack),
     // arm64, riscv, s390; arm; mips, loongarch.

@@ -182,7 +182,7 @@ fn worst(bytes: usize) -> Vec<(&'static str, String)> {
 /// A log of 100 MB must not take minutes.
 #[test]
 fn the_cost_grows_no_faster_than_the_log() {
-    const SMALL: usize = 100_000;
+    const SMALL: usize = 40_000;
     for ((what, small), (_, large)) in worst(SMALL).into_iter().zip(worst(8 * SMALL)) {
         let (small, large) = (cost(&small), cost(&large));
         // Eight times as much, and as much again for caches. Less than a few milliseconds cannot be compared.
