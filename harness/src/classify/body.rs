@@ -8,7 +8,7 @@ use regex::Regex;
 static BODY: LazyLock<Regex> = LazyLock::new(|| {
     let lines = [
         r"\s|$|[Cc]all [Tt]race:|Backtrace:|\[ ?<|CPU: |Hardware name:|Modules linked in:|Tainted: |Workqueue: |Stack:",
-        r"Code: |Process |task: |task:",
+        r"Code: |Process |Pid: |task: |task:",
         // Registers of x86.
         r"RIP: |[RE][A-Z0-9]{2}: ?[0-9a-f]|R\d\d: |[FCDEG]S: |CR\d: |DR\d: |PKRU: |ORIG_RAX|PGD |#PF: |Oops: |KASAN: ",
         // Of arm64, arm, riscv, powerpc, s390.
@@ -44,10 +44,11 @@ static COMM: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// The task that violates a locking rule, that made an invalid access, or that allocated what leaks.
-static ACTORS: LazyLock<[Regex; 4]> = LazyLock::new(|| {
+static ACTORS: LazyLock<[Regex; 5]> = LazyLock::new(|| {
     [
         r"^(?P<comm>.{1,16})/(?P<pid>\d+) (?:\[.*\] )?is ",
         r"^.* by task (?P<comm>.{1,16})/(?P<pid>\d+)$",
+        r"^Pid: (?P<pid>\d+), comm: (?P<comm>\S+)",
         r#"^\s*comm "(?P<comm>.*)", pid (?P<pid>\d+)"#,
         r"^in_atomic\(\).* pid: (?P<pid>\d+), name: (?P<comm>.+)$",
     ]
@@ -100,6 +101,7 @@ mod tests {
             ("CPU: 0 UID: 0 PID: 37 Comm: two\nlines Not tainted 6.12.117 #2", "two\nlines:37"),
             ("CPU: 1 PID: 1774 Comm: unlink Tainted:", "unlink:1774"),
             ("CPU: 1 PID: 1774 Comm: unlink", "unlink:1774"),
+            ("Pid: 1661, comm: modprobe Tainted: P           2.6.32-5-amd64 #1", "modprobe:1661"),
             ("my agent/42 is trying to acquire lock:", "my agent:42"),
             ("Read of size 4 at addr ffff888004c8e0a8 by task my agent/88", "my agent:88"),
             ("  comm \"kworker/u258:14\", pid 2174, jiffies 4294958305", "kworker/u258:14:2174"),

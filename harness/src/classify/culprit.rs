@@ -6,6 +6,7 @@ use regex::Regex;
 
 use super::frame::{self, Frame};
 use super::rules::Culprit;
+use super::{reporters, stack};
 
 /// A handler of the interrupt (`kernel/irq/spurious.c`, `__report_bad_irq()`).
 static HANDLER: LazyLock<Regex> =
@@ -46,6 +47,8 @@ pub struct Search {
     in_stuck_pool: bool,
     /// The handlers of the interrupt follow.
     in_handlers: bool,
+    /// The stack of whoever allocated (0) or freed (1) the object, until one of its functions is the cause.
+    track: Option<u8>,
     /// The next line says where a lock is released that is not held.
     releases: bool,
     /// The cause, and how likely it is one. The lowest number is the most likely.
@@ -63,8 +66,15 @@ pub fn is_track(text: &str) -> bool {
 impl Search {
     /// A search for a report whose headline this is.
     pub fn new(by: Culprit, headline: &str) -> Search {
-        let mut search =
-            Search { by, stuck: Vec::new(), in_stuck_pool: false, in_handlers: false, releases: false, found: None };
+        let mut search = Search {
+            by,
+            stuck: Vec::new(),
+            in_stuck_pool: false,
+            in_handlers: false,
+            track: None,
+            releases: false,
+            found: None,
+        };
         search.add_pool(headline);
         search
     }
@@ -87,11 +97,7 @@ impl Search {
                 self.in_handlers |= text.starts_with("handlers:");
             }
             Culprit::Work => self.take_work(text),
-            Culprit::Object => {
-                if let Some(captures) = TRACK.captures(text) {
-                    self.note(u8::from(&captures["what"] == "Freed"), &captures["name"]);
-                }
-            }
+            Culprit::Object => self.take_track(text),
             Culprit::Locker if self.releases => {
                 self.releases = false;
                 if let Some(Frame::Function(name)) = frame::frame(text) {
@@ -104,6 +110,24 @@ impl Search {
                     self.note(1, &captures["name"]);
                 }
             }
+        }
+    }
+
+    /// Takes a line of the stack of whoever allocated or freed an object. An allocator did so for its caller.
+    fn take_track(&mut self, text: &str) {
+        let name = if let Some(captures) = TRACK.captures(text) {
+            self.track = Some(u8::from(&captures["what"] == "Freed"));
+            stack::base(captures.name("name").map_or("", |name| name.as_str()))
+        } else if let Some(Frame::Function(name)) = frame::frame(text) {
+            name
+        } else {
+            return;
+        };
+        if !reporters::is_of(reporters::ALLOCATORS, name)
+            && !reporters::is_reporter(name)
+            && let Some(rank) = self.track.take()
+        {
+            self.note(rank, name);
         }
     }
 
@@ -174,5 +198,7 @@ handlers:
     fn whoever_allocated_comes_before_whoever_freed() {
         let report = "BUG x\nFreed in g+0x1/0x2 age=1\nAllocated in f+0x1/0x2 age=2\n";
         assert_eq!(found(Culprit::Object, report).as_deref(), Some("f"));
+        let report = "BUG x\nAllocated in kzalloc+0x1/0x2 age=1\n\t__kmalloc+0x1/0x2\n\tkzalloc+0x1/0x2\n\tg+0x1/0x2\n\th+0x1/0x2\n";
+        assert_eq!(found(Culprit::Object, report).as_deref(), Some("g"));
     }
 }

@@ -24,9 +24,11 @@ static FRAME: LazyLock<Regex> = LazyLock::new(|| {
 
 /// A frame of arm: the function, and then the one that called it.
 static CALLED: LazyLock<Regex> = LazyLock::new(|| {
-    let address = r"(?:\[<[0-9a-f]{8}>\] )?";
-    Regex::new(&format!(r"^\s*{address}\(?(?P<name>[A-Za-z_][\w.]*)\)? from {address}\(?[\w.]+"))
-        .expect("constant expressions")
+    let address = r"(?:\[<[0-9a-f]{8}>\] ?)?";
+    Regex::new(&format!(
+        r"^\s*{address}\(?(?P<name>[A-Za-z_][\w.]*)(?:\+0x[0-9a-f]+/0x[0-9a-f]+)?\)? from {address}\(?[\w.]+"
+    ))
+    .expect("constant expressions")
 });
 
 /// The instruction pointer in kernel mode, or else the link register. On x86 the code segment of the kernel is 0010, or e030 under Xen, or 0060 on
@@ -97,6 +99,7 @@ mod tests {
             " f net/core/dev.c:12 [inline]",
             " [<     inline     >] f lib/dump_stack.c:15",
             "[<8011344c>] (f) from [<8010ef84>] (g+0x18/0x1c)",
+            "[<c00142a8>] (f+0x0/0xf8) from [<c0061448>] (g+0x28/0xc4)",
             " f from g+0x10/0x14",
         ] {
             assert_eq!(frame(line), Some(Frame::Function("f")), "{line}");

@@ -41,12 +41,12 @@ const FORMS: &[Form] = &[
     },
     // syslog, `journalctl`, with year or without.
     Form {
-        pattern: concat!(r"[A-Z][a-z]{2} [ \d]\d (?:\d{4} )?", clock!(), blank!()),
+        pattern: concat!(r"[^\W\d_]{3,4}\.? [ \d]\d (?:\d{4} )?", clock!(), blank!()),
         example: "Dec 22 19:30:00 host kernel: text",
     },
     // `journalctl -o short-full`.
     Form {
-        pattern: concat!(r"[A-Z][a-z]{2} \d{4}-\d\d-\d\d ", clock!(), r" [A-Z\d:+-]{1,6}", blank!()),
+        pattern: concat!(r"[^\W\d_]{2,4}\.? \d{4}-\d\d-\d\d ", clock!(), r" [A-Z\d:+-]{1,6}", blank!()),
         example: "Sun 2024-12-22 19:30:00 CET host kernel: text",
     },
     // `journalctl -o short-unix`.
@@ -66,9 +66,9 @@ const FORMS: &[Form] = &[
     // Levels: `dmesg -r`, and syslog over a network.
     Form { pattern: r"<\d{1,3}>(?:1 )?", example: "<4>text" },
     // /dev/kmsg and extended netconsole (kernel/printk/printk.c, info_print_ext_header()). netconsole may put the release
-    // first.
+    // first, and whoever receives it the host.
     Form {
-        pattern: r"(?:\d+\.\d+[^,;\s]*,)?\d{1,3},\d+,(?P<micros>\d+),[c+-](?:,(?:caller=(?P<owner>[TC]\d+)|[^,;\s]*))*;",
+        pattern: r"(?:[\w.-]+ )?(?:\d+\.\d+[^,;\s]*,)?\d{1,3},\d+,(?P<micros>\d+),[c+-](?:,(?:caller=(?P<owner>[TC]\d+)|[^,;\s]*))*;",
         example: "4,339,790817077,-,caller=T145;text",
     },
     // `dmesg -T`, and `dmesg -H`: the time at the first line of each minute, and then how much later the next lines came.
@@ -104,7 +104,7 @@ static OWN: LazyLock<Regex> = LazyLock::new(|| {
 
 /// What `journalctl -o short-monotonic` puts after a time that looks like the kernel's own.
 static STORE: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"^[\w.-]+ kernel(?:\[\d+\])?:(?: |$)").expect("a constant expression"));
+    LazyLock::new(|| Regex::new(r"^(?:[\w.-]+ )?kernel(?:\[\d+\])?:(?: |$)").expect("a constant expression"));
 
 /// No line has more prefixes than this.
 const MOST: usize = 6;
@@ -216,6 +216,10 @@ mod tests {
             "[  790.817077 <    0.083437>]  <TASK>",
             "<6>[  125.323852][  T140]  <TASK>",
             "[  790.817077] host kernel:  <TASK>",
+            "[  790.817077] kernel:  <TASK>",
+            "Dec 22 19:30:00 host 4,339,790817077,-,caller=C0; <TASK>",
+            "lis 02 20:23:06 host kernel:  <TASK>",
+            "[2024-12-22 19:30:00.817] [  790.817077]  <TASK>",
             " <TASK>",
         ] {
             assert_eq!(&line[of(line).len..], " <TASK>", "{line}");

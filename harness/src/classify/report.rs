@@ -245,9 +245,14 @@ impl Open {
             if !self.splat.frames.is_empty() {
                 self.stack = Stack::Done;
             }
-        } else if !reporters::is_reporter(name) {
+        } else if !reporters::is_reporter(name) && !self.is_pointer(name) {
             self.push(name);
         }
+    }
+
+    /// Whether the registers have named a function already. On most architectures the stack begins with it.
+    fn is_pointer(&self, name: &str) -> bool {
+        self.interrupted == Interrupted::Shown && self.splat.frames == [name]
     }
 
     fn push(&mut self, name: &str) {

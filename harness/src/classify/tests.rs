@@ -140,6 +140,17 @@ fn splats_of_one_line() {
         ("addressing exception: 0005 ilc:2 [#1] SMP", SplatKind::Oops, None),
         ("[ INFO: possible recursive locking detected ]", SplatKind::Lockdep, None),
         ("AMD-Vi: Completion-Wait loop timed out", SplatKind::IommuFault, None),
+        (
+            "iommu ivhd0: AMD-Vi: Event logged [IOTLB_INV_TIMEOUT device=0000:0b:00.0 address=0x100215ba0]",
+            SplatKind::IommuFault,
+            None,
+        ),
+        ("Watchdog CPU:59 Hard LOCKUP", SplatKind::HardLockup, None),
+        ("Watchdog CPU:71 detected Hard LOCKUP other CPUS:42", SplatKind::HardLockup, None),
+        ("watchdog: CPU 5 self-detected hard LOCKUP @ f+0x1/0x2", SplatKind::HardLockup, None),
+        ("BUG kmalloc-64: Poison overwritten", SplatKind::Bug, None),
+        ("BUG skbuff_head_cache (Tainted: P    B          ): Redzone overwritten", SplatKind::Bug, None),
+        ("WARNING: at fs/sysfs/dir.c:491 sysfs_add_one+0xcc/0xe4()", SplatKind::Warning, None),
         ("NMI watchdog: Watchdog detected hard LOCKUP on cpu 144", SplatKind::HardLockup, None),
         (
             "NMI watchdog: BUG: soft lockup - CPU#1 stuck for 11s! [my agent:37]",

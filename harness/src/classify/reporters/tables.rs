@@ -365,6 +365,8 @@ pub const ALLOCATORS: &[&str] = &[
     "__kmemdup*",
     "memdup_user*",
     "vmemdup_user*",
+    "strndup_user",
+    "alloc_debug_processing",
     "kmem_cache_*",
     "__kmem_cache_*",
     "slab_*",

@@ -56,7 +56,7 @@ pub static RULES: &[Rule] = &[
     rule(SplatKind::HardLockup, r"(?:NMI )?(?:watchdog: )?(?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu", Stack),
     rule(
         SplatKind::HardLockup,
-        r"watchdog: CPU \d+ (?:self-detected hard LOCKUP @ (?P<function>[A-Za-z_][\w.]*)\+0x|.*hard LOCKUP|Hard LOCKUP)",
+        r"[wW]atchdog:? CPU[ :]\d+ (?:self-detected hard LOCKUP @ (?P<function>[A-Za-z_][\w.]*)\+0x|.*[hH]ard LOCKUP)",
         Maybe,
     ),
     // kernel/workqueue.c.
@@ -88,7 +88,7 @@ pub static RULES: &[Rule] = &[
     rule(SplatKind::Lockdep, r"(?:WARNING|\[ BUG): (?P<task>\S.*/\d+) still has locks held", Stack).by(Culprit::Holder),
     rule(SplatKind::Lockdep, r"\[ BUG: Invalid wait context \]", Stack),
     rule(SplatKind::Lockdep, r"INFO: trying to register non-static key", Stack),
-    // kernel/panic.c, __warn(): three forms, that of 6.18 and later is the second. If the architecture has only the address
+    // kernel/panic.c, __warn(): that of 6.18 and later is the second form. If the architecture has only the address
     // of the report, the form of 6.19 and later names no function. With CONFIG_DEBUG_BUGVERBOSE_DETAILED the condition
     // precedes the file.
     rule(SplatKind::Warning, concat!(r"WARNING: CPU: \d+ PID: -?\d+ at (?:\[.*\] )?(?:\S+:\d+ )?", function!()), Stack),
@@ -99,6 +99,8 @@ pub static RULES: &[Rule] = &[
     ),
     rule(SplatKind::Warning, r"WARNING: (?:\[.*\] )?(?:\S+:\d+ )?at \S+, CPU#\d+: (?P<task>.+/-?\d+)", Stack),
     rule(SplatKind::Warning, r"WARNING: CPU: \d+ PID: -?\d+ at ", Stack),
+    // Until Linux 3.10.
+    rule(SplatKind::Warning, concat!(r"WARNING: at \S+:\d+ ", function!()), Stack),
     // arch/x86/kernel/unwind_frame.c.
     rule(SplatKind::Warning, r"WARNING: kernel stack (?:regs|frame pointer) (?:at )?.* has bad ", Maybe),
     // fs/sysfs/dir.c, sysfs_warn_dup(): until 4.14 it is the message of a WARN(), and since then no WARN().
@@ -115,7 +117,7 @@ pub static RULES: &[Rule] = &[
     // kernel/irq/spurious.c.
     rule(SplatKind::IrqNobodyCared, r"irq (?:event )?\d+: nobody cared", Stack).by(Culprit::Handlers),
     // drivers/iommu/intel/dmar.c: faults, and invalidations that a device does not answer.
-    rule(SplatKind::IommuFault, r"(?:dmar: )?DMAR: ?\[[^\]]+\] ?Request device \[(?P<device>[0-9a-f:.]+)\]", Line)
+    rule(SplatKind::IommuFault, r"(?:dmar: )?DMAR: ?\[[^\]]+\] ?Request device \[(?P<device>[0-9a-fx:.]+)\]", Line)
         .repeating(),
     rule(SplatKind::IommuFault, r"DMAR: VT-d detected (?:Invalidation|ITE|IQE|ICE)", Line).repeating(),
     // drivers/iommu/amd/iommu.c.
@@ -125,12 +127,8 @@ pub static RULES: &[Rule] = &[
         Line,
     )
     .repeating(),
-    rule(
-        SplatKind::IommuFault,
-        r"(?:pci [0-9a-f:.]+: )?AMD-Vi: Event logged \[\w+(?: device=(?P<device>[0-9a-f:.]+))?",
-        Line,
-    )
-    .repeating(),
+    rule(SplatKind::IommuFault, r"(?:\S+ \S+: )?AMD-Vi: Event logged \[\w+(?: device=(?P<device>[0-9a-f:.]+))?", Line)
+        .repeating(),
     rule(SplatKind::IommuFault, r"AMD-Vi: Completion-Wait loop timed out", Line).repeating(),
     // drivers/iommu/arm: arm-smmu-v3, arm-smmu. drivers/iommu/virtio-iommu.c.
     rule(SplatKind::IommuFault, r"(?P<device>arm-smmu\S* \S+): (?:\t)?event(?: 0x10 received|: F_)", Line).repeating(),
@@ -159,7 +157,13 @@ pub static RULES: &[Rule] = &[
     rule(SplatKind::Oops, r"Internal error: ", Stack),
     rule(SplatKind::Oops, r"Insufficient stack space to handle exception!", Stack),
     // mm/slub.c: it has no colon.
-    rule(SplatKind::Bug, r"BUG (?:[\w.:-]+) \(.*\): ", Maybe).by(Culprit::Object).sparing(),
+    rule(
+        SplatKind::Bug,
+        r"BUG \S+(?: \(.*\)|: (?:Poison|Redzone|Padding|Object|Invalid|Wrong|Freepointer|Freelist|Left|Right))",
+        Maybe,
+    )
+    .by(Culprit::Object)
+    .sparing(),
     // lib/bug.c, arch/mips and riscv, rust/kernel.
     rule(SplatKind::Bug, r"[kK]ernel (?:BUG at |BUG \[#|bug detected\[#)", Stack),
     rule(SplatKind::Bug, r"rust_kernel: panicked at ", Stack),

@@ -130,7 +130,8 @@ pub(super) fn named(rule: &'static Rule, text: &str) -> Named {
     let function = group("function").filter(|name| !reporters::is_reporter(name));
     Named {
         function: function.map(str::to_owned),
-        device: group("device").map(str::to_owned),
+        // Some kernels write "0x00:0x02.0".
+        device: group("device").map(|device| device.replace("0x", "")),
         task: group("task").map(with_colon),
     }
 }
