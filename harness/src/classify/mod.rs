@@ -11,6 +11,7 @@ mod body;
 pub mod console;
 mod culprit;
 mod frame;
+mod holder;
 mod kind;
 mod line;
 mod nmi;
@@ -26,6 +27,7 @@ mod starved;
 
 use kernels::KnownReport;
 
+pub use holder::Holder;
 pub use kind::{Severity, SplatKind};
 pub use nmi::backtrace;
 use removal::Removals;

@@ -2,6 +2,7 @@
 
 use super::culprit::{self, Search};
 use super::frame::{self, Frame};
+use super::holder::Holder;
 use super::rules::{Body, Culprit, Rule};
 use super::starved::Ticks;
 use super::{Splat, SplatKind, body, line, reporters, rules};
@@ -298,6 +299,9 @@ impl Open {
         let cause = body::cause(text).filter(|name| self.splat.kind == SplatKind::Bug && !reporters::is_reporter(name));
         if let Some(name) = cause {
             self.splat.function.get_or_insert_with(|| name.to_owned());
+        }
+        if self.splat.kind == SplatKind::HungTask && self.splat.holder.is_none() {
+            self.splat.holder = Holder::of(text);
         }
         if self.splat.task.is_none() {
             self.splat.task = body::task(text);

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::holder::Holder;
 use super::kind::{Severity, SplatKind};
 use super::{reporters, rules};
 
@@ -22,6 +23,9 @@ pub struct Splat {
     pub frames: Vec<String>,
     /// The task in which it happened, as `comm:pid`.
     pub task: Option<String>,
+    /// For a hung task, the task that holds the lock it waits for, if the kernel names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
     /// Its lines in the log, counted from 0 as by [`str::lines`].
     pub lines: Range<usize>,
     /// The report is truncated or garbled: the guest ended in the middle of it, or its stack is missing.
@@ -34,7 +38,17 @@ pub struct Splat {
 impl Splat {
     /// A report of lines without a stack.
     pub(super) fn of_lines(kind: SplatKind, title: String, lines: Range<usize>, corrupted: bool) -> Splat {
-        Splat { kind, title, function: None, frames: Vec::new(), task: None, lines, corrupted, known: None }
+        Splat {
+            kind,
+            title,
+            function: None,
+            frames: Vec::new(),
+            task: None,
+            holder: None,
+            lines,
+            corrupted,
+            known: None,
+        }
     }
 
     /// Takes over the stack of a panic that followed at once, if it is a report of what the task did.
@@ -65,6 +79,12 @@ impl Splat {
         self.severity() == Severity::Fatal
     }
 
+    /// For a hung task, who waits for what and who holds it, in words, if the kernel names the holder.
+    pub fn wait(&self) -> Option<String> {
+        let (task, holder) = (self.task.as_ref()?, self.holder.as_ref()?);
+        Some(format!("{task} waits for {holder}"))
+    }
+
     /// Whether the kernel usually kills the task after this report. The task keeps its locks then.
     pub fn kills(&self) -> bool {
         rules::matching(&self.title).is_some_and(|rule| rule.kills)
@@ -76,6 +96,9 @@ impl fmt::Display for Splat {
         write!(f, "{}: {}", self.kind, self.title)?;
         if let Some(function) = self.function.as_ref().filter(|function| !self.title.contains(*function)) {
             write!(f, " (in {function})")?;
+        }
+        if let Some(holder) = &self.holder {
+            write!(f, "; it waits for {holder}")?;
         }
         Ok(())
     }

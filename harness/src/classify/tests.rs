@@ -1,6 +1,6 @@
 //! Logs with known contents (`fixtures/`). These were captured from 6.12.117 in QEMU: `clean-boot`, `hung-task-*`,
 //! `lockdep-*` except `lockdep-circular`, `oops-in-printk`, `panic-*`, `reboot`, `slub-double-free` and
-//! `warning-fair-server`. The others are written by hand in the kernel's formats.
+//! `warning-fair-server`. `hung-task-with-holder` is from 7.3.4. The others are written by hand in the kernel's formats.
 
 mod collection;
 mod forms;
@@ -23,13 +23,16 @@ fn described(log: &str) -> String {
     let mut text = String::new();
     for splat in classify(log) {
         let severity = splat.severity();
-        let Splat { kind, title, function, frames, task, lines: range, corrupted, known } = splat;
+        let Splat { kind, title, function, frames, task, holder, lines: range, corrupted, known } = splat;
         writeln!(text, "{kind} ({severity:?}){}: {title}", if corrupted { " CORRUPTED" } else { "" }).unwrap();
         if let Some(known) = known {
             writeln!(text, "  known    {known}").unwrap();
         }
         writeln!(text, "  function {}", function.as_deref().unwrap_or("-")).unwrap();
         writeln!(text, "  task     {}", task.as_deref().unwrap_or("-").escape_debug()).unwrap();
+        if let Some(holder) = holder {
+            writeln!(text, "  waits    for {holder}").unwrap();
+        }
         writeln!(text, "  frames   {}", frames.join(" < ")).unwrap();
         writeln!(text, "  from     {}: {}", range.start, lines[range.start].trim_end()).unwrap();
         writeln!(text, "  to       {}: {}", range.end - 1, lines[range.end - 1].trim_end()).unwrap();

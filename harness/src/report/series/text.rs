@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Bisectable, SeriesReport};
+use crate::classify::Splat;
 use crate::evidence::{Applies, RunCell, SeriesStep};
 use crate::notes::Notes;
 use crate::report::change::{Change, State};
@@ -270,6 +271,9 @@ fn example(series: &SeriesReport, at: usize, row: &Row, text: &mut String) {
     wrap(text, "  ", "  ", &failure.summary);
     for stack in stacks(&cell.record.observations) {
         wrap(text, "  ", "    ", &stack);
+    }
+    for wait in cell.record.splats.iter().filter_map(Splat::wait) {
+        wrap(text, "  ", "    ", &wait);
     }
     // Reports about stuck tasks are left out: the stacks above show the same.
     if let Some(splat) = cell.record.splats.iter().find(|splat| splat.is_fatal()) {
