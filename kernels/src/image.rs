@@ -78,6 +78,12 @@ impl KernelImage {
             build_log: entry.join("build.log"),
         })
     }
+
+    /// Whether a symbol of its configuration, without `CONFIG_`, is `y`. False if the configuration cannot be read.
+    pub fn has_built_in(&self, symbol: &str) -> bool {
+        let config = fs::read_to_string(&self.config).unwrap_or_default();
+        config.lines().any(|line| line == format!("CONFIG_{symbol}=y"))
+    }
 }
 
 /// Copies the files of an output tree that are kept into an entry, all but [`BOOT`].

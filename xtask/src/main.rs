@@ -55,6 +55,8 @@ enum Command {
     List(commands::list::Args),
     /// Write docs/catalogue.md: all bugs, and the last measurement of each.
     Catalogue(commands::catalogue::Args),
+    /// Say what the kernel of any log reports: faults, stalls, leaks, and the function at fault.
+    Classify(commands::classify::Args),
     /// Check that this machine has what a run needs. Prints one line per check, with the fix. Changes nothing.
     Doctor(commands::doctor::Args),
     /// Install what is missing on this machine, with apt.
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
         Command::BisectStep(args) => commands::bisect_step::run(args),
         Command::List(args) => commands::list::run(args),
         Command::Catalogue(args) => commands::catalogue::run(args),
+        Command::Classify(args) => commands::classify::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Setup(args) => commands::setup::run(args),
         Command::Gc(args) => commands::gc::run(args),

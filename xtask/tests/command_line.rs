@@ -130,6 +130,32 @@ fn the_catalogue_of_bugs_is_up_to_date() {
 }
 
 #[test]
+fn a_log_is_classified_from_a_file_and_from_stdin() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bad, good) = (folder.path().join("bad.log"), folder.path().join("good.log"));
+    std::fs::write(&bad, "Dec 22 19:30:00 host kernel: BUG: unable to handle page fault\n").unwrap();
+    std::fs::write(&good, "[    1.000000] hello\n").unwrap();
+    let ended = |arguments: &[&str]| {
+        let output = xtask(folder.path(), arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (bad, good) = (bad.to_str().unwrap(), good.to_str().unwrap());
+    let (code, text) = ended(&["classify", good, bad]);
+    assert_eq!(code, Some(1));
+    assert_eq!(text.lines().next(), Some(&*format!("{good}: the kernel reported no fault")));
+    let (code, json) = ended(&["classify", "--format", "json", bad]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(code, Some(1));
+    assert_eq!(json["logs"][0]["splats"][0]["kind"], "oops");
+    assert_eq!(json["logs"][0]["splats"][0]["severity"], "fatal");
+    assert_eq!(ended(&["classify", good]).0, Some(0));
+    let mut stdin = xtask(folder.path(), &["classify", "-"]);
+    let output = stdin.stdin(std::fs::File::open(bad).unwrap()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    error_of(xtask(folder.path(), &["classify", "no.log"]).output().unwrap());
+}
+
+#[test]
 fn bugs_are_listed_with_kernels_scenarios_and_measurements() {
     let cache = tempfile::tempdir().unwrap();
     let list = |arguments: &[&str]| {

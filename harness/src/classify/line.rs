@@ -1,22 +1,36 @@
-//! One line of a console log: the kernel's messages in it.
+//! One line of a log: the kernel's messages in it.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use regex::Regex;
+use regex::{Captures, Regex};
 
-/// The prefix of a message with `CONFIG_PRINTK_TIME` and `CONFIG_PRINTK_CALLER` (`kernel/printk/printk.c`,
-/// `info_print_prefix()`). A level prefix as in `/dev/kmsg` may precede it.
-static PREFIX: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"(?:<\d{1,3}>)?\[ *\d+\.\d{6}\](?: ?\[ *[TC]\d+\])? ?").expect("a constant expression")
-});
+use super::prefix::{self, Prefix};
+
+/// The escape sequences with which `dmesg` and terminals set colours.
+static COLOUR: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\x1b\[[0-9;?]*[A-Za-z]").expect("a constant expression"));
+
+/// A character as `/dev/kmsg` writes it if it is not printable (`kernel/printk/printk.c`, `msg_add_ext_text()`).
+static ESCAPE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\\x([0-7][0-9a-f])").expect("a constant expression"));
+
+/// Longer messages are cut off here. The kernel prints no message that is longer (`LOG_LINE_MAX`).
+const LONGEST: usize = 4096;
 
 /// One message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Message<'a> {
     /// The text, without prefixes.
-    pub text: &'a str,
-    /// It has a timestamp, so the kernel printed it.
-    pub is_stamped: bool,
+    pub text: Cow<'a, str>,
+    /// What the prefixes say.
+    pub prefix: Prefix,
+    /// The prefixes themselves. All lines of one message have the same.
+    pub stamp: &'a str,
+}
+
+/// The line without the colours of a terminal.
+pub fn without_colours(line: &str) -> Cow<'_, str> {
+    if line.contains('\x1b') { COLOUR.replace_all(line, "") } else { Cow::Borrowed(line) }
 }
 
 /// The messages in a line. There is more than one if the output of two writers is interleaved.
@@ -25,12 +39,26 @@ pub fn messages(line: &str) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let line = rest?;
         // A prefix at the beginning belongs to this message. The next prefix begins another message.
-        let start = PREFIX.find(line).filter(|prefix| prefix.start() == 0).map_or(0, |prefix| prefix.end());
-        let body = &line[start..];
-        let next = PREFIX.find(body).map(|prefix| prefix.start());
+        let prefix = prefix::of(line);
+        let (stamp, body) = line.split_at(prefix.len);
+        let next = prefix::next(body);
         rest = next.map(|next| &body[next..]);
-        Some(Message { text: &body[..next.unwrap_or(body.len())], is_stamped: start > 0 })
+        let text = shortened(&body[..next.unwrap_or(body.len())]);
+        let text = if prefix.is_escaped { ESCAPE.replace_all(text, character) } else { Cow::Borrowed(text) };
+        Some(Message { text, prefix, stamp })
     })
+}
+
+fn character(escape: &Captures<'_>) -> String {
+    u8::from_str_radix(&escape[1], 16).map_or(String::new(), |byte| char::from(byte).to_string())
+}
+
+fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(LONGEST);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// The first line of a boot (`init/version-timestamp.c`, `linux_banner`).
@@ -61,10 +89,27 @@ mod tests {
             ("no time at all", &["no time at all"]),
             ("init: do[    1.000000] BUG: x", &["init: do", "BUG: x"]),
             ("[    1.000000] BU[    1.000001] WARNING: y", &["BU", "WARNING: y"]),
+            (
+                "** 12 printk messages dropped ** [    1.000000] BUG: x",
+                &["** 12 printk messages dropped ** ", "BUG: x"],
+            ),
+            ("4,339,5140900,-;two\\x0alines", &["two\nlines"]),
             ("[    1.000000] ", &[""]),
             ("", &[""]),
         ] {
             assert_eq!(messages(line).map(|message| message.text).collect::<Vec<_>>(), expected, "{line:?}");
         }
+    }
+
+    #[test]
+    fn colours_are_removed() {
+        let line = "\x1b[32m[  790.817077] \x1b[0m\x1b[31mBUG: x\x1b[0m";
+        assert_eq!(without_colours(line), "[  790.817077] BUG: x");
+    }
+
+    #[test]
+    fn a_message_without_end_is_cut_off() {
+        let line = "ü".repeat(LONGEST);
+        assert_eq!(messages(&line).next().unwrap().text.len(), LONGEST);
     }
 }

@@ -1,56 +1,48 @@
 //! Collects the lines of one splat.
 
-use std::sync::LazyLock;
-
-use regex::Regex;
-
+use super::culprit::{self, Search};
 use super::frame::{self, Frame};
-use super::rules::{Body, Rule};
-use super::{Splat, SplatKind, line, rules};
+use super::holder::Holder;
+use super::rules::{Body, Culprit, Rule};
+use super::starved::Ticks;
+use super::{Splat, SplatKind, body, line, reporters, rules};
 use crate::classify::stack;
 
 /// How many foreign lines in sequence may be inside a report. Other CPUs print at the same time.
 const FOREIGN: usize = 8;
 
-/// Lines of reports other than frames: registers, `CPU: ... Comm: ...`, lists of locks, task headers, details of RCU
-/// and KASAN.
-static BODY: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(concat!(
-        r"^(?:\s|$|Call Trace:|\[ ?<|CPU: |Hardware name:|Modules linked in:|Tainted: |Workqueue: |Stack:|Code: |RIP: ",
-        r"|[RE][A-Z0-9]{2}: ?[0-9a-f]|R\d\d: |[FCDEG]S: |CR\d: |DR\d: |PKRU: |ORIG_RAX|PGD |#PF: |Oops: |task:",
-        r"|NMI backtrace|Sending NMI|rcu: |RCU |Showing |\d+ locks? held|no locks held|INFO: lockdep is turned off",
-        r"|Preemption disabled|irq event stamp|(?:hard|soft)irqs last|stack backtrace:|other info that|-> #\d|but |and ",
-        r"|which |the existing|the dependencies|to a |\.\.\. |Chain exists|Possible unsafe|May be due|lock\(|\*\*\* DEADLOCK",
-        r"|\S+/\d+ (?:\[.*\] )?is |ffff[0-9a-f]+ \(|(?:Read|Write|Free) (?:of|at) |(?:Allocated|Freed) by task|Last potentially",
-        r"|The buggy address|Memory state|page: |page dumped|flags: 0x|raw: |head: |>?ffff[0-9a-f]+: |in_atomic|preempt_count",
-        r"|Kernel Offset|Rebooting in|\x22echo 0 >|Future hung|---\[ end|<[A-Z/]|={20}|-{20})",
-    ))
-    .expect("a constant expression")
-});
+/// The same, as long as the report has no stack and must have one.
+const FOREIGN_BEFORE_STACK: usize = 64;
 
-static COMM: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^CPU: \d+ (?:UID: \d+ )?PID: (?P<pid>\d+) Comm: (?P<comm>\S+)").expect("a constant expression")
-});
-
-/// The task that violates a locking rule, or that made an invalid access.
-static ACTOR: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"^(?:(?P<comm>\S+)/(?P<pid>\d+) (?:\[.*\] )?is |.* by task (?P<comm2>\S+)/(?P<pid2>\d+)$)")
-        .expect("a constant expression")
-});
+/// No report has more lines than this. Stacks of all CPUs have the most.
+const LONGEST: usize = 16_384;
 
 /// A splat that has not ended yet.
+#[derive(Debug)]
 pub struct Open {
     rule: &'static Rule,
     splat: Splat,
+    /// The device that the headline names.
+    device: Option<String>,
+    /// The headline names the function.
+    is_named: bool,
+    search: Search,
+    ticks: Ticks,
     /// It follows `cut here`, so it ends with `end trace`.
     cut_here: bool,
     foreign: usize,
     stack: Stack,
+    /// The stack of what an interrupt interrupted has begun.
+    interrupted: Interrupted,
+    /// The next line is where preemption was disabled.
+    at_preemption: bool,
     over: bool,
+    /// It waits for other CPUs to print their stacks.
+    asks_cpus: bool,
 }
 
 /// The state of the stack in a report.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stack {
     /// No stack yet.
     Awaited,
@@ -60,28 +52,61 @@ enum Stack {
     Over,
     /// The stack ended, and its frames were taken. Stacks that follow belong to other tasks.
     Done,
+    /// The stack of a task that is not at fault follows.
+    Foreign,
+}
+
+/// Where on a stack the interrupt is in which the kernel reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interrupted {
+    /// Further out, if there is one.
+    Unknown,
+    /// The last frame is its entry.
+    Next,
+    /// The frames are those of what it interrupted. What that had interrupted does not matter.
+    Shown,
 }
 
 impl Open {
     /// A splat that begins at line `start` and has its headline at line `number`.
     pub fn new(rule: &'static Rule, start: usize, number: usize, text: &str, cut_here: bool) -> Open {
-        let (function, task) = rules::named(rule, text);
-        let splat = Splat {
-            kind: rule.kind,
-            title: text.trim().to_owned(),
-            function: function.map(|name| stack::base(&name).to_owned()),
-            frames: Vec::new(),
-            task,
-            lines: start..number + 1,
-            corrupted: false,
-            known: None,
+        let named = rules::named(rule, text);
+        let function = named.function.map(|name| stack::base(&name).to_owned());
+        let mut splat = Splat::of_lines(rule.kind, title(text), start..number + 1, false);
+        splat.function = named.device.clone().filter(|_| rule.kind == SplatKind::IommuFault);
+        splat.task = named.task;
+        let mut open = Open {
+            rule,
+            splat,
+            device: named.device,
+            is_named: false,
+            search: Search::new(rule.culprit, text),
+            ticks: Ticks::default(),
+            cut_here,
+            foreign: 0,
+            stack: Stack::Awaited,
+            interrupted: Interrupted::Unknown,
+            at_preemption: false,
+            over: false,
+            asks_cpus: false,
         };
-        Open { rule, splat, cut_here, foreign: 0, stack: Stack::Awaited, over: false }
+        open.is_named = function.is_some_and(|name| open.name(&name));
+        open
     }
 
-    /// The line after its last line.
-    pub fn end(&self) -> usize {
-        self.splat.lines.end
+    /// The kind and the device of a report that the kernel repeats.
+    pub fn repeats(&self) -> Option<(SplatKind, Option<String>)> {
+        self.rule.repeats.then(|| (self.splat.kind, self.device.clone()))
+    }
+
+    /// Whether it waits for other CPUs to print their stacks.
+    pub fn asks_cpus(&self) -> bool {
+        self.asks_cpus && !self.over
+    }
+
+    /// Whether a `WARN()` may be part of it. SLUB describes the object, and then warns of whoever found it.
+    pub fn may_warn(&self) -> bool {
+        self.rule.culprit == Culprit::Object && !self.over
     }
 
     /// Takes a headline if it is part of this splat. False if it begins another splat.
@@ -92,13 +117,29 @@ impl Open {
         let part = match (self.splat.kind, rule.kind) {
             // "BUG: unable to handle ..." and "kernel BUG at ..." continue with "Oops: ...".
             (SplatKind::Oops, SplatKind::Oops) => !text.starts_with("BUG: "),
-            (SplatKind::Bug, SplatKind::Oops) => text.starts_with("Oops: ") || text.starts_with("invalid opcode"),
+            (SplatKind::Bug, SplatKind::Oops) => !text.starts_with("BUG: ") && !text.starts_with("Unable to handle"),
             // RCU stalled because a timer did not fire, which is the host's fault.
             (SplatKind::RcuStall, SplatKind::TestBed) if rule.headline.contains("timer wakeup") => {
                 self.splat.kind = SplatKind::TestBed;
-                self.splat.title = text.trim().to_owned();
+                self.splat.title = title(text);
                 true
             }
+            // A line for each pool.
+            (SplatKind::WorkqueueLockup, SplatKind::WorkqueueLockup) => {
+                self.search.add_pool(text);
+                self.stack == Stack::Awaited
+            }
+            (SplatKind::MemoryLeak, SplatKind::MemoryLeak) => self.splat.title.starts_with("BUG: "),
+            (SplatKind::Bug, SplatKind::Warning) if self.may_warn() => {
+                let is_slub = text.contains(" mm/slub.c:");
+                if is_slub {
+                    self.splat.kind = SplatKind::Warning;
+                    self.cut_here = true;
+                    self.restart_stack();
+                }
+                is_slub
+            }
+            (SplatKind::Warning, _) => rule.may_be_message && self.splat.frames.is_empty(),
             _ => false,
         };
         if part {
@@ -109,13 +150,14 @@ impl Open {
 
     /// Takes a line that is not a headline. False if the splat ended before it.
     pub fn take(&mut self, number: usize, text: &str) -> bool {
-        if self.over || self.rule.body == Body::Line {
+        if self.over || self.rule.body == Body::Line || number - self.splat.lines.start >= LONGEST {
             return false;
         }
         if text.is_empty() {
             return true;
         }
-        if self.stack_line(text) || BODY.is_match(text) {
+        let text = text.strip_prefix("kmemleak: ").filter(|_| self.splat.kind == SplatKind::MemoryLeak).unwrap_or(text);
+        if self.stack_line(text) || body::is_part(text) {
             self.extend(number);
             self.details(text);
             self.over = self.is_last(text);
@@ -123,90 +165,169 @@ impl Open {
         }
         self.foreign += 1;
         let was_shown = matches!(self.stack, Stack::Over | Stack::Done);
-        !(was_shown && self.is_whole()) && self.foreign <= FOREIGN
+        let must_come = self.rule.body == Body::Stack && (self.splat.frames.is_empty() || self.stack == Stack::Awaited);
+        let most = if must_come { FOREIGN_BEFORE_STACK } else { FOREIGN };
+        !(was_shown && self.is_whole()) && self.foreign <= most
     }
 
-    fn extend(&mut self, number: usize) {
+    /// The splat lasts at least up to a line.
+    pub fn extend(&mut self, number: usize) {
         self.foreign = 0;
-        self.splat.lines.end = number + 1;
+        self.splat.lines.end = self.splat.lines.end.max(number + 1);
     }
 
-    /// Takes a line of a stack.
+    /// Takes a line of a stack, or one that says whose stack follows.
     fn stack_line(&mut self, text: &str) -> bool {
+        let trimmed = text.trim();
         // Lockdep prints the stacks of earlier events first. The stack of this event follows this heading.
-        if text.trim() == "stack backtrace:" {
-            self.splat.frames.clear();
-            self.stack = Stack::Awaited;
+        if trimmed == "stack backtrace:" {
+            self.restart_stack();
             return true;
         }
-        let text_is = |word: &str| text.trim() == word;
-        if text_is("Call Trace:") || text_is("<TASK>") {
-            self.stack = if self.stack == Stack::Done { Stack::Done } else { Stack::Shown };
+        if self.splat.kind == SplatKind::RcuStall && trimmed.ends_with("kthread stack dump:") {
+            self.stack = Stack::Foreign;
             return true;
         }
-        if text_is("</TASK>") {
+        // SLUB prints first the stacks of whoever allocated and freed the object.
+        if self.rule.culprit == Culprit::Object && self.splat.frames.is_empty() && culprit::is_track(text) {
+            self.stack = Stack::Foreign;
+            return true;
+        }
+        let of_cpu = ["CPU: ", "NMI backtrace", "Task dump for CPU"].iter().any(|heading| text.starts_with(heading));
+        if self.stack == Stack::Foreign && of_cpu {
+            self.stack = if self.splat.frames.is_empty() { Stack::Awaited } else { Stack::Done };
+        }
+        if matches!(trimmed, "Call Trace:" | "Call trace:" | "Backtrace:" | "<TASK>") {
+            if !matches!(self.stack, Stack::Done | Stack::Foreign) {
+                self.stack = Stack::Shown;
+            }
+            return true;
+        }
+        if trimmed == "</TASK>" && self.stack != Stack::Foreign {
             self.stack = if self.splat.frames.is_empty() { Stack::Over } else { Stack::Done };
             return true;
         }
+        // The stacks of whoever allocated and freed the memory follow.
+        if is_history(text) && !self.splat.frames.is_empty() {
+            self.stack = Stack::Done;
+            return true;
+        }
+        let at_preemption = std::mem::replace(&mut self.at_preemption, text.starts_with("Preemption disabled at:"));
         match frame::frame(text) {
-            Some(Frame::Function(name)) => {
-                if self.stack != Stack::Done {
-                    self.add(name);
-                }
-                true
-            }
-            Some(Frame::Guess) => true,
-            None => false,
+            Some(Frame::Function(_)) if at_preemption => {}
+            Some(Frame::Function(name)) => self.add(name),
+            Some(Frame::Guess) => {}
+            None => return false,
+        }
+        true
+    }
+
+    fn restart_stack(&mut self) {
+        self.splat.frames.clear();
+        self.stack = Stack::Awaited;
+        self.interrupted = Interrupted::Unknown;
+        if !self.is_named {
+            self.splat.function = None;
         }
     }
 
     fn add(&mut self, name: &str) {
-        if frame::is_entry(name) {
+        if matches!(self.stack, Stack::Done | Stack::Foreign) {
+            return;
+        }
+        if reporters::is_interrupt(name) && self.is_of_interrupted() && self.interrupted != Interrupted::Shown {
+            self.restart_stack();
+            self.stack = Stack::Shown;
+            self.interrupted = Interrupted::Next;
+        } else if reporters::is_entry(name) {
+            if self.splat.frames.is_empty() && reporters::is_system_call(name) {
+                self.splat.frames.push(name.to_owned());
+            }
             if !self.splat.frames.is_empty() {
                 self.stack = Stack::Done;
             }
-        } else if !frame::is_machinery(name) {
-            self.splat.frames.push(name.to_owned());
+        } else if !reporters::is_reporter(name) && !self.is_pointer(name) {
+            self.push(name);
         }
+    }
+
+    /// Whether the registers have named a function already. On most architectures the stack begins with it.
+    fn is_pointer(&self, name: &str) -> bool {
+        self.interrupted == Interrupted::Shown && self.splat.frames == [name]
+    }
+
+    fn push(&mut self, name: &str) {
+        self.splat.frames.push(name.to_owned());
+        self.name(name);
+        if self.interrupted == Interrupted::Next {
+            self.interrupted = Interrupted::Shown;
+        }
+    }
+
+    /// Whether the kernel reports in an interrupt what the CPU did before the interrupt.
+    fn is_of_interrupted(&self) -> bool {
+        let panic = || ["lockup", "LOCKUP", "RCU Stall"].iter().any(|word| self.splat.title.contains(word));
+        self.splat.kind.is_stall() || (self.splat.kind == SplatKind::Panic && panic())
+    }
+
+    /// Names a function as the one at fault, unless there is one already. False if it is not at fault.
+    fn name(&mut self, name: &str) -> bool {
+        let is_innocent = reporters::is_innocent(self.splat.kind, name)
+            || matches!(self.rule.culprit, Culprit::Beyond(names) if reporters::is_of(names, name));
+        if !is_innocent && self.splat.function.is_none() {
+            self.splat.function = Some(name.to_owned());
+        }
+        !is_innocent
     }
 
     /// Takes the task and the function from lines that contain them.
     fn details(&mut self, text: &str) {
-        if let Some(name) = frame::instruction_pointer(text)
-            && self.stack == Stack::Awaited
-            && !frame::is_machinery(name)
-        {
-            self.splat.frames.push(name.to_owned());
+        self.asks_cpus |= text.starts_with("Sending NMI from CPU");
+        self.search.take(text);
+        if self.splat.kind == SplatKind::RcuStall {
+            self.ticks.take(text);
+        }
+        if let Some(name) = frame::instruction_pointer(text).filter(|_| self.stack != Stack::Foreign) {
+            // Registers that precede the stack are those of what was interrupted.
+            if self.stack == Stack::Awaited {
+                self.interrupted = Interrupted::Shown;
+            }
+            if self.splat.frames.is_empty() && !reporters::is_reporter(name) {
+                self.push(name);
+            }
+        }
+        let cause = body::cause(text).filter(|name| self.splat.kind == SplatKind::Bug && !reporters::is_reporter(name));
+        if let Some(name) = cause {
             self.splat.function.get_or_insert_with(|| name.to_owned());
         }
-        if self.splat.task.is_some() {
-            return;
+        if self.splat.kind == SplatKind::HungTask && self.splat.holder.is_none() {
+            self.splat.holder = Holder::of(text);
         }
-        for (pattern, comm, pid) in [(&COMM, "comm", "pid"), (&ACTOR, "comm", "pid"), (&ACTOR, "comm2", "pid2")] {
-            let captures = pattern.captures(text);
-            let group = |name| captures.as_ref().and_then(|captures| captures.name(name)).map(|group| group.as_str());
-            if let (Some(comm), Some(pid)) = (group(comm), group(pid)) {
-                self.splat.task = Some(format!("{comm}:{pid}"));
-                return;
-            }
+        if self.splat.task.is_none() {
+            self.splat.task = body::task(text);
         }
     }
 
     /// Whether a line is certainly the last one of this splat.
     fn is_last(&self, text: &str) -> bool {
-        text.starts_with("---[ end ")
-            || (self.splat.kind == SplatKind::Kasan && line::is_ruler(text))
-            || (matches!(self.splat.kind, SplatKind::Panic) && text.starts_with("Rebooting in"))
+        match self.splat.kind {
+            SplatKind::Kasan if line::is_ruler(text) => true,
+            SplatKind::Panic if text.starts_with("Rebooting in") => true,
+            SplatKind::IrqNobodyCared if text.starts_with("Disabling IRQ #") => true,
+            _ => text.starts_with("---[ end "),
+        }
     }
 
     /// Whether the report is complete.
-    fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         match (self.rule.body, self.splat.kind) {
             (Body::Line, _) => true,
             _ if self.over => true,
             // These reports end with a marker.
             (_, SplatKind::Kasan | SplatKind::Oops) => false,
             (_, SplatKind::Bug | SplatKind::Warning) if self.cut_here => false,
+            // These end with their stack.
+            (_, SplatKind::MemoryLeak | SplatKind::NetdevWait) if !self.splat.frames.is_empty() => true,
             (Body::Maybe, _) => self.stack != Stack::Shown,
             (Body::Stack, _) => matches!(self.stack, Stack::Over | Stack::Done) && !self.splat.frames.is_empty(),
         }
@@ -216,9 +337,31 @@ impl Open {
     pub fn close(mut self, cut_off: bool) -> Splat {
         let without_stack = self.rule.body == Body::Stack && self.splat.frames.is_empty();
         self.splat.corrupted = without_stack || (cut_off && !self.is_whole());
-        if self.splat.function.is_none() {
-            self.splat.function = self.splat.frames.first().cloned();
+        if self.splat.title.contains("self-detected stall") && self.ticks.are_rare() {
+            self.splat.kind = SplatKind::TestBed;
         }
+        let innermost = self.splat.function.take().or_else(|| self.splat.frames.first().cloned());
+        let found = self.search.found();
+        self.splat.function = match self.rule.culprit {
+            // Its stack is that of whoever was interrupted.
+            Culprit::Handlers => found,
+            // Whoever freed it twice is on the stack.
+            Culprit::Object if self.splat.title.contains("already free") => innermost.or(found),
+            Culprit::Locker => innermost.or(found),
+            _ => found.or(innermost),
+        };
         self.splat
     }
+}
+
+/// Whether the stack of an earlier event follows.
+fn is_history(text: &str) -> bool {
+    ["Allocated by task", "Freed by task", "Allocated:", "Freed:", "Last potentially", "page last "]
+        .iter()
+        .any(|heading| text.starts_with(heading))
+}
+
+/// A headline in one line.
+fn title(text: &str) -> String {
+    text.trim().replace('\n', " ")
 }

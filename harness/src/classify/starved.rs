@@ -1,8 +1,4 @@
-//! Stalls of a virtual CPU that the host did not run.
-//!
-//! RCU counts the timer ticks of a CPU in the grace period that does not end (`kernel/rcu/tree_stall.h`,
-//! `print_cpu_stall_info()`). A CPU that is stuck in the kernel still gets all ticks. A CPU that detects its own stall
-//! and got almost no ticks was not running, while the guest's clock advanced.
+//! Stalls that the host caused.
 
 use std::sync::LazyLock;
 
@@ -19,20 +15,37 @@ static JIFFIES: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\(t=(\d+) jiffie
 
 /// Attributes all stalls to the test bed, in a guest that the host kept from running: its clock went on, its CPUs did not.
 pub fn blame_host(found: &mut [Splat]) {
-    let stalls = found.iter_mut().filter(|splat| matches!(splat.kind, SplatKind::RcuStall | SplatKind::SoftLockup));
-    stalls.for_each(|splat| splat.kind = SplatKind::TestBed);
+    found.iter_mut().filter(|splat| splat.kind.is_stall()).for_each(|splat| splat.kind = SplatKind::TestBed);
 }
 
-/// Attributes such stalls to the test bed.
-pub fn blame(found: &mut [Splat], log: &str) {
-    let is_own = |splat: &&mut Splat| splat.kind == SplatKind::RcuStall && splat.title.contains("self-detected stall");
-    for splat in found.iter_mut().filter(is_own) {
-        let report = || log.lines().skip(splat.lines.start).take(splat.lines.len());
-        let first = |pattern: &Regex| report().find_map(|line| pattern.captures(line)?[1].parse::<u64>().ok());
-        if let (Some(ticks), Some(jiffies)) = (first(&TICKS), first(&JIFFIES))
-            && ticks * RARE < jiffies
-        {
-            splat.kind = SplatKind::TestBed;
-        }
+/// The timer ticks of a CPU in the grace period that does not end (`kernel/rcu/tree_stall.h`,
+/// `print_cpu_stall_info()`), as far as a report tells them. A CPU that is stuck in the kernel still gets all ticks. A CPU
+/// that detects its own stall and got almost no ticks was not running, while the guest's clock advanced.
+#[derive(Debug, Default)]
+pub struct Ticks {
+    ticks: Option<u64>,
+    jiffies: Option<u64>,
+}
+
+impl Ticks {
+    /// Takes a line of the report.
+    pub fn take(&mut self, text: &str) {
+        let number = |pattern: &Regex| pattern.captures(text)?[1].parse().ok();
+        self.ticks = self.ticks.or_else(|| number(&TICKS));
+        self.jiffies = self.jiffies.or_else(|| number(&JIFFIES));
+    }
+
+    /// Whether the CPU did not run.
+    pub fn are_rare(&self) -> bool {
+        matches!((self.ticks, self.jiffies), (Some(ticks), Some(jiffies)) if ticks.saturating_mul(RARE) < jiffies)
+    }
+}
+
+/// Attributes all stalls in a log to the test bed if the log reports a timer that never fired, at any place. The host
+/// lost the timer interrupt, and CPUs that wait for it seem to be stuck.
+pub fn blame_lost_timer(found: &mut [Splat]) {
+    let lost = |splat: &Splat| splat.kind == SplatKind::TestBed && splat.title.contains("timer wakeup didn't happen");
+    if found.iter().any(lost) {
+        found.iter_mut().filter(|splat| splat.kind.is_stall()).for_each(|splat| splat.kind = SplatKind::TestBed);
     }
 }

@@ -17,7 +17,7 @@ impl Guest {
     /// if no task dies.
     pub(crate) async fn death(&self, since: usize) -> Error {
         let died = |message: &Message| match message {
-            Message::Kmsg { text, .. } => classify::headline(text).filter(|kind| kind.kills()),
+            Message::Kmsg { text, .. } => classify::headline_of_death(text),
             _ => None,
         };
         // If the agent is lost, the scenario's own requests to it return the error.

@@ -10,6 +10,7 @@ mod error;
 mod find;
 mod gadget;
 mod grant;
+mod holder;
 mod hotplug;
 mod noting;
 mod owner;

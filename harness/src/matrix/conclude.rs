@@ -34,7 +34,7 @@ pub(super) struct Seen<'a> {
 pub(super) fn conclude(ran: Ran, seen: Seen<'_>) -> (Verdict, Option<Sign>) {
     let splats = seen.splats;
     let fatal = splats.iter().find(|splat| splat.is_fatal());
-    let died = splats.iter().any(|splat| splat.kind.kills());
+    let died = splats.iter().any(Splat::kills);
     let lockdep = splats.iter().find(|splat| splat.is_fatal() && splat.kind == SplatKind::Lockdep);
     let deadlocked = matches!(&ran, Ok(Verdict::Fail(failure)) if failure.kind == FailureKind::Deadlock);
     let is_wrong = matches!(&ran, Ok(Verdict::Fail(failure)) if failure.kind == FailureKind::WrongState);
@@ -121,7 +121,7 @@ pub(super) fn boot_failed(error: &BootError, splats: &[Splat], log: &str) -> (Ve
 }
 
 fn test_bed(splats: &[Splat]) -> Option<&Splat> {
-    splats.iter().find(|splat| splat.kind.severity() == Severity::TestBed)
+    splats.iter().find(|splat| splat.severity() == Severity::TestBed)
 }
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ pub struct Rules<'a> {
     pub known: &'a [KnownReport],
     /// Whether a removed card is put back after the scenario.
     pub put_back: bool,
+    /// Whether the kernel can name who holds the lock for which a task hangs.
+    pub names_holders: bool,
 }
 
 /// Runs a scenario in the guest that `start` boots or restores. `console` is the file of its serial console.
@@ -144,7 +146,15 @@ async fn run_in(scenario: &Scenario, trigger: Option<Trigger>, vm: Vm, rules: Ru
         died = guest.death(begins) => (Err(died), Vec::new()),
     };
     let silent = !matches!(ran, Ok(Verdict::Pass)) && gather(&guest).await.is_err();
+    if rules.names_holders && !silent && is_deadlock(&ran) {
+        // Only the verdict counts. The name of the holder is one more piece of evidence.
+        let _ = guest.let_holder_be_named().await;
+    }
     Over { ran, notes: guest.notes(), proofs, silent, vm: guest.into_vm() }
+}
+
+fn is_deadlock(ran: &Ran) -> bool {
+    matches!(ran, Ok(Verdict::Fail(Failure { kind: FailureKind::Deadlock, .. })))
 }
 
 /// The result of a scenario, with the proofs of its removals.

@@ -305,7 +305,7 @@ impl Runner {
         let profile = self.parts.profile.as_ref();
         let scale = Scale::of(machine.accel).slower(profile.map_or(1, |profile| profile.slower));
         let known = profile.map_or(&[][..], |profile| &profile.known);
-        let rules = Rules { scale, known, put_back: !self.quick };
+        let rules = Rules { scale, known, put_back: !self.quick, names_holders: self.names_holders(cell) };
         let mut retries = Vec::new();
         loop {
             let recorders =
@@ -326,6 +326,12 @@ impl Runner {
             retries.push(why);
             dir.set_aside(retries.len())?;
         }
+    }
+
+    /// Whether the detector of hung tasks of the cell's kernel names the holder of a lock.
+    fn names_holders(&self, cell: &PlannedCell) -> bool {
+        let image = self.parts.images.now(&cell.id.variant);
+        image.is_some_and(|image| image.is_ok_and(|image| image.has_built_in("DETECT_HUNG_TASK_BLOCKER")))
     }
 
     async fn guest(&self, machine: Machine, recorders: Recorders, within: Duration) -> Result<Vm, BootError> {

@@ -4,6 +4,7 @@ pub mod bench;
 pub mod bisect;
 pub mod bisect_step;
 pub mod catalogue;
+pub mod classify;
 pub mod completions;
 pub mod doctor;
 pub mod gc;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use harness::classify::Splat;
 use harness::evidence::CellRecord;
 use harness::lab::Lab;
 use harness::matrix::Runner;
@@ -125,6 +126,7 @@ fn summary(record: &CellRecord, evidence: &Path) -> Result<String> {
     let mut lines =
         vec![serde_json::to_string_pretty(&record.observations)?, format!("verdict:  {}", record.verdict.outcome())];
     lines.extend(record.verdict.reason().map(|reason| format!("because:  {reason}")));
+    lines.extend(record.splats.iter().filter_map(Splat::wait).map(|wait| format!("waits:    {wait}")));
     lines.extend(record.trigger_proof.as_ref().map(|proof| format!("removal:  {proof}")));
     lines.push(match (&record.expected, record.is_as_expected()) {
         (Expected::None, _) => "expected: unknown for this kernel".to_owned(),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Bisectable, SeriesReport};
-use crate::classify::{Severity, Splat};
+use crate::classify::Splat;
 use crate::evidence::{Applies, RunCell, SeriesStep};
 use crate::notes::Notes;
 use crate::report::change::{Change, State};
@@ -272,9 +272,11 @@ fn example(series: &SeriesReport, at: usize, row: &Row, text: &mut String) {
     for stack in stacks(&cell.record.observations) {
         wrap(text, "  ", "    ", &stack);
     }
+    for wait in cell.record.splats.iter().filter_map(Splat::wait) {
+        wrap(text, "  ", "    ", &wait);
+    }
     // Reports about stuck tasks are left out: the stacks above show the same.
-    let of_the_kernel = |splat: &&Splat| splat.known.is_none() && splat.kind.severity() == Severity::Fatal;
-    for splat in cell.record.splats.iter().filter(of_the_kernel).take(1) {
+    if let Some(splat) = cell.record.splats.iter().find(|splat| splat.is_fatal()) {
         let frames: Vec<_> = splat.frames.iter().take(FRAMES).map(String::as_str).collect();
         wrap(text, "  ", "    ", &format!("{}: {}", splat.title, frames.join(" < ")));
     }
