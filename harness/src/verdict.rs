@@ -141,13 +141,18 @@ impl Expected {
         }
     }
 
-    /// Whether all expected bugs are random.
+    /// Whether all expected bugs are random or rare.
     pub fn is_random(&self) -> bool {
+        matches!(self, Expected::Fail(signatures) if signatures.iter().all(|signature| signature.chance.may_be_missed()))
+    }
+
+    /// Whether a pass says nothing: all expected bugs are random, and the scenario is there for nothing else.
+    pub fn is_only_random(&self) -> bool {
         let random = |signature: &Signature| signature.chance == Chance::Random;
         matches!(self, Expected::Fail(signatures) if signatures.iter().all(random))
     }
 
-    /// Whether a kernel with only random bugs passed: no bug reproduced this time.
+    /// Whether a kernel with only random or rare bugs passed: no bug reproduced this time.
     pub fn missed_by(&self, verdict: &Verdict) -> bool {
         self.is_random() && *verdict == Verdict::Pass
     }
@@ -180,10 +185,10 @@ impl Expected {
         self.showing(failure).map(|signature| signature.bug.as_str())
     }
 
-    /// Whether expected bugs fail in this way, and all of these are random.
+    /// Whether expected bugs fail in this way, and all of these are random or rare.
     pub fn shows_random_bug(&self, failure: &Failure) -> bool {
         let mut showing = self.showing(failure).peekable();
-        showing.peek().is_some() && showing.all(|signature| signature.chance == Chance::Random)
+        showing.peek().is_some() && showing.all(|signature| signature.chance.may_be_missed())
     }
 
     fn showing<'a>(&'a self, failure: &'a Failure) -> impl Iterator<Item = &'a Signature> {
@@ -268,7 +273,9 @@ mod tests {
             }
             other => panic!("{other:?}"),
         };
-        let random = with(&[Chance::Random]);
+        let (random, rare) = (with(&[Chance::Random]), with(&[Chance::Rare]));
+        assert!(rare.missed_by(&Verdict::Pass) && rare.met_by(&Verdict::Pass) && !rare.is_only_random());
+        assert!(random.is_only_random() && !with(&[Chance::Random, Chance::Rare]).is_only_random());
         assert!(random.missed_by(&Verdict::Pass) && random.met_by(&Verdict::Pass));
         assert!(
             !random.missed_by(&deadlock_at("sriov_numvfs_show")) && random.met_by(&deadlock_at("sriov_numvfs_show"))

@@ -47,8 +47,18 @@ pub enum Chance {
     Certain,
     /// Nearly every time: the scenario must hit a window inside the kernel, and the window is wide.
     Window,
-    /// Sometimes: the scenario tries many times. A kernel that has only such bugs may pass.
+    /// Sometimes: the scenario tries many times. A kernel that has only such bugs may pass, and then the scenario says
+    /// nothing about it.
     Random,
+    /// Seldom, in scenarios that are there for something else. A kernel that has only such bugs usually passes.
+    Rare,
+}
+
+impl Chance {
+    /// Whether a kernel that has the bug may pass.
+    pub fn may_be_missed(self) -> bool {
+        matches!(self, Chance::Random | Chance::Rare)
+    }
 }
 
 /// One way in which a kernel that has a bug fails. Any other failure is not this bug.

@@ -44,7 +44,7 @@ pub const ALL: &[Scenario] = &[
         name: "slot::yanked_during_link_check",
         about: "A card is yanked before pciehp has enumerated it. The slot must end up empty, and the next card must \
                 come up.",
-        detects: &[],
+        detects: &["iov-restore-vs-yank"],
         topology: "empty-slot",
         also: &[],
         triggers: &[],
@@ -55,7 +55,7 @@ pub const ALL: &[Scenario] = &[
         name: "slot::yanked_during_probe",
         about: "A card is yanked while its driver probes it. The slot must end up empty, and the next card must come \
                 up.",
-        detects: &["igb-waits-for-absent-card"],
+        detects: &["igb-waits-for-absent-card", "iov-restore-vs-yank"],
         topology: "empty-slot",
         also: &[],
         triggers: &[],

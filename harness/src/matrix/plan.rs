@@ -92,7 +92,7 @@ pub fn plan(
             };
             for variant in manifest.variants.iter().filter(wanted) {
                 let expected = expected(manifest, variant, scenario);
-                if expected.is_random() && !every {
+                if expected.is_only_random() && !every {
                     continue;
                 }
                 cells.extend((1..=repeats).map(|repeat| PlannedCell {
@@ -285,6 +285,7 @@ mod tests {
         let by_design = |bug: &mut Bug| bug.by_design = true;
         assert!(planned(|_| {}, &[], false));
         assert!(!planned(|bug| bug.chance = Chance::Random, &[], false));
+        assert!(planned(|bug| bug.chance = Chance::Rare, &[], false));
         assert!(!planned(by_design, &[], false));
         assert!(planned(by_design, &["uevent"], false));
         assert!(planned(by_design, &[], true));

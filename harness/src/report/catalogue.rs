@@ -251,6 +251,7 @@ pub fn chance(bug: &Bug) -> &'static str {
         kernels::Chance::Certain => "every time",
         kernels::Chance::Window => "in a timing window",
         kernels::Chance::Random => "randomly",
+        kernels::Chance::Rare => "seldom",
     }
 }
 

@@ -203,7 +203,7 @@ fn a_bug_fails_in_one_way_or_in_one_of_several() {
     insta::assert_snapshot!(error("fails = { kind = \"stale-read\", function = \"show\" }", "fails = []"), @"kernels.toml:29:9: invalid length 0, expected at least one way to fail");
     insta::assert_snapshot!(error("fails = { kind = \"stale-read\", function = \"show\" }", "fails = \"stale-read\""), @r#"kernels.toml:29:9: invalid type: string "stale-read", expected a table with `kind` and `function`, or a list of such tables"#);
     insta::assert_snapshot!(error("{ kind = \"deadlock\", function = \"store\" }]", "{ kind = \"deadlock\" }]"), @"kernels.toml:34:57: missing key `function`");
-    insta::assert_snapshot!(error("\"window\"", "\"often\""), @"kernels.toml:35:10: unknown value `often`, expected one of `certain`, `window`, `random`");
+    insta::assert_snapshot!(error("\"window\"", "\"often\""), @"kernels.toml:35:10: unknown value `often`, expected one of `certain`, `window`, `random`, `rare`");
 }
 
 #[test]
