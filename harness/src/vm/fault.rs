@@ -1,4 +1,4 @@
-//! Bugs of QEMU versions.
+//! Bugs of QEMU versions, and what older versions lack.
 
 use super::version::Version;
 use crate::trigger::Trigger;
@@ -22,4 +22,14 @@ impl Fault {
     pub fn is_in(&self, version: Version) -> bool {
         (self.since..self.mended).contains(&version)
     }
+}
+
+/// A property that a device does not have in older versions of QEMU, although they have the device. `-device help` does
+/// not show that.
+#[derive(Clone, Copy, Debug)]
+pub struct Newer {
+    /// The first version that has it.
+    pub since: Version,
+    /// The property, in words that follow "has no".
+    pub what: &'static str,
 }
