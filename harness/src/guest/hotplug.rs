@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use guest_protocol::Message;
 use qapi::qmp;
-use serde_json::json;
 
 use super::{Device, Error, Guest, Pf, Slot};
 use crate::vm::devices::{self, Plug};
@@ -64,8 +63,7 @@ impl Guest {
         let messages = self.agent().messages().position();
         self.plugs.fetch_add(1, Ordering::Relaxed);
         for device in self.missing_of(devices::card(port, 0, &function)).await? {
-            let arguments =
-                device.properties.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+            let arguments = device.properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             let (bus, id, driver) = (Some(port.id.clone()), Some(device.id), device.driver.to_owned());
             self.vm().qmp().execute(qmp::device_add { bus, id, driver, arguments }).await?;
         }

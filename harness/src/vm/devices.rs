@@ -64,6 +64,9 @@ fn cable(port: &Port, number: usize) -> String {
     format!("{}-cable{number}", port.id)
 }
 
+/// Properties of a QEMU device, with values as QMP takes them.
+pub type Properties = Vec<(&'static str, serde_json::Value)>;
+
 /// A QEMU device in a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plug {
@@ -71,13 +74,17 @@ pub struct Plug {
     pub driver: &'static str,
     /// Its id.
     pub id: String,
-    /// Its other properties, besides the bus.
-    pub properties: Vec<(&'static str, String)>,
+    /// Its other properties, besides the bus: texts and numbers.
+    pub properties: Properties,
 }
 
 impl Plug {
     fn argument(&self, port: &Port) -> String {
-        let properties = self.properties.iter().map(|(name, value)| format!(",{name}={value}")).collect::<String>();
+        let property = |(name, value): &(&str, serde_json::Value)| match value.as_str() {
+            Some(text) => format!(",{name}={text}"),
+            None => format!(",{name}={value}"),
+        };
+        let properties: String = self.properties.iter().map(property).collect();
         format!("{},id={},bus={}{properties}", self.driver, self.id, port.id)
     }
 }
@@ -96,7 +103,7 @@ pub fn card(port: &Port, number: usize, function: &Function) -> Vec<Plug> {
     if number == 0 && siblings {
         // igb has ARI: a guest finds function 1 only through the ARI next function number (PCI Express 5.0, section
         // 7.8.7).
-        own.extend([("multifunction", "on".to_owned()), ("x-pcie-ari-nextfn-1", "on".to_owned())]);
+        own.extend([("multifunction", "on".into()), ("x-pcie-ari-nextfn-1", "on".into())]);
     }
     let function_itself = Plug { driver, id: function.id.clone(), properties: own };
     composed_vfs(number, function).rev().map(vf).chain([function_itself]).collect()
@@ -109,22 +116,18 @@ fn composed_vfs(number: usize, function: &Function) -> std::ops::Range<usize> {
     number + 1..number + 1 + vfs
 }
 
-fn properties(
-    port: &Port,
-    number: usize,
-    function: &Function,
-    of_row: &[(&'static str, Value)],
-) -> Vec<(&'static str, String)> {
+fn properties(port: &Port, number: usize, function: &Function, of_row: &[(&'static str, Value)]) -> Properties {
     let value = |(property, value): &(&'static str, Value)| {
         let value = match value {
-            Value::Is(value) => (*value).to_owned(),
-            Value::Id => function.id.clone(),
-            Value::Cable => cable(port, number),
-            Value::Device(_) => companion(function, property),
+            Value::Is(text) => (*text).into(),
+            Value::Number(number) => (*number).into(),
+            Value::Id => function.id.clone().into(),
+            Value::Cable => cable(port, number).into(),
+            Value::Device(_) => companion(function, property).into(),
         };
         (*property, value)
     };
-    let address = ("addr", format!("0.{number}"));
+    let address = ("addr", format!("0.{number}").into());
     [address].into_iter().chain(of_row.iter().map(value)).collect()
 }
 

@@ -63,8 +63,10 @@ pub struct Driver {
 /// The value of a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// A fixed value.
+    /// A fixed text.
     Is(&'static str),
+    /// A fixed number. QMP does not take a text for it.
+    Number(u32),
     /// The id of the function; for a VF, that of its PF.
     Id,
     /// The id of the function's own network cable.
@@ -106,11 +108,11 @@ const NVME: Row = Row {
     properties: &[
         ("serial", Value::Id),
         ("subsys", Value::Device("nvme-subsys")),
-        ("sriov_max_vfs", Value::Is("4")),
-        ("sriov_vq_flexible", Value::Is("10")),
-        ("sriov_vi_flexible", Value::Is("5")),
-        ("max_ioqpairs", Value::Is("26")),
-        ("msix_qsize", Value::Is("27")),
+        ("sriov_max_vfs", Value::Number(4)),
+        ("sriov_vq_flexible", Value::Number(10)),
+        ("sriov_vi_flexible", Value::Number(5)),
+        ("max_ioqpairs", Value::Number(26)),
+        ("msix_qsize", Value::Number(27)),
     ],
     composed_vfs: None,
     driver: NVME_DRIVER,
@@ -174,7 +176,7 @@ impl Row {
     pub fn companions(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         self.properties.iter().filter_map(|(property, value)| match value {
             Value::Device(device) => Some((*property, *device)),
-            Value::Is(_) | Value::Id | Value::Cable => None,
+            Value::Is(_) | Value::Number(_) | Value::Id | Value::Cable => None,
         })
     }
 
