@@ -61,6 +61,7 @@ pub const ALL: &[Scenario] = &[
         name: "vfio::vf_owners_while_the_pf_goes",
         about: "A PF is removed while two VFs have owners, which release them one after the other when asked. The PF \
                 and the VFs must be removed.",
+        also: &["virtio-net"],
         run: |guest| Box::pin(vf_owners_while_the_pf_goes(guest)),
         ..BASE
     },
