@@ -7,7 +7,7 @@ use guest_protocol::Message;
 use qapi::qmp;
 
 use super::{Device, Error, Guest, Pf, Slot};
-use crate::vm::devices::{self, Plug};
+use crate::vm::devices::{self, Part};
 use crate::vm::model::Model;
 use crate::vm::qmp::QmpError;
 use crate::vm::slot;
@@ -73,7 +73,7 @@ impl Guest {
     /// The devices of a card without the VFs that QEMU still has. When a guest ejects a card through ACPI, QEMU leaves the
     /// VFs that it did not make by itself, and the next PF of the same id has them again (`hw/acpi/pcihp.c`,
     /// `acpi_pcihp_pc_no_hotplug()`; `hw/pci/pcie_sriov.c`, `pcie_sriov_pf_exit()`).
-    async fn missing_of(&self, mut card: Vec<Plug>) -> Result<Vec<Plug>, Error> {
+    async fn missing_of(&self, mut card: Vec<Part>) -> Result<Vec<Part>, Error> {
         let Some(function) = card.pop() else { return Ok(card) };
         if !card.is_empty() {
             let there = self.vm().qmp().execute(qmp::qom_list { path: PERIPHERAL.to_owned() }).await?;

@@ -67,9 +67,9 @@ fn cable(port: &Port, number: usize) -> String {
 /// Properties of a QEMU device, with values as QMP takes them.
 pub type Properties = Vec<(&'static str, serde_json::Value)>;
 
-/// A QEMU device in a slot.
+/// A part of a card: a QEMU device in a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plug {
+pub struct Part {
     /// QEMU's name of the device.
     pub driver: &'static str,
     /// Its id.
@@ -78,7 +78,7 @@ pub struct Plug {
     pub properties: Properties,
 }
 
-impl Plug {
+impl Part {
     fn argument(&self, port: &Port) -> String {
         let property = |(name, value): &(&str, serde_json::Value)| match value.as_str() {
             Some(text) => format!(",{name}={text}"),
@@ -91,12 +91,12 @@ impl Plug {
 
 /// The QEMU devices that make up a function in a port's slot, in the order in which QEMU takes them: the VFs that it does
 /// not make by itself, from the last to the first, and then the function.
-pub fn card(port: &Port, number: usize, function: &Function) -> Vec<Plug> {
+pub fn card(port: &Port, number: usize, function: &Function) -> Vec<Part> {
     let row = function.model.row();
     let driver = row.device;
     let vf = |number| {
         let own = properties(port, number, function, row.composed_vfs.unwrap_or_default());
-        Plug { driver, id: format!("{}-vf{number}", function.id), properties: own }
+        Part { driver, id: format!("{}-vf{number}", function.id), properties: own }
     };
     let mut own = properties(port, number, function, row.properties);
     let siblings = matches!(&port.holds, Holds::Functions(functions) if functions.len() > 1);
@@ -105,7 +105,7 @@ pub fn card(port: &Port, number: usize, function: &Function) -> Vec<Plug> {
         // 7.8.7).
         own.extend([("multifunction", "on".into()), ("x-pcie-ari-nextfn-1", "on".into())]);
     }
-    let function_itself = Plug { driver, id: function.id.clone(), properties: own };
+    let function_itself = Part { driver, id: function.id.clone(), properties: own };
     composed_vfs(number, function).rev().map(vf).chain([function_itself]).collect()
 }
 
@@ -144,6 +144,31 @@ mod tests {
     fn every_topology() {
         let text = |topology: &Topology| format!("{}: {}", topology.name, arguments(topology).join(" "));
         insta::assert_snapshot!(Topology::all().iter().map(text).collect::<Vec<_>>().join("\n"));
+    }
+
+    /// The parts of the card in the first slot of a topology.
+    fn parts(topology: &str) -> Vec<Part> {
+        let topology = Topology::named(topology).unwrap();
+        let Holds::Functions(functions) = &topology.ports[0].holds else { panic!("a switch") };
+        card(&topology.ports[0], 0, &functions[0])
+    }
+
+    #[test]
+    fn qmp_gets_numbers_as_numbers() {
+        let [nvme] = parts("nvme").try_into().unwrap();
+        let value = |name| &nvme.properties.iter().find(|(property, _)| *property == name).unwrap().1;
+        assert_eq!((value("msix_qsize"), value("serial")), (&27.into(), &"pf0".into()));
+    }
+
+    #[test]
+    fn a_pf_comes_after_the_vfs_that_name_it() {
+        let mut parts = parts("virtio-net");
+        assert_eq!(parts.pop().unwrap().id, "pf0");
+        assert_eq!(
+            parts.iter().map(|vf| vf.id.as_str()).collect::<Vec<_>>(),
+            ["pf0-vf4", "pf0-vf3", "pf0-vf2", "pf0-vf1"]
+        );
+        assert!(parts.iter().all(|vf| vf.properties.contains(&("sriov-pf", "pf0".into()))));
     }
 
     #[test]
