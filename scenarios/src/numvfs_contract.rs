@@ -28,6 +28,7 @@ pub const ALL: &[Scenario] = &[
         name: "numvfs_contract::counts",
         about: "VFs can be enabled in any number that the driver allows, and disabled. A write is refused and changes \
                 nothing if VFs are enabled in another number, if the number is too large, or if it is not a number.",
+        also: &["nvme", "virtio-net"],
         run: |guest| Box::pin(counts(guest)),
         ..BASE
     },
@@ -35,6 +36,7 @@ pub const ALL: &[Scenario] = &[
         name: "numvfs_contract::without_driver",
         about: "A PF without a driver refuses to enable VFs; its limit is then the TotalVFs of the hardware. With a \
                 driver it enables VFs again.",
+        also: &["nvme", "virtio-net"],
         run: |guest| Box::pin(without_driver(guest)),
         ..BASE
     },
@@ -60,6 +62,7 @@ pub const ALL: &[Scenario] = &[
         about: "The enabled VFs do not answer when the kernel looks for them. The write must fail, sriov_numvfs must \
                 read as 0, and the next write must succeed.",
         detects: &["numvfs-early-not-undone"],
+        also: &["nvme", "virtio-net"],
         append: &["preempt=full"],
         run: |guest| Box::pin(vfs_do_not_answer(guest)),
         ..BASE
@@ -158,8 +161,8 @@ async fn failed_probe(guest: &Guest) -> Result<Verdict, Error> {
 /// How many times to try to hit the window. On a busy host every third attempt is too late.
 const ATTEMPTS: u32 = 12;
 
-/// SR-IOV Control of QEMU's igb (`hw/net/igb_common.h`, `IGB_CAP_SRIOV_OFFSET`; PCI Express 5.0, section 9.3.3.3).
-const SRIOV_CONTROL: u64 = 0x160 + 8;
+/// SR-IOV Control in the SR-IOV capability (PCI Express 5.0, section 9.3.3.3).
+const SRIOV_CONTROL: u64 = 8;
 
 /// VF Enable and VF MSE clear: the hardware has no VFs.
 const NO_VFS: &str = "\0\0";
@@ -178,7 +181,7 @@ async fn vfs_do_not_answer(guest: &Guest) -> Result<Verdict, Error> {
         let from = guest.agent().messages().position();
         let store = guest.write(pf.numvfs(), 2, WRITER).await?;
         guest.waits_in(&store, ENABLES_VFS, guest.prompt()).await?;
-        let config = guest.write_config(pf, SRIOV_CONTROL, NO_VFS, READER).await?;
+        let config = guest.write_config(pf, pf.model().sriov_at + SRIOV_CONTROL, NO_VFS, READER).await?;
         let written = store.accessed(guest.prompt()).await?;
         config.accessed(guest.prompt()).await?;
         guest.note(Note::Written(written.shown().to_owned()));

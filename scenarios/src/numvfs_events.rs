@@ -36,7 +36,7 @@ pub const ALL: &[Scenario] = &[
         name: "numvfs_events::pf_uevent",
         about: "A reader woken by the PF's change uevent must read the new sriov_numvfs.",
         detects: &["numvfs-stale-pf-uevent"],
-        also: &["nvme"],
+        also: &["nvme", "virtio-net"],
         run: |guest| Box::pin(pf_uevent(guest)),
         ..BASE
     },
@@ -44,6 +44,7 @@ pub const ALL: &[Scenario] = &[
         name: "numvfs_events::vf_netlink",
         about: "A reader woken by the RTM_NEWLINK of each new VF must read the new sriov_numvfs.",
         detects: &["numvfs-stale-vf-netlink"],
+        also: &["virtio-net"],
         run: |guest| Box::pin(vf_netlink(guest)),
         ..BASE
     },
@@ -58,7 +59,7 @@ pub const ALL: &[Scenario] = &[
         name: "numvfs_events::pf_uevent_on_disable",
         about: "The PF must send a change uevent when VFs are disabled, and a reader woken by it must read 0.",
         detects: &["numvfs-no-uevent-on-disable"],
-        also: &["nvme"],
+        also: &["nvme", "virtio-net"],
         run: |guest| Box::pin(pf_uevent_on_disable(guest)),
         ..BASE
     },
@@ -66,13 +67,13 @@ pub const ALL: &[Scenario] = &[
         name: "numvfs_events::vf_uevent_on_disable",
         about: "A reader woken by the remove uevent of a VF that is being disabled must read 0.",
         detects: &["numvfs-stale-on-disable"],
-        also: &["nvme"],
+        also: &["nvme", "virtio-net"],
         run: |guest| Box::pin(vf_uevent_on_disable(guest)),
         ..BASE
     },
 ];
 
-/// The number of VFs to enable in each round. igb has at most seven, QEMU's NVMe controller four.
+/// The number of VFs to enable in each round. igb has at most seven, the other devices four.
 const ROUNDS: [usize; 3] = [2, 4, 3];
 
 /// `IF_OPER_UP` (RFC 2863, `include/uapi/linux/if.h`).

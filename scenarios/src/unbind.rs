@@ -14,7 +14,7 @@ pub const ALL: &[Scenario] = &[Scenario {
             the user releases the VF, both must end, and each VF must be removed only once.",
     detects: &["pf-unbind-vs-slot-unplug-double-del"],
     topology: "igb",
-    also: &[],
+    also: &["virtio-net"],
     triggers: Trigger::PCIEHP,
     append: &[],
     run: |guest| Box::pin(unplug_during_unbind(guest)),

@@ -18,7 +18,7 @@ const BASE: Scenario = Scenario {
     about: "",
     detects: &[],
     topology: "igb",
-    also: &[],
+    also: &["nvme", "virtio-net"],
     triggers: Trigger::ALL,
     append: &[],
     run: |guest| Box::pin(owner_lets_go(guest)),
@@ -52,6 +52,7 @@ pub const ALL: &[Scenario] = &[
                 at the latest when the owner is killed, and a rescan must end too.",
         detects: &["vfio-holder-self-remove"],
         topology: "two-slots",
+        also: &[],
         triggers: &[],
         run: |guest| Box::pin(owner_removes_its_own_device(guest)),
         ..BASE
@@ -60,6 +61,7 @@ pub const ALL: &[Scenario] = &[
         name: "vfio::vf_owners_while_the_pf_goes",
         about: "A PF is removed while two VFs have owners, which release them one after the other when asked. The PF \
                 and the VFs must be removed.",
+        also: &["virtio-net"],
         run: |guest| Box::pin(vf_owners_while_the_pf_goes(guest)),
         ..BASE
     },

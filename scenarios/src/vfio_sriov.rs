@@ -17,7 +17,7 @@ pub const ALL: &[Scenario] = &[Scenario {
             VFs.",
     detects: &["vfio-memlock-across-enable-sriov"],
     topology: "igb",
-    also: &[],
+    also: &["nvme", "virtio-net"],
     triggers: &[],
     append: &[],
     run: |guest| Box::pin(enable_under_vfio(guest)),

@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 
 use guest_protocol::Message;
 use qapi::qmp;
-use serde_json::json;
 
 use super::{Device, Error, Guest, Pf, Slot};
-use crate::vm::devices;
+use crate::vm::devices::{self, Part};
 use crate::vm::model::Model;
 use crate::vm::qmp::QmpError;
 use crate::vm::slot;
@@ -47,6 +46,9 @@ pub enum AerError {
 /// Time between two attempts at a command that QEMU refuses for some time.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// The object whose children are the devices that have an id (QEMU `system/qdev-monitor.c`, `qdev_set_id()`).
+const PERIPHERAL: &str = "/machine/peripheral";
+
 impl Guest {
     /// Plugs a card with one function into an empty slot, without waiting for the guest. The model is the one that the
     /// topology has in that slot; igb if the topology has the slot empty.
@@ -58,14 +60,27 @@ impl Guest {
         let port = port.ok_or_else(|| Error::Unprepared(format!("there is no port {}", slot.id)))?;
         let model = port.models().first().copied().unwrap_or(Model::Igb);
         let function = Function { id: id.to_owned(), model };
-        let properties = devices::properties(port, 0, &function);
-        let arguments = properties.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
         let messages = self.agent().messages().position();
-        let driver = function.model.row().device.to_owned();
-        let (bus, id) = (Some(port.id.clone()), Some(id.to_owned()));
         self.plugs.fetch_add(1, Ordering::Relaxed);
-        self.vm().qmp().execute(qmp::device_add { bus, id, driver, arguments }).await?;
+        for device in self.missing_of(devices::card(port, 0, &function)).await? {
+            let arguments = device.properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            let (bus, id, driver) = (Some(port.id.clone()), Some(device.id), device.driver.to_owned());
+            self.vm().qmp().execute(qmp::device_add { bus, id, driver, arguments }).await?;
+        }
         Ok(Plugged { slot: slot.clone(), function, messages })
+    }
+
+    /// The devices of a card without the VFs that QEMU still has. When a guest ejects a card through ACPI, QEMU leaves the
+    /// VFs that it did not make by itself, and the next PF of the same id has them again (`hw/acpi/pcihp.c`,
+    /// `acpi_pcihp_pc_no_hotplug()`; `hw/pci/pcie_sriov.c`, `pcie_sriov_pf_exit()`).
+    async fn missing_of(&self, mut card: Vec<Part>) -> Result<Vec<Part>, Error> {
+        let Some(function) = card.pop() else { return Ok(card) };
+        if !card.is_empty() {
+            let there = self.vm().qmp().execute(qmp::qom_list { path: PERIPHERAL.to_owned() }).await?;
+            card.retain(|vf| !there.iter().any(|child| child.name == vf.id));
+        }
+        card.push(function);
+        Ok(card)
     }
 
     /// Whether any card has been plugged in.

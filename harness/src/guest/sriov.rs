@@ -10,6 +10,10 @@ use crate::vm::agent::Operation;
 /// second into the first, or make the first's call of the second a tail call.
 pub const ENABLES_VFS: &[&str] = &["pci_enable_sriov", "sriov_enable"];
 
+/// The beginning of the name of the virtio device of a PCI function, which has the function's interface
+/// (`drivers/virtio/virtio.c`, `register_virtio_device()`).
+const VIRTIO: &str = "virtio";
+
 impl Guest {
     /// Reads an attribute, where the read should not block.
     ///
@@ -60,7 +64,11 @@ impl Guest {
     /// # Errors
     /// The agent's; [`Error::Refused`] if it has none, [`Error::Unprepared`] if it has several.
     pub async fn interface(&self, pf: &Pf) -> Result<String, Error> {
-        let mut names = self.list(&pf.attribute("net")).await?;
+        let folder = match self.list(&pf.attribute("")).await?.into_iter().find(|name| name.starts_with(VIRTIO)) {
+            Some(device) => format!("{device}/net"),
+            None => "net".to_owned(),
+        };
+        let mut names = self.list(&pf.attribute(&folder)).await?;
         match (names.pop(), names.as_slice()) {
             (Some(name), []) => Ok(name),
             (None, _) => Err(Error::Unprepared("the PF has no network interface".to_owned())),

@@ -43,7 +43,8 @@ const AMD: Row = Row {
     symbol: "AMD_IOMMU",
     words: &[],
     faults: &[Fault {
-        versions: &[Version { major: 10, minor: 0 }],
+        since: Version { major: 10, minor: 0 },
+        mended: Version { major: 11, minor: 1 },
         hinders: |trigger| matches!(trigger, Trigger::DeviceDelAcpi),
         what: "with amd-iommu no ACPI eject request reaches the guest (nine tries on three kernels); the cause is unknown",
     }],

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::fault::Fault;
+use super::fault::{Fault, Newer};
 use super::version::Version;
 use crate::trigger::Trigger;
 
@@ -18,6 +18,9 @@ pub enum Model {
     IgbMulticast,
     /// NVMe controller with SR-IOV (QEMU `hw/nvme/ctrl.c`). VFs are offline until queues are assigned to them.
     Nvme,
+    /// virtio's network card (QEMU `hw/virtio/virtio-net-pci.c`). Its VFs are devices of their own on QEMU's command
+    /// line, which name their PF.
+    VirtioNet,
 }
 
 /// A row of the table.
@@ -27,14 +30,23 @@ pub struct Row {
     pub device: &'static str,
     /// Its device properties, besides id and address.
     pub properties: &'static [(&'static str, Value)],
+    /// The properties of each VF, if QEMU does not make the VFs by itself. The VFs are then devices of the same kind,
+    /// and QEMU wants them before their PF.
+    pub composed_vfs: Option<&'static [(&'static str, Value)]>,
     /// The guest's driver of the function; of the PF, if the model has VFs.
     pub driver: Driver,
     /// The guest's driver of its VFs.
     pub vf_driver: Option<Driver>,
+    /// Further drivers without which these do nothing.
+    pub further_drivers: &'static [Driver],
     /// The number of VFs of the hardware (`TotalVFs`).
     pub vfs: u16,
     /// The number of VFs that the driver allows.
     pub vfs_of_driver: u16,
+    /// Where its SR-IOV capability is in the configuration space.
+    pub sriov_at: u64,
+    /// What older versions of QEMU lack, if they have the device.
+    pub newer: Option<Newer>,
     /// Bugs of QEMU versions with this device.
     pub faults: &'static [Fault],
 }
@@ -42,7 +54,7 @@ pub struct Row {
 /// A driver in the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Driver {
-    /// Its name in sysfs, which is also that of its module.
+    /// Its name in sysfs. Its module has the same name, with `_` for `-`.
     pub name: &'static str,
     /// Its configuration symbol, without `CONFIG_`.
     pub symbol: &'static str,
@@ -51,9 +63,11 @@ pub struct Driver {
 /// The value of a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// A fixed value.
+    /// A fixed text.
     Is(&'static str),
-    /// The id of the device.
+    /// A fixed number. QMP does not take a text for it.
+    Number(u32),
+    /// The id of the function; for a VF, that of its PF.
     Id,
     /// The id of the function's own network cable.
     Cable,
@@ -62,14 +76,19 @@ pub enum Value {
 }
 
 /// The numbers of VFs are `IGB_MAX_VF_FUNCTIONS` in QEMU's `hw/net/igb.c`, and in
-/// `drivers/net/ethernet/intel/igb/igb.h`.
+/// `drivers/net/ethernet/intel/igb/igb.h`. The SR-IOV capability is at QEMU's `IGB_CAP_SRIOV_OFFSET`
+/// (`hw/net/igb_common.h`).
 const IGB: Row = Row {
     device: "igb",
     properties: &[("netdev", Value::Cable)],
+    composed_vfs: None,
     driver: Driver { name: "igb", symbol: "IGB" },
     vf_driver: Some(Driver { name: "igbvf", symbol: "IGBVF" }),
+    further_drivers: &[],
     vfs: 8,
     vfs_of_driver: 7,
+    sriov_at: 0x160,
+    newer: None,
     faults: &[],
 };
 
@@ -83,27 +102,56 @@ const NVME_DRIVER: Driver = Driver { name: "nvme", symbol: "BLK_DEV_NVME" };
 
 /// A PF whose VFs are controllers of the same subsystem. Queues and interrupts can be assigned to the VFs. QEMU
 /// requires at least two queues and one interrupt for each VF (`hw/nvme/ctrl.c`, `nvme_check_params()`).
+/// `nvme_init_pci()` places the SR-IOV capability.
 const NVME: Row = Row {
     device: "nvme",
     properties: &[
         ("serial", Value::Id),
         ("subsys", Value::Device("nvme-subsys")),
-        ("sriov_max_vfs", Value::Is("4")),
-        ("sriov_vq_flexible", Value::Is("10")),
-        ("sriov_vi_flexible", Value::Is("5")),
-        ("max_ioqpairs", Value::Is("26")),
-        ("msix_qsize", Value::Is("27")),
+        ("sriov_max_vfs", Value::Number(4)),
+        ("sriov_vq_flexible", Value::Number(10)),
+        ("sriov_vi_flexible", Value::Number(5)),
+        ("max_ioqpairs", Value::Number(26)),
+        ("msix_qsize", Value::Number(27)),
     ],
+    composed_vfs: None,
     driver: NVME_DRIVER,
     vf_driver: Some(NVME_DRIVER),
+    further_drivers: &[],
     vfs: 4,
     vfs_of_driver: 4,
+    sriov_at: 0x120,
+    newer: None,
+    // `nvme_exit()` gives the ids of the VFs' controllers back before it removes the VFs. In 11.1 it is the other way
+    // round. 10.0.13 still fails.
     faults: &[Fault {
-        versions: &[Version { major: 10, minor: 0 }],
+        since: Version { major: 10, minor: 0 },
+        mended: Version { major: 11, minor: 1 },
         hinders: Trigger::empties_slot,
         what: "QEMU aborts when the controller is unplugged: nvme_subsys_unreserve_cntlids: Assertion \
                `subsys->ctrls[cntlid] == SUBSYS_SLOT_RSVD' failed",
     }],
+};
+
+const VIRTIO_PCI: Driver = Driver { name: "virtio-pci", symbol: "VIRTIO_PCI" };
+
+/// A PF with four VFs. Its SR-IOV capability is the first one of PCI Express, as it has neither AER nor ATS (QEMU
+/// `hw/virtio/virtio-pci.c`, `virtio_pci_realize()`). The option ROM serves to boot from the network, so it is left out.
+/// QEMU has `sriov-pf` since 10.1 (commit 49f7cb18db07, "virtio-net: Implement SR-IOV VF"; `docs/system/sriov.rst`).
+/// virtio-pci enables VFs only while the driver of the virtio device is ready (`drivers/virtio/virtio_pci_common.c`,
+/// `virtio_pci_sriov_configure()`).
+const VIRTIO_NET: Row = Row {
+    device: "virtio-net-pci",
+    properties: &[("netdev", Value::Cable), ("romfile", Value::Is(""))],
+    composed_vfs: Some(&[("netdev", Value::Cable), ("sriov-pf", Value::Id)]),
+    driver: VIRTIO_PCI,
+    vf_driver: Some(VIRTIO_PCI),
+    further_drivers: &[Driver { name: "virtio_net", symbol: "VIRTIO_NET" }],
+    vfs: 4,
+    vfs_of_driver: 4,
+    sriov_at: 0x100,
+    newer: Some(Newer { since: Version { major: 10, minor: 1 }, what: "property sriov-pf of virtio-net-pci" }),
+    faults: &[],
 };
 
 impl Model {
@@ -113,6 +161,7 @@ impl Model {
             Model::Igb => &IGB,
             Model::IgbMulticast => &IGB_MULTICAST,
             Model::Nvme => &NVME,
+            Model::VirtioNet => &VIRTIO_NET,
         }
     }
 }
@@ -127,12 +176,12 @@ impl Row {
     pub fn companions(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         self.properties.iter().filter_map(|(property, value)| match value {
             Value::Device(device) => Some((*property, *device)),
-            Value::Is(_) | Value::Id | Value::Cable => None,
+            Value::Is(_) | Value::Number(_) | Value::Id | Value::Cable => None,
         })
     }
 
     /// The drivers that it needs in the guest.
     pub fn drivers(&self) -> impl Iterator<Item = Driver> {
-        std::iter::once(self.driver).chain(self.vf_driver)
+        std::iter::once(self.driver).chain(self.vf_driver).chain(self.further_drivers.iter().copied())
     }
 }

@@ -7,9 +7,13 @@
 //! restored guest may map that memory privately (QEMU commit b17fbbe55cba). The saved guest must end, as it would
 //! continue to write to the file.
 //!
-//! A guest is saved while it has no VFs: QEMU before mid-2025 saves a wrong state of SR-IOV devices with enabled VFs
-//! (CVE-2025-54566, CVE-2025-54567). It is saved after the agent has sent the whole log of the boot; otherwise each
-//! restored guest would send it again.
+//! A guest is saved while it has no VFs, and after the agent has sent the whole log of the boot; otherwise each restored
+//! guest would send it again.
+//!
+//! QEMU 10.0.0 to 10.0.3 restores a wrong state of SR-IOV devices (CVE-2025-54566, CVE-2025-54567), unless the
+//! distribution mended it, as Debian did in its 10.0.2. There, also a guest without VFs restores wrongly: NumVFs is
+//! read-only until VFs were disabled once (`register_vfs()` in `hw/pci/pcie_sriov.c`). `--verify-snapshots` shows whether
+//! any verdict depends on that.
 
 use std::fs;
 use std::path::Path;

@@ -74,6 +74,7 @@ impl Topology {
             Topology { iommu: Iommu::Amd, ..Topology::new("igb+amd-iommu", vec![igbs(&["pf0"])]) },
             Topology { iommu: Iommu::Virtio, ..Topology::new("igb+virtio-iommu", vec![igbs(&["pf0"])]) },
             Topology::new("nvme", vec![functions(Model::Nvme, &["pf0"])]),
+            Topology::new("virtio-net", vec![functions(Model::VirtioNet, &["pf0"])]),
         ]
     }
 
