@@ -5,6 +5,7 @@
 
 pub mod accel;
 mod apt;
+mod archive;
 mod command;
 mod elsewhere;
 mod os;
@@ -15,7 +16,8 @@ mod setup;
 
 use std::path::Path;
 
-pub use apt::AptError;
+use kernels::Package;
+
 pub use command::CommandError;
 pub use os::{Installer, OsRelease};
 pub use plan::PlanError;
@@ -29,9 +31,9 @@ pub struct Wanted<'a> {
     pub cache: &'a Path,
     /// The Debian packages of kernel sources that must be downloaded, such as `linux-source-6.12`. Bases that are in
     /// the cache already, or that come from a `path`, need no package.
-    pub kernel_sources: &'a [String],
+    pub kernel_sources: &'a [Package],
     /// The same packages for bases that this run does not use. Other runs are possible without them.
-    pub other_sources: &'a [String],
+    pub other_sources: &'a [Package],
     /// The cached result of booting a guest under KVM, if that was tried on this machine.
     pub accelerator: Option<&'a str>,
 }
@@ -115,9 +117,16 @@ pub fn checks(wanted: &Wanted<'_>) -> Vec<Check> {
     checks.extend(tools.filter_map(|requirement| probe::tool(&os, requirement)));
     checks.push(probe::static_libc(&os));
     checks.extend(probe::kernel_sources(&os, wanted.kernel_sources, wanted.other_sources));
+    checks.extend(archive::keyring(&os, wanted.kernel_sources, wanted.other_sources));
     checks.push(probe::disk(wanted.cache));
     checks.push(probe::accelerator(wanted.accelerator));
     checks
+}
+
+/// Checks whether Debian's archive has the kernel sources that name a suite of it. Asks over the network: one second for
+/// each, and at most 15. [`setup`](fn@setup) can do nothing about the result.
+pub fn archive_checks(wanted: &Wanted<'_>) -> Vec<Check> {
+    archive::packages(&OsRelease::of_this_machine(), wanted.kernel_sources, wanted.other_sources)
 }
 
 /// The QEMU that runs guests. Takes a tenth of a second.
