@@ -8,6 +8,7 @@ mod apt;
 mod archive;
 mod command;
 mod elsewhere;
+mod newest;
 mod os;
 mod plan;
 mod probe;
@@ -19,6 +20,7 @@ use std::path::Path;
 use kernels::Package;
 
 pub use command::CommandError;
+pub use newest::{NewestQemu, NewestQemuError, newest_qemu};
 pub use os::{Installer, OsRelease};
 pub use plan::PlanError;
 pub use qemu::{Qemu, QemuError};
@@ -112,7 +114,7 @@ impl std::fmt::Display for Check {
 /// kernel sources must be downloaded.
 pub fn checks(wanted: &Wanted<'_>) -> Vec<Check> {
     let os = OsRelease::of_this_machine();
-    let mut checks = vec![probe::qemu(&os)];
+    let mut checks = probe::qemu(&os);
     let tools = kernels::requirements().iter().chain([&probe::SETPRIV]);
     checks.extend(tools.filter_map(|requirement| probe::tool(&os, requirement)));
     checks.push(probe::static_libc(&os));

@@ -11,7 +11,7 @@ use kernels::{CancelToken, Package, Requirement};
 
 use super::os::{Installer, OsRelease};
 use super::qemu::{self, Qemu, QemuError};
-use super::{Check, command};
+use super::{Check, command, newest};
 use crate::vm::process;
 
 /// The Debian package with `qemu-system-x86_64`.
@@ -28,7 +28,8 @@ const WARM_RUN: u64 = 1 << 30;
 pub(super) fn find_qemu(os: &OsRelease) -> Result<Qemu, Check> {
     let name = "QEMU";
     let chosen = process::program() != qemu::PROGRAM;
-    Qemu::find().map_err(|error| match error {
+    let found = Qemu::find().inspect(|qemu| newest::mark_used(&qemu.binary));
+    found.map_err(|error| match error {
         error if chosen => {
             Check::missing(name, chain(&error), "correct IOV_REGRESS_QEMU, or unset it to use the distribution's QEMU")
         }
@@ -40,10 +41,15 @@ pub(super) fn find_qemu(os: &OsRelease) -> Result<Qemu, Check> {
     })
 }
 
-/// [`find_qemu`] as a check.
-pub(super) fn qemu(os: &OsRelease) -> Check {
-    let found = |qemu: Qemu| Check::ok("QEMU", format!("{} ({})", qemu.version, qemu.binary.display()));
-    find_qemu(os).map_or_else(|missing| missing, found)
+/// [`find_qemu`] as a check, and whether there is a newer one.
+pub(super) fn qemu(os: &OsRelease) -> Vec<Check> {
+    match find_qemu(os) {
+        Err(missing) => vec![missing],
+        Ok(qemu) => {
+            let found = Check::ok("QEMU", format!("{} ({})", qemu.version, qemu.binary.display()));
+            std::iter::once(found).chain(newest::check(os, &qemu)).collect()
+        }
+    }
 }
 
 /// A tool or header. Tools that only fetch Debian's packages are required only on distributions with apt.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use self::error::ArchiveError;
 pub use self::mirror::{KEYRING_PACKAGE, Mirror, has_keyring};
-pub use self::private::{Patience, PrivateApt};
+pub use self::private::{ArchiveFile, Patience, PrivateApt};
 use crate::event::CancelToken;
 use crate::job::Job;
 

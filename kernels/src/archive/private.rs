@@ -154,7 +154,7 @@ impl PrivateApt {
         suite: &str,
         cancel: &CancelToken,
     ) -> Result<Vec<ArchiveFile>, ArchiveError> {
-        let job = self.install(packages, suite).arg("--print-uris");
+        let job = self.install(packages, suite).args(["--print-uris", "-oAcquire::ForceHash=SHA256"]);
         let mut files: Vec<_> = job.output(cancel)?.lines().filter_map(file).collect();
         files.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(files)
