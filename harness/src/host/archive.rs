@@ -74,6 +74,7 @@ fn answer(package: &Package, needed: bool, answer: Result<Found, ArchiveError>) 
     };
     // The errors have several lines, and a check has one.
     let why = chain(&error).split('\n').map(str::trim).collect::<Vec<_>>().join(" ");
+    let why = why.trim_end_matches('.').to_owned();
     let uses = if needed { "this run needs it" } else { "only kernels of that base need it" };
     match error {
         ArchiveError::Gone { .. } | ArchiveError::NoSuite { .. } | ArchiveError::NotSigned { .. } if needed => {
@@ -111,7 +112,11 @@ mod tests {
             [answer(&package(), false, found), answer(&package(), true, Err(gone())), answer(&package(), true, late)]
                 .map(|check| check.to_string())
                 .join("\n"),
-            @""
+            @r"
+        ok       linux-source-7.3   7.3.4-1~bpo13+1 of trixie-backports can be downloaded from http://m/debian
+        MISSING  linux-source-7.3   trixie-backports has no package linux-source-7.3 (any more); http://m/debian was asked. It has linux-source-7.4 (7.4.1-1~bpo13+1). Put one of these into `package` of the base in kernels/kernels.toml, or another `suite`. Or give the base the `path` of a kernel tarball or tree instead of `package` and `suite`; this run needs it
+        warn     linux-source-7.3   could not ask whether trixie-backports has it: http://m/debian did not answer within 15 s; this run needs it
+        "
         );
     }
 

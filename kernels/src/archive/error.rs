@@ -62,7 +62,7 @@ pub enum ArchiveError {
     },
     /// The suite does not have the package, or no longer has it.
     #[error(
-        "{suite} has no package {package} (any more); {mirror} was asked\n{}\n\
+        "{suite} has no package {package} (any more); {mirror} was asked.\n{}\n\
          Put one of these into `package` of the base in kernels/kernels.toml, or another `suite`. Or give the base \
          the `path` of a kernel tarball or tree instead of `package` and `suite`.",
         list(offered)
@@ -209,7 +209,7 @@ mod tests {
         };
         let two = [("linux-source-7.4", "7.4.2-1~bpo13+1"), ("linux-source-7.5", "7.5.1-1~bpo13+1")];
         insta::assert_snapshot!(gone(&two), @r"
-        trixie-backports has no package linux-source-7.3 (any more); http://mirror.example.org/debian was asked
+        trixie-backports has no package linux-source-7.3 (any more); http://mirror.example.org/debian was asked.
         It has linux-source-7.4 (7.4.2-1~bpo13+1), linux-source-7.5 (7.5.1-1~bpo13+1).
         Put one of these into `package` of the base in kernels/kernels.toml, or another `suite`. Or give the base the `path` of a kernel tarball or tree instead of `package` and `suite`.
         ");

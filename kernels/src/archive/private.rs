@@ -291,7 +291,8 @@ mod tests {
             assert!(!crate::requirements::on_path("apt-config"));
             return;
         };
-        let value = |name: &str| dump.lines().filter_map(|line| line.strip_prefix(name)).last().unwrap_or_default();
+        let value =
+            |name: &str| dump.lines().filter_map(|line| line.strip_prefix(name)).next_back().unwrap_or_default();
         assert_eq!(value("Dir::Etc::sourceparts "), "\"/dev/null\";");
         assert_eq!(value("Dir::State "), format!("\"{}\";", inside.join("state").display()));
         assert!(!dump.contains("touch /made"), "{dump}");

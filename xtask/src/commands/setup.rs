@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(short, long)]
     verbose: bool,
     /// Install nothing. Instead, put the newest QEMU of Debian's backports into the cache, beside the one that is
-    /// installed. Needs no root. Downloads about 40 MB, and takes 250 MB of disk
+    /// installed. Needs no root. Downloads about 40 MB, and takes 180 MB of disk
     #[arg(long, conflicts_with = "verbose")]
     newest_qemu: bool,
 }
