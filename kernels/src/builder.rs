@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use crate::archive::Package;
 use crate::cache::{Cache, Key, KeyMaker};
 use crate::compile::Run;
 use crate::config::Symbols;
@@ -72,10 +73,10 @@ impl Builder {
     }
 
     /// The Debian source packages of these bases that are not in the cache yet. A build on these bases downloads them.
-    pub fn packages_to_download<'a>(&self, bases: impl IntoIterator<Item = &'a Base>) -> Vec<String> {
+    pub fn packages_to_download<'a>(&self, bases: impl IntoIterator<Item = &'a Base>) -> Vec<Package> {
         let package = |base: &Base| match base.source.origin() {
             Origin::Kept(kept @ Kept::Package(package)) if source::find(&self.cache, kept).is_none() => {
-                Some(package.to_owned())
+                Some(package.clone())
             }
             _ => None,
         };
@@ -352,8 +353,8 @@ mod tests {
         assert!(to_download(1).contains(&package));
         assert_eq!(to_download(2).len(), 2, "a package for each base");
 
-        let key = KeyMaker::new().with("package", &package).finish();
-        let identity = Identity { name: package.clone(), version: None, sha256: String::new() };
+        let key = KeyMaker::new().with("package", &package.name).finish();
+        let identity = Identity { name: package.name.clone(), version: None, sha256: String::new() };
         let fill = |entry: &Path| {
             fs::write(entry.join("source.json"), serde_json::to_vec(&identity).unwrap()).unwrap();
             Ok::<(), CacheError>(())

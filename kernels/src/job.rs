@@ -57,6 +57,7 @@ pub(crate) struct Job {
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
     folder: Option<PathBuf>,
+    deadline: Option<Duration>,
 }
 
 /// Why a job failed.
@@ -80,6 +81,14 @@ pub enum JobError {
         /// The last lines of its output.
         tail: String,
     },
+    /// It did not end in time, and was killed.
+    #[error("{program} did not end within {} s", deadline.as_secs())]
+    Late {
+        /// Its name.
+        program: String,
+        /// The time limit.
+        deadline: Duration,
+    },
     /// The job was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -95,7 +104,13 @@ pub(crate) fn says_disk_full(output: &str) -> bool {
 
 impl Job {
     pub(crate) fn new(program: impl AsRef<OsStr>) -> Job {
-        Job { program: program.as_ref().to_owned(), arguments: Vec::new(), environment: Vec::new(), folder: None }
+        Job {
+            program: program.as_ref().to_owned(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            folder: None,
+            deadline: None,
+        }
     }
 
     pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Job {
@@ -118,6 +133,12 @@ impl Job {
         self
     }
 
+    /// The time after which the program is killed.
+    pub(crate) fn deadline(mut self, deadline: Duration) -> Job {
+        self.deadline = Some(deadline);
+        self
+    }
+
     /// Runs the program and waits for its end. Its output is only used if it fails.
     pub(crate) fn run(self, cancel: &CancelToken) -> Result<(), JobError> {
         self.follow(cancel, |_| {})
@@ -131,6 +152,11 @@ impl Job {
             output.push('\n');
         })?;
         Ok(output)
+    }
+
+    /// Runs the program and waits for its end. Each line of its output goes to `on_line`.
+    pub(crate) fn lines(self, cancel: &CancelToken, on_line: impl FnMut(&str)) -> Result<(), JobError> {
+        self.follow(cancel, on_line)
     }
 
     /// Runs the program and waits for its end. Each line of its output goes to a log and to `on_line`.
@@ -152,16 +178,19 @@ impl Job {
             return Err(JobError::Cancelled);
         }
         let program = self.program.to_string_lossy().into_owned();
+        let deadline = self.deadline;
+        let until = deadline.map(|deadline| Instant::now() + deadline);
         let mut group = Group::start(self).map_err(|source| JobError::Start { program: program.clone(), source })?;
         let mut tail = Tail::default();
         let status = group
-            .follow(cancel, |line| {
+            .follow(cancel, until, |line| {
                 tail.push(line);
                 on_line(line);
             })
             .map_err(|source| JobError::Start { program: program.clone(), source })?;
         match status {
-            None => Err(JobError::Cancelled),
+            None if cancel.is_cancelled() => Err(JobError::Cancelled),
+            None => Err(JobError::Late { program, deadline: deadline.unwrap_or_default() }),
             Some(status) if status.success() => Ok(()),
             // The shell exits with 127 if it does not find the program.
             Some(status) if status.code() == Some(127) => {
@@ -225,12 +254,18 @@ impl Group {
         Ok(Group { child, id, _guard: guard, lines })
     }
 
-    /// Passes lines to `on_line` until the program has ended and its output is read. `None` if the job was cancelled.
-    fn follow(&mut self, cancel: &CancelToken, mut on_line: impl FnMut(&str)) -> io::Result<Option<ExitStatus>> {
+    /// Passes lines to `on_line` until the program has ended and its output is read. `None` if the job was cancelled, or
+    /// was still running at `until`.
+    fn follow(
+        &mut self,
+        cancel: &CancelToken,
+        until: Option<Instant>,
+        mut on_line: impl FnMut(&str),
+    ) -> io::Result<Option<ExitStatus>> {
         let mut ended: Option<(ExitStatus, Instant)> = None;
         let mut silent = false;
         loop {
-            if cancel.is_cancelled() {
+            if cancel.is_cancelled() || until.is_some_and(|until| Instant::now() > until) {
                 return Ok(None);
             }
             match self.lines.recv_timeout(POLL) {
@@ -285,6 +320,15 @@ mod tests {
     fn a_program_that_closes_its_output_is_waited_for() {
         let error = sh("exec >&- 2>&-; sleep 0.3; exit 3").run(&CancelToken::new()).unwrap_err().to_string();
         assert!(error.contains("exit status: 3"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_in_time_is_killed() {
+        let mut descendant = None;
+        let job = sh("echo $$; exec sleep 1000").deadline(Duration::from_millis(300));
+        let error = job.lines(&CancelToken::new(), |line| descendant = Some(line.to_owned())).unwrap_err();
+        assert!(matches!(error, JobError::Late { .. }), "{error}");
+        assert_gone(&descendant.unwrap());
     }
 
     #[test]

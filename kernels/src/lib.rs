@@ -3,6 +3,7 @@
 //! [`Manifest::load`] reads `kernels.toml`. A [`Builder`] finds the [`KernelImage`] of a variant in the
 //! [cache](cache::Cache), or builds it there. This crate knows nothing of QEMU.
 
+pub mod archive;
 mod bug;
 mod builder;
 pub mod cache;
@@ -29,6 +30,7 @@ mod space;
 pub mod tree;
 mod workshop;
 
+pub use archive::{ArchiveError, Package};
 pub use bug::{Bug, Chance, Fails, FailureKind};
 pub use builder::Builder;
 pub use config::{FragmentError, Unmet};

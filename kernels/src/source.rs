@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::archive::{Mirror, Package, Patience, PrivateApt};
 use crate::cache::{Cache, Key, KeyMaker};
 use crate::error::BuildError;
 use crate::event::{BuildEvent, CancelToken, Observer, Step};
@@ -24,7 +25,7 @@ const SHELF: &str = "sources";
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kept<'a> {
     /// A Debian package.
-    Package(&'a str),
+    Package(&'a Package),
     /// A tarball or a tree.
     Path(&'a Path),
 }
@@ -131,7 +132,7 @@ fn read_entry(entry: PathBuf) -> Result<Unpacked, BuildError> {
 
 fn name(source: Kept) -> String {
     match source {
-        Kept::Package(package) => package.to_owned(),
+        Kept::Package(package) => package.to_string(),
         Kept::Path(path) => path.display().to_string(),
     }
 }
@@ -140,7 +141,10 @@ fn name(source: Kept) -> String {
 /// newer version comes out: the same command must give the same kernels tomorrow.
 fn key(source: Kept, cancel: &CancelToken) -> Result<Key, BuildError> {
     match source {
-        Kept::Package(package) => Ok(KeyMaker::new().with("package", package).finish()),
+        Kept::Package(Package { name, suite }) => {
+            let key = KeyMaker::new().with("package", name);
+            Ok(suite.iter().fold(key, |key, suite| key.with("suite", suite)).finish())
+        }
         Kept::Path(path) if path.is_dir() => {
             Ok(KeyMaker::new().with("tree", path_bytes(path)).with("state", tree_state(path, cancel)?.sha256).finish())
         }
@@ -163,12 +167,11 @@ fn fill(aside: &Path, source: Kept, observer: &dyn Observer, cancel: &CancelToke
     let step = |step, what: &str| observer.event(BuildEvent::Step { step, what: what.to_owned() });
     let identity = match source {
         Kept::Package(package) => {
-            step(Step::Fetch, package);
             let download = aside.join("download");
             fs::create_dir(&download).map_err(BuildError::io("create", &download))?;
-            let file = download_package(package, &download, cancel)?;
-            step(Step::Unpack, package);
-            let identity = unpack_package(package, &file, &download, &tree, cancel)?;
+            let file = fetch(package, &download, &|what| step(Step::Fetch, what), cancel)?;
+            step(Step::Unpack, &package.name);
+            let identity = unpack_package(&package.name, &file, &download, &tree, cancel)?;
             fs::remove_dir_all(&download).map_err(BuildError::io("remove", &download))?;
             identity
         }
@@ -184,7 +187,7 @@ fn fill(aside: &Path, source: Kept, observer: &dyn Observer, cancel: &CancelToke
     };
     if !tree.join("Kbuild").exists() || !tree.join("scripts/kconfig").exists() {
         let path = match source {
-            Kept::Package(package) => PathBuf::from(package),
+            Kept::Package(package) => PathBuf::from(&package.name),
             Kept::Path(path) => path.to_owned(),
         };
         let problem = "this is no Linux kernel source: it has no Kbuild file or no scripts/kconfig".to_owned();
@@ -196,21 +199,48 @@ fn fill(aside: &Path, source: Kept, observer: &dyn Observer, cancel: &CancelToke
 }
 
 /// Downloads a package into a folder. apt verifies it, and needs no root for that.
-fn download_package(package: &str, folder: &Path, cancel: &CancelToken) -> Result<PathBuf, BuildError> {
+fn fetch(package: &Package, folder: &Path, begin: &dyn Fn(&str), cancel: &CancelToken) -> Result<PathBuf, BuildError> {
+    match &package.suite {
+        None => {
+            begin(&package.name);
+            fetch_from_machine(&package.name, folder, cancel)?;
+        }
+        Some(suite) => fetch_from_archive(package, suite, folder, begin, cancel)?,
+    }
+    only_file(folder, |name| name.ends_with(".deb"))?.ok_or_else(|| BuildError::Source {
+        path: PathBuf::from(&package.name),
+        problem: "apt-get download succeeded, but there is no .deb file in its folder".to_owned(),
+    })
+}
+
+/// Downloads a package from the suites of this machine's own sources.
+fn fetch_from_machine(package: &str, folder: &Path, cancel: &CancelToken) -> Result<(), BuildError> {
     let job = Job::new("apt-get").args(["-q", "download"]).arg(package).within(folder);
     match job.run(cancel) {
-        Ok(()) => {}
         Err(JobError::Failed { tail, .. })
             if tail.contains("Unable to locate package") || tail.contains("Can't find a source to download") =>
         {
-            return Err(BuildError::NoPackage { package: package.to_owned() });
+            Err(BuildError::NoPackage { package: package.to_owned() })
         }
-        Err(error) => return Err(BuildError::fetch(format!("the package {package}"))(error)),
+        result => result.map_err(BuildError::fetch(format!("the package {package}"))),
     }
-    only_file(folder, |name| name.ends_with(".deb"))?.ok_or_else(|| BuildError::Source {
-        path: PathBuf::from(package),
-        problem: "apt-get download succeeded, but there is no .deb file in its folder".to_owned(),
-    })
+}
+
+/// Downloads a package from a suite of Debian's archive, whatever suites this machine's sources name.
+fn fetch_from_archive(
+    package: &Package,
+    suite: &str,
+    folder: &Path,
+    begin: &dyn Fn(&str),
+    cancel: &CancelToken,
+) -> Result<(), BuildError> {
+    let failed = || BuildError::archive(package);
+    let mirror = Mirror::of_this_machine(cancel).map_err(failed())?;
+    begin(&format!("{package}, from {}", mirror.uri));
+    let lists = folder.join("apt");
+    fs::create_dir(&lists).map_err(BuildError::io("create", &lists))?;
+    let apt = PrivateApt::fetch(&lists, mirror, &[suite], Patience::Long, cancel).map_err(failed())?;
+    apt.download(&package.name, folder, cancel).map_err(failed())
 }
 
 fn unpack_package(
@@ -340,7 +370,8 @@ mod tests {
     fn a_package_in_the_cache_is_not_fetched_again() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
-        let source = Kept::Package("linux-source-6.12");
+        let package = Package { name: "linux-source-6.12".to_owned(), suite: None };
+        let source = Kept::Package(&package);
         assert!(find(&cache, source).is_none());
         let identity = Identity { name: name(source), version: Some("6.12.1-1".to_owned()), sha256: "00".to_owned() };
         let key = key(source, &CancelToken::new()).unwrap();
@@ -353,6 +384,17 @@ mod tests {
         assert_eq!((found.tree, found.identity), (entry.join("tree"), identity));
         // If `get` fetched it, it would send an event.
         assert!(get(&cache, source, &|_| panic!("an event"), &CancelToken::new()).is_ok());
+    }
+
+    #[test]
+    fn packages_of_different_suites_have_different_entries() {
+        let of = |suite: Option<&str>| {
+            let package = Package { name: "linux-source-7.3".to_owned(), suite: suite.map(str::to_owned) };
+            key(Kept::Package(&package), &CancelToken::new()).unwrap()
+        };
+        assert_ne!(of(Some("trixie-backports")), of(Some("sid")));
+        // Sources that are in caches already.
+        assert_eq!(of(None), KeyMaker::new().with("package", "linux-source-7.3").finish());
     }
 
     #[test]

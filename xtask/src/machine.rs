@@ -7,13 +7,13 @@ use harness::host::Wanted;
 use harness::host::accel;
 use harness::vm::argv::Accel;
 use kernels::cache::Cache;
-use kernels::{Base, Builder, Manifest};
+use kernels::{Base, Builder, Manifest, Package};
 
 /// This machine, and what the manifest needs on it.
 pub struct Machine {
     cache: Cache,
-    needed: Vec<String>,
-    others: Vec<String>,
+    needed: Vec<Package>,
+    others: Vec<Package>,
     accelerator: Option<String>,
 }
 

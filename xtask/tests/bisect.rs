@@ -176,7 +176,7 @@ fn source() -> PathBuf {
     let plain: &Variant = manifest.variants.iter().find(|variant| variant.is_plain()).unwrap();
     let Source::Package(package) = &manifest.base(&plain.base).unwrap().source else { panic!("no package") };
     let cache = Cache::of_user().unwrap();
-    let find = || cache.find("sources", &KeyMaker::new().with("package", package).finish());
+    let find = || cache.find("sources", &KeyMaker::new().with("package", &package.name).finish());
     if find().is_none() {
         // Building the unpatched kernel brings its source into the cache.
         let name = plain.name.clone();

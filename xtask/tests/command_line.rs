@@ -305,7 +305,7 @@ fn a_run_that_waits_for_another_process_can_be_interrupted() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = Manifest::of_project().unwrap();
     let Source::Package(package) = &manifest.bases[0].source else { panic!("no package") };
-    let key = KeyMaker::new().with("package", package).finish();
+    let key = KeyMaker::new().with("package", &package.name).finish();
     let _lock = Cache::at(folder.path()).lock(&format!("sources-{}", key.as_str()), || {}).unwrap();
     for signal in [Signal::INT, Signal::TERM] {
         let mut run = waiting_run(folder.path());

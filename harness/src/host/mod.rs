@@ -5,8 +5,10 @@
 
 pub mod accel;
 mod apt;
+mod archive;
 mod command;
 mod elsewhere;
+mod newest;
 mod os;
 mod plan;
 mod probe;
@@ -15,8 +17,10 @@ mod setup;
 
 use std::path::Path;
 
-pub use apt::AptError;
+use kernels::Package;
+
 pub use command::CommandError;
+pub use newest::{NewestQemu, NewestQemuError, newest_qemu};
 pub use os::{Installer, OsRelease};
 pub use plan::PlanError;
 pub use qemu::{Qemu, QemuError};
@@ -29,9 +33,9 @@ pub struct Wanted<'a> {
     pub cache: &'a Path,
     /// The Debian packages of kernel sources that must be downloaded, such as `linux-source-6.12`. Bases that are in
     /// the cache already, or that come from a `path`, need no package.
-    pub kernel_sources: &'a [String],
+    pub kernel_sources: &'a [Package],
     /// The same packages for bases that this run does not use. Other runs are possible without them.
-    pub other_sources: &'a [String],
+    pub other_sources: &'a [Package],
     /// The cached result of booting a guest under KVM, if that was tried on this machine.
     pub accelerator: Option<&'a str>,
 }
@@ -110,14 +114,21 @@ impl std::fmt::Display for Check {
 /// kernel sources must be downloaded.
 pub fn checks(wanted: &Wanted<'_>) -> Vec<Check> {
     let os = OsRelease::of_this_machine();
-    let mut checks = vec![probe::qemu(&os)];
+    let mut checks = probe::qemu(&os);
     let tools = kernels::requirements().iter().chain([&probe::SETPRIV]);
     checks.extend(tools.filter_map(|requirement| probe::tool(&os, requirement)));
     checks.push(probe::static_libc(&os));
     checks.extend(probe::kernel_sources(&os, wanted.kernel_sources, wanted.other_sources));
+    checks.extend(archive::keyring(&os, wanted.kernel_sources, wanted.other_sources));
     checks.push(probe::disk(wanted.cache));
     checks.push(probe::accelerator(wanted.accelerator));
     checks
+}
+
+/// Checks whether Debian's archive has the kernel sources that name a suite of it. Asks over the network: one second for
+/// each, and at most 15. [`setup`](fn@setup) can do nothing about the result.
+pub fn archive_checks(wanted: &Wanted<'_>) -> Vec<Check> {
+    archive::packages(&OsRelease::of_this_machine(), wanted.kernel_sources, wanted.other_sources)
 }
 
 /// The QEMU that runs guests. Takes a tenth of a second.

@@ -196,11 +196,9 @@ fn has_backports(apt: &Apt, codename: &str) -> bool {
 /// Adds the backports of a release, from the archive that the release itself comes from. apt installs packages of
 /// backports only on request, because the archive sets `NotAutomatic: yes`. So no pin is needed.
 fn add_backports(apt: &Apt, codename: &str, why: String) -> Result<Vec<Step>, PlanError> {
-    let own = apt.targets.iter().filter(|target| target.is_debian_release(codename));
+    let mut own = apt.targets.iter().filter(|target| target.is_debian_release(codename));
     let source = own
-        .filter_map(|target| Some((apt.entries.iter().find(|entry| entry.is_behind(target))?, target)))
-        .map(|(entry, target)| entry.for_suite(&backports_of(codename), target))
-        .next()
+        .find_map(|target| apt.source_for(&backports_of(codename), target))
         .ok_or_else(|| PlanError::NoArchive { codename: codename.to_owned() })?;
     Ok(vec![Step::AddSource { source, why }, Step::Update])
 }

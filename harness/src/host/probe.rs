@@ -6,11 +6,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use kernels::Requirement;
+use kernels::archive::policy::{self, Offers};
+use kernels::{CancelToken, Package, Requirement};
 
 use super::os::{Installer, OsRelease};
 use super::qemu::{self, Qemu, QemuError};
-use super::{Check, apt, command};
+use super::{Check, command, newest};
 use crate::vm::process;
 
 /// The Debian package with `qemu-system-x86_64`.
@@ -27,7 +28,8 @@ const WARM_RUN: u64 = 1 << 30;
 pub(super) fn find_qemu(os: &OsRelease) -> Result<Qemu, Check> {
     let name = "QEMU";
     let chosen = process::program() != qemu::PROGRAM;
-    Qemu::find().map_err(|error| match error {
+    let found = Qemu::find().inspect(|qemu| newest::mark_used(&qemu.binary));
+    found.map_err(|error| match error {
         error if chosen => {
             Check::missing(name, chain(&error), "correct IOV_REGRESS_QEMU, or unset it to use the distribution's QEMU")
         }
@@ -39,10 +41,15 @@ pub(super) fn find_qemu(os: &OsRelease) -> Result<Qemu, Check> {
     })
 }
 
-/// [`find_qemu`] as a check.
-pub(super) fn qemu(os: &OsRelease) -> Check {
-    let found = |qemu: Qemu| Check::ok("QEMU", format!("{} ({})", qemu.version, qemu.binary.display()));
-    find_qemu(os).map_or_else(|missing| missing, found)
+/// [`find_qemu`] as a check, and whether there is a newer one.
+pub(super) fn qemu(os: &OsRelease) -> Vec<Check> {
+    match find_qemu(os) {
+        Err(missing) => vec![missing],
+        Ok(qemu) => {
+            let found = Check::ok("QEMU", format!("{} ({})", qemu.version, qemu.binary.display()));
+            std::iter::once(found).chain(newest::check(os, &qemu)).collect()
+        }
+    }
 }
 
 /// A tool or header. Tools that only fetch Debian's packages are required only on distributions with apt.
@@ -80,32 +87,36 @@ pub(super) fn static_libc(os: &OsRelease) -> Check {
     }
 }
 
-/// The kernel sources that must be downloaded, for this run (`needed`) and for other runs: whether apt knows them.
-pub(super) fn kernel_sources(os: &OsRelease, needed: &[String], others: &[String]) -> Vec<Check> {
-    let packages = [needed, others].concat();
+/// The kernel sources that must be downloaded, for this run (`needed`) and for other runs: whether apt knows them. apt
+/// does not know those of other suites, so here they count only on a machine without apt.
+pub(super) fn kernel_sources(os: &OsRelease, needed: &[Package], others: &[Package]) -> Vec<Check> {
+    let has_apt = os.installer() == Installer::Apt;
+    let packages = needed.iter().chain(others).filter(|package| package.suite.is_none() || !has_apt);
+    let packages: Vec<_> = packages.cloned().collect();
     if packages.is_empty() {
         return Vec::new();
     }
-    let (offers, unknown) = if os.installer() == Installer::Apt {
-        match apt::offers(&packages) {
+    let (offers, unknown) = if has_apt {
+        let names: Vec<_> = packages.iter().map(|package| package.name.clone()).collect();
+        match policy::of_this_machine(&names, &CancelToken::new()) {
             Ok(offers) => (offers, "apt does not know it".to_owned()),
-            Err(error) => (apt::Offers::default(), chain(&error)),
+            Err(error) => (Offers::default(), chain(&error)),
         }
     } else {
-        (apt::Offers::default(), format!("a Debian package, which {} does not have", os.name()))
+        (Offers::default(), format!("a Debian package, which {} does not have", os.name()))
     };
     let path = "set `path` of the base in kernels/kernels.toml to a tarball or tree of that kernel";
-    let check = |package: &String| match offers.get(package).and_then(|offer| offer.candidate.as_ref()) {
-        Some(version) => Check::ok(package, format!("{version} can be downloaded")),
+    let check = |package: &Package| match offers.get(&package.name).and_then(|offer| offer.candidate.as_ref()) {
+        Some(version) => Check::ok(&package.name, format!("{version} can be downloaded")),
         None if !needed.contains(package) => {
-            Check::warn(package, unknown.clone(), format!("only kernels of that base need it: for these, {path}"))
+            Check::warn(&package.name, unknown.clone(), format!("only kernels of that base need it: for these, {path}"))
         }
         None if os.is_debian() => Check::missing(
-            package,
+            &package.name,
             unknown.clone(),
             format!("run `cargo xtask setup` (updates apt's lists), or {path}"),
         ),
-        None => Check::missing(package, unknown.clone(), path),
+        None => Check::missing(&package.name, unknown.clone(), path),
     };
     packages.iter().map(check).collect()
 }
@@ -156,7 +167,7 @@ pub(super) fn accelerator(remembered: Option<&str>) -> Check {
 }
 
 /// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |error| error.source())
         .fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }
@@ -196,7 +207,7 @@ mod tests {
 
     #[test]
     fn without_apt_kernel_sources_come_from_a_path() {
-        let package = |name: &str| [name.to_owned()];
+        let package = |name: &str| [Package { name: name.to_owned(), suite: None }];
         let found = kernel_sources(&os("fedora"), &package("linux-source-6.12"), &package("linux-source-6.1"));
         assert_eq!(found.len(), 2);
         let other = found[1].to_string();
@@ -204,6 +215,9 @@ mod tests {
         let line = found[0].to_string();
         assert!(found[0].is_missing() && line.contains("fedora 1") && line.contains("`path`"), "{line}");
         assert_eq!(kernel_sources(&os("fedora"), &[], &[]), []);
+        let of_suite = [Package { name: "linux-source-7.3".to_owned(), suite: Some("trixie-backports".to_owned()) }];
+        assert!(kernel_sources(&os("fedora"), &of_suite, &[])[0].is_missing());
+        assert_eq!(kernel_sources(&os("debian"), &of_suite, &[]), []);
     }
 
     #[test]

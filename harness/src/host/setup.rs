@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::apt::{Apt, AptError};
+use kernels::ArchiveError;
+
+use super::apt::Apt;
 use super::command::{self, CommandError};
 use super::os::{Installer, OsRelease};
 use super::plan::{Facts, PlanError, Step, plan};
@@ -56,8 +58,8 @@ pub enum SetupError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// A query of apt failed.
-    #[error(transparent)]
-    Apt(#[from] AptError),
+    #[error("cannot query apt")]
+    Apt(#[from] ArchiveError),
     /// Only root may install.
     #[error(
         "installing needs root, and {why}: run `cargo xtask setup` as root; or do this as root, then run the command \
@@ -115,7 +117,9 @@ pub fn setup(wanted: &Wanted<'_>, output: &AptOutput, say: &mut dyn FnMut(&str))
     let facts = |updated| {
         let missing = missing();
         let packages: Vec<String> = missing.iter().flat_map(|check| check.packages.clone()).collect();
-        let to_know = wanted.kernel_sources.to_vec();
+        // The other packages come from suites that this machine's apt does not use.
+        let own = wanted.kernel_sources.iter().filter(|package| package.suite.is_none());
+        let to_know: Vec<_> = own.map(|package| package.name.clone()).collect();
         let apt = match os.installer() {
             Installer::Apt => Some(Apt::look(&[packages.clone(), to_know.clone()].concat())?),
             _ => None,
@@ -278,7 +282,7 @@ fn by_hand(steps: &[Step]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::apt;
+    use super::super::apt::NewSource;
     use super::*;
 
     /// A Debian 13 on which gcc is missing.
@@ -296,7 +300,7 @@ mod tests {
             let facts = |updated| {
                 let policy = "gcc:\n  Installed: (none)\n  Candidate: 4:14.2\n  Version table:\n     4:14.2 500\n";
                 let apt = Apt {
-                    offers: apt::parse_policy(policy),
+                    offers: kernels::archive::policy::parse(policy),
                     lists_age: Some(Duration::from_secs(60)),
                     ..Apt::default()
                 };
@@ -385,7 +389,7 @@ mod tests {
     fn a_new_source_is_installed_with_its_content() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new.sources");
-        let source = apt::NewSource { path: path.clone(), content: "Types: deb\n".to_owned() };
+        let source = NewSource { path: path.clone(), content: "Types: deb\n".to_owned() };
         let tools = Tools::new(&AptOutput::Log(folder.path().join("apt.log")), vec!["env"]).unwrap();
         tools.perform(&Step::AddSource { source, why: String::new() }).unwrap();
         assert_eq!(fs::read_to_string(path).unwrap(), "Types: deb\n");
@@ -393,7 +397,7 @@ mod tests {
 
     #[test]
     fn without_root_the_steps_are_shown_as_commands() {
-        let source = apt::NewSource { path: "/etc/x.sources".into(), content: "Types: deb\nSuites: s\n".to_owned() };
+        let source = NewSource { path: "/etc/x.sources".into(), content: "Types: deb\nSuites: s\n".to_owned() };
         let install = Step::Install { packages: vec!["gcc".to_owned()], from: None };
         let text = by_hand(&[Step::AddSource { source, why: String::new() }, install]);
         assert!(

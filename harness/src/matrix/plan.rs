@@ -193,7 +193,7 @@ impl Globs {
 
 #[cfg(test)]
 mod tests {
-    use kernels::{Base, Fails, FailureKind, Profile, Source};
+    use kernels::{Base, Fails, FailureKind, Package, Profile, Source};
 
     use super::*;
 
@@ -209,7 +209,7 @@ mod tests {
         };
         let base = |name: &str| Base {
             name: name.to_owned(),
-            source: Source::Package(String::new()),
+            source: Source::Package(Package::default()),
             config: Vec::new(),
             asked: Vec::new(),
             bugs: globs(&["bug", "other"]),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 pub use self::compiler::CompilerError;
 pub use self::patch::PatchError;
 pub use self::tree::TreeError;
+use crate::archive::{ArchiveError, Package};
 use crate::cache::CacheError;
 use crate::config::{FragmentError, Unmet};
 use crate::job::{JobError, says_disk_full};
@@ -37,6 +38,9 @@ pub enum BuildError {
         /// The package.
         package: String,
     },
+    /// A source package could not be had from Debian's archive.
+    #[error(transparent)]
+    Archive(ArchiveError),
     /// The source could not be fetched.
     #[error("cannot fetch {what}")]
     Fetch {
@@ -187,6 +191,16 @@ impl BuildError {
     pub(crate) fn fetch(what: impl Into<String>) -> impl FnOnce(JobError) -> BuildError {
         let what = what.into();
         move |source| BuildError::of_job(source, |source| BuildError::Fetch { what, source })
+    }
+
+    /// The error for a package that could not be had from Debian's archive.
+    pub(crate) fn archive(package: &Package) -> impl FnOnce(ArchiveError) -> BuildError {
+        let fetch = BuildError::fetch(format!("the package {package}"));
+        move |error| match error {
+            ArchiveError::Job(error) => fetch(error),
+            ArchiveError::Write { path, source } => BuildError::Io { action: "write", path, source },
+            other => BuildError::Archive(other),
+        }
     }
 
     fn of_job(error: JobError, otherwise: impl FnOnce(JobError) -> BuildError) -> BuildError {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::archive::Package;
 use crate::bug::Bug;
 use crate::near::Unknown;
 use crate::profile::{self, Profile};
@@ -78,7 +79,7 @@ pub struct Base {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A Debian source package such as `linux-source-6.12`, fetched and verified by apt.
-    Package(String),
+    Package(Package),
     /// A tarball or a tree, as an absolute path.
     Path(PathBuf),
     /// A revision of a user's tree. [`Manifest::own`] is the configuration of such a base.

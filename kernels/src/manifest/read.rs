@@ -7,6 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{Base, Manifest, ManifestError, Need, OwnConfig, Source, Variant};
+use crate::archive::Package;
 use crate::bug::Bug;
 use crate::near::{Unknown, near};
 use crate::profile::{KnownReport, Profile};
@@ -56,7 +57,8 @@ struct RawOwn {
 #[serde(deny_unknown_fields)]
 struct RawBase {
     name: Spanned<String>,
-    package: Option<String>,
+    package: Option<Spanned<String>>,
+    suite: Option<Spanned<String>>,
     path: Option<Spanned<PathBuf>>,
     config: Vec<Spanned<PathBuf>>,
     #[serde(default)]
@@ -163,9 +165,16 @@ fn names<'a>(kind: &str, names: impl IntoIterator<Item = &'a Spanned<String>>) -
 fn base(raw: Spanned<RawBase>, bugs: &[&str], folder: &Path) -> Result<Base, Wrong> {
     let span = raw.span();
     let raw = raw.into_inner();
-    let source = match (raw.package, raw.path) {
-        (Some(package), None) => Source::Package(package),
-        (None, Some(path)) => Source::Path(existing("a source", &path, folder)?),
+    names("package", &raw.package)?;
+    names("suite", &raw.suite)?;
+    let source = match (raw.package, raw.suite, raw.path) {
+        (Some(name), suite, None) => {
+            Source::Package(Package { name: name.into_inner(), suite: suite.map(Spanned::into_inner) })
+        }
+        (None, Some(suite), Some(_)) => {
+            return Err(Wrong::new(suite.span(), "`suite` says where a `package` is, and this base has a `path`"));
+        }
+        (None, None, Some(path)) => Source::Path(existing("a source", &path, folder)?),
         _ => return Err(Wrong::new(span, "a base has either `package` or `path`")),
     };
     let config = files("a config fragment", &raw.config, folder)?;

@@ -21,9 +21,15 @@ pub struct Args {}
 
 /// Prints one line per check. The exit code is that of an error if anything that a run needs is missing.
 pub fn run(Args {}: Args) -> Result<ExitCode> {
-    let checks = host::checks(&Machine::look()?.wanted());
+    let machine = Machine::look()?;
+    let mut checks = host::checks(&machine.wanted());
     for check in &checks {
         println!("{check}");
+    }
+    // These need the network, so the others are shown first.
+    for check in host::archive_checks(&machine.wanted()) {
+        println!("{check}");
+        checks.push(check);
     }
     let missing = checks.iter().filter(|check| check.is_missing()).count();
     Ok(if missing == 0 {

@@ -16,7 +16,7 @@ Examples:
   cargo xtask gc --dry-run
   cargo xtask gc --days 0
 
-The cache holds sources, build trees, kernels, guest images and snapshots. A later run makes again what it needs; sources,
+The cache holds sources, build trees, kernels, guest images, snapshots, and QEMUs of `setup --newest-qemu`. A later run makes again what it needs; sources,
 build trees and kernels take the longest. Entries that a running command uses are kept.
 
 Exit codes: 0 done, 2 usage or infrastructure error.")]

@@ -240,7 +240,7 @@ fn cell(cell: &PlannedCell) -> Shown {
 
 #[cfg(test)]
 mod tests {
-    use kernels::{Base, Source};
+    use kernels::{Base, Package, Source};
 
     use super::*;
 
@@ -251,7 +251,7 @@ mod tests {
     fn manifest(variants: &[(&str, &str, &[&str])]) -> Manifest {
         let base = |name: &str, immune: &[&str]| Base {
             name: name.to_owned(),
-            source: Source::Package(String::new()),
+            source: Source::Package(Package::default()),
             config: Vec::new(),
             asked: Vec::new(),
             bugs: Vec::new(),

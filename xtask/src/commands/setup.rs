@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use harness::host::{self, AptOutput, Outcome};
+use harness::host::{self, AptOutput, NewestQemu, Outcome};
+use kernels::cache::Cache;
 
 use crate::ERROR;
 use crate::machine::Machine;
@@ -11,8 +12,9 @@ use crate::machine::Machine;
 /// How to install.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
   cargo xtask setup
+  cargo xtask setup --newest-qemu
 
 Installs Debian packages with apt. `cargo xtask doctor` lists what is missing, and changes nothing.
 
@@ -21,11 +23,18 @@ pub struct Args {
     /// Print the output of apt [default: write it to setup.log in the cache]
     #[arg(short, long)]
     verbose: bool,
+    /// Install nothing. Instead, put the newest QEMU of Debian's backports into the cache, beside the one that is
+    /// installed. Needs no root. Downloads about 40 MB, and takes 180 MB of disk
+    #[arg(long, conflicts_with = "verbose")]
+    newest_qemu: bool,
 }
 
 /// Installs what is missing, and prints what is still missing.
 pub fn run(args: Args) -> Result<ExitCode> {
     let machine = Machine::look()?;
+    if args.newest_qemu {
+        return newest_qemu(machine.cache());
+    }
     Ok(match set_up(&machine, args.verbose, &mut |line| println!("setup: {line}"))? {
         Outcome::NothingToDo => {
             println!("setup: nothing is missing");
@@ -43,6 +52,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
             ExitCode::from(ERROR)
         }
     })
+}
+
+/// Puts the newest QEMU into the cache, and prints how to use it.
+fn newest_qemu(cache: &Cache) -> Result<ExitCode> {
+    let NewestQemu { program, version, was_there } = host::newest_qemu(cache, &mut |line| println!("setup: {line}"))?;
+    let state = if was_there { "is in the cache already" } else { "is in the cache now" };
+    let program = program.display().to_string();
+    println!("setup: QEMU {version} {state}; nothing was installed. To run guests with it:");
+    println!("  export IOV_REGRESS_QEMU={}", shell_words::quote(&program));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The `--setup` of other commands. It prints nothing if nothing is missing.

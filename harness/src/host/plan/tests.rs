@@ -1,4 +1,5 @@
-use super::super::apt;
+use kernels::archive::{policy, sources, targets};
+
 use super::*;
 
 const QEMU_7: &str = "1:7.2+dfsg-7+deb12u18";
@@ -39,20 +40,20 @@ const BACKPORTS_SOURCE: &str = "Types: deb\nURIs: http://mirror.example.org/debi
 /// A Debian 12 whose lists are fresh, with gcc and QEMU missing.
 fn bookworm() -> Facts {
     let mut entries =
-        apt::parse_source("/etc/apt/sources.list.d/vendor.list", "deb http://vendor.example.org/ bookworm main");
-    entries.extend(apt::parse_source("/etc/apt/sources.list.d/debian.sources", OWN_SOURCE));
+        sources::parse("/etc/apt/sources.list.d/vendor.list".as_ref(), "deb http://vendor.example.org/ bookworm main");
+    entries.extend(sources::parse("/etc/apt/sources.list.d/debian.sources".as_ref(), OWN_SOURCE));
     Facts {
         os: os("debian", "bookworm"),
         packages: vec![QEMU_PACKAGE.to_owned(), "make".to_owned(), "gcc".to_owned(), "gcc".to_owned()],
         to_know: vec![KERNEL.to_owned()],
         apt: Some(Apt {
-            offers: apt::parse_policy(&policy(&[
+            offers: policy::parse(&policy(&[
                 (QEMU_PACKAGE, QEMU_7, "bookworm"),
                 ("gcc", "4:12.2.0-3", "bookworm"),
                 ("make", "4.3-4.1", "bookworm"),
                 (KERNEL, "6.12.117-1~deb12u1", "bookworm-security"),
             ])),
-            targets: apt::parse_targets(&format!("{VENDOR}\n{OWN}")).unwrap(),
+            targets: targets::parse(&format!("{VENDOR}\n{OWN}")).unwrap(),
             entries,
             lists_age: Some(Duration::from_secs(60)),
         }),
@@ -62,7 +63,8 @@ fn bookworm() -> Facts {
 
 fn with_backports(mut facts: Facts) -> Facts {
     let apt = facts.apt.as_mut().unwrap();
-    apt.entries.extend(apt::parse_source("/etc/apt/sources.list.d/iov-regress-backports.sources", BACKPORTS_SOURCE));
+    apt.entries
+        .extend(sources::parse("/etc/apt/sources.list.d/iov-regress-backports.sources".as_ref(), BACKPORTS_SOURCE));
     facts
 }
 
@@ -71,7 +73,7 @@ fn with_backported_qemu(facts: Facts) -> Facts {
     let mut facts = with_backports(facts);
     let text = policy(&[(QEMU_PACKAGE, QEMU_10, "bookworm-backports")])
         .replace(&format!("Candidate: {QEMU_10}"), &format!("Candidate: {QEMU_7}"));
-    facts.apt.as_mut().unwrap().offers.extend(apt::parse_policy(&text));
+    facts.apt.as_mut().unwrap().offers.extend(policy::parse(&text));
     facts.updated = true;
     facts
 }
@@ -81,7 +83,7 @@ fn newer(id: &str, codename: &str, with_kernel: bool) -> Facts {
     let mut facts = bookworm();
     facts.os = os(id, codename);
     let apt = facts.apt.as_mut().unwrap();
-    apt.offers.extend(apt::parse_policy(&policy(&[(QEMU_PACKAGE, "1:10.0.2+ds-2", codename)])));
+    apt.offers.extend(policy::parse(&policy(&[(QEMU_PACKAGE, "1:10.0.2+ds-2", codename)])));
     if !with_kernel {
         apt.offers.remove(KERNEL);
     }

@@ -63,7 +63,23 @@ fn a_good_manifest_is_read() {
     assert_eq!(manifest.variants[1].patches.len(), 1);
     assert!(manifest.variants[1].patches[0].is_absolute());
     assert_eq!(manifest.base("6.12").unwrap().bugs, ["hangs", "lies"]);
-    assert_eq!(manifest.bases[0].source, Source::Package("linux-source-6.12".to_owned()));
+    assert_eq!(
+        manifest.bases[0].source,
+        Source::Package(Package { name: "linux-source-6.12".to_owned(), suite: None })
+    );
+}
+
+#[test]
+fn a_package_may_name_its_suite() {
+    const PACKAGE: &str = "package = \"linux-source-6.12\"";
+    let with = |line: &str| load(&GOOD.replacen(PACKAGE, line, 1));
+    let manifest = with("package = \"linux-source-7.3\"\nsuite = \"trixie-backports\"").unwrap();
+    let Source::Package(package) = &manifest.bases[0].source else { panic!("no package") };
+    assert_eq!(package.to_string(), "linux-source-7.3 of trixie-backports");
+    let error = |line: &str| with(line).unwrap_err();
+    insta::assert_snapshot!(error("path = \"a.config\"\nsuite = \"sid\""), @"kernels.toml:5:9: `suite` says where a `package` is, and this base has a `path`");
+    insta::assert_snapshot!(error("suite = \"sid\""), @"kernels.toml:2:1: a base has either `package` or `path`");
+    insta::assert_snapshot!(error("package = \"p\"\nsuite = \"sid main\""), @"kernels.toml:5:9: `sid main` cannot be the name of a suite: use ASCII letters, digits, `.`, `_` and `-`, and begin with a letter or a digit");
 }
 
 #[test]
@@ -210,7 +226,7 @@ fn a_bug_fails_in_one_way_or_in_one_of_several() {
 fn unknown_keys_are_refused() {
     insta::assert_snapshot!(error("about = \"as", "abuot = \"as"), @"kernels.toml:10:1: unknown key `abuot`, expected one of `name`, `about`, `base`, `bases`, `patches`, `fixes`, `bugs`; did you mean `about`?");
     insta::assert_snapshot!(error("[[base]]", "[[bases]]"), @"kernels.toml:2:3: unknown key `bases`, expected one of `base`, `variant`, `bug`, `profile`, `own`; did you mean `base`?");
-    insta::assert_snapshot!(error("package =", "url = \"x\"\npackage ="), @"kernels.toml:4:1: unknown key `url`, expected one of `name`, `package`, `path`, `config`, `bugs`, `immune`");
+    insta::assert_snapshot!(error("package =", "url = \"x\"\npackage ="), @"kernels.toml:4:1: unknown key `url`, expected one of `name`, `package`, `suite`, `path`, `config`, `bugs`, `immune`");
 }
 
 #[test]

@@ -1,15 +1,15 @@
-//! apt's sources (sources.list(5)) in both of their formats, and new sources that are derived from them.
+//! apt's sources (sources.list(5)) in both of their formats, and new entries that are derived from them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use deb822_fast::{Deb822, Paragraph};
 
-use super::Target;
+use super::targets::Target;
 
 /// An entry of apt's sources that is enabled and of the type `deb`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) struct Entry {
+pub struct Entry {
     file: PathBuf,
     form: Form,
 }
@@ -22,17 +22,8 @@ enum Form {
     Line { options: Option<String>, uri: String, suite: String, components: String },
 }
 
-/// A file to add to apt's sources.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) struct NewSource {
-    /// Its path.
-    pub path: PathBuf,
-    /// Its content.
-    pub content: String,
-}
-
 /// All entries on this machine. Files that cannot be read or parsed are left out: apt itself reports them.
-pub(super) fn of_this_machine() -> Vec<Entry> {
+pub fn of_this_machine() -> Vec<Entry> {
     let mut files: Vec<PathBuf> = fs::read_dir("/etc/apt/sources.list.d")
         .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
         .unwrap_or_default();
@@ -43,7 +34,7 @@ pub(super) fn of_this_machine() -> Vec<Entry> {
 
 /// Parses a file of apt's sources. The extension of its name determines the format. Like apt, it ignores files with
 /// other extensions.
-pub(in super::super) fn parse(file: &Path, text: &str) -> Vec<Entry> {
+pub fn parse(file: &Path, text: &str) -> Vec<Entry> {
     let forms: Vec<Form> = match file.extension().and_then(|extension| extension.to_str()) {
         Some("sources") => {
             let stanzas: Vec<Paragraph> = text.parse().map_or_else(|_| Vec::new(), |stanzas: Deb822| stanzas.into());
@@ -103,11 +94,26 @@ impl Entry {
         self.file == target.file && self.has_suite(&target.release) && self.has_uri(&target.uri)
     }
 
-    /// A new source for another suite of the archive that `target` comes from. It has the components, architectures and
-    /// signing keys of this entry.
-    pub fn for_suite(&self, suite: &str, target: &Target) -> NewSource {
-        let uri = &target.uri;
-        let (extension, content) = match &self.form {
+    /// The file that has it.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The keyring that its archive must be signed with, or the keys themselves, if the entry says so.
+    pub fn signed_by(&self) -> Option<&str> {
+        match &self.form {
+            Form::Stanza(stanza) => stanza.get("Signed-By"),
+            Form::Line { options, .. } => {
+                let options = options.as_deref()?.trim_matches(['[', ']']);
+                options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="))
+            }
+        }
+    }
+
+    /// The same entry for another suite of the archive at this address: the extension that its file must have, and its
+    /// text. It has the components, architectures and signing keys of this entry.
+    pub fn for_suite(&self, suite: &str, uri: &str) -> (&'static str, String) {
+        match &self.form {
             Form::Stanza(stanza) => {
                 let mut stanza = stanza.clone();
                 for (field, value) in [("Types", "deb"), ("URIs", uri), ("Suites", suite)] {
@@ -120,11 +126,6 @@ impl Entry {
                 let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
                 ("list", format!("{}\n", words.join(" ")))
             }
-        };
-        let note = format!("# Made by `cargo xtask setup` of iov-regress from {}.\n", self.file.display());
-        NewSource {
-            path: format!("/etc/apt/sources.list.d/iov-regress-backports.{extension}").into(),
-            content: note + &content,
         }
     }
 }
@@ -199,11 +200,8 @@ deb\t[ arch=amd64 signed-by=/usr/share/keyrings/k.gpg ]  https://example.org/deb
     #[test]
     fn a_new_stanza_keeps_the_fields_of_the_old_one() {
         let entries = parse(Path::new("/d.sources"), STANZAS);
-        let new =
-            entries[0].for_suite("bookworm-backports", &target("/d.sources", "http://mirror.example.org/debian/"));
-        assert_eq!(new.path, Path::new("/etc/apt/sources.list.d/iov-regress-backports.sources"));
-        insta::assert_snapshot!(new.content, @"
-        # Made by `cargo xtask setup` of iov-regress from /d.sources.
+        let (extension, text) = entries[0].for_suite("bookworm-backports", "http://mirror.example.org/debian/");
+        insta::assert_snapshot!(text, @"
         Types: deb
         URIs: http://mirror.example.org/debian/
         Suites: bookworm-backports
@@ -214,22 +212,33 @@ deb\t[ arch=amd64 signed-by=/usr/share/keyrings/k.gpg ]  https://example.org/deb
          mDMEY865UxYJKwYBBAHaRw8BAQdAd7Z0srwuhlB6JKFkcf4HU4SSS
          -----END PGP PUBLIC KEY BLOCK-----
         ");
-        assert!(parse(&new.path, &new.content)[0].has_suite("bookworm-backports"));
+        let file = Path::new("/new").with_extension(extension);
+        assert!(parse(&file, &text)[0].has_suite("bookworm-backports"));
     }
 
     #[test]
     fn a_new_line_keeps_the_parts_of_the_old_one() {
         let new: Vec<_> = parse(Path::new("/d.list"), LINES)
             .iter()
-            .map(|entry| entry.for_suite("bookworm-backports", &target("/d.list", "http://x/")))
+            .map(|entry| entry.for_suite("bookworm-backports", "http://x/"))
             .collect();
-        assert_eq!(new[0].path, Path::new("/etc/apt/sources.list.d/iov-regress-backports.list"));
-        let lines: Vec<_> = new.iter().map(|new| new.content.lines().nth(1).unwrap()).collect();
-        insta::assert_snapshot!(lines.join("\n"), @"
+        let lines: String = new.iter().map(|(_, line)| line.as_str()).collect();
+        insta::assert_snapshot!(lines, @"
         deb http://x/ bookworm-backports main contrib
         deb [ arch=amd64 signed-by=/usr/share/keyrings/k.gpg ] http://x/ bookworm-backports stable
         ");
-        assert!(parse(&new[1].path, &new[1].content)[0].has_suite("bookworm-backports"));
+        assert_eq!(new[1].0, "list");
+        assert!(parse(Path::new("/d.list"), &new[1].1)[0].has_suite("bookworm-backports"));
+    }
+
+    #[test]
+    fn the_keyring_of_an_entry_is_read() {
+        let entries = parse(Path::new("/d.list"), LINES);
+        assert_eq!(entries[0].signed_by(), None);
+        assert_eq!(entries[1].signed_by(), Some("/usr/share/keyrings/k.gpg"));
+        let entries = parse(Path::new("/d.sources"), STANZAS);
+        assert!(entries[0].signed_by().unwrap().contains("BEGIN PGP PUBLIC KEY BLOCK"));
+        assert_eq!(entries[1].signed_by(), Some("/usr/share/keyrings/debian-archive-keyring.gpg"));
     }
 
     proptest! {

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use deb822_fast::{Deb822, Paragraph};
 
+use super::error::ArchiveError;
+use super::{CancelToken, DEADLINE, Job};
+
 /// A downloaded index of packages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct Target {
+pub struct Target {
     /// The file of apt's sources that names it.
     pub file: PathBuf,
     /// The archive's address in that file, with a slash added at the end if it has none.
@@ -27,15 +30,33 @@ impl Target {
     /// Whether this is Debian's own archive of a release. Its updates, its security archive, and another vendor's
     /// archive *for* that release do not count, although they often have the same name.
     pub fn is_debian_release(&self, codename: &str) -> bool {
-        self.origin == "Debian"
-            && self.label == "Debian"
-            && self.codename == codename
-            && (self.release == codename || self.release == self.suite)
+        self.is_debian() && self.codename == codename && (self.release == codename || self.release == self.suite)
+    }
+
+    /// Whether this is from Debian's own archive. The security archive does not count.
+    pub fn is_debian(&self) -> bool {
+        self.origin == "Debian" && self.label == "Debian"
     }
 }
 
+/// The indexes of packages that this machine's apt has downloaded. Needs no privileges and no network.
+///
+/// # Errors
+/// apt cannot be run, or its output is not in its format.
+pub fn of_this_machine(cancel: &CancelToken) -> Result<Vec<Target>, ArchiveError> {
+    let job = Job::new("apt-get").args(["indextargets", "Created-By: Packages"]).deadline(DEADLINE);
+    let output = job.output(cancel)?;
+    // A job's output includes stderr.
+    let is_notice = |line: &&str| ["W: ", "N: ", "E: "].iter().any(|mark| line.starts_with(mark));
+    let stanzas: Vec<_> = output.lines().filter(|line| !is_notice(line)).collect();
+    parse(&stanzas.join("\n")).map_err(ArchiveError::Targets)
+}
+
 /// Parses the output of `apt-get indextargets` (see `acquire-additional-files.md` in apt's documentation).
-pub(in super::super) fn parse(text: &str) -> Result<Vec<Target>, String> {
+///
+/// # Errors
+/// What is wrong with the format.
+pub fn parse(text: &str) -> Result<Vec<Target>, String> {
     let stanzas: Deb822 = text.parse().map_err(|error: deb822_fast::Error| error.to_string())?;
     Ok(stanzas.iter().map(read_target).collect())
 }

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::error::ArchiveError;
+use super::{CancelToken, DEADLINE, Job};
+
 /// Packages, and the versions that apt offers of them.
-pub(in super::super) type Offers = BTreeMap<String, Offer>;
+pub type Offers = BTreeMap<String, Offer>;
 
 /// The versions that apt offers of one package.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct Offer {
+pub struct Offer {
     /// The version that a plain `apt-get install` takes, by version and by the pins of this machine.
     pub candidate: Option<String>,
     /// All versions.
@@ -16,7 +19,7 @@ pub(in super::super) struct Offer {
 
 /// A version of a package.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct Version {
+pub struct Version {
     /// The version.
     pub version: String,
     /// The suites that have it. Empty if it is installed and in no suite.
@@ -33,6 +36,24 @@ impl Offer {
     }
 }
 
+/// The versions that this machine's apt offers of packages. Packages that it does not know are left out. Needs no
+/// privileges and no network.
+///
+/// # Errors
+/// apt cannot be run.
+pub fn of_this_machine(packages: &[String], cancel: &CancelToken) -> Result<Offers, ArchiveError> {
+    ask(Job::new("apt-cache"), packages, cancel)
+}
+
+/// The same with an `apt-cache` that has other options already.
+pub(super) fn ask(apt_cache: Job, packages: &[String], cancel: &CancelToken) -> Result<Offers, ArchiveError> {
+    if packages.is_empty() {
+        return Ok(Offers::default());
+    }
+    let job = apt_cache.arg("policy").args(packages).deadline(DEADLINE);
+    Ok(parse(&job.output(cancel)?))
+}
+
 /// Parses the output of `apt-cache policy PACKAGE...` under `LC_ALL=C` (`DoPolicy()` in apt's sources):
 ///
 /// ```text
@@ -43,7 +64,7 @@ impl Offer {
 ///      4:12.2.0-3 500
 ///         500 http://mirror.example.org/debian bookworm/main amd64 Packages
 /// ```
-pub(in super::super) fn parse(text: &str) -> Offers {
+pub fn parse(text: &str) -> Offers {
     let mut offers = Offers::new();
     let mut package = None;
     for line in text.lines() {
