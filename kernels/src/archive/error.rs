@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::mirror::Mirror;
+use super::mirror::{self, Mirror};
 use crate::job::JobError;
 
 /// Why Debian's archive, or a package of it, cannot be used.
@@ -16,6 +16,13 @@ pub enum ArchiveError {
          debian-archive-keyring (Debian and Ubuntu have it; `cargo xtask setup` installs it)"
     )]
     NoKeyring,
+    /// Neither apt's sources nor the environment name a mirror of the archive.
+    #[error(
+        "none of apt's sources is Debian's archive, so no mirror of it is known: set {} to the address of one \
+         (https://www.debian.org/mirror/list has all of them)",
+        mirror::VARIABLE
+    )]
+    NoMirror,
     /// The archive does not have the suite.
     #[error(
         "{mirror} has no suite {}: correct the suite (for a kernel: `suite` of the base in kernels/kernels.toml); or this \

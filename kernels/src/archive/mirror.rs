@@ -8,8 +8,8 @@ use super::sources::{self, Entry};
 use super::targets::{self, Target};
 use crate::event::CancelToken;
 
-/// The archive, if this machine's sources do not name a mirror of it.
-const DEFAULT: &str = "http://deb.debian.org/debian";
+/// The environment variable with the address of a mirror. It is needed where apt's sources name none, as on Ubuntu.
+pub(super) const VARIABLE: &str = "IOV_REGRESS_DEBIAN_MIRROR";
 
 /// The keys of Debian's archive, of all its current releases. Newer versions of the package use the first name.
 const KEYRINGS: [&str; 2] =
@@ -40,17 +40,21 @@ fn keyring() -> Option<&'static str> {
 }
 
 impl Mirror {
-    /// The mirror that this machine's own apt uses. If it uses none, as on Ubuntu: Debian's default mirror.
+    /// The mirror that `IOV_REGRESS_DEBIAN_MIRROR` names, or else the one that this machine's own apt uses.
     ///
     /// # Errors
-    /// apt cannot be asked, or this machine does not have the keys of the archive.
+    /// apt cannot be asked, no mirror is known, or this machine does not have the keys of the archive.
     pub fn of_this_machine(cancel: &CancelToken) -> Result<Mirror, ArchiveError> {
+        if let Some(uri) = std::env::var(VARIABLE).ok().filter(|uri| !uri.is_empty()) {
+            let signed_by = keyring().ok_or(ArchiveError::NoKeyring)?.to_owned();
+            return Ok(Mirror { uri, signed_by });
+        }
         let targets = targets::of_this_machine(cancel)?;
         Mirror::choose(&sources::of_this_machine(), &targets, keyring())
     }
 
-    /// The address comes from the first downloaded index whose archive says that it is Debian's. Without indexes nothing
-    /// tells a mirror of Debian from a vendor's archive for Debian.
+    /// The address comes from the first downloaded index whose archive says that it is Debian's. Without indexes it comes
+    /// from the first entry that is signed with Debian's keys.
     fn choose(entries: &[Entry], targets: &[Target], keyring: Option<&str>) -> Result<Mirror, ArchiveError> {
         let is_remote =
             |target: &&Target| !["cdrom:", "file:", "copy:"].iter().any(|kind| target.uri.starts_with(kind));
@@ -59,7 +63,10 @@ impl Mirror {
         // Debian's own keyring has the keys of all releases. Another one means that the mirror signs the archive itself.
         let own = entry.and_then(Entry::signed_by).map(str::trim_end).filter(|keys| !keys.starts_with(OF_PACKAGE));
         let signed_by = own.or(keyring).ok_or(ArchiveError::NoKeyring)?.to_owned();
-        Ok(Mirror { uri: target.map_or(DEFAULT, |target| &target.uri).to_owned(), signed_by })
+        let is_debians = |entry: &&Entry| entry.signed_by().is_some_and(|keys| keys.trim().starts_with(OF_PACKAGE));
+        let uri = target.map(|target| target.uri.as_str());
+        let uri = uri.or_else(|| entries.iter().filter(is_debians).find_map(Entry::uri));
+        Ok(Mirror { uri: uri.ok_or(ArchiveError::NoMirror)?.to_owned(), signed_by })
     }
 
     /// A source for apt with suites of this archive.
@@ -153,20 +160,13 @@ mod tests {
     }
 
     #[test]
-    fn ubuntu_has_debians_default_mirror_if_it_has_debians_keys() {
+    fn ubuntu_has_no_mirror_of_debian() {
         let file = "/etc/apt/sources.list.d/ubuntu.sources";
         let sources = "Types: deb\nURIs: http://mirror.example.org/ubuntu/\nSuites: noble noble-updates\nComponents: \
                        main universe\nSigned-By: /usr/share/keyrings/ubuntu-archive-keyring.gpg\n";
         let own = index(file, "http://mirror.example.org/ubuntu/", "noble", "Ubuntu");
-        let text = stanza(file, sources, &own, Some(KEYS)).unwrap();
-        insta::assert_snapshot!(text.replace(DEFAULT, "(the default)"), @r"
-        Types: deb
-        URIs: (the default)
-        Suites: trixie-backports
-        Components: main
-        Architectures: amd64
-        Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-        ");
+        let error = stanza(file, sources, &own, Some(KEYS)).unwrap_err().to_string();
+        insta::assert_snapshot!(error, @"none of apt's sources is Debian's archive, so no mirror of it is known: set IOV_REGRESS_DEBIAN_MIRROR to the address of one (https://www.debian.org/mirror/list has all of them)");
         let error = stanza(file, sources, &own, None).unwrap_err().to_string();
         insta::assert_snapshot!(error, @"the keys of Debian's archive are not installed, so nothing of it can be verified: install the package debian-archive-keyring (Debian and Ubuntu have it; `cargo xtask setup` installs it)");
     }
@@ -195,8 +195,14 @@ mod tests {
     }
 
     #[test]
-    fn without_indexes_the_mirror_is_debians_default() {
-        let sources = "deb http://download.example.org/linux/debian bookworm stable\n";
-        assert!(stanza("/etc/apt/sources.list", sources, "", Some(KEYS)).unwrap().contains(DEFAULT));
+    fn without_indexes_the_mirror_is_that_of_an_entry_with_debians_keys() {
+        let vendor = "deb http://download.example.org/linux/debian bookworm stable\n";
+        assert!(stanza("/etc/apt/sources.list", vendor, "", Some(KEYS)).unwrap_err().to_string().contains(VARIABLE));
+        let own = format!("{vendor}deb [signed-by={KEYS}] http://mirror.example.org/debian bookworm main\n");
+        let text = stanza("/etc/apt/sources.list", &own, "", Some(KEYS)).unwrap();
+        assert!(text.contains("URIs: http://mirror.example.org/debian\n"), "{text}");
+        let stanzas =
+            format!("Types: deb\nURIs: http://mirror.example.org/debian\nSuites: trixie\nSigned-By: {KEYS}\n");
+        assert_eq!(stanza("/etc/apt/sources.list.d/debian.sources", &stanzas, "", Some(KEYS)).unwrap(), text);
     }
 }

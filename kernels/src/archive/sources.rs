@@ -89,6 +89,14 @@ impl Entry {
         }
     }
 
+    /// The first address that it names.
+    pub fn uri(&self) -> Option<&str> {
+        match &self.form {
+            Form::Stanza(stanza) => words(stanza, "URIs").next(),
+            Form::Line { uri, .. } => Some(uri),
+        }
+    }
+
     /// Whether apt downloaded an index because of this entry.
     pub fn is_behind(&self, target: &Target) -> bool {
         self.file == target.file && self.has_suite(&target.release) && self.has_uri(&target.uri)
