@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use harness::evidence::{Applies, SeriesNote};
 use harness::lab::Lab;
 use harness::matrix::series;
-use kernels::series::Series;
+use kernels::series::{Series, Version};
 use tempfile::TempDir;
 
 use crate::own::OwnTree;
@@ -108,7 +108,7 @@ impl Posted {
 
 /// Prints the series before anything is built: its patches, and whether they apply.
 fn introduce(note: &SeriesNote, ui: &Ui) {
-    let version = if note.version > 1 { format!("version {}, ", note.version) } else { String::new() };
+    let version = if note.version > Version::FIRST { format!("version {}, ", note.version) } else { String::new() };
     let count = note.steps.len();
     ui.say(&format!(
         "\"{}\": {version}{count} patch{} on {}",

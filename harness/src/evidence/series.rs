@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kernels::series::Misfit;
+use kernels::series::{Misfit, Version};
 use serde::{Deserialize, Serialize};
 
 use super::{EvidenceError, file};
@@ -17,8 +17,8 @@ pub const PATCHES: &str = "patches";
 pub struct SeriesNote {
     /// Its title.
     pub subject: String,
-    /// Its version, from 1.
-    pub version: u32,
+    /// Its version.
+    pub version: Version,
     /// The name of the kernel without any of its patches.
     pub base: String,
     /// A short description of that kernel.

@@ -1,4 +1,5 @@
 use guest_protocol::TaskState;
+use kernels::series::Version;
 use kernels::{Bug, Chance, Fails, FailureKind};
 
 use super::*;
@@ -37,7 +38,7 @@ fn note(applies: [Applies; 2]) -> SeriesNote {
     let [one, two] = applies;
     SeriesNote {
         subject: "PCI/IOV: Let readers of sriov_numvfs go".to_owned(),
-        version: 2,
+        version: Version::of(2),
         base: "base".to_owned(),
         base_about: "Linux 6.12.117 (linux-source-6.12 6.12.117-1)".to_owned(),
         steps: vec![

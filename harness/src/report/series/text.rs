@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use kernels::series::Version;
+
 use super::{Bisectable, SeriesReport};
 use crate::classify::{Severity, Splat};
 use crate::evidence::{Applies, RunCell, SeriesStep};
@@ -62,7 +64,7 @@ pub fn render(series: &SeriesReport) -> String {
 
 fn head(series: &SeriesReport, text: &mut String) {
     let (note, info) = (&series.note, &series.report.run.info);
-    let version = if note.version > 1 { format!(" v{}", note.version) } else { String::new() };
+    let version = if note.version > Version::FIRST { format!(" v{}", note.version) } else { String::new() };
     let number = if note.steps.len() > 1 { format!(" 0/{}", note.steps.len()) } else { String::new() };
     wrap(text, "", "  ", &format!("[PATCH{version}{number}] {}", note.subject));
     text.push('\n');
