@@ -12,7 +12,9 @@ pub(crate) mod fit;
 mod letter;
 mod mail;
 mod mbox;
+mod misfit;
 mod reach;
+mod redo;
 mod subject;
 #[cfg(test)]
 mod tests;
@@ -23,7 +25,8 @@ use std::path::{Path, PathBuf};
 
 pub use diff::{Diff, FileDiff, Hunk};
 pub use error::SeriesError;
-pub use fit::{Fit, Misfit};
+pub use fit::{Fate, Fit, Manner};
+pub use misfit::Misfit;
 pub use version::{NoVersion, Version};
 
 /// A series of patches.
