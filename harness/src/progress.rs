@@ -54,6 +54,13 @@ pub enum Event<'a> {
         /// What happened.
         why: &'a str,
     },
+    /// A cell ended without a guest, because its kernel could not be built. [`Event::BuildFailed`] gave the reason.
+    CellWithoutKernel {
+        /// Its name.
+        cell: &'a str,
+        /// The variant.
+        variant: &'a str,
+    },
     /// A cell ended.
     CellFinished {
         /// Its name.

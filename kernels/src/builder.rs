@@ -18,7 +18,7 @@ use crate::job::Job;
 use crate::manifest::{Base, Manifest, Variant};
 use crate::ready::ReadyKernel;
 use crate::series::SeriesPatch;
-use crate::series::fit::{self, Fit};
+use crate::series::fit::{self, Fit, Manner};
 use crate::site::Site;
 use crate::source::{self, Identity, Kept, Origin};
 use crate::space;
@@ -86,30 +86,29 @@ impl Builder {
         packages
     }
 
-    /// Tries to apply patches in their order to the base of a variant. `files` are the files that the patches were
-    /// written to. The base's source is fetched if it is not in the cache.
+    /// Tries to apply patches in their order to a base. `files` are the files that the patches were written to. The
+    /// base's source is fetched if it is not in the cache.
     ///
-    /// With `merge`, a patch that does not apply to a revision of a user's tree is merged (`git apply --3way`). Its
-    /// file then holds the result of the merge.
+    /// The file of a patch that does not apply as it is, but in a way that `manner` allows, then holds a patch that
+    /// does.
     ///
     /// # Errors
     /// [`BuildError`] of the host. A patch that does not apply is not an error: the result says so.
     pub fn fit(
         &self,
-        variant: &str,
+        base: &str,
         patches: &[SeriesPatch],
         files: &[PathBuf],
-        merge: bool,
+        manner: Manner,
         observer: &dyn Observer,
         cancel: &CancelToken,
     ) -> Result<Fit, BuildError> {
-        let base = self.manifest.base(&self.manifest.variant(variant)?.base)?;
-        match base.source.origin() {
+        match self.manifest.base(base)?.source.origin() {
             Origin::Kept(kept) => {
                 let source = source::get(&self.cache, kept, observer, cancel)?;
-                fit::fit(fit::Origin::Tree(&source.tree), patches, files, merge, cancel)
+                fit::fit(fit::Origin::Tree(&source.tree), patches, files, manner, cancel)
             }
-            Origin::Git(revision) => fit::fit(fit::Origin::Revision(revision), patches, files, merge, cancel),
+            Origin::Git(revision) => fit::fit(fit::Origin::Revision(revision), patches, files, manner, cancel),
             Origin::Ready(ready) => Err(ready.unpatchable()),
         }
     }

@@ -36,11 +36,15 @@ pub(crate) fn apply(tree: &Path, patches: &[PathBuf], cancel: &CancelToken) -> R
     Ok(before_all.into_keys().collect())
 }
 
-/// git in a tree that is no repository. The tree may lie inside of a repository: git must not use that one.
+/// git with a patch in a tree that is no repository.
 fn git<const N: usize>(tree: &Path, arguments: [&str; N], patch: &Path) -> Job {
-    let above = tree.parent().unwrap_or(tree);
     let absolute = std::path::absolute(patch).unwrap_or_else(|_| patch.to_owned());
-    Job::new("git").args(arguments).arg(absolute).within(tree).env("GIT_CEILING_DIRECTORIES", above)
+    outside(tree).args(arguments).arg(absolute)
+}
+
+/// git in a tree that is no repository. The tree may lie inside of a repository: git must not use that one.
+pub(crate) fn outside(tree: &Path) -> Job {
+    Job::new("git").within(tree).env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree))
 }
 
 /// The files that a patch touches, as its headers say.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use kernels::Manifest;
-use kernels::series::Series;
+use kernels::series::{Series, Version};
 
 /// Two patches of this project, one as base64 and one as quoted-printable, in reverse order, with a cover letter and a
 /// reply.
@@ -14,7 +14,7 @@ const MBOX: &str = "tests/series/numvfs-v2.mbox";
 fn patches_in_an_mbox_are_read_byte_for_byte() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let series = Series::read(&here.join(MBOX), false).unwrap();
-    assert_eq!((series.version, series.subject.as_str()), (2, "PCI/IOV: Let readers of sriov_numvfs go"));
+    assert_eq!((series.version, series.subject.as_str()), (Version::of(2), "PCI/IOV: Let readers of sriov_numvfs go"));
     assert_eq!(series.notes, [""; 0], "the reply quotes a diff and has none of its own");
     assert!(series.within_reach().is_ok());
     let manifest = Manifest::load(here).unwrap();

@@ -80,11 +80,18 @@ impl OwnTree {
     /// # Errors
     /// The profile does not exist, or the folder of the cache cannot be determined.
     pub fn lab(&self, manifest: Manifest, profile: Option<&str>) -> Result<Lab> {
-        let manifest = match self.profile(profile) {
+        Ok(Lab::of(self.under(manifest, profile)?, Cache::of_user()?))
+    }
+
+    /// A manifest under the profile that the options name, if any.
+    ///
+    /// # Errors
+    /// The profile does not exist.
+    pub fn under(&self, manifest: Manifest, profile: Option<&str>) -> Result<Manifest> {
+        Ok(match self.profile(profile) {
             Some(profile) => manifest.under(profile)?,
             None => manifest,
-        };
-        Ok(Lab::of(manifest, Cache::of_user()?))
+        })
     }
 
     /// Adds revisions of the tree, if one is given, to a manifest. Returns the name of each kernel once.

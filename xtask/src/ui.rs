@@ -27,6 +27,10 @@ struct State {
     finished: usize,
     count: usize,
     running: Vec<String>,
+    /// Why kernels could not be built, and the first kernel for each reason.
+    failures: Vec<(String, String)>,
+    /// The kernels that were not built, of which some cell has ended.
+    not_built: BTreeSet<String>,
     /// Configuration symbols that were already reported as not set, and whether the kernel has each.
     dropped: BTreeSet<(String, bool)>,
 }
@@ -109,10 +113,13 @@ impl Ui {
         }
     }
 
-    fn finished(&self, state: &mut State, cell: &str, line: String) {
+    /// Counts a cell that ended. Prints a line about it, if there is one.
+    fn finished(&self, state: &mut State, cell: &str, line: Option<String>) {
         state.finished += 1;
         state.running.retain(|running| running != cell);
-        self.say(&format!("[{}/{}] {line}", state.finished, state.count));
+        if let Some(line) = line {
+            self.say(&format!("[{}/{}] {line}", state.finished, state.count));
+        }
         if let Some(bar) = &state.cells {
             bar.set_position(state.finished as u64);
             bar.set_message(state.running.join(", "));
@@ -131,7 +138,7 @@ impl Progress for Ui {
             Event::Build { variant, event } => self.build(state, variant, event),
             Event::BuildFailed { variant, why } => {
                 self.clear(&mut state.build);
-                self.say(&format!("{variant}: build failed: {why}"));
+                self.say(&build_failed(&mut state.failures, variant, why));
             }
             Event::Image { line } => self.say(&format!("guest image: {line}")),
             Event::TryingKvm => self.say("accelerator: testing whether a guest boots under KVM (at most 15 s, once)"),
@@ -151,11 +158,29 @@ impl Progress for Ui {
                 }
             }
             Event::CellRetried { cell, why } => self.say(&format!("        {cell}: trying again: {why}")),
+            Event::CellWithoutKernel { cell, variant } => {
+                let line = without_kernel(&mut state.not_built, variant);
+                self.finished(state, cell, line);
+            }
             Event::CellFinished { cell, verdict, unexpected, took } => {
-                self.finished(state, cell, finished_line(cell, verdict, unexpected, took));
+                self.finished(state, cell, Some(finished_line(cell, verdict, unexpected, took)));
             }
         }
     }
+}
+
+/// Says that a kernel was not built. The reason is given once: the kernels of a base may all fail for the same reason.
+fn build_failed(known: &mut Vec<(String, String)>, variant: &str, why: &str) -> String {
+    if let Some((_, first)) = known.iter().find(|(reason, _)| reason == why) {
+        return format!("{variant}: build failed for the same reason as {first}");
+    }
+    known.push((why.to_owned(), variant.to_owned()));
+    format!("{variant}: build failed: {why}")
+}
+
+/// The line about the first cell of a kernel that was not built. None for its other cells.
+fn without_kernel(known: &mut BTreeSet<String>, variant: &str) -> Option<String> {
+    known.insert(variant.to_owned()).then(|| format!("{variant}: its cells have no result, because it was not built"))
 }
 
 /// The verdict of a cell, in one line.
@@ -173,6 +198,23 @@ mod tests {
     use kernels::FailureKind;
 
     use super::*;
+
+    #[test]
+    fn the_reason_why_kernels_were_not_built_is_given_once() {
+        let mut known = Vec::new();
+        let mut said = |variant: &str, why: &str| build_failed(&mut known, variant, why);
+        assert_eq!(said("a", "no igb"), "a: build failed: no igb");
+        assert_eq!(said("b", "no igb"), "b: build failed for the same reason as a");
+        assert_eq!(said("c", "no vfio"), "c: build failed: no vfio");
+    }
+
+    #[test]
+    fn a_kernel_that_was_not_built_is_named_once() {
+        let mut known = BTreeSet::new();
+        let lines: Vec<_> = ["a", "a", "b", "a"].iter().map(|variant| without_kernel(&mut known, variant)).collect();
+        let line = |variant: &str| Some(format!("{variant}: its cells have no result, because it was not built"));
+        assert_eq!(lines, [line("a"), None, line("b"), None]);
+    }
 
     #[test]
     fn a_failure_is_marked_only_if_it_is_not_expected() {

@@ -83,6 +83,25 @@ fn running_a_kernel_of_a_series_needs_its_patches_and_a_kernel_name() {
 }
 
 #[test]
+fn a_series_that_a_revision_has_already_is_named_with_the_revision_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "git init -q -b main linux; cd linux; mkdir -p scripts/kconfig drivers/pci; echo a > drivers/pci/iov.c; \
+                  touch Kbuild scripts/kconfig/conf.c; git add .; \
+                  commit() { git -c user.name=n -c user.email=n@example.org commit -qam \"$1\"; }; commit first; \
+                  echo b > drivers/pci/iov.c; commit 'PCI: a'; echo c > Kbuild; commit last; git rev-parse --short=12 HEAD~1";
+    let made = Command::new("sh").args(["-ec", script]).current_dir(folder.path()).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let merged = String::from_utf8(made.stdout).unwrap();
+    let tree = folder.path().join("linux");
+    let mbox = mail("[PATCH] PCI: a", "text/plain", &change("drivers/pci/iov.c"));
+    let (message, code) = series(&mbox, &["--tree", tree.to_str().unwrap()]);
+    assert!(message.contains("      already in "), "{message}");
+    let advice = format!("already, so there is nothing to test; use --base {}~1, the parent", merged.trim());
+    assert!(message.contains(&advice), "{message}");
+    assert_eq!(code, Some(2));
+}
+
+#[test]
 fn an_impossible_bisection_over_a_series_is_refused_before_anything_is_built() {
     let folder = tempfile::tempdir().unwrap();
     let script = "git init -q -b main linux; cd linux; mkdir -p scripts/kconfig drivers/pci; echo a > drivers/pci/iov.c; \
@@ -104,5 +123,5 @@ fn an_impossible_bisection_over_a_series_is_refused_before_anything_is_built() {
     let misfit = bisect(fits.replace("\n-a\n", "\n-c\n"), &[]);
     assert!(misfit.contains("error: not all of it applies") && misfit.contains("--base REV"), "{misfit}");
     let skip = bisect(fits, &["--skip", "patch-2"]);
-    assert!(skip.contains("--skip takes the number of a patch, from 1 to 1, not `patch-2`"), "{skip}");
+    assert!(skip.contains("--skip takes the number of a patch of the series (1), not `patch-2`"), "{skip}");
 }

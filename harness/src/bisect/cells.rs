@@ -175,7 +175,7 @@ impl OfCommits {
 impl Progress for OfCommits {
     fn event(&self, event: Event<'_>) {
         match event {
-            Event::CellStarted { .. } | Event::CellFinished { .. } => {}
+            Event::CellStarted { .. } | Event::CellFinished { .. } | Event::CellWithoutKernel { .. } => {}
             Event::Accelerator(_) if self.accelerator.swap(true, Ordering::Relaxed) => {}
             event => self.to.event(event),
         }

@@ -52,7 +52,7 @@ impl History {
             Some(SeriesKernel { name: name.to_owned(), title: title.to_owned(), author: author.to_owned(), content })
         };
         let base = series_kernel(&note.base, &note.base_about, "");
-        let patches = note.steps.iter().map(|step| series_kernel(&step.variant, &step.subject, &step.author));
+        let patches = note.tried().map(|(_, step)| series_kernel(&step.variant, &step.subject, &step.author));
         let kernels: Option<Vec<_>> = std::iter::once(base).chain(patches).collect();
         Ok(History::of(kernels.ok_or_else(|| BisectError::Source(note.base_about.clone()))?).await?)
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kernels::series::Misfit;
+use kernels::series::{Misfit, Version};
 use serde::{Deserialize, Serialize};
 
 use super::{EvidenceError, file};
@@ -17,12 +17,16 @@ pub const PATCHES: &str = "patches";
 pub struct SeriesNote {
     /// Its title.
     pub subject: String,
-    /// Its version, from 1.
-    pub version: u32,
+    /// Its version.
+    pub version: Version,
     /// The name of the kernel without any of its patches.
     pub base: String,
     /// A short description of that kernel.
     pub base_about: String,
+    /// Why this base was taken, and what became of the series on the others. A line each. Empty if the user named the
+    /// base.
+    #[serde(default)]
+    pub bases: Vec<String>,
     /// Its patches, in their order.
     pub steps: Vec<SeriesStep>,
     /// Which parts of the mails were left out, and other notes for the reader. A line each.
@@ -58,6 +62,11 @@ pub struct SeriesStep {
 pub enum Applies {
     /// It applies.
     Yes,
+    /// The base has it already, so no kernel is built for it.
+    Already {
+        /// The base.
+        base: String,
+    },
     /// It does not apply.
     No {
         /// Why it does not apply.
@@ -92,6 +101,11 @@ impl SeriesNote {
         let path = run.join(SERIES);
         let missing = || EvidenceError::io("find a run of a series:", &path)(std::io::ErrorKind::NotFound.into());
         file::read_json(&path)?.ok_or_else(missing)
+    }
+
+    /// Whether each patch applies, or is in the base already.
+    pub fn is_whole(&self) -> bool {
+        self.steps.iter().all(|step| matches!(step.applies, Applies::Yes | Applies::Already { .. }))
     }
 
     /// The patches that apply, with their numbers from 1.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use guest_images::{ImageError, Initramfs};
 use images::{Image, Images};
 use kernels::cache::{Cache, CacheError};
-use kernels::series::{Fit, SeriesPatch};
+use kernels::series::{Fit, Manner, SeriesPatch};
 use kernels::{
     BuildError, BuildEvent, Builder, CancelToken, KernelImage, Manifest, ManifestError, Observer, Profile, Unknown,
 };
@@ -124,24 +124,29 @@ impl Lab {
         Some(self.builder.key(variant)?.as_str().to_owned())
     }
 
-    /// Tries to apply patches, which are in `files`, to the base of a variant. Fetches the source of the base if it is
-    /// not in the cache. With `merge`, does a 3-way merge if a patch does not apply ([`Builder::fit`]).
+    /// Whether the source of a base is in the cache or on this machine, so that nothing must be fetched for it.
+    pub fn is_at_hand(&self, base: &str) -> bool {
+        self.manifest().base(base).is_ok_and(|base| self.builder.packages_to_download([base]).is_empty())
+    }
+
+    /// Tries to apply patches, which are in `files`, to a base. Fetches the source of the base if it is not in the
+    /// cache ([`Builder::fit`]).
     ///
     /// # Errors
     /// [`LabError`]. A patch that does not apply is not an error.
     pub async fn fit(
         &self,
-        variant: &str,
+        base: &str,
         patches: &[SeriesPatch],
         files: &[PathBuf],
-        merge: bool,
+        manner: Manner,
         progress: Arc<dyn Progress>,
     ) -> Result<Fit, LabError> {
-        let (builder, cancel, variant) = (self.builder.clone(), self.cancel.child(), variant.to_owned());
+        let (builder, cancel, base) = (self.builder.clone(), self.cancel.child(), base.to_owned());
         let (patches, files) = (patches.to_vec(), files.to_vec());
         let trying = move || {
-            let tell = |event: BuildEvent| progress.event(Event::Build { variant: &variant, event });
-            builder.fit(&variant, &patches, &files, merge, &tell, &cancel)
+            let tell = |event: BuildEvent| progress.event(Event::Build { variant: &base, event });
+            builder.fit(&base, &patches, &files, manner, &tell, &cancel)
         };
         let fit = tokio::task::spawn_blocking(trying).await.map_err(|error| LabError::Thread(error.to_string()))?;
         fit.map_err(|error| LabError::Source(chain(&error)))

@@ -248,6 +248,10 @@ impl Runner {
         };
         let record = record(cell, dir.seconds(), finding, retries);
         dir.finish(&record)?;
+        if image.is_err() {
+            progress.event(Event::CellWithoutKernel { cell: &name, variant: &cell.id.variant });
+            return Ok(record);
+        }
         progress.event(Event::CellFinished {
             cell: &name,
             verdict: &record.verdict,

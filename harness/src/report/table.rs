@@ -169,19 +169,48 @@ fn bugs(report: &Report, text: &mut String) {
 }
 
 /// One line for each cell that did not end as expected, and one line for all cells that did not begin. `results.json`
-/// lists these one by one.
+/// lists these one by one. The reason why a kernel was not built comes once for all its cells.
 fn unexpected(report: &Report, text: &mut String) {
     let (begun, not_begun): (Vec<_>, Vec<_>) = report.unexpected().partition(|cell| cell.evidence.is_some());
+    let (without_kernel, begun): (Vec<_>, Vec<_>) = begun.into_iter().partition(|cell| why_not_built(cell).is_some());
     for cell in begun {
         let evidence = cell.evidence.as_ref().map(|path| format!(" [{}]", path.display())).unwrap_or_default();
-        let mark = if is_own(cell) { "-" } else { "!" };
-        let _ = writeln!(text, "{mark} {}: {}{evidence}", cell.record.cell, words::explanation(&cell.record));
+        let _ = writeln!(text, "{} {}: {}{evidence}", mark(cell), cell.record.cell, words::explanation(&cell.record));
     }
+    not_built(&without_kernel, text);
     if !not_begun.is_empty() {
         let _ = writeln!(text, "! cells that did not begin because the run ended before: {}", not_begun.len());
     }
     if report.unexpected().next().is_some() {
         text.push('\n');
+    }
+}
+
+fn mark(cell: &RunCell) -> char {
+    if is_own(cell) { '-' } else { '!' }
+}
+
+/// Why the kernel of a cell was not built, if the cell has no result because of that.
+fn why_not_built(cell: &RunCell) -> Option<&str> {
+    match &cell.record.verdict {
+        Verdict::BuildFailed(why) => Some(why),
+        Verdict::Infra(why) if cell.kernel.is_none() && cell.finished => Some(why),
+        _ => None,
+    }
+}
+
+/// The kernels that were not built: how many cells have no result because of that, and why, once for each kernel. If
+/// several kernels were not built for the same reason, it comes once for all of them.
+fn not_built(cells: &[&RunCell], text: &mut String) {
+    for why in distinct(cells.iter().filter_map(|cell| why_not_built(cell))) {
+        let cells: Vec<_> = cells.iter().filter(|cell| why_not_built(cell) == Some(why)).collect();
+        let kernels = distinct(cells.iter().map(|cell| cell.record.cell.variant.as_str()));
+        let mark = cells.first().map_or('!', |cell| mark(cell));
+        let have = if cells.len() == 1 { "cell has" } else { "cells have" };
+        let _ = writeln!(text, "{mark} {}: not built, so {} {have} no result:", kernels.join(", "), cells.len());
+        for line in why.lines().filter(|line| !line.trim().is_empty()) {
+            let _ = writeln!(text, "    {line}");
+        }
     }
 }
 

@@ -189,6 +189,27 @@ fn a_bad_run() {
 }
 
 #[test]
+fn the_reason_why_a_kernel_was_not_built_comes_once() {
+    let why = "the kernel's configuration refuses what was asked for:\n  IGB is not set: it needs NET\n";
+    let cell = |variant: &str, repeat, verdict| (id(UEVENT, None, variant, repeat), Expected::Pass, verdict);
+    let no_build = || Verdict::BuildFailed(why.to_owned());
+    let mut cells: Vec<_> = (1..=40).map(|repeat| cell("stock", repeat, no_build())).collect();
+    cells.extend((1..=50).map(|repeat| cell("revert-only", repeat, no_build())));
+    cells.push(cell("mine", 1, Verdict::BuildFailed("does not compile".to_owned())));
+    let (_out, report) = run(&cells, &[]);
+    let table = report.table(Terminal::default());
+    assert_eq!(table.matches("refuses what was asked for").count(), 1, "{table}");
+    let lines: Vec<_> = table.lines().skip_while(|line| !line.contains("not built")).take(5).collect();
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    ! stock, revert-only: not built, so 90 cells have no result:
+        the kernel's configuration refuses what was asked for:
+          IGB is not set: it needs NET
+    ! mine: not built, so 1 cell has no result:
+        does not compile
+    ");
+}
+
+#[test]
 fn a_table_fits_a_narrow_terminal() {
     let (_out, report) = run(&bad(), &[]);
     let table = report.table(Terminal { width: Some(60), color: false });

@@ -3,41 +3,43 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::again::{self, Replaced};
 use super::diff::{Diff, Objection};
+use super::letter::{Letter, Order};
 use super::mail::Mail;
 use super::mbox::Raw;
-use super::{Series, SeriesError, SeriesPatch};
-
-/// A mail, and its diff if it has one.
-struct Letter {
-    mail: Mail,
-    diff: Result<Option<Diff>, Objection>,
-}
+use super::version::Version;
+use super::{Series, SeriesError};
 
 /// One version of a series, with the patches of it that were found.
 struct Candidate<'a> {
     version: u32,
     of: u32,
     cover: Option<&'a Letter>,
-    /// The patches by number. Different patches with the same number are an error.
+    /// All mails with patches, by the patch's number.
     patches: BTreeMap<u32, Vec<&'a Letter>>,
 }
 
 pub(super) fn series(raws: &[Raw], path: &Path, inline: bool) -> Result<Series, SeriesError> {
     let letters = letters(raws)?;
-    let (replies, mails): (Vec<&Letter>, Vec<&Letter>) = letters.iter().partition(|one| one.mail.subject.reply);
+    let is_reply = |one: &&Letter| one.mail.subject.reply || one.is_bare_reply(&letters);
+    let (replies, mails): (Vec<&Letter>, Vec<&Letter>) = letters.iter().partition(is_reply);
     let is_numbered = |one: &Letter| one.mail.subject.patch && one.mail.subject.number.is_some();
     let (numbered, others): (Vec<_>, Vec<_>) = mails.into_iter().partition(|one| is_numbered(one));
     let mut notes = Vec::new();
+    let mut replaced = Replaced::default();
     let (mut chosen, cover) = match numbered.is_empty() {
-        true => (unnumbered(&others, &mut notes), None),
+        true => (unnumbered(&others, &mut replaced, &mut notes), None),
         false => {
-            let newest = newest(&numbered, &mut notes)?;
-            let beside = others.iter().filter(|one| one.mail.subject.patch && one.diff != Ok(None));
-            notes.extend(beside.map(|one| format!("left out: \"{}\", a patch beside the series", one.mail.title())));
-            (newest.in_order()?, newest.cover)
+            let mut newest = newest(&numbered, &letters, &mut notes)?;
+            let is_patch = |one: &&Letter| one.mail.subject.patch && one.has_diff();
+            for beside in others.into_iter().filter(is_patch).filter(|one| !newest.takes_without_number(one)) {
+                notes.push(format!("left out: \"{}\", a patch beside the series", beside.mail.title()));
+            }
+            (newest.in_order(&mut replaced)?, newest.cover)
         }
     };
+    notes.extend(replaced.notes());
     let of_replies = of_replies(&replies, inline, &mut notes);
     if inline {
         chosen.extend(&of_replies);
@@ -46,7 +48,9 @@ pub(super) fn series(raws: &[Raw], path: &Path, inline: bool) -> Result<Series, 
         return Err(no_patch(&letters, path, !of_replies.is_empty()));
     };
     let subject = first.mail.title().to_owned();
-    let version = first.mail.subject.version;
+    // A series without a cover letter has the version of the patches that were not sent again.
+    let oldest = || chosen.iter().map(|one| one.mail.subject.version).min();
+    let version = cover.map(|cover| cover.mail.subject.version).or_else(oldest).unwrap_or(Version::FIRST);
     let base_commit = cover.into_iter().chain(chosen.iter().copied()).find_map(Letter::base_commit);
     let patches = chosen.iter().enumerate().map(|(index, one)| one.patch(index + 1)).collect::<Result<_, _>>()?;
     Ok(Series { subject, version, patches, base_commit, notes })
@@ -59,15 +63,15 @@ fn letters(raws: &[Raw]) -> Result<Vec<Letter>, SeriesError> {
         let mail = Mail::parse(raw)?;
         let known = letters.iter().any(|one| mail.message_id.is_some() && one.mail.message_id == mail.message_id);
         if !known {
-            letters.push(Letter { diff: Diff::find(&mail.text), mail });
+            letters.push(Letter { diff: Diff::find(&mail.text), mail, at: letters.len() });
         }
     }
     Ok(letters)
 }
 
 /// The patches without numbers, in the order in which they were found. `git am` uses this order too.
-fn unnumbered<'a>(letters: &[&'a Letter], notes: &mut Vec<String>) -> Vec<&'a Letter> {
-    let is_patch = |one: &Letter| one.diff != Ok(None) || (one.mail.html && one.mail.subject.patch);
+fn unnumbered<'a>(letters: &[&'a Letter], replaced: &mut Replaced, notes: &mut Vec<String>) -> Vec<&'a Letter> {
+    let is_patch = |one: &Letter| one.has_diff() || (one.mail.html && one.mail.subject.patch);
     let (tagged, others): (Vec<_>, Vec<_>) =
         letters.iter().copied().filter(|one| is_patch(one)).partition(|one| one.mail.subject.patch);
     if tagged.is_empty() {
@@ -75,27 +79,32 @@ fn unnumbered<'a>(letters: &[&'a Letter], notes: &mut Vec<String>) -> Vec<&'a Le
     }
     let left_out = |one: &&Letter| format!("left out: \"{}\", which does not call itself a patch", one.mail.title());
     notes.extend(others.iter().map(left_out));
-    tagged
+    again::unnumbered(&tagged, replaced)
 }
 
-/// The newest version that has all its patches.
-fn newest<'a>(letters: &[&'a Letter], notes: &mut Vec<String>) -> Result<Candidate<'a>, SeriesError> {
+/// The newest version that has all its patches, with those of its patches that were sent again alone.
+fn newest<'a>(letters: &[&'a Letter], all: &[Letter], notes: &mut Vec<String>) -> Result<Candidate<'a>, SeriesError> {
     let mut candidates: BTreeMap<(u32, u32), Candidate<'a>> = BTreeMap::new();
     for &letter in letters {
         let Some((number, of)) = letter.mail.subject.number else { continue };
-        let version = letter.mail.subject.version;
+        let version = letter.mail.subject.version.major;
         let new = || Candidate { version, of, cover: None, patches: BTreeMap::new() };
         candidates.entry((version, of)).or_insert_with(new).add(number, letter);
     }
-    let mut candidates: Vec<_> = candidates.into_values().rev().collect();
+    let mut candidates: Vec<_> = candidates.into_values().collect();
+    candidates.sort_by_key(|one| std::cmp::Reverse((one.version, one.last_mail())));
     let chosen = candidates.iter().position(|one| one.missing().is_empty());
     // If no version is complete, report what the newest one lacks.
-    let chosen = candidates.remove(chosen.unwrap_or(0));
+    let mut chosen = candidates.remove(chosen.unwrap_or(0));
     let missing = chosen.missing();
     if !missing.is_empty() {
         return Err(SeriesError::Missing { subject: chosen.title(), of: chosen.of, missing: missing.join(", ") });
     }
-    notes.extend(candidates.iter().map(|one| one.left_out(chosen.version)));
+    let (again, others): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|one| chosen.was_sent_again(one, all));
+    notes.extend(others.iter().map(|one| one.left_out(chosen.version)));
+    for (number, letters) in again.into_iter().flat_map(|one| one.patches) {
+        chosen.patches.entry(number).or_default().extend(letters);
+    }
     Ok(chosen)
 }
 
@@ -134,14 +143,40 @@ fn no_patch(letters: &[Letter], path: &Path, in_replies: bool) -> SeriesError {
 
 impl<'a> Candidate<'a> {
     fn add(&mut self, number: u32, letter: &'a Letter) {
-        if number == 0 {
-            self.cover = Some(letter);
-            return;
+        match number {
+            0 if self.cover.is_some_and(|cover| !letter.is_marked_newer(cover)) => {}
+            0 => self.cover = Some(letter),
+            _ => self.patches.entry(number).or_default().push(letter),
         }
-        let same = self.patches.entry(number).or_default();
-        if same.iter().all(|other| other.diff != letter.diff) {
-            same.push(letter);
+    }
+
+    /// Whether another candidate is only some patches of this series, sent again with a newer version: it has no cover
+    /// letter, and its mails answer mails of the thread, or answer none and have the titles of the patches.
+    fn was_sent_again(&self, other: &Candidate<'_>, all: &[Letter]) -> bool {
+        if other.version <= self.version || other.of != self.of || other.cover.is_some() {
+            return false;
         }
+        let is_of_other = |letter: &Letter| other.patches.values().flatten().any(|one| one.at == letter.at);
+        let in_thread =
+            |id: &String| all.iter().any(|one| one.mail.message_id.as_ref() == Some(id) && !is_of_other(one));
+        other.patches.iter().all(|(number, letters)| {
+            let ours = self.patches.get(number).map(Vec::as_slice).unwrap_or_default();
+            letters.iter().all(|letter| match letter.mail.answers.as_slice() {
+                [] => ours.iter().any(|one| letter.has_title_of(one)),
+                answers => answers.iter().any(in_thread) && ours.iter().any(|one| letter.is_same_patch(one)),
+            })
+        })
+    }
+
+    /// Takes a patch without a number that was sent in place of one of the series. The result is `false` if it is none.
+    fn takes_without_number(&mut self, letter: &'a Letter) -> bool {
+        let is_newer = |old: &&Letter| letter.has_title_of(old) && letter.is_marked_newer(old);
+        let place = self.patches.values_mut().find(|letters| letters.iter().any(is_newer));
+        place.map(|letters| letters.push(letter)).is_some()
+    }
+
+    fn last_mail(&self) -> Option<Order> {
+        self.cover.into_iter().chain(self.patches.values().flatten().copied()).map(Letter::order).max()
     }
 
     fn title(&self) -> String {
@@ -164,47 +199,12 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    fn in_order(&self) -> Result<Vec<&'a Letter>, SeriesError> {
-        let only = |(&number, letters): (&u32, &Vec<&'a Letter>)| match letters[..] {
-            [first, second, ..] => {
-                Err(SeriesError::Twice { number, of: self.of, first: first.described(), second: second.described() })
-            }
-            _ => Ok(letters[0]),
-        };
-        self.patches.iter().map(only).collect()
-    }
-}
-
-impl Letter {
-    fn described(&self) -> String {
-        match &self.mail.message_id {
-            Some(id) => format!("{} <{id}>", self.mail.title()),
-            None => format!("{} ({})", self.mail.title(), self.mail.place),
+    /// The mail that counts for each number.
+    fn in_order(&self, replaced: &mut Replaced) -> Result<Vec<&'a Letter>, SeriesError> {
+        let mut chosen = Vec::new();
+        for (&number, letters) in &self.patches {
+            chosen.extend(again::last((number, self.of), letters, replaced)?);
         }
-    }
-
-    fn patch(&self, number: usize) -> Result<SeriesPatch, SeriesError> {
-        let place = self.mail.place.clone();
-        let subject = self.mail.title().to_owned();
-        let diff = match &self.diff {
-            _ if self.mail.html => return Err(SeriesError::Html { place, subject }),
-            Ok(Some(diff)) => diff.clone(),
-            Ok(None) => {
-                let why = "it has no diff in its text, and none attached as .patch or .diff".to_owned();
-                return Err(SeriesError::Damaged { place, subject, why });
-            }
-            Err(Objection::Damaged(why)) => return Err(SeriesError::Damaged { place, subject, why: why.clone() }),
-            Err(Objection::Unsafe(why)) => return Err(SeriesError::Unsafe { place, subject, why: why.clone() }),
-        };
-        let Mail { author, message_id, .. } = self.mail.clone();
-        Ok(SeriesPatch { number, subject, author, message_id, diff })
-    }
-
-    /// `base-commit: ID`, as `git format-patch --base` writes it.
-    fn base_commit(&self) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.mail.text);
-        let id = text.lines().find_map(|line| line.strip_prefix("base-commit:"))?.trim().to_owned();
-        let is_id = id.len() >= 7 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        is_id.then_some(id)
+        Ok(chosen)
     }
 }

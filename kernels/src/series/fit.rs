@@ -1,39 +1,65 @@
-//! Tries whether the patches of a series apply, before anything is built. If one does not, finds what the tree has at
-//! that place.
+//! Tries whether the patches of a series apply, before anything is built.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use similar::{ChangeTag, TextDiff};
-
-use super::{Hunk, SeriesPatch};
+use super::SeriesPatch;
+use super::misfit::Misfit;
+use super::redo::Redo;
 use crate::error::{BuildError, PatchError};
 use crate::event::CancelToken;
-use crate::job::{Job, JobError};
+use crate::job::JobError;
 use crate::patch;
 use crate::tree::Revision;
 
-/// How many patches of a series apply to a tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How the patches of a series fit a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fit {
-    /// How many of its patches apply, counted from the first.
-    pub applied: usize,
-    /// The numbers, from 1, of the applied patches that had to be merged.
-    pub merged: Vec<usize>,
-    /// Why the next patch does not apply. `None` if all patches apply.
+    /// What became of the patches, from the first, as far as they could be tried.
+    pub fates: Vec<Fate>,
+    /// Why the next patch does not apply. `None` if there is none.
     pub misfit: Option<Misfit>,
 }
 
-/// A patch that does not apply.
+/// What became of a patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misfit {
-    /// Why it does not apply.
-    pub why: String,
-    /// The lines that the patch expects (`-`), and those that the tree has at that place (`+`). Empty if the reason is
-    /// not a hunk.
-    pub lines: Vec<String>,
+pub enum Fate {
+    /// It applies as it is.
+    Applies,
+    /// It had to be merged.
+    Merged,
+    /// It applies only with less context.
+    LessContext {
+        /// How many lines of context fit, as in `git apply -C2`.
+        lines: u8,
+        /// Where the context did not fit, as FILE:LINE.
+        places: Vec<String>,
+    },
+    /// The tree has this change already: the reverse of the patch applies.
+    Already,
+}
+
+/// Ways to take a patch that does not apply as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Merge it (3-way). This needs a revision of a tree with the files that the patch was made on.
+    pub merge: bool,
+    /// Never apply it with less context.
+    pub strict: bool,
+}
+
+impl Fit {
+    /// How many patches apply, in whatever way, and are not in the tree already.
+    pub fn applied(&self) -> usize {
+        self.fates.iter().filter(|fate| **fate != Fate::Already).count()
+    }
+
+    /// How many patches the tree has already.
+    pub fn already(&self) -> usize {
+        self.fates.len() - self.applied()
+    }
 }
 
 /// What the patches are tried on.
@@ -46,8 +72,8 @@ pub(crate) enum Origin<'a> {
 }
 
 /// Tries patches in their order on copies of the files that they touch. `files` are the files that the patches were
-/// written to. With `merge`, a patch that does not apply to a revision is merged, and its file then holds the result of
-/// the merge.
+/// written to. A patch that the tree has already is left out. The file of a patch that was merged, or applied with less
+/// context, then holds a patch that applies as it is.
 ///
 /// # Errors
 /// [`BuildError`] of the host. A patch that does not apply is not an error: the result says so.
@@ -55,83 +81,116 @@ pub(crate) fn fit(
     origin: Origin<'_>,
     patches: &[SeriesPatch],
     files: &[PathBuf],
-    merge: bool,
+    manner: Manner,
     cancel: &CancelToken,
 ) -> Result<Fit, BuildError> {
     let scratch = tempfile::tempdir().map_err(BuildError::io("make a folder in", &std::env::temp_dir()))?;
-    let trial = scratch.path().join("tree");
-    fs::create_dir(&trial).map_err(BuildError::io("create", &trial))?;
-    let touched: BTreeSet<&str> = patches.iter().flat_map(|one| one.diff.paths()).collect();
-    let objects = match origin {
-        Origin::Tree(tree) => {
-            touched.iter().try_for_each(|path| copy(tree, &trial, path))?;
-            None
-        }
-        Origin::Revision(Revision { tree, commit, .. }) => {
-            tree.export(commit, &touched, &trial, cancel)?;
-            merge.then(|| tree.objects())
-        }
-    };
-    let mut merged = Vec::new();
-    for (applied, (one, file)) in patches.iter().zip(files).enumerate() {
-        match patch::apply(&trial, std::slice::from_ref(file), cancel) {
-            // A patch that only changes the mode of a file counts as empty there, but it applies.
-            Ok(_) | Err(BuildError::Patch(PatchError::Empty { .. })) => {}
-            Err(BuildError::Patch(error)) => {
-                let merging =
-                    objects.as_deref().map(|objects| Merge { scratch: scratch.path(), trial: &trial, objects });
-                if let Some(merging) = merging
-                    && merging.merge(file, cancel)?
-                {
-                    merged.push(applied + 1);
-                    continue;
-                }
-                let misfit = Some(explain(&trial, one, file, &error, cancel));
-                return Ok(Fit { applied, merged, misfit });
+    let touched = patches.iter().flat_map(|one| one.diff.paths()).collect();
+    let trial = Trial { scratch: scratch.path(), origin, touched, files, manner, cancel };
+    let tree = trial.copy("tree")?;
+    let (mut fit, mut known) = (Fit::default(), None);
+    for (index, one) in patches.iter().enumerate() {
+        match trial.take(&tree, index, one, &mut known)? {
+            Ok(fate) => fit.fates.push(fate),
+            Err(misfit) => {
+                fit.misfit = Some(misfit);
+                break;
             }
-            Err(other) => return Err(other),
         }
     }
-    Ok(Fit { applied: patches.len(), merged, misfit: None })
+    Ok(fit)
 }
 
-/// A temporary repository in which a patch is merged. It has an index of its own, and reads the objects of the user's
-/// repository.
-struct Merge<'a> {
+struct Trial<'a> {
     scratch: &'a Path,
-    trial: &'a Path,
-    objects: &'a Path,
+    origin: Origin<'a>,
+    touched: BTreeSet<&'a str>,
+    files: &'a [PathBuf],
+    manner: Manner,
+    cancel: &'a CancelToken,
 }
 
-impl Merge<'_> {
-    fn git<const N: usize>(&self, arguments: [&str; N]) -> Job {
-        let job = Job::new("git").args(["-c", "core.hooksPath=/dev/null"]).args(arguments).within(self.trial);
-        job.env("GIT_DIR", self.scratch.join("git"))
-            .env("GIT_WORK_TREE", self.trial)
-            .env("GIT_ALTERNATE_OBJECT_DIRECTORIES", self.objects)
+impl Trial<'_> {
+    /// Copies the files that the patches touch into a new folder.
+    fn copy(&self, name: &str) -> Result<PathBuf, BuildError> {
+        let to = self.scratch.join(name);
+        fs::create_dir(&to).map_err(BuildError::io("create", &to))?;
+        match self.origin {
+            Origin::Tree(tree) => self.touched.iter().try_for_each(|path| copy(tree, &to, path))?,
+            Origin::Revision(Revision { tree, commit, .. }) => tree.export(commit, &self.touched, &to, self.cancel)?,
+        }
+        Ok(to)
     }
 
-    /// Merges a patch, if the repository has the blobs that its `index` lines name. The patch's file then holds the
-    /// result. If the merge fails, the result is `false` and nothing is changed.
-    fn merge(&self, patch: &Path, cancel: &CancelToken) -> Result<bool, BuildError> {
-        let failed = || BuildError::job("merging a patch");
-        let last = |output: String| output.lines().last().unwrap_or_default().to_owned();
-        self.git(["init", "-q"]).run(cancel).map_err(failed())?;
-        self.git(["add", "-A", "-f", "."]).run(cancel).map_err(failed())?;
-        let before = last(self.git(["write-tree"]).output(cancel).map_err(failed())?);
-        let apply = self.git(["apply", "--3way", "--whitespace=nowarn"]).arg(patch);
-        match apply.run(cancel) {
-            Ok(()) => {}
-            Err(JobError::Failed { .. }) => {
-                self.git(["read-tree", "--reset", "-u", &before]).run(cancel).map_err(failed())?;
-                return Ok(false);
-            }
-            Err(other) => return Err(failed()(other)),
+    /// Applies one patch to a tree that has the patches before it. `already` is filled when it is first needed.
+    fn take(
+        &self,
+        tree: &Path,
+        index: usize,
+        one: &SeriesPatch,
+        already: &mut Option<BTreeSet<usize>>,
+    ) -> Result<Result<Fate, Misfit>, BuildError> {
+        let file = &self.files[index];
+        let error = match patch::apply(tree, std::slice::from_ref(file), self.cancel) {
+            // A patch that only changes the mode of a file counts as empty there, but it applies.
+            Ok(_) | Err(BuildError::Patch(PatchError::Empty { .. })) => return Ok(Ok(Fate::Applies)),
+            Err(BuildError::Patch(error)) => error,
+            Err(other) => return Err(other),
+        };
+        if already.is_none() {
+            *already = Some(self.already()?);
         }
-        let after = last(self.git(["write-tree"]).output(cancel).map_err(failed())?);
-        let output = format!("--output={}", patch.display());
-        self.git(["diff-tree", "-p", "--full-index", &output, &before, &after]).run(cancel).map_err(failed())?;
-        Ok(before != after)
+        if already.as_ref().is_some_and(|already| already.contains(&index)) {
+            return Ok(Ok(Fate::Already));
+        }
+        if self.can_reverse(tree, file, &["--check"])? {
+            return Ok(Err(Misfit::because("the patches before it make this change already")));
+        }
+        let fate = self.redo(tree, file)?;
+        Ok(fate.ok_or_else(|| Misfit::of(tree, one, &error)))
+    }
+
+    /// The patches that the tree has already: those that can be removed from it, beginning with the last one, because
+    /// a later patch may change what an earlier one has added.
+    fn already(&self) -> Result<BTreeSet<usize>, BuildError> {
+        let tree = self.copy("without")?;
+        let mut already = BTreeSet::new();
+        for (index, file) in self.files.iter().enumerate().rev() {
+            if self.can_reverse(&tree, file, &[])? {
+                already.insert(index);
+            }
+        }
+        Ok(already)
+    }
+
+    fn can_reverse(&self, tree: &Path, file: &Path, options: &[&str]) -> Result<bool, BuildError> {
+        let job = patch::outside(tree).args(["apply", "--reverse", "--whitespace=nowarn"]).args(options).arg(file);
+        match job.run(self.cancel) {
+            Ok(()) => Ok(true),
+            Err(JobError::Failed { .. }) => Ok(false),
+            Err(other) => Err(BuildError::job("git apply --reverse")(other)),
+        }
+    }
+
+    /// Takes a patch that does not apply as it is, in one of the other ways.
+    fn redo(&self, tree: &Path, file: &Path) -> Result<Option<Fate>, BuildError> {
+        let objects = match self.origin {
+            Origin::Revision(revision) if self.manner.merge => Some(revision.tree.objects()),
+            _ => None,
+        };
+        let redo = Redo { scratch: self.scratch, tree, objects: objects.as_deref() };
+        if objects.is_some() && redo.merge(file, self.cancel)? {
+            return Ok(Some(Fate::Merged));
+        }
+        for lines in [2, 1] {
+            if self.manner.strict {
+                break;
+            }
+            if let Some(places) = redo.with_context(lines, file, self.cancel)? {
+                return Ok(Some(Fate::LessContext { lines, places }));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -147,58 +206,4 @@ fn copy(tree: &Path, trial: &Path, path: &str) -> Result<(), BuildError> {
         }
         _ => Ok(()),
     }
-}
-
-fn explain(trial: &Path, one: &SeriesPatch, file: &Path, error: &PatchError, cancel: &CancelToken) -> Misfit {
-    let reverse = Job::new("git").args(["apply", "--check", "--reverse"]).arg(file).within(trial);
-    if reverse.env("GIT_CEILING_DIRECTORIES", trial.parent().unwrap_or(trial)).run(cancel).is_ok() {
-        return Misfit { why: "the tree has this change already".to_owned(), lines: Vec::new() };
-    }
-    match error {
-        PatchError::Hunk { file, hunk, line, .. } => {
-            let why = format!("{hunk} does not fit {file}");
-            let changed = one.diff.files.iter().find(|changed| changed.old.as_deref() == Some(file.as_str()));
-            let hunk = changed.and_then(|changed| changed.hunks.iter().find(|hunk| hunk.start == *line));
-            let there = fs::read(trial.join(file)).unwrap_or_default();
-            Misfit { why, lines: hunk.map(|hunk| beside(hunk, &there)).unwrap_or_default() }
-        }
-        PatchError::Refused { reason, .. } => Misfit { why: reason.clone(), lines: Vec::new() },
-        other => Misfit { why: other.to_string(), lines: Vec::new() },
-    }
-}
-
-/// The lines that a hunk expects, compared with the lines at the most similar place of the file.
-fn beside(hunk: &Hunk, file: &[u8]) -> Vec<String> {
-    let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
-    let wants: Vec<String> = hunk.wants.iter().map(|line| text(line)).collect();
-    let has: Vec<String> = file.split(|&byte| byte == b'\n').map(text).collect();
-    let (first, last) = most_similar(hunk.start, &wants, &has);
-    let has = &has[first..last];
-    let (old, new): (Vec<&str>, Vec<&str>) =
-        (wants.iter().map(String::as_str).collect(), has.iter().map(String::as_str).collect());
-    let mut lines = vec![format!("the patch expects (-), and from line {} on the tree has (+):", first + 1)];
-    lines.extend(TextDiff::from_slices(&old, &new).iter_all_changes().map(|change| {
-        let mark = match change.tag() {
-            ChangeTag::Equal => ' ',
-            ChangeTag::Delete => '-',
-            ChangeTag::Insert => '+',
-        };
-        format!("{mark}{}", change.value())
-    }));
-    lines
-}
-
-/// The range of lines of a file that has most of the expected lines. If there are several, the one nearest to line
-/// `start`.
-fn most_similar(start: usize, wants: &[String], has: &[String]) -> (usize, usize) {
-    let wanted: BTreeSet<&str> = wants.iter().map(|line| line.trim()).filter(|line| line.len() > 1).collect();
-    let length = wants.len().min(has.len());
-    let shared = |first: usize| {
-        let found: BTreeSet<&str> = has[first..first + length].iter().map(|line| line.trim()).collect();
-        wanted.intersection(&found).count()
-    };
-    let claimed = start.saturating_sub(1);
-    let nearest = |first: &usize| (shared(*first), std::cmp::Reverse(first.abs_diff(claimed)));
-    let first = (0..=has.len() - length).max_by_key(nearest).unwrap_or(0);
-    (first, first + length)
 }

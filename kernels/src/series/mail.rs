@@ -1,6 +1,6 @@
 //! Parses one mail: its headers, and its text as the sender wrote it.
 
-use mailparse::{MailHeaderMap, ParsedMail, parse_mail};
+use mailparse::{MailHeaderMap, ParsedMail, dateparse, parse_mail};
 
 use super::SeriesError;
 use super::mbox::{Raw, is_header};
@@ -13,6 +13,12 @@ pub(super) struct Mail {
     pub place: String,
     pub subject: Subject,
     pub author: String,
+    /// The address in the mail's own `From:`. This may be somebody other than the author.
+    pub sender: String,
+    /// When it was sent, in seconds since 1970. 0 if it does not say so.
+    pub date: i64,
+    /// The message ids of the mails that it answers.
+    pub answers: Vec<String>,
     pub message_id: Option<String>,
     /// The plain text and the attached patches, with the bytes that the sender had.
     pub text: Vec<u8>,
@@ -30,6 +36,9 @@ impl Mail {
                 place: raw.place.clone(),
                 subject: Subject::parse(&raw.name),
                 author: String::new(),
+                sender: String::new(),
+                date: 0,
+                answers: Vec::new(),
                 message_id: None,
                 text: bytes,
                 html: false,
@@ -39,11 +48,16 @@ impl Mail {
         let header = |name: &str| parsed.headers.get_first_value(name);
         let mut found = Found::default();
         found.collect(&parsed).map_err(wrong)?;
-        let author = author_in(&found.text).or_else(|| header("From")).unwrap_or_default();
+        let from = header("From").unwrap_or_default();
+        let sender = address(&from);
+        let author = author_in(&found.text).unwrap_or(from);
         Ok(Mail {
             place: raw.place.clone(),
             subject: Subject::parse(&header("Subject").unwrap_or_else(|| raw.name.clone())),
             author: author.trim().to_owned(),
+            sender,
+            date: header("Date").and_then(|date| dateparse(&date).ok()).unwrap_or_default(),
+            answers: header("In-Reply-To").as_deref().map(ids).unwrap_or_default(),
             message_id: header("Message-ID").map(|id| id.trim().trim_matches(['<', '>']).to_owned()),
             html: found.text.is_empty() && found.html,
             text: found.text,
@@ -147,6 +161,18 @@ fn without_armor(text: Vec<u8>) -> Vec<u8> {
     signed.flat_map(|line| line.strip_prefix(b"- ").unwrap_or(line)).copied().collect()
 }
 
+/// The address in a header: that in angle brackets, or all of it.
+fn address(header: &str) -> String {
+    let inside = header.rsplit_once('<').and_then(|(_, rest)| rest.split_once('>')).map(|(inside, _)| inside);
+    inside.unwrap_or(header).trim().to_lowercase()
+}
+
+/// The message ids in a header, without their angle brackets.
+fn ids(header: &str) -> Vec<String> {
+    let inside = |part: &str| part.split_once('>').map(|(id, _)| id.trim().to_owned());
+    header.split('<').skip(1).filter_map(inside).collect()
+}
+
 /// The author, if somebody else has sent the mail: `From:` in the first line of the text.
 fn author_in(text: &[u8]) -> Option<String> {
     let first = text.split(|&byte| byte == b'\n').find(|line| !line.trim_ascii().is_empty())?;
@@ -170,10 +196,15 @@ mod tests {
     fn headers_are_decoded() {
         let mail = mail(
             "From: =?UTF-8?Q?J=C3=BCrgen?= <j@example.org>\r\nSubject: [PATCH v2 1/2]\r\n =?UTF-8?B?UENJOiDDoA==?=\r\n\
+             Date: Thu, 1 Jan 1970 01:00:07 +0100\r\nIn-Reply-To: <0@example.org> (words)\r\n\
              Message-ID: <1@example.org>\r\n\r\none\r\ntwo\r\n",
         );
         assert_eq!(mail.author, "Jürgen <j@example.org>");
         assert_eq!((mail.subject.title.as_str(), mail.subject.number), ("PCI: à", Some((1, 2))));
+        assert_eq!(
+            (mail.sender.as_str(), mail.date, mail.answers.as_slice()),
+            ("j@example.org", 7, &["0@example.org".to_owned()][..])
+        );
         assert_eq!(mail.message_id.as_deref(), Some("1@example.org"));
         assert_eq!(text(&mail), "one\ntwo\n");
     }

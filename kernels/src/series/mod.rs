@@ -4,31 +4,38 @@
 //! came through a pipe. Both apply and write nothing: a patch that is damaged, missing, or changes files outside of the
 //! tree is an error before anything else happens.
 
+mod again;
 mod assemble;
 mod diff;
 mod error;
 pub(crate) mod fit;
+mod letter;
 mod mail;
 mod mbox;
+mod misfit;
 mod reach;
+mod redo;
 mod subject;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 pub use diff::{Diff, FileDiff, Hunk};
 pub use error::SeriesError;
-pub use fit::{Fit, Misfit};
+pub use fit::{Fate, Fit, Manner};
+pub use misfit::Misfit;
+pub use version::{NoVersion, Version};
 
 /// A series of patches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series {
     /// Its title: that of its cover letter, or of its first patch.
     pub subject: String,
-    /// Its version, from 1.
-    pub version: u32,
+    /// Its version.
+    pub version: Version,
     /// The patches, in the order in which they apply.
     pub patches: Vec<SeriesPatch>,
     /// The commit in its `base-commit:` line.

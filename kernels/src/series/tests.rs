@@ -6,9 +6,9 @@ use data_encoding::BASE64_MIME;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::CancelToken;
-use crate::job::Job;
-use crate::tree::{Revision, Tree};
+
+mod again;
+mod fit;
 
 /// How the text of a mail is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +151,7 @@ proptest! {
             mails.reverse();
         }
         let series = Series::of_bytes(mails.concat().as_bytes(), "a.mbox", false).unwrap();
-        prop_assert_eq!((series.subject.as_str(), series.version, series.patches.len()), ("PCI: all", 2, of));
+        prop_assert_eq!((series.subject.as_str(), series.version, series.patches.len()), ("PCI: all", Version::of(2), of));
         for (read, (context, old, new)) in series.patches.iter().zip(&patches) {
             let before: String = context.iter().map(|line| format!(" {line}\n")).collect();
             let sent = diff("drivers/pci/iov.c", context.len(), &before, old, new);
@@ -213,7 +213,7 @@ fn the_newest_complete_version_is_taken() {
         plain("Re: [PATCH v2 1/2] new 1", "reply2", "Do not\n> diff --git a/f b/f\n"),
     ];
     let series = read(&mails).unwrap();
-    assert_eq!((series.version, titles(&series)), (2, vec!["new 1", "new 2"]));
+    assert_eq!((series.version, titles(&series)), (Version::of(2), vec!["new 1", "new 2"]));
     insta::assert_snapshot!(series.notes.join("\n"), @r#"
     left out: version 3, without its patch 1 of 2
     left out: version 1, which version 2 replaces
@@ -276,110 +276,4 @@ fn the_base_commit_is_read_where_git_writes_it() {
     let series = read(&[plain("[PATCH] PCI: a", "1", &text)]).unwrap();
     assert_eq!(series.base_commit.as_deref(), Some("0123456789abcdef0123456789abcdef01234567"));
     assert_eq!(read(&[plain("[PATCH] PCI: a", "1", &change("f", "a", "b"))]).unwrap().base_commit, None);
-}
-
-/// A tree with a file of ten lines, and what becomes of patches to it.
-fn tried(patches: &[(&str, &str)]) -> Fit {
-    let folder = tempfile::tempdir().unwrap();
-    let tree = folder.path().join("tree");
-    fs::create_dir_all(tree.join("drivers/pci")).unwrap();
-    let content: String = (1..=10).map(|number| format!("line {number};\n")).collect();
-    fs::write(tree.join("drivers/pci/iov.c"), &content).unwrap();
-    let mails: Vec<_> = patches
-        .iter()
-        .enumerate()
-        .map(|(index, (header, lines))| {
-            let file = "drivers/pci/iov.c";
-            let text = format!("diff --git a/{file} b/{file}\n--- a/{file}\n+++ b/{file}\n{header}\n{lines}");
-            plain(&format!("[PATCH {}/{}] PCI: {index}", index + 1, patches.len()), &index.to_string(), &text)
-        })
-        .collect();
-    let series = read(&mails).unwrap();
-    let files = series.write(&folder.path().join("patches")).unwrap();
-    let fit = fit::fit(fit::Origin::Tree(&tree), &series.patches, &files, false, &CancelToken::new()).unwrap();
-    assert_eq!(fs::read_to_string(tree.join("drivers/pci/iov.c")).unwrap(), content, "the tree is only read");
-    fit
-}
-
-#[test]
-fn a_series_is_tried_patch_by_patch() {
-    let one = ("@@ -1,3 +1,3 @@", " line 1;\n-line 2;\n+two;\n line 3;\n");
-    let two = ("@@ -1,3 +1,3 @@", " line 1;\n-two;\n+2;\n line 3;\n");
-    assert_eq!(tried(&[one, two]), Fit { applied: 2, merged: Vec::new(), misfit: None });
-    let again = tried(&[one, one]);
-    assert_eq!((again.applied, again.misfit.unwrap().why.as_str()), (1, "the tree has this change already"));
-}
-
-#[test]
-fn the_lines_of_the_tree_at_a_hunk_that_does_not_fit_are_shown() {
-    let one = ("@@ -1,3 +1,3 @@", " line 1;\n-line 2;\n+two;\n line 3;\n");
-    let stale = ("@@ -3,4 +3,4 @@ f()", " line 5;\n-line six;\n+6;\n line 7;\n line 8;\n");
-    let fit = tried(&[one, stale]);
-    assert_eq!(fit.applied, 1);
-    let misfit = fit.misfit.unwrap();
-    insta::assert_snapshot!(format!("{}\n{}", misfit.why, misfit.lines.join("\n")), @r"
-    hunk 1 of 1 (`@@ -3,4 +3,4 @@ f()`) does not fit drivers/pci/iov.c
-    the patch expects (-), and from line 5 on the tree has (+):
-     line 5;
-    -line six;
-    +line 6;
-     line 7;
-     line 8;
-    ");
-}
-
-/// git in a folder, with a user name.
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"];
-    let job = Job::new("git").args(who).args(arguments).within(folder);
-    job.output(&CancelToken::new()).unwrap().trim().to_owned()
-}
-
-#[test]
-fn a_patch_that_was_made_on_another_revision_is_merged_if_asked_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let tree = folder.path().join("tree");
-    fs::create_dir_all(tree.join("scripts/kconfig")).unwrap();
-    fs::create_dir_all(tree.join("drivers/pci")).unwrap();
-    let content = |first: &str, sixth: &str| {
-        let lines = (1..=10).map(|n| match n {
-            5 => format!("{first};\n"),
-            6 => format!("{sixth};\n"),
-            n => format!("line {n};\n"),
-        });
-        lines.collect::<String>()
-    };
-    let file = tree.join("drivers/pci/iov.c");
-    fs::write(tree.join("Kbuild"), "").unwrap();
-    fs::write(tree.join("scripts/kconfig/conf.c"), "").unwrap();
-    git(&tree, &["init", "-q"]);
-    let commit = |text: &str| {
-        fs::write(&file, text).unwrap();
-        git(&tree, &["add", "-A"]);
-        git(&tree, &["commit", "-q", "-m", "words"]);
-    };
-    commit(&content("line 5", "line 6"));
-    // The patch is made before the tree changes a line above it and adds another one.
-    commit(&content("line 5", "six"));
-    let diff = git(&tree, &["diff", "HEAD~1", "HEAD"]) + "\n";
-    git(&tree, &["checkout", "-q", "HEAD~1"]);
-    commit(&content("line 5", "line 6").replace("line 3;", "three;\nand more;"));
-    let series = read(&[plain("[PATCH 1/1] PCI: six", "1", &diff)]).unwrap();
-    let cancel = CancelToken::new();
-    let opened = Tree::open(&tree, &cancel).unwrap();
-    let commit = opened.commit("HEAD", &cancel).unwrap();
-    let revision = Revision { commit, tree: opened, describe: String::new() };
-    let tried = |merge| {
-        let files = series.write(&folder.path().join("patches")).unwrap();
-        let fit = fit::fit(fit::Origin::Revision(&revision), &series.patches, &files, merge, &cancel).unwrap();
-        (fit, fs::read_to_string(&files[0]).unwrap())
-    };
-    let status = git(&tree, &["status", "--porcelain"]);
-    let (fit, _) = tried(false);
-    assert_eq!(fit.applied, 0);
-    assert!(fit.misfit.unwrap().why.contains("does not fit drivers/pci/iov.c"));
-    let (fit, merged) = tried(true);
-    assert_eq!(fit, Fit { applied: 1, merged: vec![1], misfit: None });
-    assert!(merged.contains("-line 6;\n+six;\n") && merged.contains(" and more;\n"), "{merged}");
-    assert_eq!(git(&tree, &["status", "--porcelain"]), status);
 }

@@ -92,6 +92,27 @@ impl Tree {
         Ok(Commit { id, tree, short, subject, author, date })
     }
 
+    /// The newest commit with this subject, of those that lead to a revision and touch one of these paths.
+    ///
+    /// # Errors
+    /// Those of [`Tree::commit`].
+    pub fn titled(
+        &self,
+        subject: &str,
+        rev: &str,
+        paths: &BTreeSet<&str>,
+        cancel: &CancelToken,
+    ) -> Result<Option<Commit>, BuildError> {
+        let grep = format!("--grep={subject}");
+        let log = self.git(["log", "--no-color", "--fixed-strings", &grep, "--format=<%H>%s", rev, "--"]).args(paths);
+        let log = log.output(cancel).map_err(self.looking(rev))?;
+        let found = log.lines().find_map(|line| {
+            let (id, title) = line.strip_prefix('<')?.split_once('>')?;
+            (title == subject).then_some(id)
+        });
+        found.map(|id| self.commit(id, cancel)).transpose()
+    }
+
     /// The kernel at a revision.
     ///
     /// # Errors

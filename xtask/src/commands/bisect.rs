@@ -96,17 +96,22 @@ fn over_series(args: &Args, from: &Path) -> Result<ExitCode> {
     let ui = Arc::new(Ui::new(false));
     let posted = args.posted.read(from, &args.judging.own, args.judging.profile())?;
     until_interrupted(&posted.lab, &OnceCell::new(), async {
-        let note = posted.look(&ui).await?;
-        if note.tried().count() < note.steps.len() {
-            bail!("not all of it applies, so there is no kernel with the whole series; {}", posted.elsewhere());
+        let placed = posted.place(&ui).await?;
+        let note = &placed.note;
+        if !note.is_whole() {
+            bail!("not all of it applies, so there is no kernel with the whole series; {}", placed.elsewhere());
         }
-        let skip = args.skip.iter().map(|patch| skipped(patch, note.steps.len())).collect::<Result<_>>()?;
-        let history = History::of_series(&posted.lab, &note).await?;
+        if note.tried().next().is_none() {
+            bail!(placed.nothing_to_test(&ui).await?);
+        }
+        let numbers: Vec<_> = note.tried().map(|(number, _)| number).collect();
+        let skip = args.skip.iter().map(|patch| skipped(patch, &numbers)).collect::<Result<_>>()?;
+        let history = History::of_series(&placed.lab, note).await?;
         let place = args.judging.place().join(format!("series-{}", history.id()));
         let patches = place.join(PATCHES);
-        posted.keep(&patches)?;
-        let kernels = Kernels::OfSeries { options: series::options(&posted.lab, &patches) };
-        let lab = posted.lab.with(posted.lab.manifest().clone());
+        placed.keep(&patches)?;
+        let kernels = Kernels::OfSeries { options: series::options(&placed.lab, &patches) };
+        let lab = placed.lab.with(placed.lab.manifest().clone());
         let (cells, asked) = args.judging.cells(lab, kernels, &args.scenario, &ui)?;
         let (base, whole) = (History::revision(series::BASE), history.last());
         let (good, bad) = if args.reverse { (whole, base) } else { (base, whole) };
@@ -129,11 +134,12 @@ fn question(args: &Args, repository: &Path, good: String, bad: String, skip: Vec
 }
 
 /// The revision of a patch to skip, by its number: `3`, or `patch-3` as in reports.
-fn skipped(patch: &str, count: usize) -> Result<String> {
+fn skipped(patch: &str, numbers: &[usize]) -> Result<String> {
     let number = patch.strip_prefix("patch-").unwrap_or(patch).parse::<usize>().ok();
-    let number = number.filter(|number| (1..=count).contains(number));
-    let number =
-        number.with_context(|| format!("--skip takes the number of a patch, from 1 to {count}, not `{patch}`"));
+    let number = number.filter(|number| numbers.contains(number));
+    let known = || numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    let number = number
+        .with_context(|| format!("--skip takes the number of a patch of the series ({}), not `{patch}`", known()));
     Ok(History::revision(&series::with_patches(number?)))
 }
 

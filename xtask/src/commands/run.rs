@@ -118,7 +118,7 @@ fn of_series(args: &Args, folder: &Path) -> Result<Lab> {
         [rev] => Some(rev.as_str()),
         revs => bail!("a series has one base, but {} --rev are given", revs.len()),
     };
-    Base { tree: &args.own.tree, rev, profile: args.how.profile.as_deref() }.lab(&kept(folder)?)
+    Base { tree: &args.own.tree, rev }.lab(&kept(folder)?, args.how.profile.as_deref())
 }
 
 /// The observations as JSON, then the verdict.

@@ -30,8 +30,11 @@ each patch what is fixed, still broken, regressed and unchanged, and whether the
 a reply to the mailing list.
 
 FILE is an mbox (from lore.kernel.org, or `b4 am -o- MESSAGE-ID`), a single mail or patch, a folder of *.patch or *.eml,
-or a maildir; `-` reads an mbox from stdin. If there are several versions, the newest complete one is used. Replies are
-ignored.
+or a maildir; `-` reads an mbox from stdin. If there are several versions, the newest complete one is used. Of a patch that was
+sent again, the last mail is used. Replies are ignored.
+
+The base is the newest one of kernels.toml to which the whole series applies, else the one to which most patches apply. What
+becomes of the series on each base is printed first. Patches that the base has already are left out.
 
 Examples:
   b4 am -o- MESSAGE-ID | cargo xtask series -
@@ -84,13 +87,13 @@ pub struct Args {
 /// Reads the series, builds its kernels, runs the cells, and prints the results.
 pub fn run(args: Args) -> Result<ExitCode> {
     let posted = args.posted.read(&args.from, &args.own, args.how.profile.as_deref())?;
-    let lab = &posted.lab;
     let ui = Arc::new(Ui::new(args.verbose));
     let folder = OnceCell::new();
-    until_interrupted(lab, &folder, async {
-        let mut note = posted.look(&ui).await?;
+    until_interrupted(&posted.lab, &folder, async {
+        let placed = posted.place(&ui).await?;
+        let (lab, mut note) = (&placed.lab, placed.note.clone());
         if note.tried().next().is_none() {
-            bail!("no patch applies, so there is nothing to run; {}", posted.elsewhere());
+            bail!(placed.nothing_to_test(&ui).await?);
         }
         let request = request(&args, lab, &note)?;
         let coverage = Coverage::of(&request, request.cells.len(), |kernel: &str| lab.find(kernel).is_some());
@@ -101,7 +104,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let runner = Runner::prepare(lab, &scenarios::all(), &request, ui.clone()).await?;
         let _ = folder.set(runner.folder().to_owned());
         let patches = runner.folder().join(PATCHES);
-        posted.keep(&patches)?;
+        placed.keep(&patches)?;
         note.base_about = describe(lab, &note);
         note.answers_for_base = !args.scenarios.is_empty();
         note.options = series::options(lab, &patches);

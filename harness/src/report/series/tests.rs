@@ -1,4 +1,5 @@
 use guest_protocol::TaskState;
+use kernels::series::Version;
 use kernels::{Bug, Chance, Fails, FailureKind};
 
 use super::*;
@@ -37,9 +38,10 @@ fn note(applies: [Applies; 2]) -> SeriesNote {
     let [one, two] = applies;
     SeriesNote {
         subject: "PCI/IOV: Let readers of sriov_numvfs go".to_owned(),
-        version: 2,
+        version: Version::of(2),
         base: "base".to_owned(),
         base_about: "Linux 6.12.117 (linux-source-6.12 6.12.117-1)".to_owned(),
+        bases: Vec::new(),
         steps: vec![
             step(1, "PCI/IOV: Read num_VFs without a lock in sriov_numvfs_show()", one),
             step(2, "PCI/IOV: Set num_VFs before the uevent in sriov_enable()", two),
@@ -170,6 +172,23 @@ fn a_patch_that_does_not_apply() {
     fits_a_mail(&report.summary());
     insta::assert_snapshot!("misfit-summary", report.summary());
     assert_eq!(report.exit_code(), 1);
+}
+
+#[test]
+fn a_patch_that_the_base_has_already_is_not_compared() {
+    let already = Applies::Already { base: "6.12".to_owned() };
+    let bases =
+        ["base 6.12: the newest to which all patches apply that it does not have already", "7.3: no patch applies"];
+    let note = SeriesNote { bases: bases.map(str::to_owned).to_vec(), ..note([already, Applies::Yes]) };
+    let mut cells = row(OWNER, Some(Trigger::Yank), &[deadlock(), Verdict::Pass, Verdict::Pass]);
+    cells.retain(|(id, _)| id.variant != "patch-1");
+    let (_out, report) = run(&note, &cells);
+    let summary = report.summary();
+    fits_a_mail(&summary);
+    assert!(summary.contains("sriov_numvfs_show()\n  not tested: it is already in 6.12\n"), "{summary}");
+    assert!(summary.contains("of 2\nkernels") && summary.contains("Bisectable: yes"), "{summary}");
+    assert!(summary.contains("Note: base 6.12: the newest to which") && !summary.contains("7.3"), "{summary}");
+    assert_eq!(report.exit_code(), 0);
 }
 
 #[test]

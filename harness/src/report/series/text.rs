@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use kernels::series::Version;
+
 use super::{Bisectable, SeriesReport};
 use crate::classify::Splat;
 use crate::evidence::{Applies, RunCell, SeriesStep};
@@ -54,7 +56,8 @@ pub fn render(series: &SeriesReport) -> String {
     }
     end(series, &mut text);
     evidence(series, &mut text);
-    for note in &series.note.notes {
+    // The first line says why the base was taken. The others are for the terminal.
+    for note in series.note.bases.first().into_iter().chain(&series.note.notes) {
         wrap(&mut text, "Note: ", "  ", note);
     }
     text
@@ -62,7 +65,7 @@ pub fn render(series: &SeriesReport) -> String {
 
 fn head(series: &SeriesReport, text: &mut String) {
     let (note, info) = (&series.note, &series.report.run.info);
-    let version = if note.version > 1 { format!(" v{}", note.version) } else { String::new() };
+    let version = if note.version > Version::FIRST { format!(" v{}", note.version) } else { String::new() };
     let number = if note.steps.len() > 1 { format!(" 0/{}", note.steps.len()) } else { String::new() };
     wrap(text, "", "  ", &format!("[PATCH{version}{number}] {}", note.subject));
     text.push('\n');
@@ -91,6 +94,7 @@ fn patch(series: &SeriesReport, number: usize, step: &SeriesStep, text: &mut Str
     wrap(text, &format!("{} ", series.numbered(number)), "    ", &step.subject);
     match &step.applies {
         Applies::NotTried => wrap(text, "  ", "  ", "not tested: a patch before it does not apply"),
+        Applies::Already { base } => wrap(text, "  ", "  ", &format!("not tested: it is already in {base}")),
         Applies::No { why, lines } => {
             wrap(text, "  DOES NOT APPLY: ", "    ", why);
             lines.iter().take(LINES).for_each(|line| cut(text, line));

@@ -1,16 +1,17 @@
-//! A posted series: its kernels (the base, and each patch with all before it), its cells, and how far it applies.
+//! A posted series: its base, its kernels (the base, and each patch with all before it), and its cells.
+
+pub mod base;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use kernels::series::{Series, SeriesPatch};
-use kernels::{Manifest, Variant};
+use base::Choice;
+use kernels::series::{Fate, Fit, Series};
+use kernels::{Manifest, Variant, split_profile};
 
 use super::plan::{PlanError, Selection, plan};
 use crate::cell::PlannedCell;
 use crate::evidence::{Applies, SeriesNote, SeriesStep};
-use crate::lab::{Lab, LabError};
-use crate::progress::Progress;
+use crate::lab::Lab;
 use crate::scenario::Scenario;
 
 /// The kernel without any of the patches.
@@ -21,13 +22,31 @@ pub fn with_patches(number: usize) -> String {
     format!("patch-{number}")
 }
 
+/// A patch of a series, in its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Its number in the series, from 1.
+    pub number: usize,
+    /// Its title.
+    pub title: String,
+    /// The file.
+    pub file: PathBuf,
+}
+
+/// The patches of a series that the base does not have already.
+pub fn patches(series: &Series, choice: &Choice) -> Vec<Patch> {
+    let all = series.patches.iter().zip(choice.files());
+    let all = all.map(|(one, file)| Patch { number: one.number, title: one.subject.clone(), file: file.clone() });
+    all.filter(|patch| choice.fit().fates.get(patch.number - 1) != Some(&Fate::Already)).collect()
+}
+
 /// A manifest with only the kernels of a series: `base`, `patch-1`, `patch-2`, ..., on a base of the manifest. Their
-/// bugs are unknown. `patches` has the title and the file of each patch.
-pub fn kernels(manifest: Manifest, base: &str, about: &str, patches: &[(String, PathBuf)]) -> Manifest {
+/// bugs are unknown.
+pub fn kernels(manifest: Manifest, base: &str, about: &str, patches: &[Patch]) -> Manifest {
     let plain = Variant::unknown(BASE, about, base, Vec::new());
-    let with = |(index, (title, _)): (usize, &(String, PathBuf))| {
-        let files = patches[..=index].iter().map(|(_, file)| file.clone()).collect();
-        Variant::unknown(&with_patches(index + 1), title, base, files)
+    let with = |(index, patch): (usize, &Patch)| {
+        let files = patches[..=index].iter().map(|patch| patch.file.clone()).collect();
+        Variant::unknown(&with_patches(patch.number), &patch.title, base, files)
     };
     let variants = std::iter::once(plain).chain(patches.iter().enumerate().map(with)).collect();
     Manifest { variants, ..manifest }
@@ -46,45 +65,52 @@ pub fn options(lab: &Lab, patches: &Path) -> Vec<String> {
     words
 }
 
-/// Checks how far a series applies to its base, and fetches the source of the base if necessary. The lab has the
-/// kernels of [`kernels()`], with the patches in `files`. With `merge`, a patch that does not apply directly is merged
-/// (3-way). This needs a base that is a revision of a tree with the files that the patch was made on.
-///
-/// # Errors
-/// [`LabError`]. A patch that does not apply is not an error.
-pub async fn look(
-    lab: &Lab,
-    series: &Series,
-    files: &[PathBuf],
-    merge: bool,
-    progress: Arc<dyn Progress>,
-) -> Result<SeriesNote, LabError> {
-    let [base, variants @ ..] = lab.manifest().variants.as_slice() else { return Ok(SeriesNote::default()) };
-    let found = lab.fit(&base.name, &series.patches, files, merge, progress).await?;
-    let misfit = found.misfit.map_or(Applies::Yes, Applies::from);
-    let merged =
-        found.merged.iter().map(|number| format!("patch {number} does not apply directly; it was merged (--3way)"));
-    let applies = |index: usize| match index.cmp(&found.applied) {
-        std::cmp::Ordering::Less => Applies::Yes,
-        std::cmp::Ordering::Equal => misfit.clone(),
-        std::cmp::Ordering::Greater => Applies::NotTried,
+/// The description of a series on the base that was chosen for it. The lab has the kernels of [`kernels()`].
+pub fn note(lab: &Lab, series: &Series, choice: &Choice) -> SeriesNote {
+    let variants = &lab.manifest().variants;
+    let name = |plain: String| {
+        let found = variants.iter().find(|variant| split_profile(&variant.name).0 == plain);
+        found.map_or(plain, |variant| variant.name.clone())
     };
-    let step = |(index, (patch, variant)): (usize, (&SeriesPatch, &Variant))| SeriesStep {
-        variant: variant.name.clone(),
+    let fit = choice.fit();
+    let steps = series.patches.iter().map(|patch| SeriesStep {
+        variant: name(with_patches(patch.number)),
         subject: patch.subject.clone(),
         author: patch.author.clone(),
         message_id: patch.message_id.clone(),
-        applies: applies(index),
-    };
-    Ok(SeriesNote {
+        applies: applies(fit, patch.number - 1, choice.base()),
+    });
+    SeriesNote {
         subject: series.subject.clone(),
         version: series.version,
-        base: base.name.clone(),
-        base_about: base.about.clone(),
-        steps: series.patches.iter().zip(variants).enumerate().map(step).collect(),
-        notes: series.notes.iter().cloned().chain(merged).collect(),
+        base: name(BASE.to_owned()),
+        base_about: variants.first().map(|base| base.about.clone()).unwrap_or_default(),
+        bases: choice.words(),
+        steps: steps.collect(),
+        notes: series.notes.iter().cloned().chain(ways(fit)).collect(),
         options: Vec::new(),
         answers_for_base: false,
+    }
+}
+
+fn applies(fit: &Fit, index: usize, base: &str) -> Applies {
+    match (fit.fates.get(index), &fit.misfit) {
+        (Some(Fate::Already), _) => Applies::Already { base: base.to_owned() },
+        (Some(_), _) => Applies::Yes,
+        (None, Some(misfit)) if index == fit.fates.len() => Applies::from(misfit.clone()),
+        (None, _) => Applies::NotTried,
+    }
+}
+
+/// A line for each patch that does not apply as it is.
+fn ways(fit: &Fit) -> impl Iterator<Item = String> {
+    fit.fates.iter().zip(1..).filter_map(|(fate, number): (&Fate, usize)| match fate {
+        Fate::Applies | Fate::Already => None,
+        Fate::Merged => Some(format!("patch {number} does not apply directly; it was merged (--3way)")),
+        Fate::LessContext { lines, places } => {
+            let at = if places.is_empty() { String::new() } else { format!(", at {}", places.join(", ")) };
+            Some(format!("patch {number} fits only with less context (git apply -C{lines}){at}: check the place"))
+        }
     })
 }
 
@@ -131,8 +157,11 @@ mod tests {
             bug("random", Chance::Random, false),
             bug("meant", Chance::Certain, true),
         ];
-        let patches =
-            [1, 2].map(|number| (format!("title {number}"), format!("/run/patches/000{number}.patch").into()));
+        let patches = [1, 2].map(|number| Patch {
+            number,
+            title: format!("title {number}"),
+            file: format!("/run/patches/000{number}.patch").into(),
+        });
         kernels(manifest, "6.12", "the base", &patches)
     }
 
