@@ -168,8 +168,8 @@ fn bugs_are_listed_with_kernels_scenarios_and_measurements() {
     let bug = all.split("\n  nested-pciehp-subtree\n").nth(1).unwrap();
     for known in [
         "shows as: deadlock at pci_lock_rescan_remove (every time)\n",
-        "kernels that have it: stock, stock-6.1\n",
-        "kernels without it: give-up-on-removed-port\n",
+        "kernels that have it: stock, stock-6.1, stock-7.3\n",
+        "kernels without it: give-up-on-removed-port, give-up-on-removed-port-7.3\n",
         "nested_hotplug::button_below_removed_port, ",
         "last measured: stock ",
     ] {
