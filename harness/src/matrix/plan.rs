@@ -222,6 +222,7 @@ mod tests {
             profiles: Vec::new(),
             profile: None,
             own: None,
+            selftests: None,
         }
     }
 
