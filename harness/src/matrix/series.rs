@@ -113,6 +113,7 @@ mod tests {
 
     use super::*;
     use crate::evidence::Applies;
+    use crate::scenario::Needs;
     use crate::verdict::Verdict;
 
     fn manifest() -> Manifest {
@@ -160,6 +161,7 @@ mod tests {
             also: &[],
             triggers: &[],
             append: &[],
+            needs: Needs::NOTHING,
             run: |_| Box::pin(async { Ok(Verdict::Pass) }),
         }
     }
