@@ -16,6 +16,7 @@ pub mod notes;
 pub mod progress;
 pub mod report;
 pub mod scenario;
+pub mod tap;
 pub mod text;
 pub mod tries;
 pub mod trigger;

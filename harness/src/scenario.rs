@@ -27,11 +27,29 @@ pub struct Scenario {
     pub triggers: &'static [Trigger],
     /// Words that it adds to the kernel's command line.
     pub append: &'static [&'static str],
+    /// What it needs beside a guest with its topology.
+    pub needs: Needs,
     /// The function that runs it.
     ///
     /// It returns a verdict on the kernel, [`Verdict::Pass`] or [`Verdict::Fail`], or an error. An error says nothing
     /// about the kernel, unless it is [`Error::Refused`] or the kernel log explains it.
     pub run: for<'a> fn(&'a Guest) -> Running<'a>,
+}
+
+/// What a scenario needs beside a guest with its topology.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// The guest's memory in MiB, if it must be more than that of other guests.
+    pub memory_mib: Option<u32>,
+    /// The kernel's own selftests of vfio. If they cannot be built, the scenario's cells do not run.
+    pub selftests: bool,
+    /// So much time that it runs only if it is named, or with `--all`.
+    pub to_be_named: bool,
+}
+
+impl Needs {
+    /// It needs nothing else.
+    pub const NOTHING: Needs = Needs { memory_mib: None, selftests: false, to_be_named: false };
 }
 
 impl Scenario {

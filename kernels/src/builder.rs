@@ -67,6 +67,16 @@ impl Builder {
         Builder { manifest, cache, jobs, compiler: OnceLock::new() }
     }
 
+    /// The cache.
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// How many commands it runs in parallel.
+    pub(crate) fn jobs(&self) -> usize {
+        self.jobs
+    }
+
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -302,7 +312,7 @@ impl Builder {
     }
 
     /// The versions of compiler and linker.
-    fn compiler(&self) -> Result<&str, BuildError> {
+    pub(crate) fn compiler(&self) -> Result<&str, BuildError> {
         if let Some(known) = self.compiler.get() {
             return Ok(known);
         }

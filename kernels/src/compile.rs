@@ -99,7 +99,7 @@ fn is_command(line: &str) -> bool {
 /// Finds the first error in the lines of a build. A compiler error is more useful than a linker error, and both are
 /// more useful than an error of make, which only says that a command failed. A full disk can cause all of these.
 #[derive(Default)]
-struct FirstError {
+pub(crate) struct FirstError {
     full: Option<String>,
     compiler: Option<CompilerError>,
     linker: Option<CompilerError>,
@@ -107,7 +107,7 @@ struct FirstError {
 }
 
 impl FirstError {
-    fn look_at(&mut self, line: &str, source: &Path) {
+    pub(crate) fn look_at(&mut self, line: &str, source: &Path) {
         if self.full.is_none() && says_disk_full(line) {
             self.full = Some(line.to_owned());
         }
@@ -124,7 +124,7 @@ impl FirstError {
         }
     }
 
-    fn found(self, tail: &str) -> CompilerError {
+    pub(crate) fn found(self, tail: &str) -> CompilerError {
         let without_place = |message: String| CompilerError { file: None, line: None, message };
         self.full
             .map(without_place)

@@ -23,6 +23,7 @@ mod patch;
 mod profile;
 mod ready;
 mod requirements;
+mod selftests;
 pub mod series;
 mod site;
 mod source;
@@ -42,5 +43,6 @@ pub use manifest::{Base, MANIFEST, Manifest, ManifestError, Need, OwnConfig, Sou
 pub use near::{Unknown, near};
 pub use profile::{KnownReport, Profile, split_profile};
 pub use ready::{ReadyKernel, modules_of_cells};
-pub use requirements::{Probe, Requirement, requirements};
+pub use requirements::{Probe, Requirement, requirements, selftest_requirements};
+pub use selftests::Selftests;
 pub use tree::Revision;

@@ -36,6 +36,22 @@ pub(crate) fn apply(tree: &Path, patches: &[PathBuf], cancel: &CancelToken) -> R
     Ok(before_all.into_keys().collect())
 }
 
+/// Applies what a series of patches changes in these parts of a tree, of which the tree has only some. The caller must
+/// discard the tree if a patch fails.
+pub(crate) fn apply_part(
+    tree: &Path,
+    patches: &[PathBuf],
+    parts: &[&str],
+    cancel: &CancelToken,
+) -> Result<(), BuildError> {
+    for patch in patches {
+        let include = parts.iter().map(|part| format!("--include={part}*"));
+        let job = git(tree, ["apply", "--whitespace=nowarn"], patch).args(include);
+        job.run(cancel).map_err(|error| explain(patch, error))?;
+    }
+    Ok(())
+}
+
 /// git with a patch in a tree that is no repository.
 fn git<const N: usize>(tree: &Path, arguments: [&str; N], patch: &Path) -> Job {
     let absolute = std::path::absolute(patch).unwrap_or_else(|_| patch.to_owned());

@@ -24,6 +24,8 @@ pub enum Probe {
     Program(&'static str),
     /// A C header that gcc finds under this name.
     Header(&'static str),
+    /// A file that gcc finds when it links, such as `libc.a`.
+    Library(&'static str),
 }
 
 impl Requirement {
@@ -32,6 +34,7 @@ impl Requirement {
         match self.probe {
             Probe::Program(program) => on_path(program),
             Probe::Header(header) => compiles_with(header),
+            Probe::Library(file) => links_with(file),
         }
     }
 }
@@ -54,6 +57,24 @@ fn compiles_with(header: &str) -> bool {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
+}
+
+/// gcc prints the bare name if it does not find the file.
+fn links_with(file: &str) -> bool {
+    let output = Command::new("gcc").arg(format!("-print-file-name={file}")).stdin(Stdio::null()).output();
+    output.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_absolute())
+}
+
+/// What a host needs beside [`requirements`] to build the kernel's vfio selftests. Without these, only the cells that
+/// use them cannot run.
+pub fn selftest_requirements() -> &'static [Requirement] {
+    const WHY: &str = "to build the kernel's vfio selftests";
+    const fn uuid(name: &'static str, probe: Probe) -> Requirement {
+        Requirement { name, why: WHY, probe, debian_package: "uuid-dev" }
+    }
+    const ALL: &[Requirement] =
+        &[uuid("libuuid headers", Probe::Header("uuid/uuid.h")), uuid("static libuuid", Probe::Library("libuuid.a"))];
+    ALL
 }
 
 /// Everything that a host needs to build kernels. gcc comes first, because the probes of headers use it.
@@ -101,13 +122,16 @@ mod tests {
         assert!(!with(Probe::Program("no-such-program-here")).is_met());
         assert!(with(Probe::Header("stdio.h")).is_met());
         assert!(!with(Probe::Header("no/such/header.h")).is_met());
+        assert!(with(Probe::Library("libc.a")).is_met());
+        assert!(!with(Probe::Library("libno-such-library.a")).is_met());
     }
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<_> = requirements().iter().map(|r| r.name).collect();
+        let all = || requirements().iter().chain(selftest_requirements());
+        let mut names: Vec<_> = all().map(|r| r.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), requirements().len());
+        assert_eq!(names.len(), all().count());
     }
 }

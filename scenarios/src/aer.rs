@@ -2,7 +2,7 @@
 
 use guest_protocol::{Sched, Step};
 use harness::guest::{AerError, ENABLES_VFS, Ending, Error, Guest, Slot};
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
 
@@ -17,6 +17,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(error_while_vfs_are_added(guest)),
     },
     Scenario {
@@ -28,6 +29,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(fatal_error_during_bring_up(guest)),
     },
     Scenario {
@@ -40,6 +42,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(error_after_interrupts_and_reset(guest)),
     },
 ];

@@ -1,7 +1,7 @@
 //! VFs that no driver may probe: `sriov_drivers_autoprobe` is 0.
 
 use harness::guest::{Error, Guest};
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
@@ -14,6 +14,7 @@ pub const ALL: &[Scenario] = &[Scenario {
     also: &[],
     triggers: &[],
     append: &[],
+    needs: Needs::NOTHING,
     run: |guest| Box::pin(vfs_without_driver(guest)),
 }];
 

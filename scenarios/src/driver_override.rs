@@ -5,7 +5,7 @@
 //! (`drivers/base/bus.c`, `drivers/pci/pci-sysfs.c`).
 
 use harness::guest::{Error, Guest};
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 
@@ -21,6 +21,7 @@ pub const ALL: &[Scenario] = &[Scenario {
     also: &[],
     triggers: Trigger::ALL,
     append: &[],
+    needs: Needs::NOTHING,
     run: |guest| Box::pin(owner_reads_driver_override(guest)),
 }];
 

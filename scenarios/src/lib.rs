@@ -22,6 +22,7 @@ mod slot;
 mod sweep;
 mod unbind;
 mod vfio;
+mod vfio_selftests;
 mod vfio_sriov;
 
 /// All scenarios, family by family.
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Scenario> {
         unbind::ALL,
         autoprobe::ALL,
         vfio_sriov::ALL,
+        vfio_selftests::ALL,
         sweep::ALL,
         reset::ALL,
         aer::ALL,

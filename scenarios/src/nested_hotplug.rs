@@ -6,7 +6,7 @@
 
 use guest_protocol::Sched;
 use harness::guest::{Device, Error, Guest, Hold, RESCAN_LOCK, Slot};
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
 
@@ -19,6 +19,7 @@ const BASE: Scenario = Scenario {
     also: &[],
     triggers: &[],
     append: &[],
+    needs: Needs::NOTHING,
     run: |guest| Box::pin(button_below_removed_port(guest)),
 };
 

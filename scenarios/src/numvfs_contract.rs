@@ -3,7 +3,7 @@
 
 use harness::guest::{ENABLES_VFS, Error, Guest, Pf};
 use harness::notes::Note;
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::verdict::Verdict;
 use harness::vm::model::Row;
 use kernels::FailureKind;
@@ -19,6 +19,7 @@ const BASE: Scenario = Scenario {
     also: &[],
     triggers: &[],
     append: &[],
+    needs: Needs::NOTHING,
     run: |guest| Box::pin(counts(guest)),
 };
 
@@ -45,6 +46,7 @@ pub const ALL: &[Scenario] = &[
         about: "igb without MSI-X refuses to enable VFs, repeatedly and without side effects. vfio-pci then enables \
                 them.",
         append: &["pci=nomsi"],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(refused_by_driver(guest)),
         ..BASE
     },
@@ -64,6 +66,7 @@ pub const ALL: &[Scenario] = &[
         detects: &["numvfs-early-not-undone"],
         also: &["nvme", "virtio-net"],
         append: &["preempt=full"],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(vfs_do_not_answer(guest)),
         ..BASE
     },

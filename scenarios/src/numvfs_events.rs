@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use guest_protocol::{Message, Sighting, Source};
 use harness::guest::{Device, Error, Guest};
 use harness::notes::{EventOfPf, Note};
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::text::duration;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
@@ -27,6 +27,7 @@ const BASE: Scenario = Scenario {
     also: &[],
     triggers: &[],
     append: &["preempt=full"],
+    needs: Needs::NOTHING,
     run: |guest| Box::pin(pf_uevent(guest)),
 };
 

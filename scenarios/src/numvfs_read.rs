@@ -6,7 +6,7 @@
 use guest_protocol::{Access, Sched, Step};
 use harness::guest::{Came, Error, Guest, Stuck};
 use harness::notes::{Note, Read};
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::text::duration;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
@@ -24,6 +24,7 @@ pub const ALL: &[Scenario] = &[
         also: &["igb+amd-iommu", "igb+virtio-iommu", "nvme", "virtio-net"],
         triggers: Trigger::ALL,
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(owner_reads_numvfs(guest)),
     },
     Scenario {
@@ -35,6 +36,7 @@ pub const ALL: &[Scenario] = &[
         also: &["nvme", "virtio-net"],
         triggers: Trigger::ALL,
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(bystander_reads_during_removal(guest)),
     },
     Scenario {
@@ -46,6 +48,7 @@ pub const ALL: &[Scenario] = &[
         also: &["nvme", "virtio-net"],
         triggers: &[],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(vf_owner_reads_during_disable(guest)),
     },
 ];

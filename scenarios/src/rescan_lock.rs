@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use guest_protocol::{Sched, Step};
 use harness::guest::{Ending, Error, Guest, RESCAN_LOCK, Stuck};
 use harness::notes::Note;
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::text::duration;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
@@ -25,6 +25,7 @@ const BASE: Scenario = Scenario {
     also: &[],
     triggers: &[],
     append: &[],
+    needs: Needs::NOTHING,
     run: |guest| Box::pin(store_during_removal(guest)),
 };
 

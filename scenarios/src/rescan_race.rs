@@ -6,7 +6,7 @@
 
 use harness::guest::{Ending, Error, Guest, Pf};
 use harness::notes::{Note, Rounds};
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
@@ -19,6 +19,7 @@ const BASE: Scenario = Scenario {
     also: &[],
     triggers: &[],
     append: &[],
+    needs: Needs::NOTHING,
     run: |guest| Box::pin(numvfs(guest)),
 };
 

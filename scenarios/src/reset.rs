@@ -6,7 +6,7 @@
 use guest_protocol::{Sched, Step};
 use harness::guest::{Ending, Error, Guest, ResetMethod, WAITS_FOR_OWNER};
 use harness::notes::{Cycled, Note};
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
@@ -21,6 +21,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(function_reset_while_vfs_are_enabled(guest)),
     },
     Scenario {
@@ -32,6 +33,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: Trigger::PCIEHP,
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(slot_reset_during_unplug(guest)),
     },
     Scenario {
@@ -44,6 +46,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[Trigger::DeviceDel],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(owner_closes_while_two_slots_unplug(guest)),
     },
 ];

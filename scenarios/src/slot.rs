@@ -8,7 +8,7 @@ use guest_protocol::{Sched, Step, TaskState};
 use harness::classify::stack;
 use harness::guest::{ENABLES_VFS, Ending, Error, Guest, Slot};
 use harness::notes::Note;
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
@@ -26,6 +26,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[Trigger::Yank],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(yanked_while_vfs_are_enabled(guest)),
     },
     Scenario {
@@ -38,6 +39,7 @@ pub const ALL: &[Scenario] = &[
         triggers: &[],
         // Without this, freed memory keeps its contents, and a use after free goes unnoticed.
         append: &["init_on_free=1"],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(port_bound_again_while_removed(guest)),
     },
     Scenario {
@@ -49,6 +51,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(yanked_during_bring_up(guest, BEGINS)),
     },
     Scenario {
@@ -60,6 +63,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(yanked_during_bring_up(guest, PROBES)),
     },
     Scenario {
@@ -71,6 +75,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[Trigger::Yank],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(yanked_while_phy_is_read(guest)),
     },
     Scenario {
@@ -81,6 +86,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[Trigger::DeviceDel],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(added_right_after_unplug(guest)),
     },
     Scenario {
@@ -92,6 +98,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(card_exchanged(guest)),
     },
     Scenario {
@@ -103,6 +110,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(button_pressed_twice(guest)),
     },
 ];

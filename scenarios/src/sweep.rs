@@ -11,7 +11,7 @@ use guest_protocol::{Sched, Step, Swept, Waiting};
 use harness::classify::stack;
 use harness::guest::{Ending, Error, Guest, Pf, Sweeping};
 use harness::notes::{Access, Accesses, Note, Slow, Wait as WaitNote};
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
@@ -32,6 +32,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: Trigger::ALL,
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(during_removal(guest)),
     },
     Scenario {
@@ -48,6 +49,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(during_disable(guest)),
     },
     Scenario {
@@ -64,6 +66,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(during_enable(guest)),
     },
 ];

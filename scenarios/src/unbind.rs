@@ -3,7 +3,7 @@
 use guest_protocol::{Sched, Step};
 use harness::guest::{Error, Guest};
 use harness::notes::Note;
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 
@@ -17,6 +17,7 @@ pub const ALL: &[Scenario] = &[Scenario {
     also: &["virtio-net"],
     triggers: Trigger::PCIEHP,
     append: &[],
+    needs: Needs::NOTHING,
     run: |guest| Box::pin(unplug_during_unbind(guest)),
 }];
 

@@ -6,7 +6,7 @@
 use guest_protocol::{AttributeWrite, Sched, Step, VfioDevice};
 use harness::guest::{Device, Error, Guest, Owner, ResetMethod, WAITS_FOR_OWNER};
 use harness::notes::{Note, Place};
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use harness::vm::agent::AgentError;
@@ -21,6 +21,7 @@ const BASE: Scenario = Scenario {
     also: &["nvme", "virtio-net"],
     triggers: Trigger::ALL,
     append: &[],
+    needs: Needs::NOTHING,
     run: |guest| Box::pin(owner_lets_go(guest)),
 };
 

@@ -6,7 +6,7 @@
 
 use guest_protocol::Step;
 use harness::guest::{Error, Guest};
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
@@ -20,6 +20,7 @@ pub const ALL: &[Scenario] = &[Scenario {
     also: &["nvme", "virtio-net"],
     triggers: &[],
     append: &[],
+    needs: Needs::NOTHING,
     run: |guest| Box::pin(enable_under_vfio(guest)),
 }];
 

@@ -25,6 +25,7 @@ mod relay;
 mod sched;
 mod streams;
 mod uevent;
+mod upload;
 mod vfio;
 
 use std::path::Path;

@@ -16,6 +16,27 @@ pub fn tasks_of(pid: i32) -> Result<Vec<TaskState>, AgentError> {
     tasks(pid, |_| true)
 }
 
+/// All tasks of a process, and those of the other processes in its session if it leads one.
+pub fn tasks_with_session_of(pid: i32) -> Result<Vec<TaskState>, AgentError> {
+    let mut found = tasks_of(pid)?;
+    for other in session(pid).map_err(|source| AgentError::io("list the processes of a session", source))? {
+        if other != pid {
+            found.extend(tasks_of(other)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The processes of a session that have not ended.
+pub fn session(id: i32) -> io::Result<Vec<i32>> {
+    let pids = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_in = |pid: &i32| {
+        let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+        parse_stat(&stat).is_some_and(|(_, state)| !"ZX".contains(state)) && parse_session(&stat) == Some(id)
+    };
+    Ok(pids.filter(is_in).collect())
+}
+
 /// All tasks in D state, and all tasks with one of these functions on their kernel stack.
 pub fn tasks_in(functions: &[String]) -> Result<Vec<TaskState>, AgentError> {
     let wanted = |task: &TaskState| task.state == 'D' || task.stack.iter().any(|frame| functions.contains(frame));
@@ -64,6 +85,13 @@ fn parse_stat(stat: &[u8]) -> Option<(String, char)> {
     Some((comm.to_owned(), rest.trim_start().chars().next()?))
 }
 
+/// The session in `TID (COMM) STATE PPID PGRP SESSION ...` (proc_pid_stat(5)).
+fn parse_session(stat: &[u8]) -> Option<i32> {
+    let stat = String::from_utf8_lossy(stat);
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(3)?.parse().ok()
+}
+
 /// The function in a line `[<0>] FUNCTION+0xOFFSET/0xSIZE [MODULE]`.
 fn parse_frame(line: &str) -> Option<String> {
     let (_, frame) = line.split_once("] ")?;
@@ -94,6 +122,12 @@ mod tests {
     }
 
     #[test]
+    fn the_session_is_the_fourth_field_after_the_name() {
+        assert_eq!(parse_session(b"17 (a) 1 2 3 4) S 2 5 7 0 -1 4194560"), Some(7));
+        assert_eq!(parse_session(b"17 (a) S 2"), None);
+    }
+
+    #[test]
     fn the_task_of_this_test_is_found() {
         let tasks = tasks_of(std::process::id() as i32).unwrap();
         let me = nix::unistd::gettid().as_raw();
@@ -114,7 +148,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_it_panic(text in any::<String>()) {
-            let _ = (parse_stat(text.as_bytes()), parse_frame(&text));
+            let _ = (parse_stat(text.as_bytes()), parse_session(text.as_bytes()), parse_frame(&text));
         }
     }
 }

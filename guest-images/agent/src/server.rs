@@ -16,6 +16,7 @@ use crate::error::AgentError;
 use crate::job::Job;
 use crate::outbox::Outbox;
 use crate::relay::Process;
+use crate::upload;
 
 /// The server.
 pub struct Server {
@@ -60,21 +61,22 @@ impl Server {
                 continue;
             }
             match decode::<Request>(&text) {
-                Ok(request) => self.handle(request),
+                Ok(request) => self.handle(request, &mut requests),
                 // Without an id it cannot be answered.
                 Err(error) => eprintln!("iov-agent: a request cannot be parsed: {error}"),
             }
         }
     }
 
-    fn handle(&self, Request { id, command }: Request) {
+    /// `channel` is the input after the request.
+    fn handle(&self, Request { id, command }: Request, channel: &mut impl Read) {
         let result = match command.process() {
             Some(_) => match self.start(id, command) {
                 // The process answers.
                 Ok(()) => return,
                 Err(error) => Err(error),
             },
-            None => self.at_once(&command),
+            None => self.at_once(&command, channel),
         };
         let outcome = match result {
             Ok(()) => Outcome::Ok(Reply::Nothing),
@@ -84,8 +86,9 @@ impl Server {
     }
 
     /// Carries out a command that needs no process.
-    fn at_once(&self, command: &Command) -> Result<(), AgentError> {
+    fn at_once(&self, command: &Command, channel: &mut impl Read) -> Result<(), AgentError> {
         match *command {
+            Command::PutFile { ref path, size, executable } => upload::receive(channel, path, size, executable),
             Command::Hello => {
                 self.outbox.hello();
                 Ok(())
@@ -104,6 +107,7 @@ impl Server {
             | Command::Sweep(_)
             | Command::Watch { .. }
             | Command::SetLink { .. }
+            | Command::Run { .. }
             | Command::Where { .. }
             | Command::Tasks { .. }
             | Command::Inventory

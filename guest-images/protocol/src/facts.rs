@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::request::{Command, OpId, Source};
-use crate::text::{listed, quoted};
+use crate::text::{counted, listed, quoted};
 
 /// What the process of an operation can be told while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,11 @@ impl Command {
     /// kernel.
     pub fn process(&self) -> Option<&'static str> {
         match self {
-            Command::Hello | Command::Continue { .. } | Command::Stop { .. } | Command::Kill { .. } => None,
+            Command::Hello
+            | Command::PutFile { .. }
+            | Command::Continue { .. }
+            | Command::Stop { .. }
+            | Command::Kill { .. } => None,
             Command::Read { .. } => Some("iov-read"),
             Command::Write { .. } => Some("iov-write"),
             Command::List { .. } => Some("iov-list"),
@@ -52,6 +56,7 @@ impl Command {
             Command::Sweep(_) => Some("iov-sweep"),
             Command::Watch { .. } => Some("iov-watch"),
             Command::SetLink { .. } => Some("iov-setlink"),
+            Command::Run { .. } => Some("iov-run"),
             Command::Where { .. } => Some("iov-where"),
             Command::Tasks { .. } => Some("iov-tasks"),
             Command::Inventory => Some("iov-inventory"),
@@ -64,7 +69,9 @@ impl Command {
     pub fn control(&self) -> Option<Control> {
         match self {
             Command::Own { .. } => Some(Control::Continue),
-            Command::Cycle { .. } | Command::ReadPhy { .. } | Command::Watch { .. } => Some(Control::Stop),
+            Command::Cycle { .. } | Command::ReadPhy { .. } | Command::Watch { .. } | Command::Run { .. } => {
+                Some(Control::Stop)
+            }
             Command::Hello
             | Command::Read { .. }
             | Command::Write { .. }
@@ -73,6 +80,7 @@ impl Command {
             | Command::Bind { .. }
             | Command::Sweep(_)
             | Command::SetLink { .. }
+            | Command::PutFile { .. }
             | Command::Continue { .. }
             | Command::Stop { .. }
             | Command::Kill { .. }
@@ -102,6 +110,8 @@ impl Command {
             | Command::Sweep(_)
             | Command::Watch { .. }
             | Command::SetLink { .. }
+            | Command::PutFile { .. }
+            | Command::Run { .. }
             | Command::Tasks { .. }
             | Command::Inventory
             | Command::Sysrq { .. } => None,
@@ -137,6 +147,8 @@ impl fmt::Display for Command {
             Command::Watch { source, .. } => write!(f, "watch {source}"),
             Command::SetLink { ifname, up: true } => write!(f, "set {ifname} up"),
             Command::SetLink { ifname, up: false } => write!(f, "set {ifname} down"),
+            Command::PutFile { path, size, .. } => write!(f, "put {} into {path}", counted(*size, "byte", "bytes")),
+            Command::Run { program, .. } => write!(f, "run {program}"),
             Command::Continue { target } => write!(f, "let {target} continue"),
             Command::Stop { target } => write!(f, "stop {target}"),
             Command::Kill { target, signal } => write!(f, "send signal {signal} to {target}"),

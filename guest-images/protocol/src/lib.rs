@@ -3,6 +3,8 @@
 //! The channel is a virtio-serial port named [`PORT_NAME`]. Each message is one line of JSON. The guest sends the first
 //! message, [`Message::Hello`]. After a snapshot was restored, the host asks for it again with [`Command::Hello`].
 //!
+//! The bytes of a file follow the line of their request ([`Command::PutFile`]) as they are.
+//!
 //! Each [`Request`] has an id that the host chooses, and is answered by exactly one [`Message::Done`] with this id.
 //! There is no time limit: if an operation is stuck in the kernel, its `Done` does not come. Each operation on the
 //! kernel runs in a process of its own, so a stuck operation never delays another one.
@@ -21,7 +23,8 @@ pub use facts::{Control, PROCESS_PREFIX};
 pub use inventory::{Inventory, PciFunction};
 pub use line::{LineError, VERSION, decode, encode};
 pub use message::{
-    Access, Errno, Failure, LinkEvent, Message, Outcome, Progress, Reply, Sighting, Swept, TaskState, Uevent, Waiting,
+    Access, Errno, Failure, LinkEvent, Message, Outcome, ProgramEnd, Progress, Reply, Sighting, Swept, TaskState,
+    Uevent, Waiting,
 };
 pub use request::{AttributeWrite, Command, OpId, Policy, Request, Sched, Source, Step, Sweep, VfioDevice};
 

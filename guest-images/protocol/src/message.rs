@@ -156,6 +156,12 @@ pub enum Progress {
     /// These accesses of a [`crate::Command::Sweep`] have not ended and seem to wait for something. All others have
     /// ended.
     Waiting(Vec<Waiting>),
+    /// A program of [`crate::Command::Run`] has written this to its standard output or standard error. Bytes that are no
+    /// UTF-8 are replaced.
+    Printed {
+        /// What it has written since the last such message.
+        text: String,
+    },
     /// A reader listens: it misses no event from now on.
     Watching,
     /// A reader has received an event and read its attributes.
@@ -229,6 +235,23 @@ pub enum Reply {
         /// Accesses that the kernel refused.
         refused: u32,
     },
+    /// A program of [`crate::Command::Run`] has ended.
+    Ran {
+        /// How it ended.
+        end: ProgramEnd,
+        /// How many bytes of its output were not reported, because it wrote too much.
+        unreported: u64,
+    },
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProgramEnd {
+    /// It exited with this status.
+    Exited(i32),
+    /// This signal killed it, as in `SIGKILL`.
+    Killed(String),
 }
 
 /// One `open` and `read(2)`, or `open` and `write(2)`, of an attribute.

@@ -1,5 +1,7 @@
 //! The requests from the host to the guest.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Identifies an operation. The host chooses it, and never uses one twice in a guest.
@@ -108,12 +110,35 @@ pub enum Command {
         /// True for up, false for down.
         up: bool,
     },
+    /// Create a file, or replace one, with the bytes that follow the newline of this request on the channel. The folder
+    /// must exist, and be on a file system in memory. Done with [`crate::Reply::Nothing`] when the file is complete.
+    PutFile {
+        /// Absolute path in the guest.
+        path: String,
+        /// How many bytes follow.
+        size: u64,
+        /// Whether it is a program.
+        executable: bool,
+    },
+    /// Run a program in a session of its own, with empty standard input, the variables `PATH` and `HOME`, and those
+    /// given. Its standard output and standard error come in the order of the writes as [`crate::Progress::Printed`].
+    /// After [`Command::Stop`], all processes of the session are killed. Done with [`crate::Reply::Ran`], when the
+    /// program has ended and no process of its session is left.
+    Run {
+        /// Absolute path in the guest.
+        program: String,
+        /// Its arguments, without its name.
+        args: Vec<String>,
+        /// Environment variables.
+        #[serde(default)]
+        env: BTreeMap<String, String>,
+    },
     /// Let an owner at [`Step::Hold`] continue with its next step. Done when the owner was told so.
     Continue {
         /// The owner's operation.
         target: OpId,
     },
-    /// End a [`Command::Watch`], a [`Command::Cycle`] or a [`Command::ReadPhy`].
+    /// End a [`Command::Watch`], a [`Command::Cycle`], a [`Command::ReadPhy`] or a [`Command::Run`].
     Stop {
         /// Its operation.
         target: OpId,
@@ -125,7 +150,7 @@ pub enum Command {
         /// Signal number.
         signal: i32,
     },
-    /// Find the tasks of an operation's process. Done with [`crate::Reply::Tasks`], which is empty if the operation has
+    /// Find the tasks of an operation's process, and of the programs that it runs. Done with [`crate::Reply::Tasks`], which is empty if the operation has
     /// ended.
     Where {
         /// The operation.

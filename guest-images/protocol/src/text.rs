@@ -32,7 +32,7 @@ pub(crate) fn listed<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> Strin
 }
 
 /// A number of things, with their name in the singular or the plural: `1 name`, `2 names`.
-pub(crate) fn counted(count: usize, one: &str, several: &str) -> String {
+pub(crate) fn counted(count: u64, one: &str, several: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { several })
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::message::{Access, Errno, Failure, LinkEvent, Message, Outcome, Progress, Reply, Sighting, Uevent, Waiting};
+use crate::message::{
+    Access, Errno, Failure, LinkEvent, Message, Outcome, ProgramEnd, Progress, Reply, Sighting, Uevent, Waiting,
+};
 use crate::text::{counted, listed, quoted, short};
 
 /// What the message is, as in "last heard: `the end of operation 1008: 12 names`".
@@ -10,7 +12,7 @@ impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Message::Hello { version, kernel, cpus, .. } => {
-                let cpus = counted(*cpus as usize, "CPU", "CPUs");
+                let cpus = counted(u64::from(*cpus), "CPU", "CPUs");
                 write!(f, "hello from Linux {} with {cpus} (protocol version {version})", short(kernel))
             }
             Message::Started { id, pid, .. } => write!(f, "the start of {id} as process {pid}"),
@@ -39,16 +41,25 @@ impl fmt::Display for Reply {
         match self {
             Reply::Nothing => f.write_str("an empty reply"),
             Reply::Access(access) => write!(f, "an access to {access}"),
-            Reply::Names(names) => f.write_str(&counted(names.len(), "name", "names")),
+            Reply::Names(names) => f.write_str(&counted(names.len() as u64, "name", "names")),
             Reply::Target(target) => write!(f, "the link target {}", short(target)),
-            Reply::Tasks(tasks) => f.write_str(&counted(tasks.len(), "task", "tasks")),
-            Reply::Swept(swept) => write!(f, "a sweep of {}", counted(swept.len(), "access", "accesses")),
+            Reply::Tasks(tasks) => f.write_str(&counted(tasks.len() as u64, "task", "tasks")),
+            Reply::Swept(swept) => write!(f, "a sweep of {}", counted(swept.len() as u64, "access", "accesses")),
             Reply::Inventory(inventory) => {
-                write!(f, "an inventory of {}", counted(inventory.functions.len(), "PCI function", "PCI functions"))
+                write!(
+                    f,
+                    "an inventory of {}",
+                    counted(inventory.functions.len() as u64, "PCI function", "PCI functions")
+                )
             }
             Reply::Cycled { rounds, refused } => {
-                let rounds = counted(*rounds as usize, "round", "rounds");
-                write!(f, "{rounds} with {}", counted(*refused as usize, "refused access", "refused accesses"))
+                let rounds = counted(u64::from(*rounds), "round", "rounds");
+                write!(f, "{rounds} with {}", counted(u64::from(*refused), "refused access", "refused accesses"))
+            }
+            Reply::Ran { end, unreported: 0 } => write!(f, "the end of a program: {end}"),
+            Reply::Ran { end, unreported } => {
+                let lost = counted(*unreported, "byte", "bytes");
+                write!(f, "the end of a program: {end}, without the last {lost} of its output")
             }
         }
     }
@@ -78,10 +89,25 @@ impl fmt::Display for Progress {
             Progress::Released => f.write_str("closed all its devices"),
             Progress::Waiting(waiting) => {
                 let those = listed(waiting.iter().map(Waiting::to_string));
-                write!(f, "{} not ended: {}", counted(waiting.len(), "access has", "accesses have"), short(&those))
+                write!(
+                    f,
+                    "{} not ended: {}",
+                    counted(waiting.len() as u64, "access has", "accesses have"),
+                    short(&those)
+                )
             }
             Progress::Watching => f.write_str("watching for events"),
+            Progress::Printed { text } => write!(f, "printed {}", quoted(text)),
             Progress::Saw { event, .. } => write!(f, "saw {event}"),
+        }
+    }
+}
+
+impl fmt::Display for ProgramEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProgramEnd::Exited(status) => write!(f, "exit status {status}"),
+            ProgramEnd::Killed(signal) => write!(f, "killed by {}", short(signal)),
         }
     }
 }

@@ -48,6 +48,10 @@ fn each_command_has_its_words_and_facts() {
         iov-watch, can be told stop, target: none
     set eth0 up
         iov-setlink, can be told nothing, target: none
+    put 1024704 bytes into /tmp/test
+        at once, can be told nothing, target: none
+    run /tmp/test
+        iov-run, can be told stop, target: none
     let operation 4 continue
         at once, can be told nothing, target: operation 4
     stop operation 4
@@ -87,7 +91,7 @@ fn a_process_name_fits_and_belongs_to_one_command() {
 fn each_message_has_its_words() {
     let lines: Vec<_> = messages().iter().map(Message::to_string).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    hello from Linux 6.12.117 with 2 CPUs (protocol version 5)
+    hello from Linux 6.12.117 with 2 CPUs (protocol version 6)
     the start of operation 4 as process 61
     progress of operation 4: opened its devices (IOMMU group 4)
     progress of operation 4: asked by the kernel to release 0000:01:00.0
@@ -100,6 +104,7 @@ fn each_message_has_its_words() {
     progress of operation 4: closed all its devices
     progress of operation 4: 1 access has not ended: read of /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs
     progress of operation 4: watching for events
+    progress of operation 4: printed "TAP version 13\n1..18\n"
     progress of operation 4: saw uevent change of /devices/x
     progress of operation 4: saw RTM_NEWLINK of eth0 (operstate 6)
     the end of operation 4: an empty reply
@@ -110,6 +115,8 @@ fn each_message_has_its_words() {
     the end of operation 4: a sweep of 1 access
     the end of operation 4: an inventory of 1 PCI function
     the end of operation 4: 20 rounds with 3 refused accesses
+    the end of operation 4: the end of a program: exit status 1
+    the end of operation 4: the end of a program: killed by SIGKILL, without the last 1 byte of its output
     the end of operation 4: failed: write x: Device or resource busy (os error 16)
     uevent change of /devices/x
     RTM_NEWLINK of eth0 (operstate 6)

@@ -15,8 +15,10 @@ mod hotplug;
 mod noting;
 mod owner;
 mod place;
+mod program;
 mod removal;
 mod reset;
+mod selftest;
 mod sriov;
 mod stuck;
 mod sweep;
@@ -26,7 +28,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use guest_protocol::{Command, Progress, Sched, Source};
-use kernels::KnownReport;
+use kernels::{KnownReport, Selftests};
 
 pub use aftermath::Back;
 pub use device::{Device, Pf, Slot};
@@ -36,6 +38,7 @@ pub(crate) use find::Hardware;
 pub use gadget::{Hold, RESCAN_LOCK};
 pub use hotplug::{AerError, Plugged, Pressed};
 pub use owner::Owner;
+pub use program::{Program, Ran};
 pub use reset::ResetMethod;
 pub use sriov::ENABLES_VFS;
 pub use stuck::{Came, Stuck, WAITS_FOR_OWNER};
@@ -63,6 +66,8 @@ pub struct Guest {
     /// Cards plugged in so far.
     plugs: AtomicUsize,
     notes: Mutex<Notes>,
+    /// The kernel's vfio selftests, if the scenario needs them.
+    selftests: Option<Selftests>,
 }
 
 /// The deadline of an operation that has nothing to wait for, on a machine with KVM, in seconds. It is long, as it only
@@ -80,6 +85,7 @@ impl Guest {
         trigger: Option<Trigger>,
         scale: Scale,
         known: &[KnownReport],
+        selftests: Option<Selftests>,
     ) -> Guest {
         Guest {
             vm,
@@ -90,6 +96,7 @@ impl Guest {
             removals: tokio::sync::Mutex::default(),
             plugs: AtomicUsize::new(0),
             notes: Mutex::default(),
+            selftests,
         }
     }
 

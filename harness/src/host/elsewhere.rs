@@ -21,6 +21,7 @@ const NAMES: &[(&str, [&str; 3])] = &[
     ("perl",            ["perl",                "perl",               "perl"]),
     ("qemu-system-x86", ["qemu-system-x86-core", "qemu-x86",          "qemu-system-x86"]),
     ("tar",             ["tar",                 "tar",                "tar"]),
+    ("uuid-dev",        ["libuuid-devel",       "libuuid-devel-static", "util-linux-libs"]),
     ("util-linux",      ["util-linux",          "util-linux",         "util-linux"]),
     ("xz-utils",        ["xz",                  "xz",                 "xz"]),
 ];
@@ -80,8 +81,11 @@ mod tests {
     #[test]
     fn every_required_package_has_a_name_in_every_distribution() {
         // dpkg and apt are required only on distributions that use them.
-        let asked =
-            kernels::requirements().iter().map(|r| r.debian_package).chain([QEMU_PACKAGE, SETPRIV.debian_package]);
+        let asked = kernels::requirements()
+            .iter()
+            .chain(kernels::selftest_requirements())
+            .map(|r| r.debian_package)
+            .chain([QEMU_PACKAGE, SETPRIV.debian_package]);
         for package in asked.filter(|package| !["apt", "dpkg"].contains(package)) {
             assert!(NAMES.iter().any(|(debian, _)| *debian == package), "no names for {package}");
         }

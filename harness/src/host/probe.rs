@@ -11,7 +11,7 @@ use kernels::{CancelToken, Package, Requirement};
 
 use super::os::{Installer, OsRelease};
 use super::qemu::{self, Qemu, QemuError};
-use super::{Check, command, newest};
+use super::{Check, Status, command, newest};
 use crate::vm::process;
 
 /// The Debian package with `qemu-system-x86_64`.
@@ -64,6 +64,17 @@ pub(super) fn tool(os: &OsRelease, requirement: &Requirement) -> Option<Check> {
         let what = format!("not found, needed {}", requirement.why);
         Check::packaged(os, requirement.name, what, requirement.debian_package)
     })
+}
+
+/// A library that only some cells need.
+pub(super) fn for_some_cells(os: &OsRelease, requirement: &Requirement) -> Check {
+    match tool(os, requirement) {
+        Some(Check { name, status: Status::Missing { what, fix }, packages }) => {
+            let fix = format!("the cells that need it are skipped; {fix}");
+            Check { name, status: Status::Warn { what, fix }, packages }
+        }
+        found => found.unwrap_or_else(|| Check::ok(requirement.name, "not needed here")),
+    }
 }
 
 /// The program that starts QEMU, so that QEMU ends together with the harness.
@@ -174,7 +185,6 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Status;
     use super::*;
 
     fn os(id: &str) -> OsRelease {
@@ -197,6 +207,15 @@ mod tests {
             }
         );
         assert!(!tool(&os("fedora"), &requirement("sh", "dash")).unwrap().is_missing());
+    }
+
+    #[test]
+    fn what_only_some_cells_need_is_no_reason_not_to_run() {
+        let check = for_some_cells(&os("fedora"), &requirement("no-such-tool", "uuid-dev"));
+        assert!(!check.is_missing() && check.wants_setup());
+        let line = check.to_string();
+        assert!(line.starts_with("warn") && line.contains("skipped; run `sudo dnf install libuuid-devel`"), "{line}");
+        assert!(!for_some_cells(&os("fedora"), &requirement("sh", "dash")).wants_setup());
     }
 
     #[test]

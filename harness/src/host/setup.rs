@@ -109,11 +109,14 @@ pub enum SetupError {
 /// # Errors
 /// If apt cannot install what is missing, or fails.
 pub fn setup(wanted: &Wanted<'_>, output: &AptOutput, say: &mut dyn FnMut(&str)) -> Result<Outcome, SetupError> {
-    let missing = || -> Vec<Check> { checks(wanted).into_iter().filter(Check::is_missing).collect() };
+    let os = OsRelease::of_this_machine();
+    // Without apt nothing can be installed, and what only some cells need must not end the run.
+    let apt = os.installer() == Installer::Apt;
+    let is_wanted = |check: &Check| if apt { check.wants_setup() } else { check.is_missing() };
+    let missing = || -> Vec<Check> { checks(wanted).into_iter().filter(is_wanted).collect() };
     if missing().is_empty() {
         return Ok(Outcome::NothingToDo);
     }
-    let os = OsRelease::of_this_machine();
     let facts = |updated| {
         let missing = missing();
         let packages: Vec<String> = missing.iter().flat_map(|check| check.packages.clone()).collect();

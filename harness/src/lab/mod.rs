@@ -1,6 +1,7 @@
 //! The parts that all cells of a run share: kernels, the guest image, the accelerator.
 
 pub mod images;
+pub mod selftests;
 pub mod snapshots;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use kernels::series::{Fit, Manner, SeriesPatch};
 use kernels::{
     BuildError, BuildEvent, Builder, CancelToken, KernelImage, Manifest, ManifestError, Observer, Profile, Unknown,
 };
+use selftests::Tests;
 
 use crate::host::Qemu;
 use crate::host::accel::{self, Choice, Decision};
@@ -64,6 +66,8 @@ pub struct Parts {
     pub images: Images,
     /// The initramfs, without modules.
     pub initramfs: Initramfs,
+    /// The vfio selftests of the kernels, which are built when a cell needs them.
+    pub selftests: Tests,
     /// The cache, in which the initramfs with modules is made.
     pub cache: Cache,
     /// The accelerator.
@@ -169,6 +173,7 @@ impl Lab {
         let initramfs =
             tokio::task::spawn_blocking(make).await.map_err(|error| LabError::Thread(error.to_string()))??;
         let images = self.build(variants.to_vec(), progress.clone());
+        let selftests = Tests::new(self.builder.clone(), self.cancel.child(), progress.clone());
         let decision = match images.first().await {
             Ok(image) => {
                 let initramfs = initramfs_for(&self.cache, &initramfs, &image)?;
@@ -183,7 +188,7 @@ impl Lab {
         progress.event(Event::Accelerator(&decision));
         let profile = self.manifest().profile.clone();
         let cache = self.cache.clone();
-        Ok(Parts { images, initramfs, cache, decision, qemu: qemu.binary.clone(), profile })
+        Ok(Parts { images, initramfs, selftests, cache, decision, qemu: qemu.binary.clone(), profile })
     }
 
     /// Starts to build kernels, one after the other, on a separate thread. Kernels that are built already come first.
@@ -268,7 +273,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// The machine of a cell, with as much memory as kernels without a profile need.
+/// The machine of a cell, with as much memory as the scenario needs on kernels without a profile.
 pub fn machine(
     qemu: OsString,
     scenario: &Scenario,
@@ -282,7 +287,8 @@ pub fn machine(
     // With KVM, the hypervisor tells the guest the frequency of the TSC.
     let clock = if accel == Accel::Tcg { tsc::word() } else { None };
     let append = scenario.append.iter().map(|&word| word.to_owned()).chain(clock).collect();
-    Machine { qemu, topology, hotplug, accel, memory_mib: MEMORY_MIB, kernel, initrd, append }
+    let memory_mib = scenario.needs.memory_mib.unwrap_or(MEMORY_MIB);
+    Machine { qemu, topology, hotplug, accel, memory_mib, kernel, initrd, append }
 }
 
 #[cfg(test)]

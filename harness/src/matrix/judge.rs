@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use guest_protocol::TaskState;
-use kernels::{FailureKind, KnownReport};
+use kernels::{FailureKind, KnownReport, Selftests};
 
 use super::conclude::{Ran, Seen, boot_failed, conclude};
 use crate::classify::console::log;
@@ -71,12 +71,14 @@ pub struct Rules<'a> {
     pub names_holders: bool,
 }
 
-/// Runs a scenario in the guest that `start` boots or restores. `console` is the file of its serial console.
+/// Runs a scenario in the guest that `start` boots or restores. `console` is the file of its serial console, and
+/// `selftests` are those of the kernel, if the scenario needs them.
 pub async fn run(
     scenario: &Scenario,
     trigger: Option<Trigger>,
     rules: Rules<'_>,
     console: &Path,
+    selftests: Option<Selftests>,
     start: impl Future<Output = Result<Vm, BootError>>,
 ) -> Finding {
     let mut phases = Phases::default();
@@ -97,7 +99,7 @@ pub async fn run(
 
     let began = Instant::now();
     let (clock, before) = (vm.starved(), vm.starved().so_far());
-    let Over { ran, mut notes, proofs, silent, vm } = run_in(scenario, trigger, vm, rules).await;
+    let Over { ran, mut notes, proofs, silent, vm } = run_in(scenario, trigger, vm, rules, selftests).await;
     let (took, starved) = (began.elapsed(), clock.so_far().saturating_sub(before));
     (phases.scenario, phases.starved) = (took.as_secs_f64(), starved.as_secs_f64());
 
@@ -131,9 +133,15 @@ struct Over {
     vm: Vm,
 }
 
-async fn run_in(scenario: &Scenario, trigger: Option<Trigger>, vm: Vm, rules: Rules<'_>) -> Over {
+async fn run_in(
+    scenario: &Scenario,
+    trigger: Option<Trigger>,
+    vm: Vm,
+    rules: Rules<'_>,
+    selftests: Option<Selftests>,
+) -> Over {
     let guest = match Hardware::find(&vm, rules.scale).await {
-        Ok(hardware) => Guest::new(vm, hardware, trigger, rules.scale, rules.known),
+        Ok(hardware) => Guest::new(vm, hardware, trigger, rules.scale, rules.known, selftests),
         Err(error) => {
             let silent = stuck_tasks(vm.agent(), rules.scale.seconds(QUIT)).await.is_err();
             return Over { ran: Err(error), notes: Notes::default(), proofs: Vec::new(), silent, vm };

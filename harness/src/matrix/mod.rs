@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use judge::{Finding, Rules};
-use kernels::Profile;
+use kernels::{Profile, Selftests};
 use limits::Limits;
 use order::Times;
 use schedule::{Budget, Schedule, Weight};
@@ -102,6 +102,13 @@ pub struct Runner {
     limits: Limits,
     /// By variant, the command line options that select the user's own kernel or a kernel of a series.
     own: BTreeMap<String, Vec<String>>,
+}
+
+/// Everything that a cell needs.
+struct Setup<'a> {
+    scenario: &'a Scenario,
+    machine: Machine,
+    selftests: Option<Selftests>,
 }
 
 impl Runner {
@@ -242,8 +249,8 @@ impl Runner {
         progress.event(Event::CellStarted { cell: &name });
         let prepared = self.machine(cell, &image);
         let dir = self.run.cell(&self.start(cell, &image, prepared.as_ref().ok().map(|(_, machine)| machine)))?;
-        let (finding, retries) = match prepared {
-            Ok((scenario, machine)) => self.try_guests(cell, scenario, machine, &dir, progress, echo).await?,
+        let (finding, retries) = match self.setup(cell, prepared).await {
+            Ok(setup) => self.try_guests(cell, setup, &dir, progress, echo).await?,
             Err(verdict) => (Finding::of(verdict), Vec::new()),
         };
         let record = record(cell, dir.seconds(), finding, retries);
@@ -297,15 +304,29 @@ impl Runner {
         }
     }
 
+    /// Everything that a cell needs, or a verdict if the cell cannot run.
+    async fn setup<'a>(
+        &self,
+        cell: &PlannedCell,
+        prepared: Result<(&'a Scenario, Machine), Verdict>,
+    ) -> Result<Setup<'a>, Verdict> {
+        let (scenario, machine) = prepared?;
+        let selftests = match scenario.needs.selftests {
+            true => Some(self.parts.selftests.of(&cell.id.variant).await?),
+            false => None,
+        };
+        Ok(Setup { scenario, machine, selftests })
+    }
+
     async fn try_guests(
         &self,
         cell: &PlannedCell,
-        scenario: &Scenario,
-        machine: Machine,
+        setup: Setup<'_>,
         dir: &CellDir,
         progress: &dyn Progress,
         echo: Option<Recorder>,
     ) -> Result<(Finding, Vec<String>), MatrixError> {
+        let Setup { scenario, machine, selftests } = setup;
         let profile = self.parts.profile.as_ref();
         let scale = Scale::of(machine.accel).slower(profile.map_or(1, |profile| profile.slower));
         let known = profile.map_or(&[][..], |profile| &profile.known);
@@ -316,7 +337,7 @@ impl Runner {
                 Recorders { console: dir.console(), qmp: recorder(dir.qmp()?), agent: recorder(dir.agent()?) };
             let (within, console) = (scale.seconds(judge::BOOT), dir.console());
             let start = self.guest(machine.clone(), recorders, within);
-            let running = judge::run(scenario, cell.id.trigger, rules, &console, start);
+            let running = judge::run(scenario, cell.id.trigger, rules, &console, selftests.clone(), start);
             let finding = match &echo {
                 None => running.await,
                 Some(echo) => tail::while_following(&dir.console(), echo.clone(), running).await,
@@ -360,7 +381,7 @@ fn machine<'a>(
     let topology = Topology::named(&cell.id.topology)?;
     let mut machine = lab::machine(qemu, scenario, topology, cell.id.trigger, accel, kernel, initrd);
     if let Some(needed) = profile.and_then(|profile| profile.memory_mib) {
-        machine.memory_mib = needed;
+        machine.memory_mib = machine.memory_mib.max(needed);
     }
     Some((scenario, machine))
 }

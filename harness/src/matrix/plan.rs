@@ -52,6 +52,8 @@ pub const CANDIDATE: &str = "candidate";
 /// only repeat the result of their base. Cells that reproduce only randomly are skipped too: a miss says nothing, and
 /// after a hit the state of the memory is undefined.
 ///
+/// Scenarios that take long run only if scenarios are named.
+///
 /// The user's own kernel runs with every scenario too. Two kinds of scenarios run on it only if they are named: those
 /// that only detect what every kernel has by design, and those that reproduce only randomly.
 ///
@@ -76,7 +78,11 @@ pub fn plan(
     let further = selection.all || !selection.topologies.is_empty();
     let every = selection.all || !selection.kernels.is_empty();
     let mut cells = Vec::new();
-    for scenario in scenarios.iter().filter(|scenario| names.select(scenario.name)) {
+    let is_wanted = |scenario: &&Scenario| {
+        let named = selection.all || !selection.scenarios.is_empty();
+        names.select(scenario.name) && (named || !scenario.needs.to_be_named)
+    };
+    for scenario in scenarios.iter().filter(is_wanted) {
         let wanted = |name: &&str| topologies.select(name) && (further || *name == scenario.topology);
         let topologies: Vec<_> = scenario.topologies().filter(wanted).collect();
         let triggers = scenario.each_trigger().into_iter().filter(|t| triggers.select(Trigger::name_of(*t)));
@@ -196,6 +202,7 @@ mod tests {
     use kernels::{Base, Fails, FailureKind, Package, Profile, Source};
 
     use super::*;
+    use crate::scenario::Needs;
 
     fn manifest() -> Manifest {
         let variant = |name: &str, bugs: &[&str], concerns: &[&str]| Variant {
@@ -236,6 +243,7 @@ mod tests {
             profiles: Vec::new(),
             profile: None,
             own: None,
+            selftests: None,
         }
     }
 
@@ -248,6 +256,7 @@ mod tests {
             also: &["other"],
             triggers,
             append: &[],
+            needs: Needs::NOTHING,
             run: |_| Box::pin(async { Ok(crate::verdict::Verdict::Pass) }),
         }
     }
@@ -261,6 +270,22 @@ mod tests {
 
     fn globs(globs: &[&str]) -> Vec<String> {
         globs.iter().map(|&glob| glob.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_scenario_that_takes_long_runs_only_if_it_is_named() {
+        let needs = Needs { to_be_named: true, ..Needs::NOTHING };
+        let scenarios = [Scenario { needs, ..scenario("read::long", &[]) }, scenario("read::short", &[])];
+        let names = |selection: &Selection| {
+            let cells = plan(&manifest(), &scenarios, selection, 1).unwrap();
+            let mut names: Vec<_> = cells.into_iter().map(|cell| cell.id.scenario).collect();
+            names.dedup();
+            names
+        };
+        assert_eq!(names(&Selection::default()), ["read::short"]);
+        assert_eq!(names(&Selection { all: true, ..Selection::default() }).len(), 2);
+        let named = Selection { scenarios: globs(&["read::*"]), ..Selection::default() };
+        assert_eq!(names(&named).len(), 2);
     }
 
     #[test]

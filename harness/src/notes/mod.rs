@@ -46,6 +46,8 @@ pub enum Note {
     Refused(Vec<String>),
     /// The rounds of a scenario that repeats its steps.
     Rounds(Rounds),
+    /// The results of test programs.
+    Tests(Vec<TestRun>),
     /// How often a scenario tried to hit a timing window of the kernel.
     Attempts(u32),
     /// How often the bus was rescanned during the scenario.
@@ -123,6 +125,21 @@ pub struct Accesses {
     pub reads: usize,
     /// Writes.
     pub writes: usize,
+}
+
+/// The results of a test program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestRun {
+    /// Its name.
+    pub program: String,
+    /// The source that it comes from.
+    pub of: String,
+    /// How many test cases passed.
+    pub passed: usize,
+    /// The test cases that failed, with what they printed.
+    pub failed: Vec<String>,
+    /// The test cases that were not run, with the reason.
+    pub skipped: Vec<String>,
 }
 
 /// An access that took long.
@@ -321,6 +338,13 @@ mod tests {
         };
         let wait = Wait { attribute: "/sys/a".to_owned(), access: Access::Read, function: "f".to_owned() };
         let slow = Slow { attribute: "/sys/a".to_owned(), write: true, value: "EIO".to_owned(), took: 1.5 };
+        let tests = TestRun {
+            program: "vfio_test".to_owned(),
+            of: "linux 7.3".to_owned(),
+            passed: 4,
+            failed: vec!["f.a: Expected 0 == 1".to_owned()],
+            skipped: vec!["f.b: none".to_owned()],
+        };
         let steps = Steps { restore: Some(0.5), ..Steps::default() };
         let notes = Notes::from_iter([
             Note::Stuck(tasks()),
@@ -337,6 +361,7 @@ mod tests {
             Note::Slowest(vec![slow]),
             Note::Refused(vec!["/sys/a: EIO".to_owned()]),
             Note::Rounds(Rounds::Watched(vec![Round { vfs: 2, write_took: 1.5, events: vec![seen] }])),
+            Note::Tests(vec![tests]),
             Note::Attempts(3),
             Note::Rescans(4),
             Note::Resets(Cycled { rounds: 9, refused: 1 }),
@@ -361,7 +386,12 @@ mod tests {
             "waits": [{"attribute": "/sys/a", "access": "read", "function": "f"}],
             "accesses": {"reads": 5, "writes": 1},
             "slowest": [{"attribute": "/sys/a", "write": true, "value": "EIO", "took": 1.5}], "refused": ["/sys/a: EIO"],
-            "rounds": [{"vfs": 2, "write-took": 1.5, "events": [event]}], "attempts": 3, "rescans": 4,
+            "rounds": [{"vfs": 2, "write-took": 1.5, "events": [event]}],
+            "tests": [{
+                "program": "vfio_test", "of": "linux 7.3", "passed": 4, "failed": ["f.a: Expected 0 == 1"],
+                "skipped": ["f.b: none"],
+            }],
+            "attempts": 3, "rescans": 4,
             "resets": "9 rounds, 1 refused", "reset": "over", "store": "in pci_wait_cfg", "enable": "elsewhere",
             "owner": "over", "event-of-pf": "not before the end of the write", "lockdep": "off",
             "lockdep-off-after": "a report", "aftermath": 0.5, "put-back": 1.5, "no-sysrq": "no answer",
@@ -369,7 +399,7 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(&notes).unwrap(), written);
         let back = read(written);
-        assert_eq!((back.notes.len(), &back), (29, &notes));
+        assert_eq!((back.notes.len(), &back), (30, &notes));
         // The same keys with values of another shape.
         for note in [Note::Read(Read::Any("0".to_owned())), Note::Rounds(Rounds::Begun(10))] {
             let notes = Notes::from_iter([note]);

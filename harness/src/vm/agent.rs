@@ -100,6 +100,10 @@ pub struct Lost {
 /// How long the sending of a request may take. QEMU accepts it into its buffers unless the guest has stopped reading.
 const SEND: Duration = Duration::from_secs(30);
 
+/// For so many bytes of a file, and for each part of them, the sending may take as long again. A guest takes them in
+/// a tenth of a second, even under TCG.
+const PIECE: usize = 4 << 20;
+
 /// The text that [`Agent::log_complete`] writes into the kernel's log as a mark.
 const MARK: &str = "iov-regress: so far";
 
@@ -171,6 +175,20 @@ impl Agent {
     /// # Errors
     /// [`AgentError::Send`].
     pub async fn start(&self, command: Command) -> Result<Operation, AgentError> {
+        self.start_with(command, &[]).await
+    }
+
+    /// Sends a file to the guest. The operation is over when the guest has the whole file.
+    ///
+    /// # Errors
+    /// [`AgentError::Send`].
+    pub async fn put_file(&self, path: &str, bytes: &[u8], executable: bool) -> Result<Operation, AgentError> {
+        let command = Command::PutFile { path: path.to_owned(), size: bytes.len() as u64, executable };
+        self.start_with(command, bytes).await
+    }
+
+    /// Sends a request and the bytes that belong to it.
+    async fn start_with(&self, command: Command, bytes: &[u8]) -> Result<Operation, AgentError> {
         let id = OpId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let what = command.to_string();
         let from = self.messages().position();
@@ -178,12 +196,14 @@ impl Agent {
         let send = async {
             let mut write = self.shared.write.lock().await;
             write.write_all(line.as_bytes()).await?;
+            write.unrecorded().write_all(bytes).await?;
             write.flush().await
         };
         let late = |_| {
             AgentError::Send(std::io::Error::new(std::io::ErrorKind::TimedOut, "the guest does not read its requests"))
         };
-        tokio::time::timeout(SEND, send).await.map_err(late)?.map_err(AgentError::Send)?;
+        let pieces = bytes.len().div_ceil(PIECE) as u32;
+        tokio::time::timeout(SEND * (1 + pieces), send).await.map_err(late)?.map_err(AgentError::Send)?;
         Ok(Operation { agent: self.clone(), id, what, from })
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guest_protocol::{Access, Inventory, Reply, Swept, TaskState};
+use guest_protocol::{Access, Inventory, ProgramEnd, Reply, Swept, TaskState};
 
 use super::agent::{AgentError, Operation};
 use crate::notes::Cycled;
@@ -82,6 +82,17 @@ impl Operation {
         match self.done(within).await? {
             Reply::Cycled { rounds, refused } => Ok(Cycled { rounds, refused }),
             reply => Err(self.unexpected(reply, "rounds")),
+        }
+    }
+
+    /// Waits for the end of a program. The result is how it ended, and how many bytes of its output were not reported.
+    ///
+    /// # Errors
+    /// As [`Operation::accessed`].
+    pub async fn ran(&self, within: Duration) -> Result<(ProgramEnd, u64), AgentError> {
+        match self.done(within).await? {
+            Reply::Ran { end, unreported } => Ok((end, unreported)),
+            reply => Err(self.unexpected(reply, "the end of a program")),
         }
     }
 

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use harness::guest::Guest;
-use harness::scenario::Scenario;
+use harness::scenario::{Needs, Scenario};
 use harness::text::duration;
 use harness::verdict::Verdict;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -58,6 +58,7 @@ fn scenario() -> Scenario {
         also: &[],
         triggers: &[],
         append: &[],
+        needs: Needs::NOTHING,
         run: |guest| Box::pin(ask(guest)),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use guest_images::Initramfs;
@@ -11,6 +12,7 @@ use harness::evidence::{RunDir, RunInfo, read_run};
 use harness::host::accel::{Choice, Decision};
 use harness::lab::Parts;
 use harness::lab::images::Images;
+use harness::lab::selftests::Tests;
 use harness::lab::snapshots::Snapshots;
 use harness::matrix::{Request, Runner};
 use harness::progress::{Event, Progress, Silence};
@@ -18,7 +20,7 @@ use harness::verdict::Expected;
 use harness::vm::BootError;
 use harness::vm::argv::Accel;
 use kernels::cache::Cache;
-use kernels::{CancelToken, KernelImage};
+use kernels::{Builder, CancelToken, KernelImage, Manifest};
 use libtest_mimic::{Failed, Trial};
 use tokio::sync::Notify;
 
@@ -144,10 +146,12 @@ fn verdicts(runner: &Runner, expected: [&str; 2]) -> Result<(), Failed> {
 }
 
 fn parts(bed: &Bed, images: Images) -> Parts {
+    let builder = Builder::new(Manifest::of_project().unwrap(), Cache::at(file()));
     Parts {
         images,
+        selftests: Tests::new(Arc::new(builder), CancelToken::new(), Arc::new(Silence)),
         initramfs: Initramfs { path: file(), key: "0".to_owned() },
-        cache: kernels::cache::Cache::at(file()),
+        cache: Cache::at(file()),
         decision: Decision::now(Accel::Tcg, "no guest is run"),
         qemu: bed.program(),
         profile: None,

@@ -101,7 +101,8 @@ async fn judge(bed: &Bed, scenario: &Scenario, scale: Scale) -> Finding {
     let recorders = bed.recorders();
     let console = recorders.console.clone();
     let boot = Vm::boot(bed.machine(), recorders, scale.seconds(judge::BOOT));
-    judge::run(scenario, None, Rules { scale, known: &[], put_back: true, names_holders: false }, &console, boot).await
+    let rules = Rules { scale, known: &[], put_back: true, names_holders: false };
+    judge::run(scenario, None, rules, &console, None, boot).await
 }
 
 /// QEMU ends by itself after the scenario's last answer: the verdict stays, with a note.

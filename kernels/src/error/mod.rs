@@ -88,6 +88,35 @@ pub enum BuildError {
         /// The log of the build.
         log: PathBuf,
     },
+    /// The host does not have a library.
+    #[error("{what} not found, needed {why}: install {package} (`cargo xtask setup` does)")]
+    MissingLibrary {
+        /// The library, or its headers.
+        what: &'static str,
+        /// What it is needed for.
+        why: &'static str,
+        /// The Debian package that has it.
+        package: &'static str,
+    },
+    /// There is no source of vfio selftests for a kernel.
+    #[error(
+        "the source of {base} has no vfio selftests, and {}",
+        other.as_ref().map_or("kernels.toml names no base that has".to_owned(), |other| format!("neither has that of {other}"))
+    )]
+    NoSelftests {
+        /// The base of the kernel.
+        base: String,
+        /// The base that the manifest names for such kernels.
+        other: Option<String>,
+    },
+    /// The kernel's vfio selftests do not compile.
+    #[error("the vfio selftests do not compile: {first}\nThe full log is {}", log.display())]
+    Selftests {
+        /// The first error.
+        first: CompilerError,
+        /// The log of the build.
+        log: PathBuf,
+    },
     /// With the patches, the kernel is the same as without.
     #[error(
         "the patches of {variant} change nothing in the kernel that is built: they touch only comments, or code that \
@@ -163,7 +192,20 @@ impl BuildError {
                 | BuildError::Config { .. }
                 | BuildError::Needs { .. }
                 | BuildError::Compile { .. }
+                | BuildError::Selftests { .. }
                 | BuildError::NoEffect { .. }
+        )
+    }
+
+    /// Whether this host lacks what the vfio selftests are built from: a library, or their source. The kernel can be
+    /// tested without them.
+    pub fn is_without_selftests(&self) -> bool {
+        matches!(
+            self,
+            BuildError::MissingLibrary { .. }
+                | BuildError::NoSelftests { .. }
+                | BuildError::NoPackage { .. }
+                | BuildError::Fetch { .. }
         )
     }
 

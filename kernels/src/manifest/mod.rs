@@ -33,6 +33,8 @@ pub struct Manifest {
     pub profile: Option<Profile>,
     /// The configuration of a user's own kernel, if the manifest has one.
     pub own: Option<OwnConfig>,
+    /// The name of the base whose vfio selftests test the kernels whose own source has none.
+    pub selftests: Option<String>,
 }
 
 /// The configuration of a user's own kernel, of any version.

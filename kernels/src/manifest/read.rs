@@ -43,6 +43,7 @@ struct RawManifest {
     #[serde(default)]
     profile: Vec<RawProfile>,
     own: Option<RawOwn>,
+    selftests: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -127,7 +128,11 @@ pub(super) fn manifest(text: &str, folder: &Path) -> Result<Manifest, Wrong> {
         let config = files("a config fragment", &own.config, folder)?;
         Ok(OwnConfig { config, needs: own.needs })
     });
-    Ok(Manifest { bases, variants, bugs, profiles, profile: None, own: own.transpose()? })
+    if let Some(name) = raw.selftests.as_ref().filter(|name| !bases.iter().any(|base| base.name == *name.get_ref())) {
+        return Err(missing("base", name, bases.iter().map(|base| base.name.as_str())));
+    }
+    let selftests = raw.selftests.map(Spanned::into_inner);
+    Ok(Manifest { bases, variants, bugs, profiles, profile: None, own: own.transpose()?, selftests })
 }
 
 fn unique<'a>(kind: &str, names: impl IntoIterator<Item = &'a Spanned<String>>) -> Result<(), Wrong> {

@@ -9,6 +9,7 @@ mod revision;
 mod worktree;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -167,11 +168,36 @@ impl Tree {
         if found.is_empty() {
             return Ok(());
         }
+        self.archive(commit, found, to, cancel)
+    }
+
+    /// Writes files and folders of a commit into a folder. The commit must have all of them.
+    ///
+    /// # Errors
+    /// Those of running git and tar.
+    pub(crate) fn archive<S: AsRef<OsStr>>(
+        &self,
+        commit: &Commit,
+        paths: impl IntoIterator<Item = S>,
+        to: &Path,
+        cancel: &CancelToken,
+    ) -> Result<(), BuildError> {
+        let reading = || BuildError::job(format!("reading files of {}", commit.short));
         let archive = to.with_extension("tar");
-        let pack = self.git(["archive", "--format=tar", "-o"]).arg(&archive).arg(&commit.id).arg("--").args(found);
+        let pack = self.git(["archive", "--format=tar", "-o"]).arg(&archive).arg(&commit.id).arg("--").args(paths);
         pack.run(cancel).map_err(reading())?;
         let unpack = Job::new("tar").args(["--extract", "--no-same-owner", "--file"]).arg(&archive).arg("--directory");
         unpack.arg(to).run(cancel).map_err(reading())
+    }
+
+    /// Whether a commit has a file.
+    ///
+    /// # Errors
+    /// Those of running git.
+    pub(crate) fn has(&self, commit: &Commit, file: &str, cancel: &CancelToken) -> Result<bool, BuildError> {
+        let list = self.git(["ls-tree", "--full-tree", "--name-only", &commit.id, "--", file]);
+        let found = list.output(cancel).map_err(BuildError::job(format!("reading files of {}", commit.short)))?;
+        Ok(found.lines().any(|line| line == file))
     }
 
     fn unknown(&self, rev: &str, cancel: &CancelToken) -> BuildError {

@@ -273,6 +273,7 @@ mod tests {
             profiles: Vec::new(),
             profile: None,
             own: None,
+            selftests: None,
         }
     }
 

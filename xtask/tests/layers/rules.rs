@@ -16,6 +16,7 @@ pub const CRATES: &[(&str, &str)] = &[
 /// The rooms of `harness`, and which others each may use. These come before it, so there are no cycles.
 pub const ROOMS: &[(&str, &[&str])] = &[
     ("text", &[]),
+    ("tap", &[]),
     ("tries", &[]),
     ("trigger", &[]),
     ("verdict", &[]),
@@ -23,7 +24,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("notes", &[]),
     ("vm", &["text", "trigger", "notes"]),
     ("classify", &[]),
-    ("guest", &["text", "trigger", "verdict", "notes", "vm", "classify"]),
+    ("guest", &["text", "tap", "trigger", "verdict", "notes", "vm", "classify"]),
     ("scenario", &["trigger", "verdict", "guest"]),
     ("host", &["text", "trigger", "vm"]),
     ("progress", &["verdict", "host"]),

@@ -9,6 +9,7 @@ mod cycle;
 mod inventory;
 mod own;
 mod phy;
+mod run;
 mod sweep;
 mod watch;
 
@@ -64,11 +65,16 @@ fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, Agen
             watch::watch(&source, &read, sched, report, controls).map(|()| Reply::Nothing)
         }
         Command::SetLink { ifname, up } => link::set(&ifname, up).map(|()| Reply::Nothing),
-        Command::Where { .. } => job.target.map_or(Ok(Vec::new()), procfs::tasks_of).map(Reply::Tasks),
+        Command::Run { program, args, env } => run::run(&program, &args, &env, report, controls),
+        Command::Where { .. } => job.target.map_or(Ok(Vec::new()), procfs::tasks_with_session_of).map(Reply::Tasks),
         Command::Tasks { in_functions } => procfs::tasks_in(&in_functions).map(Reply::Tasks),
         Command::Inventory => inventory::take(Path::new("/")).map(Box::new).map(Reply::Inventory),
         Command::Sysrq { key } => attribute::sysrq(key).map(|()| Reply::Nothing),
-        Command::Hello | Command::Continue { .. } | Command::Stop { .. } | Command::Kill { .. } => {
+        Command::Hello
+        | Command::PutFile { .. }
+        | Command::Continue { .. }
+        | Command::Stop { .. }
+        | Command::Kill { .. } => {
             Err(AgentError::Refused(format!("cannot {} from a process: only the server can", job.command)))
         }
     }

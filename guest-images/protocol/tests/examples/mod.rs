@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use guest_protocol::{
     Access, AttributeWrite, Command, Errno, Failure, Inventory, LinkEvent, Message, OpId, Outcome, PciFunction, Policy,
-    Progress, Reply, Request, Sched, Sighting, Source, Step, Sweep, Swept, TaskState, Uevent, VERSION, VfioDevice,
-    Waiting,
+    ProgramEnd, Progress, Reply, Request, Sched, Sighting, Source, Step, Sweep, Swept, TaskState, Uevent, VERSION,
+    VfioDevice, Waiting,
 };
 
 const PATH: &str = "/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs";
@@ -50,6 +50,12 @@ pub fn requests() -> Vec<Request> {
         Command::Watch { source: uevent, read: vec![path()], sched: Sched::default() },
         Command::Watch { source: Source::Rtnetlink, read: vec![], sched },
         Command::SetLink { ifname: "eth0".to_owned(), up: true },
+        Command::PutFile { path: "/tmp/test".to_owned(), size: 1_024_704, executable: true },
+        Command::Run {
+            program: "/tmp/test".to_owned(),
+            args: vec!["-v".to_owned(), "iommufd".to_owned(), bdf()],
+            env: BTreeMap::from([("KSFT_TAP_LEVEL".to_owned(), "1".to_owned())]),
+        },
         Command::Continue { target },
         Command::Stop { target },
         Command::Kill { target, signal: 9 },
@@ -132,6 +138,7 @@ pub fn messages() -> Vec<Message> {
             task: task.clone(),
         }])),
         progress(Progress::Watching),
+        progress(Progress::Printed { text: "TAP version 13\n1..18\n".to_owned() }),
         progress(saw(Sighting::Uevent(uevent()))),
         progress(saw(Sighting::Link(link()))),
         done(Outcome::Ok(Reply::Nothing)),
@@ -142,6 +149,8 @@ pub fn messages() -> Vec<Message> {
         done(Outcome::Ok(Reply::Swept(vec![Swept { write: true, access: access(Ok("")) }]))),
         done(Outcome::Ok(Reply::Inventory(Box::new(inventory())))),
         done(Outcome::Ok(Reply::Cycled { rounds: 20, refused: 3 })),
+        done(Outcome::Ok(Reply::Ran { end: ProgramEnd::Exited(1), unreported: 0 })),
+        done(Outcome::Ok(Reply::Ran { end: ProgramEnd::Killed("SIGKILL".to_owned()), unreported: 1 })),
         done(Outcome::Err(failure)),
         Message::Uevent { at: 8, uevent: uevent() },
         Message::Link { at: 8, link: link() },

@@ -139,6 +139,7 @@ mod tests {
 
     use super::*;
     use crate::evidence::Applies;
+    use crate::scenario::Needs;
     use crate::verdict::Verdict;
 
     fn manifest() -> Manifest {
@@ -189,6 +190,7 @@ mod tests {
             also: &[],
             triggers: &[],
             append: &[],
+            needs: Needs::NOTHING,
             run: |_| Box::pin(async { Ok(Verdict::Pass) }),
         }
     }

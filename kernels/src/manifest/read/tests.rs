@@ -225,7 +225,7 @@ fn a_bug_fails_in_one_way_or_in_one_of_several() {
 #[test]
 fn unknown_keys_are_refused() {
     insta::assert_snapshot!(error("about = \"as", "abuot = \"as"), @"kernels.toml:10:1: unknown key `abuot`, expected one of `name`, `about`, `base`, `bases`, `patches`, `fixes`, `bugs`; did you mean `about`?");
-    insta::assert_snapshot!(error("[[base]]", "[[bases]]"), @"kernels.toml:2:3: unknown key `bases`, expected one of `base`, `variant`, `bug`, `profile`, `own`; did you mean `base`?");
+    insta::assert_snapshot!(error("[[base]]", "[[bases]]"), @"kernels.toml:2:3: unknown key `bases`, expected one of `base`, `variant`, `bug`, `profile`, `own`, `selftests`; did you mean `base`?");
     insta::assert_snapshot!(error("package =", "url = \"x\"\npackage ="), @"kernels.toml:4:1: unknown key `url`, expected one of `name`, `package`, `suite`, `path`, `config`, `bugs`, `immune`");
 }
 
