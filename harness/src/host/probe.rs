@@ -17,8 +17,8 @@ use crate::vm::process;
 /// The Debian package with `qemu-system-x86_64`.
 pub(super) const QEMU_PACKAGE: &str = "qemu-system-x86";
 
-/// The space that a first run needs on the file system of the cache, in bytes: sources (two of them, as the vfio selftests are from 7.3), output trees and
-/// images, with a margin.
+/// The space that a first run needs on the file system of the cache, in bytes: two sources (the vfio selftests are from
+/// 7.3), output trees and images, with a margin.
 const COLD_RUN: u64 = 8 << 30;
 
 /// Below this, even a run with everything in the cache may run out of space. In bytes.
