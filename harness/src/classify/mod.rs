@@ -5,7 +5,7 @@
 //! are those of `kernel/panic.c`, `lib/bug.c`, `kernel/hung_task.c`, `kernel/watchdog.c`, `kernel/locking/lockdep.c`,
 //! `kernel/rcu/tree_stall.h`, `mm/kasan/report.c`, `mm/slub.c` and `arch/*/kernel/{dumpstack,traps}.c`.
 //!
-//! The log may be that of a serial console, or have been stored or shown by another program: [`prefix`] lists the forms.
+//! The log may be that of a serial console, or have been stored or shown by another program: `prefix` lists the forms.
 
 mod body;
 pub mod console;
