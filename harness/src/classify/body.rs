@@ -19,7 +19,7 @@ static BODY: LazyLock<Regex> = LazyLock::new(|| {
         r"NMI backtrace|Sending NMI|rcu: |RCU |Showing |workqueue \S+: |pool \d+: |CPU#\d+ |INFO: task .* blocked on",
         r"\x22echo 0 >|Future hung",
         // Lockdep.
-        r"\d+ locks? held|no locks held|INFO: lockdep is turned off|Preemption disabled|irq event stamp",
+        r"(?:\d+ )?locks? held |no locks held|INFO: lockdep is turned off|Preemption disabled|irq event stamp",
         r"(?:hard|soft)irqs last|stack backtrace:|other info that|-> #\d|but |and |which |the existing|the dependencies",
         r"to a |\.\.\. |Chain exists|Possible unsafe|May be due|lock\(|\*\*\* DEADLOCK|.{1,16}/\d+ (?:\[.*\] )?is ",
         r"ffff[0-9a-f]+ \(|in_atomic|preempt_count|caller is |last function: ",

@@ -1,6 +1,7 @@
 //! Logs with known contents (`fixtures/`). These were captured from 6.12.117 in QEMU: `clean-boot`, `hung-task-*`,
 //! `lockdep-*` except `lockdep-circular`, `oops-in-printk`, `panic-*`, `reboot`, `slub-double-free` and
-//! `warning-fair-server`. `hung-task-with-holder` is from 7.3.4. The others are written by hand in the kernel's formats.
+//! `warning-fair-server`. `hung-task-with-holder` and
+//! `lockdep-circular-7.3` are from 7.3.4. The others are written by hand in the kernel's formats.
 
 mod collection;
 mod forms;
