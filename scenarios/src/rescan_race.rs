@@ -37,7 +37,7 @@ pub const ALL: &[Scenario] = &[
         name: "rescan_race::unbind_and_bind",
         about: "A PF with VFs is unbound and bound repeatedly while the bus is rescanned all the time. No VF may be \
                 added again while it is being removed.",
-        detects: &["pf-unbind-vs-rescan-readd"],
+        detects: &["pf-unbind-vs-rescan-readd", "pf-unbind-without-rescan-lock"],
         run: |guest| Box::pin(unbind(guest)),
         ..BASE
     },
