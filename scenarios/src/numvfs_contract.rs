@@ -63,7 +63,7 @@ pub const ALL: &[Scenario] = &[
         name: "numvfs_contract::vfs_do_not_answer",
         about: "The enabled VFs do not answer when the kernel looks for them. The write must fail, sriov_numvfs must \
                 read as 0, and the next write must succeed.",
-        detects: &["numvfs-early-not-undone"],
+        detects: &["numvfs-early-not-undone", "vf-setup-fail-null-deref"],
         also: &["nvme", "virtio-net"],
         append: &["preempt=full"],
         needs: Needs::NOTHING,
