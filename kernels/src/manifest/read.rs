@@ -272,16 +272,15 @@ fn has_what_it_fixes(fixes: &[Spanned<String>], bases: &[&Base]) -> Result<(), W
     let (Some(bug), [first, ..]) = (fixes.iter().find(|bug| !has(bug.get_ref())), bases) else { return Ok(()) };
     let near = near(bug.get_ref(), first.bugs.iter().map(String::as_str));
     let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-    let names = bases.iter().map(|base| format!("`{}`", base.name)).collect::<Vec<_>>().join(" and ");
-    let subject = if bases.len() == 1 { "the base" } else { "none of the bases" };
-    Err(Wrong::new(
-        bug.span(),
-        format!(
-            "{subject} {names} has {}bug `{}` to fix{hint}",
-            if bases.len() == 1 { "no " } else { "the " },
-            bug.get_ref()
-        ),
-    ))
+    let bug_name = bug.get_ref();
+    let message = match bases {
+        [only] => format!("the base `{}` has no bug `{bug_name}` to fix{hint}", only.name),
+        several => {
+            let names = several.iter().map(|base| format!("`{}`", base.name)).collect::<Vec<_>>().join(" and ");
+            format!("none of the bases {names} has the bug `{bug_name}` to fix{hint}")
+        }
+    };
+    Err(Wrong::new(bug.span(), message))
 }
 
 /// The patch for a base. If there is a patch of the same name in a folder named after the base, that one is for the
