@@ -11,11 +11,13 @@ pub mod op;
 pub mod outbox;
 pub mod server;
 
+mod alarm;
 mod clock;
 mod error;
 mod job;
 mod kmsg;
 mod link;
+mod marker;
 mod modules;
 mod netlink;
 mod port;

@@ -7,10 +7,11 @@ use std::process::ChildStdin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use guest_protocol::{Command, Control, Message, OpId, Outcome, Reply, Request, decode};
+use guest_protocol::{Command, Control, Message, OpId, Outcome, Progress, Reply, Request, decode};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::alarm::Alarms;
 use crate::clock;
 use crate::error::AgentError;
 use crate::job::Job;
@@ -21,6 +22,7 @@ use crate::upload;
 /// The server.
 pub struct Server {
     outbox: Arc<Outbox>,
+    alarms: Alarms,
     program: PathBuf,
     running: Arc<Mutex<HashMap<OpId, Running>>>,
 }
@@ -38,7 +40,8 @@ impl Server {
     /// A server that answers through an outbox. `program` is started for each operation. In the guest that is this
     /// program.
     pub fn new(outbox: Arc<Outbox>, program: impl Into<PathBuf>) -> Server {
-        Server { outbox, program: program.into(), running: Arc::default() }
+        let alarms = Alarms::new(outbox.clone());
+        Server { outbox, alarms, program: program.into(), running: Arc::default() }
     }
 
     /// Serves requests, one line each, until the input ends. Operations that still run then are not stopped.
@@ -71,23 +74,21 @@ impl Server {
     /// `channel` is the input after the request.
     fn handle(&self, Request { id, command }: Request, channel: &mut impl Read) {
         let result = match command.process() {
-            Some(_) => match self.start(id, command) {
-                // The process answers.
-                Ok(()) => return,
-                Err(error) => Err(error),
-            },
-            None => self.at_once(&command, channel),
+            // The process answers.
+            Some(_) => self.start(id, command).map(|()| None),
+            None => self.at_once(id, &command, channel),
         };
         let outcome = match result {
-            Ok(()) => Outcome::Ok(Reply::Nothing),
+            Ok(None) => return,
+            Ok(Some(reply)) => Outcome::Ok(reply),
             Err(error) => Outcome::Err(error.failure()),
         };
         self.outbox.send(&Message::Done { id, at: clock::now(), outcome });
     }
 
-    /// Carries out a command that needs no process.
-    fn at_once(&self, command: &Command, channel: &mut impl Read) -> Result<(), AgentError> {
-        match *command {
+    /// Carries out a command that needs no process. None if the answer comes later.
+    fn at_once(&self, id: OpId, command: &Command, channel: &mut impl Read) -> Result<Option<Reply>, AgentError> {
+        let done = match *command {
             Command::PutFile { ref path, size, executable } => upload::receive(channel, path, size, executable),
             Command::Hello => {
                 self.outbox.hello();
@@ -96,6 +97,13 @@ impl Server {
             Command::Continue { target } => self.tell(target, Control::Continue),
             Command::Stop { target } => self.tell(target, Control::Stop),
             Command::Kill { target, signal } => self.kill(target, signal),
+            // The alarm answers.
+            Command::Alarm { at } => return self.alarms.set(id, at).map(|()| None),
+            Command::Save => {
+                let progress = Progress::Saving;
+                self.outbox.send_and_stand(&Message::Progress { id, at: clock::now(), progress });
+                Ok(())
+            }
             Command::Read { .. }
             | Command::Write { .. }
             | Command::List { .. }
@@ -114,7 +122,8 @@ impl Server {
             | Command::Sysrq { .. } => {
                 Err(AgentError::Refused(format!("cannot {command} from the server: only a process of its own can")))
             }
-        }
+        };
+        done.map(|()| Some(Reply::Nothing))
     }
 
     fn start(&self, id: OpId, command: Command) -> Result<(), AgentError> {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use guest_agent::outbox::Outbox;
 use guest_agent::server::Server;
 use guest_protocol::{
-    Access, AttributeWrite, Command, Failure, Message, OpId, Outcome, Policy, ProgramEnd, Progress, Reply, Request,
-    Sched, Source, Sweep, VfioDevice, decode, encode,
+    Access, AttributeWrite, Command, Failure, MARKER, Message, OpId, Outcome, Policy, ProgramEnd, Progress, Reply,
+    Request, Sched, Source, Sweep, VfioDevice, decode, encode,
 };
 
 /// How long a test waits. Every operation here ends much sooner, even on a busy machine.
@@ -155,6 +155,42 @@ fn hello_has_version_kernel_and_cpus() {
     assert_eq!(version, guest_protocol::VERSION);
     assert!(!kernel.is_empty() && cpus > 0 && at > 0);
     assert_eq!(host.done(id), Outcome::Ok(Reply::Nothing));
+}
+
+#[test]
+fn alarms_go_off_in_the_order_of_their_times() {
+    let mut host = Host::new();
+    let hello = host.ask(Command::Hello);
+    let Message::Hello { at: now, .. } = host.hear() else { panic!("no hello") };
+    assert_eq!(host.done(hello), Outcome::Ok(Reply::Nothing));
+    let after = |milliseconds: u64| Command::Alarm { at: now + milliseconds * 1_000_000 };
+    assert_eq!(host.ok(Command::Alarm { at: 0 }), Reply::Nothing, "a time that is past");
+    let [late, soon] = [after(600), after(300)].map(|alarm| host.ask(alarm));
+    let mut gone_off = Vec::new();
+    while gone_off.len() < 2 {
+        if let Message::Done { id, at, outcome: Outcome::Ok(Reply::Nothing) } = host.hear() {
+            gone_off.push((id, at));
+        }
+    }
+    let [(first, sooner), (second, later)] = [gone_off[0], gone_off[1]];
+    assert_eq!([first, second], [soon, late]);
+    assert!(sooner >= now + 300_000_000 && later >= now + 600_000_000, "{sooner} and {later}, from {now}");
+    // The timer was stopped, and is set again.
+    assert_eq!(host.ok(after(601)), Reply::Nothing);
+}
+
+#[test]
+fn a_guest_stands_to_be_saved_and_goes_on() {
+    let mut host = Host::new();
+    let id = host.ask(Command::Save);
+    assert_eq!(host.progress(id), Progress::Saving);
+    assert_eq!(host.done(id), Outcome::Ok(Reply::Nothing));
+}
+
+#[test]
+fn the_program_has_the_marker() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_guest-agent")).unwrap();
+    assert!(program.windows(MARKER.len()).any(|bytes| bytes == MARKER));
 }
 
 #[test]

@@ -44,7 +44,9 @@ impl Command {
             | Command::PutFile { .. }
             | Command::Continue { .. }
             | Command::Stop { .. }
-            | Command::Kill { .. } => None,
+            | Command::Kill { .. }
+            | Command::Alarm { .. }
+            | Command::Save => None,
             Command::Read { .. } => Some("iov-read"),
             Command::Write { .. } => Some("iov-write"),
             Command::List { .. } => Some("iov-list"),
@@ -87,7 +89,9 @@ impl Command {
             | Command::Where { .. }
             | Command::Tasks { .. }
             | Command::Inventory
-            | Command::Sysrq { .. } => None,
+            | Command::Sysrq { .. }
+            | Command::Alarm { .. }
+            | Command::Save => None,
         }
     }
 
@@ -114,7 +118,9 @@ impl Command {
             | Command::Run { .. }
             | Command::Tasks { .. }
             | Command::Inventory
-            | Command::Sysrq { .. } => None,
+            | Command::Sysrq { .. }
+            | Command::Alarm { .. }
+            | Command::Save => None,
         }
     }
 }
@@ -159,6 +165,10 @@ impl fmt::Display for Command {
             }
             Command::Inventory => f.write_str("take the inventory of all PCI functions"),
             Command::Sysrq { key } => write!(f, "press the sysrq key {}", quoted(&key.to_string())),
+            Command::Alarm { at } => {
+                write!(f, "wait for {}.{:09} s on the guest's clock", at / 1_000_000_000, at % 1_000_000_000)
+            }
+            Command::Save => f.write_str("stand still to be saved"),
         }
     }
 }

@@ -9,6 +9,8 @@
 //! There is no time limit: if an operation is stuck in the kernel, its `Done` does not come. Each operation on the
 //! kernel runs in a process of its own, so a stuck operation never delays another one.
 //!
+//! After each line that it sends, the guest executes [`MARKER`]. A host may stop the guest there.
+//!
 //! All times are nanoseconds of the guest's `CLOCK_MONOTONIC`.
 
 mod facts;
@@ -30,3 +32,7 @@ pub use request::{AttributeWrite, Command, OpId, Policy, Request, Sched, Source,
 
 /// Name of the virtio-serial port, as in `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "iov-regress.agent";
+
+/// An instruction of x86-64 that does nothing, and that no compiler emits: `nopl 0x1c0ffee1(%rax,%rax,1)`. QEMU's plugin
+/// knows it too (`harness/plugin/gate.c`).
+pub const MARKER: [u8; 8] = [0x0f, 0x1f, 0x84, 0x00, 0xe1, 0xfe, 0x0f, 0x1c];

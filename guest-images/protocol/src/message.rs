@@ -146,6 +146,8 @@ pub enum Progress {
     Written(Access),
     /// An owner waits for [`crate::Command::Continue`].
     Holding,
+    /// The guest can be saved now ([`crate::Command::Save`]).
+    Saving,
     /// An owner has closed a device.
     Closed {
         /// Address of the device.

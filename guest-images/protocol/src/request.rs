@@ -169,6 +169,16 @@ pub enum Command {
         /// The key, as in `Documentation/admin-guide/sysrq.rst`.
         key: char,
     },
+    /// Wait for a time, and let nothing in the guest delay the answer but interrupts that are off. Done with
+    /// [`crate::Reply::Nothing`] when the time has come. There may be several alarms at once.
+    Alarm {
+        /// The time, in nanoseconds of the guest's `CLOCK_MONOTONIC`. If it is past, the alarm goes off at once.
+        at: u64,
+    },
+    /// Report [`crate::Progress::Saving`], and execute [`crate::MARKER`] a second time without sending anything. A host
+    /// that holds the guest's clock saves the guest between the two. Done with [`crate::Reply::Nothing`] when the guest
+    /// goes on.
+    Save,
 }
 
 fn is_start(at: &u64) -> bool {

@@ -85,6 +85,7 @@ impl fmt::Display for Progress {
                 write!(f, "writing {} gave {errno}", short(path))
             }
             Progress::Holding => f.write_str("holding until told to continue"),
+            Progress::Saving => f.write_str("standing still to be saved"),
             Progress::Closed { bdf } => write!(f, "closed {}", short(bdf)),
             Progress::Released => f.write_str("closed all its devices"),
             Progress::Waiting(waiting) => {

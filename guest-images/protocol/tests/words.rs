@@ -66,6 +66,10 @@ fn each_command_has_its_words_and_facts() {
         iov-inventory, can be told nothing, target: none
     press the sysrq key "w"
         iov-sysrq, can be told nothing, target: none
+    wait for 12.500000000 s on the guest's clock
+        at once, can be told nothing, target: none
+    stand still to be saved
+        at once, can be told nothing, target: none
     "#);
 }
 
@@ -91,7 +95,7 @@ fn a_process_name_fits_and_belongs_to_one_command() {
 fn each_message_has_its_words() {
     let lines: Vec<_> = messages().iter().map(Message::to_string).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    hello from Linux 6.12.117 with 2 CPUs (protocol version 6)
+    hello from Linux 6.12.117 with 2 CPUs (protocol version 7)
     the start of operation 4 as process 61
     progress of operation 4: opened its devices (IOMMU group 4)
     progress of operation 4: asked by the kernel to release 0000:01:00.0
@@ -100,6 +104,7 @@ fn each_message_has_its_words() {
     progress of operation 4: writing /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs
     progress of operation 4: wrote /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs
     progress of operation 4: holding until told to continue
+    progress of operation 4: standing still to be saved
     progress of operation 4: closed 0000:01:00.0
     progress of operation 4: closed all its devices
     progress of operation 4: 1 access has not ended: read of /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs

@@ -74,7 +74,9 @@ fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, Agen
         | Command::PutFile { .. }
         | Command::Continue { .. }
         | Command::Stop { .. }
-        | Command::Kill { .. } => {
+        | Command::Kill { .. }
+        | Command::Alarm { .. }
+        | Command::Save => {
             Err(AgentError::Refused(format!("cannot {} from a process: only the server can", job.command)))
         }
     }

@@ -63,6 +63,8 @@ pub fn requests() -> Vec<Request> {
         Command::Tasks { in_functions: vec!["sriov_numvfs_show".to_owned()] },
         Command::Inventory,
         Command::Sysrq { key: 'w' },
+        Command::Alarm { at: 12_500_000_000 },
+        Command::Save,
     ];
     (1..).map(OpId).zip(commands).map(|(id, command)| Request { id, command }).collect()
 }
@@ -129,6 +131,7 @@ pub fn messages() -> Vec<Message> {
         progress(Progress::Writing { path: PATH.to_owned() }),
         progress(Progress::Written(access(Ok("")))),
         progress(Progress::Holding),
+        progress(Progress::Saving),
         progress(Progress::Closed { bdf: "0000:01:00.0".to_owned() }),
         progress(Progress::Released),
         progress(Progress::Waiting(vec![Waiting {
