@@ -11,6 +11,7 @@ mod elsewhere;
 mod newest;
 mod os;
 mod plan;
+pub mod plugin;
 mod probe;
 mod qemu;
 mod setup;

@@ -2,12 +2,14 @@
 
 pub mod agent;
 pub mod argv;
+pub mod clock;
 pub(crate) mod devices;
 pub mod ended;
 mod error;
 pub mod event_log;
 pub mod fault;
 mod first_byte;
+pub mod gate;
 pub mod iommu;
 mod known_events;
 pub mod model;

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A TCG plugin of QEMU that stops a guest at defined instructions until the harness lets it go on.
+ *
+ * With "-accel tcg,thread=single" all virtual CPUs run on one thread. A plugin's callback runs on this thread, between
+ * two instructions. While the callback waits, no virtual CPU executes anything, and with "-icount" the guest's time
+ * stands still, because it is a count of instructions. QEMU's main loop goes on: QMP, devices and character devices
+ * work.
+ *
+ * The guest is stopped at
+ * - the marker: an instruction that does nothing and that no compiler emits. The agent executes it after each line that
+ *   it sends (guest-images/agent/src/marker.rs). On any other machine it is a no-op.
+ * - places: addresses that are given on the command line.
+ *
+ * Arguments (-plugin file=...,NAME=VALUE,...):
+ *   socket=PATH       a Unix socket on which the harness listens. The plugin connects to it.
+ *   at=ADDRESS[:HIT]  a place: the address of an instruction, and at which of its executions to stop, counted from 1 in
+ *                     this QEMU. Without HIT at each. May be given several times.
+ *   probe=on          print the API versions that QEMU supports, and end QEMU at once.
+ *
+ * The plugin sends a line for each stop:
+ *   mark VCPU             a virtual CPU stands before the marker
+ *   place N VCPU HIT      it stands before the N-th "at" (from 0), at this execution
+ *
+ * The harness sends single bytes:
+ *   g   go on. Ignored unless the guest is stopped.
+ *   f   be free: go on, and do not stop any more.
+ *   h   hold: stop again, from the next marker or place on.
+ *
+ * When the connection ends, the plugin ends QEMU: a guest without its harness would run on, with no time limit, at the
+ * speed of a CPU. The exit status is 0, because the harness ends QEMU by it.
+ *
+ * The plugin is compiled once for each version of the API that differs for it, with GATE_API set to 4 (as in QEMU 10.0;
+ * versions 5 and 6 differ only in what is not used here) or 7 (as in QEMU 11.1). The declarations below are those parts
+ * of the API that it uses, as QEMU documents them in "QEMU TCG Plugins" (docs/devel/tcg-plugins).
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#ifndef GATE_API
+#error "define GATE_API as the version of the plugin API"
+#endif
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* ---- QEMU's API, as far as it is used here ---- */
+
+typedef uint64_t qemu_plugin_id_t;
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+
+/* The beginning of the structure. The rest is about the guest. */
+typedef struct {
+	const char *target_name;
+	struct {
+		int min;
+		int cur;
+	} version;
+} qemu_info_t;
+
+enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };
+
+typedef void (*qemu_plugin_vcpu_udata_cb_t)(unsigned int vcpu, void *userdata);
+
+#if GATE_API >= 7
+typedef void (*qemu_plugin_vcpu_tb_trans_cb_t)(struct qemu_plugin_tb *tb, void *userdata);
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_tb_trans_cb_t callback,
+					   void *userdata);
+#else
+typedef void (*qemu_plugin_vcpu_tb_trans_cb_t)(qemu_plugin_id_t id, struct qemu_plugin_tb *tb);
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_tb_trans_cb_t callback);
+#endif
+void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn, qemu_plugin_vcpu_udata_cb_t callback,
+					    enum qemu_plugin_cb_flags flags, void *userdata);
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
+size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *to, size_t size);
+size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
+uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
+
+EXPORT int qemu_plugin_version = GATE_API;
+
+/* ---- the gate ---- */
+
+/* nopl 0x1c0ffee1(%rax,%rax,1) */
+static const uint8_t marker[] = { 0x0f, 0x1f, 0x84, 0x00, 0xe1, 0xfe, 0x0f, 0x1c };
+
+struct place {
+	uint64_t address;
+	uint64_t hit;	/* 0: each */
+	uint64_t hits;	/* so far */
+};
+
+static struct place places[64];
+static size_t place_count;
+
+static int host = -1;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+/* All under the lock. */
+static bool stopped;
+static bool is_free;
+
+/* Reads what the harness says. Ends QEMU when there is no harness any more. */
+static void *listen_to_host(void *unused)
+{
+	(void)unused;
+	for (;;) {
+		char said;
+		ssize_t length = read(host, &said, 1);
+
+		if (length < 0 && errno == EINTR)
+			continue;
+		if (length != 1)
+			_exit(0);
+		pthread_mutex_lock(&lock);
+		if (said == 'g' || said == 'f')
+			stopped = false;
+		if (said == 'f' || said == 'h')
+			is_free = said == 'f';
+		pthread_cond_signal(&changed);
+		pthread_mutex_unlock(&lock);
+	}
+}
+
+/* Stops the guest, tells the harness, and waits. */
+static void stop(const char *line, int length)
+{
+	pthread_mutex_lock(&lock);
+	if (!is_free) {
+		stopped = true;
+		if (send(host, line, length, MSG_NOSIGNAL) != length)
+			_exit(0);
+		while (stopped)
+			pthread_cond_wait(&changed, &lock);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+static void at_marker(unsigned int vcpu, void *unused)
+{
+	char line[32];
+
+	(void)unused;
+	stop(line, snprintf(line, sizeof(line), "mark %u\n", vcpu));
+}
+
+static void at_place(unsigned int vcpu, void *which)
+{
+	struct place *place = which;
+	char line[64];
+
+	place->hits++;
+	if (place->hit && place->hit != place->hits)
+		return;
+	stop(line, snprintf(line, sizeof(line), "place %zu %u %llu\n", (size_t)(place - places), vcpu,
+			    (unsigned long long)place->hits));
+}
+
+static bool is_marker(const struct qemu_plugin_insn *insn)
+{
+	uint8_t bytes[sizeof(marker)];
+
+	return qemu_plugin_insn_size(insn) == sizeof(marker) &&
+	       qemu_plugin_insn_data(insn, bytes, sizeof(bytes)) == sizeof(bytes) &&
+	       !memcmp(bytes, marker, sizeof(marker));
+}
+
+/* Looks for markers and places in a block of instructions that QEMU has translated. */
+static void look_through(struct qemu_plugin_tb *block)
+{
+	size_t count = qemu_plugin_tb_n_insns(block);
+
+	for (size_t i = 0; i < count; i++) {
+		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(block, i);
+		uint64_t address = qemu_plugin_insn_vaddr(insn);
+
+		for (size_t n = 0; n < place_count; n++)
+			if (places[n].address == address)
+				qemu_plugin_register_vcpu_insn_exec_cb(insn, at_place, QEMU_PLUGIN_CB_NO_REGS,
+								       &places[n]);
+		if (is_marker(insn))
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, at_marker, QEMU_PLUGIN_CB_NO_REGS, NULL);
+	}
+}
+
+#if GATE_API >= 7
+static void translated(struct qemu_plugin_tb *block, void *unused)
+{
+	(void)unused;
+	look_through(block);
+}
+#else
+static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *block)
+{
+	(void)id;
+	look_through(block);
+}
+#endif
+
+static int failed(const char *what, const char *why)
+{
+	fprintf(stderr, "gate: cannot %s: %s\n", what, why);
+	return 1;
+}
+
+static int connect_to(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return failed("connect to the harness", "the path of the socket is too long");
+	strcpy(address.sun_path, path);
+	host = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (host < 0 || connect(host, (struct sockaddr *)&address, sizeof(address)))
+		return failed("connect to the harness", strerror(errno));
+	return 0;
+}
+
+/* Reads a number of the text. Moves the text behind it, or leaves it if there is no number. */
+static uint64_t number(const char **text)
+{
+	char *end;
+	uint64_t value = strtoull(*text, &end, 0);
+
+	*text = end;
+	return value;
+}
+
+static int add_place(const char *argument)
+{
+	struct place *place = &places[place_count];
+	const char *text = argument;
+
+	if (place_count == sizeof(places) / sizeof(places[0]))
+		return failed("add a place", "there are too many");
+	place->address = number(&text);
+	if (place->address && *text == ':') {
+		text++;
+		place->hit = number(&text);
+		if (!place->hit)
+			return failed("parse a place", argument);
+	}
+	if (!place->address || *text)
+		return failed("parse a place", argument);
+	place_count++;
+	return 0;
+}
+
+/* Starts the thread that listens. QEMU's signals are for QEMU's threads. */
+static int start_to_listen(void)
+{
+	sigset_t all, before;
+	pthread_t thread;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&thread, NULL, listen_to_host, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return error ? failed("start a thread", strerror(error)) : 0;
+}
+
+EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)
+{
+	for (int i = 0; i < argc; i++) {
+		int error;
+
+		if (!strcmp(argv[i], "probe=on")) {
+			printf("gate: API %d to %d\n", info->version.min, info->version.cur);
+			fflush(stdout);
+			_exit(0);
+		} else if (!strncmp(argv[i], "socket=", 7)) {
+			error = connect_to(argv[i] + 7);
+		} else if (!strncmp(argv[i], "at=", 3)) {
+			error = add_place(argv[i] + 3);
+		} else {
+			error = failed("use an argument", argv[i]);
+		}
+		if (error)
+			return error;
+	}
+	if (host < 0)
+		return failed("start", "there is no socket=PATH");
+#if GATE_API >= 7
+	qemu_plugin_register_vcpu_tb_trans_cb(id, translated, NULL);
+#else
+	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
+#endif
+	return start_to_listen();
+}
