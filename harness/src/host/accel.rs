@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::Qemu;
 use crate::trigger::Hotplug;
 use crate::vm::argv::{Accel, MEMORY_MIB, Machine};
+use crate::vm::clock::Clock;
 use crate::vm::process;
 use crate::vm::topology::Topology;
 use crate::vm::{Recorders, Vm};
@@ -137,6 +138,7 @@ async fn try_kvm(qemu: &OsStr, kernel: &Path, initrd: &Path) -> Result<(), Strin
         topology: Topology::igb(),
         hotplug: Hotplug::Native,
         accel: Accel::Kvm,
+        clock: Clock::Host,
         memory_mib: MEMORY_MIB,
         kernel: kernel.to_owned(),
         initrd: initrd.to_owned(),

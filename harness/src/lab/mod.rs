@@ -24,6 +24,7 @@ use crate::scenario::Scenario;
 use crate::trigger::{Hotplug, Trigger};
 use crate::verdict::Verdict;
 use crate::vm::argv::{Accel, MEMORY_MIB, Machine};
+use crate::vm::clock::Clock;
 use crate::vm::topology::Topology;
 use crate::vm::tsc;
 
@@ -288,7 +289,7 @@ pub fn machine(
     let clock = if accel == Accel::Tcg { tsc::word() } else { None };
     let append = scenario.append.iter().map(|&word| word.to_owned()).chain(clock).collect();
     let memory_mib = scenario.needs.memory_mib.unwrap_or(MEMORY_MIB);
-    Machine { qemu, topology, hotplug, accel, memory_mib, kernel, initrd, append }
+    Machine { qemu, topology, hotplug, accel, clock: Clock::Host, memory_mib, kernel, initrd, append }
 }
 
 #[cfg(test)]

@@ -97,7 +97,9 @@ impl Snapshots {
     }
 
     fn key(&self, machine: &Machine) -> Key {
-        let channels = Channels { qmp: "qmp".into(), agent: "agent".into(), console: "console".into() };
+        let channels =
+            Channels { qmp: "qmp".into(), agent: "agent".into(), gate: "gate".into(), console: "console".into() };
+        let machine = Machine { clock: machine.clock.without_places(), ..machine.clone() };
         KeyMaker::new()
             .with("format", FORMAT)
             .with("protocol", guest_protocol::VERSION.to_le_bytes())

@@ -397,7 +397,12 @@ pub fn command_of(lab: &Lab, scenarios: &[Scenario], cell: &PlannedCell, accel: 
 
 /// The QEMU command, with placeholders for the sockets and files of each process.
 fn shown_argv(machine: &Machine) -> Vec<String> {
-    let channels = Channels { qmp: "qmp.socket".into(), agent: "agent.socket".into(), console: "console.log".into() };
+    let channels = Channels {
+        qmp: "qmp.socket".into(),
+        agent: "agent.socket".into(),
+        gate: "gate.socket".into(),
+        console: "console.log".into(),
+    };
     let program = machine.qemu.to_string_lossy().into_owned();
     std::iter::once(program).chain(machine.argv(&channels)).collect()
 }

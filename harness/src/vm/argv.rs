@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::clock::{Clock, Held};
 use super::devices;
 use super::topology::Topology;
 use crate::trigger::Hotplug;
@@ -64,6 +65,8 @@ pub struct Machine {
     pub hotplug: Hotplug,
     /// The accelerator.
     pub accel: Accel,
+    /// Its clock.
+    pub clock: Clock,
     /// Its memory, in MiB.
     pub memory_mib: u32,
     /// The kernel, in any format that QEMU boots: an ELF file with a PVH note, or a bzImage.
@@ -82,6 +85,8 @@ pub struct Channels {
     pub qmp: PathBuf,
     /// Unix socket for the agent's virtio-serial port.
     pub agent: PathBuf,
+    /// Unix socket for the plugin that holds the guest. Unused on the host's clock.
+    pub gate: PathBuf,
     /// File for the serial console. QEMU appends to it.
     pub console: PathBuf,
 }
@@ -111,12 +116,32 @@ pub const COMMAND_LINE: &[&str] = &[
     "no_timer_check",
 ];
 
+/// More words for a guest whose clock is held.
+///
+/// - `hpet=disable`: QEMU's HPET goes on ticking 250 times a second after Linux has switched to another timer. Each tick
+///   would end a jump of an idle guest's time.
+/// - `tsc_early_khz`: with `-icount`, the TSC counts nanoseconds of the guest (QEMU `hw/i386/x86-cpu.c`,
+///   `cpu_get_tsc()`).
+const HELD_WORDS: [&str; 2] = ["hpet=disable", "tsc_early_khz=1000000"];
+
+/// QEMU's arguments for a guest whose clock is held, beside the plugin.
+///
+/// - `shift=4`: an instruction takes 2^4 ns. From 3 to 5 a boot costs the same CPU time. With 0 it costs three times as
+///   much, because delay loops have more instructions.
+/// - `sleep=off`: the time of an idle guest jumps to the next timer. Otherwise QEMU sleeps until then.
+/// - `clock=vm`: the real-time clock goes with the guest's time, and each guest begins at the same date.
+const HELD: [&str; 4] = ["-icount", "shift=4,sleep=off", "-rtc", "clock=vm,base=2026-01-01T00:00:00"];
+
+/// The device that carries the agent's channel.
+const SERIAL: &str = "virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3";
+
 impl Machine {
     /// The kernel's whole command line.
     pub fn command_line(&self) -> String {
         let iommu = self.topology.iommu.row().words;
+        let clock: &[&str] = if self.held().is_some() { &HELD_WORDS } else { &[] };
         let own = self.append.iter().map(String::as_str);
-        COMMAND_LINE.iter().chain(iommu).copied().chain(own).collect::<Vec<_>>().join(" ")
+        COMMAND_LINE.iter().chain(iommu).chain(clock).copied().chain(own).collect::<Vec<_>>().join(" ")
     }
 
     /// QEMU's arguments, without the program.
@@ -138,12 +163,32 @@ impl Machine {
         ]);
         argv.extend(devices::iommu_arguments(self.topology.iommu));
         let mut add = |words: &[&str]| argv.extend(words.iter().map(|&word| word.to_owned()));
-        add(&["-device", "virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3"]);
+        // Without ioeventfd, the virtual CPU itself hands a line of the agent over, before it comes to the marker.
+        let serial = if self.held().is_some() { format!("{SERIAL},ioeventfd=off") } else { SERIAL.to_owned() };
+        add(&["-device", &serial]);
         add(&["-chardev", &format!("socket,id=agent,path={}", text(&channels.agent))]);
         add(&["-device", &format!("virtserialport,chardev=agent,name={}", guest_protocol::PORT_NAME)]);
         argv.extend(devices::arguments(&self.topology));
+        if let Some(held) = self.held() {
+            argv.extend(HELD.map(str::to_owned));
+            argv.extend(["-plugin".to_owned(), plugin(held, &channels.gate)]);
+        }
         argv
     }
+
+    /// What a held clock needs. None on the host's clock, which is the only one of KVM.
+    pub(super) fn held(&self) -> Option<&Held> {
+        match (&self.clock, self.accel) {
+            (Clock::Held(held), Accel::Tcg) => Some(held),
+            (Clock::Held(_), Accel::Kvm) | (Clock::Host, _) => None,
+        }
+    }
+}
+
+/// The argument that loads the plugin.
+fn plugin(held: &Held, gate: &Path) -> String {
+    let places: String = held.places.iter().map(|place| format!(",at={place}")).collect();
+    format!("file={},socket={}{places}", text(&held.plugin), text(gate))
 }
 
 /// The machine property that decides which hotplug driver controls the slots (QEMU `hw/acpi/ich9.c`).
@@ -161,6 +206,7 @@ pub(super) fn text(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::clock::Place;
     use super::*;
 
     fn machine(hotplug: Hotplug, accel: Accel) -> Machine {
@@ -169,6 +215,7 @@ mod tests {
             topology: Topology::igb(),
             hotplug,
             accel,
+            clock: Clock::Host,
             memory_mib: MEMORY_MIB,
             kernel: "/c/vmlinux".into(),
             initrd: "/c/initramfs".into(),
@@ -177,7 +224,16 @@ mod tests {
     }
 
     fn argv(machine: &Machine) -> Vec<String> {
-        machine.argv(&Channels { qmp: "/s/qmp".into(), agent: "/s/agent".into(), console: "/e,v/console.log".into() })
+        machine.argv(&Channels {
+            qmp: "/s/qmp".into(),
+            agent: "/s/agent".into(),
+            gate: "/s/gate".into(),
+            console: "/e,v/console.log".into(),
+        })
+    }
+
+    fn held(places: Vec<Place>) -> Clock {
+        Clock::Held(Held { plugin: "/c,d/gate.so".into(), places })
     }
 
     #[test]
@@ -191,5 +247,30 @@ mod tests {
         let kvm = argv(&machine(Hotplug::Acpi, Accel::Kvm));
         let added: Vec<_> = kvm.iter().filter(|word| !tcg.contains(word)).collect();
         assert_eq!(added, ["kvm", "host", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on"]);
+    }
+    #[test]
+    fn a_held_clock_changes_only_its_own_words() {
+        let host = machine(Hotplug::Native, Accel::Tcg);
+        let places = vec![Place { address: 0xffff_ffff_8100_0000, hit: Some(2) }, Place { address: 0x10, hit: None }];
+        let held = Machine { clock: held(places), ..host.clone() };
+        let added: Vec<_> = argv(&held).into_iter().filter(|word| !argv(&host).contains(word)).collect();
+        insta::assert_snapshot!(added.join("\n"), @r#"
+        console=ttyS0 panic=-1 intel_iommu=on vfio_pci.enable_sriov=1 dyndbg="file drivers/pci/hotplug/acpiphp_glue.c +p" sysctl.kernel.hung_task_timeout_secs=10 tsc=reliable no_timer_check hpet=disable tsc_early_khz=1000000 preempt=full
+        virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3,ioeventfd=off
+        -icount
+        shift=4,sleep=off
+        -rtc
+        clock=vm,base=2026-01-01T00:00:00
+        -plugin
+        file=/c,,d/gate.so,socket=/s/gate,at=0xffffffff81000000:2,at=0x10
+        "#);
+        let other: Vec<_> = argv(&host).into_iter().filter(|word| !argv(&held).contains(word)).collect();
+        assert_eq!(other, [host.command_line(), SERIAL.to_owned()]);
+    }
+
+    #[test]
+    fn kvm_has_the_clock_of_the_host() {
+        let host = machine(Hotplug::Native, Accel::Kvm);
+        assert_eq!(argv(&Machine { clock: held(Vec::new()), ..host.clone() }), argv(&host));
     }
 }

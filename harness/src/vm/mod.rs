@@ -38,6 +38,7 @@ use agent::{Agent, AgentError, Hello};
 use argv::{Channels, Machine};
 use ended::Ended;
 pub use error::{BootError, KillError};
+use gate::Gate;
 use process::Process;
 use qmp::{EXIT_AFTER_CLOSE, Qmp};
 use starved::{Late, Starved};
@@ -62,6 +63,7 @@ pub struct Vm {
     machine: Machine,
     qmp: Qmp,
     agent: Agent,
+    gate: Option<Gate>,
     process: Process,
     steps: Steps,
     // Dropped last: it contains QEMU's sockets.
@@ -73,6 +75,8 @@ struct Connected {
     machine: Machine,
     qmp: Qmp,
     agent: Agent,
+    /// The gate of a guest whose clock is held.
+    gate: Option<Gate>,
     process: Process,
     sockets: TempDir,
     /// When QEMU's process was started.
@@ -92,21 +96,31 @@ impl Connected {
         let channels = Channels {
             qmp: sockets.path().join("qmp"),
             agent: sockets.path().join("agent"),
+            gate: sockets.path().join("gate"),
             console: recorders.console.clone(),
         };
         // The harness listens and QEMU connects, so the sockets exist before QEMU starts.
         let qmp = UnixListener::bind(&channels.qmp).map_err(infra)?;
         let agent = UnixListener::bind(&channels.agent).map_err(infra)?;
+        let gate = match machine.held() {
+            None => None,
+            Some(_) => Some(UnixListener::bind(&channels.gate).map_err(infra)?),
+        };
         let mut argv = machine.argv(&channels);
         argv.extend(more.iter().map(|&word| word.to_owned()));
         let began = Instant::now();
         let process = Process::start(&machine.qemu, &argv).map_err(|e| BootError::Qemu(e.to_string()))?;
+        // QEMU loads plugins before it connects its character devices.
+        let gate = match gate {
+            None => None,
+            Some(gate) => Some(Gate::open(accept(&gate, &process, within).await?, process.end())),
+        };
         let qmp = accept(&qmp, &process, within).await?;
         let agent = accept(&agent, &process, within).await?;
         let agent = Agent::open(agent, recorders.agent, process.end());
         let qmp = greet(qmp, recorders.qmp, &process, within).await?;
         let steps = Steps { qemu: Some(began.elapsed().as_secs_f64()), ..Steps::default() };
-        Ok(Connected { machine, qmp, agent, process, sockets, began, steps })
+        Ok(Connected { machine, qmp, agent, gate, process, sockets, began, steps })
     }
 
     /// The time since the last step of its start, in seconds.
@@ -127,8 +141,8 @@ impl Connected {
     }
 
     fn into_vm(self) -> Vm {
-        let Connected { machine, qmp, agent, process, sockets, steps, began: _ } = self;
-        Vm { machine, qmp, agent, process, steps, _sockets: sockets }
+        let Connected { machine, qmp, agent, gate, process, sockets, steps, began: _ } = self;
+        Vm { machine, qmp, agent, gate, process, steps, _sockets: sockets }
     }
 }
 
@@ -183,6 +197,11 @@ impl Vm {
         &self.agent
     }
 
+    /// Its gate, if its clock is held.
+    pub fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
+    }
+
     /// How long its QEMU has waited for a host CPU.
     pub fn starved(&self) -> Starved {
         self.process.end().starved().clone()
@@ -197,10 +216,18 @@ impl Vm {
         if let Some(ended) = end.now() {
             return Err(KillError::Ended(ended));
         }
-        // QEMU handles `quit` in its main loop, whatever the guest does: it answers, and then ends.
+        // QEMU handles QMP in its main loop, whatever the guest does: it answers, and then ends. After `quit` it would
+        // wait for a guest that stands at its gate, so such a guest's QEMU is ended by the gate.
         let quit = async {
-            match self.qmp.execute(qapi::qmp::quit {}).await {
-                Ok(_) => Ok(end.wait().await),
+            let answered = match &self.gate {
+                None => self.qmp.execute(qapi::qmp::quit {}).await.map(drop),
+                Some(_) => self.qmp.execute(qapi::qmp::query_status {}).await.map(drop),
+            };
+            if let Some(gate) = &self.gate {
+                gate.close().await;
+            }
+            match answered {
+                Ok(()) => Ok(end.wait().await),
                 Err(error) => Err(ended_soon(&self.process).await.map_or(KillError::Refused(error), KillError::Ended)),
             }
         };

@@ -11,6 +11,7 @@ use harness::text::duration;
 use harness::trigger::Hotplug;
 use harness::vm::Recorders;
 use harness::vm::argv::{Accel, MEMORY_MIB, Machine};
+use harness::vm::clock::Clock;
 use harness::vm::topology::Topology;
 use harness::vm::transcript::Recorder;
 use libtest_mimic::Failed;
@@ -105,7 +106,8 @@ impl Bed {
 pub fn machine(qemu: OsString) -> Machine {
     let (topology, hotplug, accel) = (Topology::igb(), Hotplug::Native, Accel::Tcg);
     let (kernel, initrd) = ("vmlinux".into(), "initramfs".into());
-    Machine { qemu, topology, hotplug, accel, memory_mib: MEMORY_MIB, kernel, initrd, append: Vec::new() }
+    let (memory_mib, append) = (MEMORY_MIB, Vec::new());
+    Machine { qemu, topology, hotplug, accel, clock: Clock::Host, memory_mib, kernel, initrd, append }
 }
 
 /// Recorders for the console in a folder, and for QMP.
