@@ -86,6 +86,22 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// Its time, in nanoseconds of the guest's `CLOCK_MONOTONIC`. That of a kernel message is older than the message.
+    pub fn at(&self) -> u64 {
+        match *self {
+            Message::Hello { at, .. }
+            | Message::Started { at, .. }
+            | Message::Progress { at, .. }
+            | Message::Done { at, .. }
+            | Message::Uevent { at, .. }
+            | Message::Link { at, .. }
+            | Message::Kmsg { at, .. }
+            | Message::Lost { at, .. } => at,
+        }
+    }
+}
+
 /// A kernel uevent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,8 +1,9 @@
 //! The host's side of the guest agent: it sends requests, and collects messages in an [`EventLog`].
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest_protocol::{Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, Sched, TaskState};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
@@ -13,6 +14,7 @@ use super::ended::Ended;
 use super::event_log::{Closed, EventLog, WaitError};
 use super::process::End;
 use super::transcript::{Recorded, Recorder, Speaker};
+use super::unread;
 
 /// The agent of one guest. Clones share the connection.
 #[derive(Clone)]
@@ -22,6 +24,10 @@ pub struct Agent {
 
 struct Shared {
     write: Mutex<Recorded<WriteHalf<UnixStream>>>,
+    /// The same socket, to ask how much QEMU has not taken. None if the host is out of file descriptors.
+    socket: Option<OwnedFd>,
+    /// How many requests were sent, or are being sent.
+    sent: AtomicU64,
     messages: EventLog<Message>,
     next_id: AtomicU64,
     reader: tokio::task::JoinHandle<()>,
@@ -104,6 +110,9 @@ const SEND: Duration = Duration::from_secs(30);
 /// a tenth of a second, even under TCG.
 const PIECE: usize = 4 << 20;
 
+/// QEMU takes a request within so much time, if it is not busy.
+const TAKING: Duration = Duration::from_millis(1);
+
 /// The text that [`Agent::log_complete`] writes into the kernel's log as a mark.
 const MARK: &str = "iov-regress: so far";
 
@@ -121,12 +130,42 @@ pub struct Hello {
 impl Agent {
     /// Uses a connection on which a guest's agent will say hello. `end` is the end of its QEMU.
     pub fn open(stream: UnixStream, record: Recorder, end: End) -> Agent {
+        let socket = stream.as_fd().try_clone_to_owned().ok();
         let (read, write) = tokio::io::split(stream);
         let read = Recorded::new(read, Speaker::Guest, record.clone());
         let messages = EventLog::of(end.starved().clone());
         let reader = tokio::spawn(read_messages(read, messages.clone(), end));
         let write = Mutex::new(Recorded::new(write, Speaker::Host, record));
-        Agent { shared: Arc::new(Shared { write, messages, next_id: AtomicU64::new(1), reader }) }
+        let (sent, next_id) = (AtomicU64::new(0), AtomicU64::new(1));
+        Agent { shared: Arc::new(Shared { write, socket, sent, messages, next_id, reader }) }
+    }
+
+    /// How many requests were sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::SeqCst)
+    }
+
+    /// The guest's time in its last message, in nanoseconds.
+    pub(super) fn guest_time(&self) -> u64 {
+        let is_kmsg = |message: &Message| matches!(message, Message::Kmsg { .. });
+        self.messages().last(|message| (!is_kmsg(message)).then(|| message.at())).unwrap_or(0)
+    }
+
+    /// Waits until QEMU has taken all that was sent. Gives up after this time, in which QEMU takes it if it can.
+    pub(super) async fn taken(&self, within: Duration) {
+        let Some(socket) = &self.shared.socket else { return };
+        let began = Instant::now();
+        let taken = async {
+            while unread::of(socket).is_ok_and(|bytes| bytes > 0) {
+                // A sleep takes longer than QEMU usually does.
+                if began.elapsed() < TAKING {
+                    tokio::task::yield_now().await;
+                } else {
+                    tokio::time::sleep(TAKING).await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(within, taken).await;
     }
 
     /// Numbers operations from here on. A guest must not get the same number twice, even over two connections.
@@ -193,6 +232,7 @@ impl Agent {
         let what = command.to_string();
         let from = self.messages().position();
         let line = guest_protocol::encode(&Request { id, command }).map_err(|e| AgentError::Send(e.into()))?;
+        self.shared.sent.fetch_add(1, Ordering::SeqCst);
         let send = async {
             let mut write = self.shared.write.lock().await;
             write.write_all(line.as_bytes()).await?;
@@ -251,6 +291,12 @@ impl Agent {
     }
 }
 
+impl std::fmt::Debug for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.id, self.what)
+    }
+}
+
 /// One operation in the guest.
 #[derive(Clone)]
 pub struct Operation {
@@ -269,6 +315,12 @@ impl Operation {
     /// The request as a verb and its object: `write "2" to /sys/...`.
     pub fn what(&self) -> &str {
         &self.what
+    }
+
+    /// Whether the operation is over.
+    pub fn is_done(&self) -> bool {
+        let done = |message: &Message| matches!(message, Message::Done { id, .. } if *id == self.id).then_some(());
+        !self.agent.messages().collect(self.from, done).is_empty()
     }
 
     /// Waits until the operation is over.

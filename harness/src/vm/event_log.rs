@@ -143,6 +143,16 @@ impl<T: fmt::Display> EventLog<T> {
         self.items().len()
     }
 
+    /// The last value that `pick` selects from the messages so far.
+    pub fn last<R>(&self, pick: impl FnMut(&T) -> Option<R>) -> Option<R> {
+        self.items().iter().rev().find_map(pick)
+    }
+
+    /// Whether anything waits for a message.
+    pub fn is_awaited(&self) -> bool {
+        self.inner.state.receiver_count() > 0
+    }
+
     /// All values that `pick` selects from the messages so far, from a position on.
     pub fn collect<R>(&self, from: usize, pick: impl FnMut(&T) -> Option<R>) -> Vec<R> {
         self.items().iter().skip(from).filter_map(pick).collect()
@@ -213,6 +223,7 @@ mod tests {
         log.push(1);
         let from = log.position();
         log.push(2);
+        assert_eq!(log.last(|n| Some(*n)), Some(2));
         assert_eq!(log.wait(from, SOON, "any", |n| Some(*n)).await.unwrap(), 2);
         assert_eq!(log.wait(0, SOON, "any", |n| Some(*n)).await.unwrap(), 1);
     }
@@ -221,12 +232,15 @@ mod tests {
     async fn a_waiter_is_woken() {
         let log = EventLog::default();
         let other = log.clone();
+        assert!(!log.is_awaited());
         let (got, ()) = tokio::join!(log.wait(0, Duration::from_secs(5), "two", |n| (*n == 2).then_some(())), async {
+            assert!(other.is_awaited());
             other.push(1);
             tokio::task::yield_now().await;
             other.push(2);
         });
         got.unwrap();
+        assert!(!log.is_awaited());
     }
 
     #[test]

@@ -108,6 +108,11 @@ impl Qmp {
         &self.events
     }
 
+    /// Whether a command is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.unanswered.try_lock().is_err()
+    }
+
     /// Executes a command.
     ///
     /// # Errors

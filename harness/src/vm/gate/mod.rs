@@ -12,9 +12,10 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::task::JoinHandle;
 
+use super::drive::Turn;
 use super::event_log::Closed;
 use super::process::End;
 use super::starved::Late;
@@ -29,6 +30,8 @@ pub struct Gate {
     /// None after [`Gate::close`].
     write: Mutex<Option<OwnedWriteHalf>>,
     state: watch::Sender<State>,
+    /// Of the driver ([`super::drive`]).
+    turn: Mutex<Turn>,
     end: End,
     reader: JoinHandle<()>,
 }
@@ -67,7 +70,7 @@ impl Gate {
         let (read, write) = stream.into_split();
         let (state, _) = watch::channel(State::default());
         let reader = tokio::spawn(read_stops(read, state.clone(), end.clone()));
-        Gate { write: Mutex::new(Some(write)), state, end, reader }
+        Gate { write: Mutex::new(Some(write)), state, turn: Mutex::default(), end, reader }
     }
 
     /// Where the guest stands. None while it runs.
@@ -85,17 +88,23 @@ impl Gate {
     /// # Errors
     /// [`GateError::Late`], [`GateError::Closed`].
     pub async fn stopped(&self, within: Duration) -> Result<Stop, GateError> {
+        self.end.starved().timeout(within, self.stands()).await.unwrap_or_else(|late| Err(GateError::Late(late)))
+    }
+
+    /// Waits until the guest stands, without a deadline.
+    pub(super) async fn stands(&self) -> Result<Stop, GateError> {
         let mut state = self.state.subscribe();
-        let stands = state.wait_for(|state| state.stop.is_some() || state.closed.is_some());
-        match self.end.starved().timeout(within, stands).await {
-            Err(late) => Err(GateError::Late(late)),
-            Ok(Err(_)) => Err(GateError::Shut),
-            Ok(Ok(state)) => match (&state.closed, state.stop) {
-                (Some(why), _) => Err(GateError::Closed(why.clone())),
-                (None, Some(stop)) => Ok(stop),
-                (None, None) => Err(GateError::NotStopped),
-            },
+        let state = state.wait_for(|state| state.stop.is_some() || state.closed.is_some()).await;
+        match state.map(|state| (state.closed.clone(), state.stop)) {
+            Ok((None, Some(stop))) => Ok(stop),
+            Ok((Some(why), _)) => Err(GateError::Closed(why)),
+            // `self` owns the sender, and the guest stands.
+            Ok((None, None)) | Err(_) => Err(GateError::Shut),
         }
+    }
+
+    pub(super) async fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().await
     }
 
     /// Lets the guest go on until its next stop.

@@ -1,0 +1,230 @@
+//! Letting a held guest go on ([`super::gate`]), at defined points only: when what the harness does waits for the guest.
+//!
+//! While the guest stands, the harness acts on all that the guest has said. The guest goes on when
+//! - the harness's work waits, and nothing has woken it,
+//! - QEMU has taken what was sent to the agent, and no QMP command is under way,
+//! - and all QMP events until then have been seen by the work.
+//!
+//! So what the guest sees does not depend on how long the harness took.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use guest_protocol::Command;
+
+use super::Vm;
+use super::agent::Operation;
+use super::event_log::WaitError;
+use super::gate::{Gate, GateError, Stop};
+use super::qmp::QmpError;
+
+/// How long QEMU may take to take a request, before the guest goes on all the same. It does not take it if the agent is
+/// not reading, and then the guest must go on.
+const TAKEN: Duration = Duration::from_millis(100);
+
+/// The guest stops at least so often, in nanoseconds of its time, while the work waits for an event of QEMU. Such an
+/// event has no marker.
+const TICK: u64 = 100_000_000;
+
+/// A guest that executes a second of its time needs about a second of a CPU, and one that is idle comes to its next
+/// stop at once. The host's time that a guest may take to its next stop, before it is taken for one that never stops.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the guest has said so far comes at once. A busy host may need more.
+const SAID: Duration = Duration::from_secs(30);
+
+/// What the driver knows of a guest from one stop to the next.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    /// How many messages the agent had sent when the guest went on.
+    heard: usize,
+    /// How many requests had been sent to the agent when QEMU last had them all.
+    sent: u64,
+    /// The alarm that stops the guest while an event of QEMU is awaited.
+    tick: Option<Operation>,
+}
+
+/// A held guest could not be driven. If QEMU ended, the work says so, and this is no error.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// Of the gate.
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    /// QEMU did not answer.
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    /// The guest stands behind a line of its agent, and this line did not come.
+    #[error(transparent)]
+    Line(#[from] WaitError),
+    /// The alarm that makes the guest stop could not be set.
+    #[error(transparent)]
+    Agent(#[from] super::agent::AgentError),
+}
+
+impl Vm {
+    /// Does some work with the guest, and lets a held guest go on whenever the work waits. On the host's clock it only
+    /// does the work. A guest that stood before stands when this returns. Not for two works at once: the second waits
+    /// for the first.
+    ///
+    /// # Errors
+    /// [`DriveError`].
+    pub async fn drive<T>(&self, work: impl Future<Output = T>) -> Result<T, DriveError> {
+        let Some(gate) = self.gate() else { return Ok(work.await) };
+        let mut work = pin!(work);
+        let mut turn = gate.turn().await;
+        loop {
+            match self.stop(gate, work.as_mut()).await {
+                Stopped::At(stop) => self.hear(stop, &turn).await?,
+                Stopped::Done(done) => return Ok(done),
+                // The work waits for QEMU, so it finds out too.
+                Stopped::Ended => return Ok(work.await),
+            }
+            if let Some(done) = self.act(&mut turn, work.as_mut()).await? {
+                return Ok(done);
+            }
+            turn.heard = self.agent().messages().position();
+            go(gate).await?;
+        }
+    }
+
+    /// Waits until the guest stands. The work does nothing meanwhile, although an event of QEMU may have come: it would
+    /// act at a random time of the guest's. If the guest does not stop at all, the work goes on, with its deadlines in
+    /// the host's time.
+    async fn stop<F: Future>(&self, gate: &Gate, mut work: Pin<&mut F>) -> Stopped<F::Output> {
+        match gate.stopped(PATIENCE).await {
+            Ok(stop) => return Stopped::At(stop),
+            Err(GateError::Late(_)) => {}
+            Err(_) => return Stopped::Ended,
+        }
+        tokio::select! {
+            biased;
+            stop = gate.stands() => stop.map_or(Stopped::Ended, Stopped::At),
+            done = &mut work => Stopped::Done(done),
+        }
+    }
+
+    /// Waits for the line before a marker.
+    async fn hear(&self, stop: Stop, turn: &Turn) -> Result<(), WaitError> {
+        match stop {
+            Stop::Place { .. } => Ok(()),
+            Stop::Mark { .. } => {
+                self.agent().messages().wait(turn.heard, SAID, "the agent's line before a marker", |_| Some(())).await
+            }
+        }
+    }
+
+    /// Does the work until it waits for the guest, while the guest stands.
+    async fn act<F: Future>(&self, turn: &mut Turn, mut work: Pin<&mut F>) -> Result<Option<F::Output>, DriveError> {
+        let mut looked = false;
+        loop {
+            if let Some(done) = until_it_waits(work.as_mut()).await {
+                return Ok(Some(done));
+            }
+            let awaits_qemu = self.qmp().events().is_awaited();
+            if awaits_qemu && turn.tick.as_ref().is_none_or(Operation::is_done) {
+                let at = self.agent().guest_time() + TICK;
+                turn.tick = Some(self.agent().start(Command::Alarm { at }).await?);
+            }
+            let settled = turn.sent == self.agent().sent() && !self.qmp().is_busy();
+            if settled && (looked || !awaits_qemu) {
+                return Ok(None);
+            }
+            turn.sent = self.agent().sent();
+            self.agent().taken(TAKEN).await;
+            if let Some(done) = self.round_trip(work.as_mut()).await? {
+                return Ok(Some(done));
+            }
+            looked = true;
+        }
+    }
+
+    /// Asks QEMU something. When the answer comes, QEMU's main loop has handed over what it took before, and all events
+    /// until then have come. The work goes on meanwhile, as it may have a command under way, which comes first. The
+    /// answer is awaited in any case: after a missing answer, QMP cannot be used.
+    async fn round_trip<F: Future>(&self, mut work: Pin<&mut F>) -> Result<Option<F::Output>, QmpError> {
+        let mut answer = pin!(self.qmp().execute(qapi::qmp::query_status {}));
+        let mut finished = None;
+        loop {
+            tokio::select! {
+                answer = &mut answer => return answer.map(|_| finished),
+                done = &mut work, if finished.is_none() => finished = Some(done),
+            }
+        }
+    }
+}
+
+/// What a guest came to that was let go.
+enum Stopped<T> {
+    /// It stands.
+    At(Stop),
+    /// It did not stop, and the work is done.
+    Done(T),
+    /// QEMU has ended.
+    Ended,
+}
+
+/// Lets the guest go on.
+async fn go(gate: &Gate) -> Result<(), GateError> {
+    match gate.go().await {
+        // QEMU has ended meanwhile. The next look at the gate tells.
+        Err(GateError::Closed(_)) => Ok(()),
+        result => result,
+    }
+}
+
+/// Polls a future until nothing wakes it any more. Its result, if it is done.
+async fn until_it_waits<F: Future>(mut work: Pin<&mut F>) -> Option<F::Output> {
+    loop {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
+        let poll = poll_fn(|_| Poll::Ready(work.as_mut().poll(&mut Context::from_waker(&waker)))).await;
+        if let Poll::Ready(done) = poll {
+            return Some(done);
+        }
+        // Tokio puts off some wakes until the tasks that are ready have run, such as those of futures that have done
+        // much in one go.
+        tokio::task::yield_now().await;
+        if !woken.0.load(Ordering::SeqCst) {
+            return None;
+        }
+    }
+}
+
+/// A waker that notes that it was used.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_is_done_until_it_waits() {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let steps = Cell::new(0);
+        let mut work = pin!(async {
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+                steps.set(steps.get() + 1);
+            }
+            told.await.unwrap()
+        });
+        assert_eq!(until_it_waits(work.as_mut()).await, None);
+        assert_eq!(until_it_waits(work.as_mut()).await, None, "it still waits");
+        tell.send(7).unwrap();
+        assert_eq!(until_it_waits(work.as_mut()).await, Some(7));
+        assert_eq!(steps.get(), 1000);
+    }
+}
