@@ -109,11 +109,16 @@ async fn session(clock: Clock) -> Vec<String> {
 async fn a_held_guest_says_the_same_again() {
     let one = session(held()).await;
     let other = session(held()).await;
-    let host = session(Clock::Host).await;
     let differ = one.iter().zip(&other).position(|(one, other)| one != other);
-    println!("{} and {} messages, {} on the host's clock", one.len(), other.len(), host.len());
     if let Some(at) = differ {
         panic!("message {at} differs:\n{}{}", one[at], other[at]);
     }
     assert_eq!(one.len(), other.len());
+}
+
+#[tokio::test]
+#[ignore = "boots a guest, for comparison"]
+// The guest measures its TSC itself here, so on a busy host it may not boot.
+async fn the_same_on_the_clock_of_the_host() {
+    assert!(!session(Clock::Host).await.is_empty());
 }
