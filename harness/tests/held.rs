@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use guest_protocol::Command;
+use guest_protocol::{Command, Progress};
 use harness::host::plugin;
 use harness::trigger::Hotplug;
 use harness::vm::argv::{Accel, MEMORY_MIB, Machine};
@@ -121,4 +121,35 @@ async fn a_held_guest_says_the_same_again() {
 // The guest measures its TSC itself here, so on a busy host it may not boot.
 async fn the_same_on_the_clock_of_the_host() {
     assert!(!session(Clock::Host).await.is_empty());
+}
+
+#[tokio::test]
+#[ignore = "boots a guest"]
+async fn a_held_guest_can_be_stopped_between_the_markers_of_a_save() {
+    let vm = boot(held()).await;
+    let gate = vm.gate().unwrap();
+    let save = async {
+        vm.agent().log_complete(SOON).await.unwrap();
+        let save = vm.agent().start(Command::Save).await.unwrap();
+        let saving = |progress: &Progress| (*progress == Progress::Saving).then_some(());
+        save.progress(SOON, "the guest to stand still", saving).await.unwrap();
+        save
+    };
+    let save = vm.drive(save).await.unwrap();
+    let stops = gate.stops();
+    // QEMU answers when the virtual CPUs have stopped, and they do so after the gate.
+    let go = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        gate.go().await.unwrap();
+    };
+    let (stopped, ()) = tokio::join!(vm.qmp().execute(qapi::qmp::stop {}), go);
+    stopped.unwrap();
+    assert!(!vm.qmp().execute(qapi::qmp::query_status {}).await.unwrap().running);
+    assert_eq!((gate.stops(), gate.stop()), (stops, None), "it has not come to the second marker");
+    vm.qmp().execute(qapi::qmp::cont {}).await.unwrap();
+    gate.stopped(SOON).await.unwrap();
+    assert_eq!(gate.stops(), stops + 1);
+    gate.go().await.unwrap();
+    vm.drive(save.done(SOON)).await.unwrap().unwrap();
+    vm.kill(SOON).await.unwrap();
 }
