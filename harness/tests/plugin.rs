@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use harness::vm::gate::{Gate, Stop};
 use harness::vm::process::{End, Process};
+use harness::vm::time::Time;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 
@@ -36,7 +37,7 @@ async fn guest(api: u32, places: &[&str]) -> Guest {
     let listener = UnixListener::bind(&socket).unwrap();
     let mut argv = vec![format!("socket={}", socket.display())];
     argv.extend(places.iter().map(|place| format!("at={place}")));
-    let process = Process::start(fake_qemu(folder.path(), api).as_os_str(), &argv).unwrap();
+    let process = Process::start(fake_qemu(folder.path(), api).as_os_str(), &argv, Time::guest).unwrap();
     let (stream, _) = tokio::time::timeout(SOON, listener.accept()).await.unwrap().unwrap();
     Guest { gate: Gate::open(stream, process.end()), end: process.end(), _process: process, _folder: folder }
 }

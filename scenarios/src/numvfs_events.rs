@@ -6,7 +6,7 @@
 //!
 //! A scenario judges either enabling (0 to N) or disabling (N to 0), not both.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use guest_protocol::{Message, Sighting, Source};
 use harness::guest::{Device, Error, Guest};
@@ -202,14 +202,14 @@ async fn link_settled(guest: &Guest, ifname: &str) -> Result<(), Error> {
         Message::Link { link, .. } if link.ifname == ifname => Some(link.operstate),
         _ => None,
     };
-    let began = Instant::now();
+    let patience = guest.vm().time().patience(guest.prompt());
     loop {
         let position = messages.position();
         let is_up = messages.collect(0, operstate).last() == Some(&Some(OPER_UP));
         let quiet = messages.wait(position, HELD_BACK, "a second without link events", operstate).await;
         match quiet {
             Err(error) if error.is_deadline() && is_up => return guest.heard_all("link", position),
-            Err(error) if error.is_deadline() && began.elapsed() > guest.prompt() => {
+            Err(error) if error.is_deadline() && patience.is_over().is_some() => {
                 let within = duration(guest.prompt());
                 return Err(Error::Unprepared(format!("the link of {ifname} did not come up in {within}")));
             }

@@ -5,7 +5,7 @@
 //! the store then waits for the rescan lock inside the attribute, and a removal that holds the lock waits for the
 //! attribute.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use guest_protocol::{Sched, Step};
 use harness::guest::{Ending, Error, Guest, RESCAN_LOCK, Stuck};
@@ -145,9 +145,9 @@ async fn unrelated_removal(guest: &Guest) -> Result<Verdict, Error> {
     let vfs = guest.enable_vfs_for_vfio(pf, 1).await?;
     let hold = guest.hold_disable(pf, &vfs[0]).await?;
     guest.remove(other).await?;
-    let began = Instant::now();
+    let (time, began) = (guest.vm().time(), guest.vm().time().now());
     let during = guest.ending(&[]).await?;
-    let within = began.elapsed();
+    let within = time.now() - began;
     hold.release(guest).await?;
     let after = guest.ending(&[hold.holder()]).await?;
     Ok(match (during, after) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use guest_protocol::{Sched, Step, TaskState};
 use harness::classify::stack;
@@ -218,16 +218,16 @@ async fn yanked_while_phy_is_read(guest: &Guest) -> Result<Verdict, Error> {
     let reader = guest.read_phy(&guest.interface(pf).await?, PHY_STATUS).await?;
     // The exact position of a running task is not known. This process only reads the PHY, so it is mostly in the
     // driver.
-    let began = Instant::now();
+    let patience = guest.vm().time().patience(guest.prompt());
     while !reader.whereabouts(guest.prompt()).await?.iter().any(|task| task.state == RUNNING) {
-        if began.elapsed() > guest.prompt() {
+        if patience.is_over().is_some() {
             return Err(Error::Unprepared("the process that reads the PHY was never seen running".to_owned()));
         }
     }
     guest.remove(pf).await?;
     let operations = [&reader];
     let mut ending = pin!(guest.ending(&operations));
-    let ended = match guest.vm().starved().timeout(guest.seconds(LONG_IN_IGB), &mut ending).await {
+    let ended = match guest.vm().time().timeout(guest.seconds(LONG_IN_IGB), &mut ending).await {
         Ok(ended) => ended?,
         Err(_) => match still_busy(guest, &reader).await? {
             Some(verdict) => return Ok(verdict),
@@ -350,7 +350,7 @@ async fn comes_up(guest: &Guest, slot: &Slot, id: &str) -> Result<Verdict, Error
 /// Waits until the guest shows a slot as empty and its port's thread is idle. The thread turns the power indicator off
 /// one second after the power, and QEMU ejects whatever is in the slot at that time.
 async fn empties(guest: &Guest, slot: &Slot) -> Result<Verdict, Error> {
-    let began = Instant::now();
+    let patience = guest.vm().time().patience(guest.prompt());
     let (mut looks, mut busy) = (0, None);
     while looks < LOOKS {
         let state = State::of(guest, slot).await?;
@@ -359,7 +359,7 @@ async fn empties(guest: &Guest, slot: &Slot) -> Result<Verdict, Error> {
         let is_empty = state.adapter == "0" && state.power == "0" && state.devices.is_empty();
         looks = if is_empty && !is_busy { looks + 1 } else { 0 };
         busy = tasks.into_iter().find(|task| task.state == RUNNING).or(busy);
-        if looks == 0 && began.elapsed() > guest.prompt() {
+        if looks == 0 && patience.is_over().is_some() {
             return Ok(match guest.ending(&[]).await? {
                 Ending::Done => {
                     let busy = busy.and_then(|task| busy_for_ever(guest, &task, &state.to_string()));
@@ -368,7 +368,7 @@ async fn empties(guest: &Guest, slot: &Slot) -> Result<Verdict, Error> {
                 Ending::Stuck(stuck) => guest.deadlock(&stuck, &[]),
             });
         }
-        guest.vm().starved().pause(LOOK).await;
+        guest.vm().time().pause(LOOK).await;
     }
     Ok(Verdict::Pass)
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use guest_protocol::{Command, Inventory, Message, Sched};
 use kernels::FailureKind;
-use tokio::time::Instant;
 
 use super::agreement::{Disagreement, disagreements};
 use super::{Ending, Error, Guest, Pf, Plugged, Slot};
@@ -43,13 +42,13 @@ impl Guest {
     /// # Errors
     /// Those of the checks. A deadline if the guest does not become stable: then there is no verdict.
     pub(crate) async fn aftermath(&self) -> Result<Verdict, Error> {
-        let began = Instant::now();
+        let (time, began) = (self.vm().time(), self.vm().time().now());
         let stuck = self.stuck().await?;
         if !stuck.is_empty() {
             return Ok(self.deadlock(&stuck, &[]));
         }
         let verdict = self.agreement().await?;
-        self.note(Note::Aftermath(began.elapsed().as_secs_f64()));
+        self.note(Note::Aftermath((time.now() - began).as_secs_f64()));
         Ok(verdict)
     }
 
@@ -60,7 +59,7 @@ impl Guest {
     /// Those of the steps. A deadline if the card is not found and the slot's `adapter` does not report it: then there
     /// is no verdict.
     pub async fn put_back(&self) -> Result<Back, Error> {
-        let began = Instant::now();
+        let (time, began) = (self.vm().time(), self.vm().time().now());
         let Some((pf, trigger)) = self.first_removed().await else { return Ok(Back::Nothing) };
         let inventory = match self.inventory().await? {
             Ok(inventory) => inventory,
@@ -80,7 +79,7 @@ impl Guest {
             Err(error) => return Ok(Back::Failed(self.missing(&card, error).await?)),
         };
         let verdict = self.agreement().await?;
-        self.note(Note::PutBack(began.elapsed().as_secs_f64()));
+        self.note(Note::PutBack((time.now() - began).as_secs_f64()));
         Ok(if verdict == Verdict::Pass { Back::There(pf) } else { Back::Failed(verdict) })
     }
 
@@ -118,7 +117,8 @@ impl Guest {
     /// Those of the checks. [`Error::Unprepared`] if the disagreements keep changing: then there is no verdict.
     pub async fn agreement(&self) -> Result<Verdict, Error> {
         let messages = self.agent().messages();
-        let (began, mut since) = (Instant::now(), Instant::now());
+        let time = self.vm().time();
+        let (began, mut since) = (time.now(), time.now());
         let mut standing: BTreeSet<Disagreement> = BTreeSet::new();
         loop {
             let position = messages.position();
@@ -135,12 +135,12 @@ impl Guest {
             }
             standing.retain(|disagreement| now.contains(disagreement));
             if standing.is_empty() {
-                (standing, since) = (now, Instant::now());
+                (standing, since) = (now, time.now());
             }
-            if since.elapsed() > self.seconds(PATIENCE) {
+            if time.now() - since > self.seconds(PATIENCE) {
                 return Ok(wrong(&standing));
             }
-            if began.elapsed() > self.prompt() {
+            if time.now() - began > self.prompt() {
                 let all: Vec<_> = standing.iter().map(ToString::to_string).collect();
                 return Err(Error::Unprepared(format!("the state of the guest keeps changing: {}", all.join("; "))));
             }

@@ -22,7 +22,7 @@ impl Guest {
         };
         // If the agent is lost, the scenario's own requests to it return the error.
         if self.agent().messages().wait(since, FOREVER, "the death of a task", died).await.is_ok() {
-            self.vm().starved().pause(self.seconds(GRACE)).await;
+            self.vm().time().pause(self.seconds(GRACE)).await;
             // A report that the profile lists as known does not end the scenario.
             if let Some(splat) = self.complaint() {
                 return Error::Complaint(splat.title);

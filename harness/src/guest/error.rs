@@ -2,6 +2,7 @@
 
 use crate::trigger::Trigger;
 use crate::vm::agent::{AgentError, Lost};
+use crate::vm::drive::DriveError;
 use crate::vm::ended::Ended;
 use crate::vm::event_log::WaitError;
 use crate::vm::qmp::QmpError;
@@ -20,6 +21,9 @@ pub enum Error {
     /// A QMP command failed.
     #[error(transparent)]
     Qmp(#[from] QmpError),
+    /// A guest whose clock is held could not be driven.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
     /// The kernel refused a request that it must grant. That is its verdict.
     #[error("the kernel refused to {what}: {why}")]
     Refused {

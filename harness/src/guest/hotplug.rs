@@ -1,7 +1,7 @@
 //! Events on slots: cards are plugged in, buttons are pressed, errors are injected.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use guest_protocol::Message;
 use qapi::qmp;
@@ -134,7 +134,7 @@ impl Guest {
     /// # Errors
     /// QMP's.
     pub async fn press_button_again(&self, slot: &Slot, id: &str) -> Result<(), Error> {
-        Ok(slot::press_while_blinking(self.vm().qmp(), &slot.port.bdf, id).await?)
+        Ok(slot::press_while_blinking(self.vm(), &slot.port.bdf, id).await?)
     }
 
     /// Presses the attention button again for a device that the guest did not release. QEMU refuses that during the
@@ -144,10 +144,10 @@ impl Guest {
     /// # Errors
     /// QMP's, also if QEMU still refuses at the deadline.
     pub async fn press_button_when_taken(&self, id: &str) -> Result<Pressed, Error> {
-        let began = Instant::now();
+        let patience = self.vm().time().patience(self.prompt());
         loop {
             match self.press_button(id).await {
-                Err(_) if began.elapsed() < self.prompt() => self.vm().starved().pause(RETRY).await,
+                Err(_) if patience.is_over().is_none() => self.vm().time().pause(RETRY).await,
                 pressed => return pressed,
             }
         }
@@ -166,7 +166,7 @@ impl Guest {
     /// # Errors
     /// QMP's.
     pub async fn yank(&self, slot: &Slot) -> Result<(), Error> {
-        Ok(slot::yank(self.vm().qmp(), &slot.port.bdf).await?)
+        Ok(slot::yank(self.vm(), &slot.port.bdf).await?)
     }
 
     /// Waits for a kernel message that contains this text, from a position of the messages on.

@@ -23,7 +23,7 @@ mod sriov;
 mod stuck;
 mod sweep;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ use crate::vm::scale::Scale;
 
 /// The guest that a scenario runs on.
 pub struct Guest {
-    vm: Vm,
+    vm: Arc<Vm>,
     scale: Scale,
     trigger: Option<Trigger>,
     /// Kernel reports that the profile knows: they make no cell fail.
@@ -80,7 +80,7 @@ const FOREVER: Duration = Duration::from_secs(24 * 3600);
 impl Guest {
     /// A booted guest with this hardware, as [`Hardware::find`] finds it.
     pub(crate) fn new(
-        vm: Vm,
+        vm: Arc<Vm>,
         hardware: Hardware,
         trigger: Option<Trigger>,
         scale: Scale,
@@ -283,10 +283,5 @@ impl Guest {
     /// [`Error::Lost`] if messages of the stream were lost.
     pub fn heard_all(&self, stream: &str, from: usize) -> Result<(), Error> {
         Ok(self.agent().heard_all(stream, from)?)
-    }
-
-    /// Returns the virtual machine.
-    pub(crate) fn into_vm(self) -> Vm {
-        self.vm
     }
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use guest_protocol::TaskState;
-use tokio::time::sleep;
 
 use super::{Error, Guest};
 use crate::classify::stack;
@@ -27,8 +26,7 @@ impl Guest {
         functions: &[&str],
         patience: Duration,
     ) -> Result<Place, Error> {
-        let starved = self.vm().starved();
-        let patience = starved.patience(patience);
+        let patience = self.vm().time().patience(patience);
         loop {
             match over(operation, POLL).await {
                 Ok(()) => return Ok(Place::Over),
@@ -93,8 +91,7 @@ impl Guest {
         how: &str,
         is: impl Fn(&TaskState) -> bool,
     ) -> Result<Vec<TaskState>, Error> {
-        let starved = self.vm().starved();
-        let patience = starved.patience(within);
+        let patience = self.vm().time().patience(within);
         loop {
             let tasks = self.agent().tasks(functions, self.prompt()).await?;
             let there: Vec<_> = tasks.iter().filter(|task| is(task)).cloned().collect();
@@ -111,7 +108,7 @@ impl Guest {
                 let last = if last.is_empty() { "no task in D state".to_owned() } else { last };
                 return Err(WaitError::Deadline { awaited, within, starved, last }.into());
             }
-            sleep(POLL).await;
+            self.vm().time().pause(POLL).await;
         }
     }
 
@@ -120,8 +117,7 @@ impl Guest {
     /// # Errors
     /// The agent's; a deadline.
     pub async fn none_in(&self, function: &str, within: Duration) -> Result<(), Error> {
-        let starved = self.vm().starved();
-        let patience = starved.patience(within);
+        let patience = self.vm().time().patience(within);
         loop {
             let mut tasks = self.agent().tasks(&[function], self.prompt()).await?;
             tasks.retain(|task| stack::is_in(task, function));
@@ -130,7 +126,7 @@ impl Guest {
                 let awaited = format!("all tasks to leave {function}");
                 return Err(WaitError::Deadline { awaited, within, starved, last: describe(task) }.into());
             }
-            sleep(POLL).await;
+            self.vm().time().pause(POLL).await;
         }
     }
 }

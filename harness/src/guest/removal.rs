@@ -41,7 +41,7 @@ impl Removal {
             Act::DeviceDel => {
                 vm.qmp().execute(qmp::device_del { id: pf.function.id.clone() }).await?;
             }
-            Act::CutPower => slot::yank(vm.qmp(), &pf.slot.port.bdf).await?,
+            Act::CutPower => slot::yank(vm, &pf.slot.port.bdf).await?,
             Act::Write { of, attribute, data } => {
                 let path = path(pf, of, attribute);
                 let command = Command::Write { path, data: data.to_owned(), at: 0, sched: Sched::default() };

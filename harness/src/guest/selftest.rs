@@ -65,7 +65,7 @@ impl Guest {
             return Err(Error::Unprepared("the scenario did not ask for the selftests".to_owned()));
         };
         let file = selftests.folder.join(name);
-        let bytes = match tokio::fs::read(&file).await {
+        let bytes = match std::fs::read(&file) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Error::Lacks(format!("selftest {name}: {} has no such test", selftests.source)));

@@ -11,7 +11,6 @@ use std::pin::pin;
 use std::time::Duration;
 
 use guest_protocol::{PROCESS_PREFIX, TaskState};
-use tokio::time::{Instant, sleep};
 
 use super::place::{POLL, describe};
 use super::{Error, Guest};
@@ -85,15 +84,16 @@ impl Guest {
         coming: impl Future<Output = Result<T, Error>>,
     ) -> Result<Result<T, Vec<Stuck>>, Error> {
         let mut coming = pin!(coming);
-        let (began, mut detector, mut pause) = (Instant::now(), self.stuck_detector(), FIRST_SAMPLE);
+        let (mut detector, mut pause) = (self.stuck_detector(), FIRST_SAMPLE);
+        let (time, began) = (self.vm().time(), self.vm().time().now());
         loop {
-            if let Ok(came) = self.vm().starved().timeout(self.seconds(pause), &mut coming).await {
+            if let Ok(came) = time.timeout(self.seconds(pause), &mut coming).await {
                 return came.map(Ok);
             }
             pause = INTERVAL;
             let sample = self.sample(operations).await?;
             let tids: Vec<_> = sample.of_operations.iter().map(|task| task.tid).collect();
-            if let Finding::Stuck(mut stuck) = detector.add(began.elapsed(), sample) {
+            if let Finding::Stuck(mut stuck) = detector.add(time.now().saturating_sub(began), sample) {
                 stuck.retain(|stuck| scope == Scope::AllTasks || tids.contains(&stuck.task.tid));
                 if !stuck.is_empty() {
                     return Ok(Err(stuck));
@@ -107,13 +107,13 @@ impl Guest {
     /// # Errors
     /// The agent's; a deadline if sleeping tasks may be waiting for tasks that stay active: then there is no verdict.
     pub async fn stuck(&self) -> Result<Vec<Stuck>, Error> {
-        let starved = self.vm().starved();
-        let patience = starved.patience(self.give_up());
-        let (began, mut detector, mut pause) = (Instant::now(), self.stuck_detector(), POLL);
+        let (time, began) = (self.vm().time(), self.vm().time().now());
+        let patience = time.patience(self.give_up());
+        let (mut detector, mut pause) = (self.stuck_detector(), POLL);
         loop {
             let sample = self.sample(&[]).await?;
             let last = sample.blocked.first().map(describe).unwrap_or_default();
-            match detector.add(began.elapsed(), sample) {
+            match detector.add(time.now().saturating_sub(began), sample) {
                 Finding::None => return Ok(Vec::new()),
                 Finding::Stuck(stuck) => return Ok(stuck),
                 Finding::Undecided => {}
@@ -122,7 +122,7 @@ impl Guest {
                 let awaited = "all tasks to end, or to be stuck".to_owned();
                 return Err(WaitError::Deadline { awaited, within, starved, last }.into());
             }
-            sleep(pause).await;
+            time.pause(pause).await;
             pause = self.seconds(INTERVAL).min(pause * 2);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guest_protocol::TaskState;
@@ -10,7 +11,7 @@ use kernels::{FailureKind, KnownReport, Selftests};
 use super::conclude::{Ran, Seen, boot_failed, conclude};
 use crate::classify::console::log;
 use crate::classify::{self, Splat, SplatKind};
-use crate::guest::{Back, Guest, Hardware};
+use crate::guest::{Back, Error, Guest, Hardware};
 use crate::notes::{Note, Notes, Phases};
 use crate::scenario::Scenario;
 use crate::tries::{self, Sign};
@@ -98,9 +99,11 @@ pub async fn run(
     phases.steps = vm.steps();
 
     let began = Instant::now();
-    let (clock, before) = (vm.starved(), vm.starved().so_far());
-    let Over { ran, mut notes, proofs, silent, vm } = run_in(scenario, trigger, vm, rules, selftests).await;
-    let (took, starved) = (began.elapsed(), clock.so_far().saturating_sub(before));
+    let vm = Arc::new(vm);
+    let (time, before) = (vm.time(), vm.time().starved().so_far());
+    let over = vm.drive(run_in(scenario, trigger, &vm, rules, selftests)).await;
+    let Over { ran, mut notes, proofs, silent } = over.unwrap_or_else(|error| Over::without_notes(error.into()));
+    let (took, starved) = (began.elapsed(), time.starved().so_far().saturating_sub(before));
     (phases.scenario, phases.starved) = (took.as_secs_f64(), starved.as_secs_f64());
 
     let began = Instant::now();
@@ -130,21 +133,26 @@ struct Over {
     proofs: Vec<String>,
     /// The agent no longer answered.
     silent: bool,
-    vm: Vm,
+}
+
+impl Over {
+    fn without_notes(error: Error) -> Over {
+        Over { ran: Err(error), notes: Notes::default(), proofs: Vec::new(), silent: false }
+    }
 }
 
 async fn run_in(
     scenario: &Scenario,
     trigger: Option<Trigger>,
-    vm: Vm,
+    vm: &Arc<Vm>,
     rules: Rules<'_>,
     selftests: Option<Selftests>,
 ) -> Over {
-    let guest = match Hardware::find(&vm, rules.scale).await {
-        Ok(hardware) => Guest::new(vm, hardware, trigger, rules.scale, rules.known, selftests),
+    let guest = match Hardware::find(vm, rules.scale).await {
+        Ok(hardware) => Guest::new(vm.clone(), hardware, trigger, rules.scale, rules.known, selftests),
         Err(error) => {
             let silent = stuck_tasks(vm.agent(), rules.scale.seconds(QUIT)).await.is_err();
-            return Over { ran: Err(error), notes: Notes::default(), proofs: Vec::new(), silent, vm };
+            return Over { silent, ..Over::without_notes(error) };
         }
     };
     let begins = guest.agent().messages().position();
@@ -158,7 +166,7 @@ async fn run_in(
         // Only the verdict counts. The name of the holder is one more piece of evidence.
         let _ = guest.let_holder_be_named().await;
     }
-    Over { ran, notes: guest.notes(), proofs, silent, vm: guest.into_vm() }
+    Over { ran, notes: guest.notes(), proofs, silent }
 }
 
 fn is_deadlock(ran: &Ran) -> bool {

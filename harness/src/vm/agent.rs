@@ -133,7 +133,7 @@ impl Agent {
         let socket = stream.as_fd().try_clone_to_owned().ok();
         let (read, write) = tokio::io::split(stream);
         let read = Recorded::new(read, Speaker::Guest, record.clone());
-        let messages = EventLog::of(end.starved().clone());
+        let messages = EventLog::of(end.time().clone());
         let reader = tokio::spawn(read_messages(read, messages.clone(), end));
         let write = Mutex::new(Recorded::new(write, Speaker::Host, record));
         let (sent, next_id) = (AtomicU64::new(0), AtomicU64::new(1));
@@ -143,6 +143,11 @@ impl Agent {
     /// How many requests were sent.
     pub(super) fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::SeqCst)
+    }
+
+    /// Whether a request is being sent, and not all of it is written yet.
+    pub(super) fn is_sending(&self) -> bool {
+        self.shared.write.try_lock().is_err()
     }
 
     /// The guest's time in its last message, in nanoseconds.
@@ -194,7 +199,7 @@ impl Agent {
         }
     }
 
-    /// Waits for the agent's hello message.
+    /// Waits for the agent's hello message. The deadline is in the host's time.
     ///
     /// # Errors
     /// [`AgentError::Wait`], [`AgentError::Version`].
@@ -205,7 +210,8 @@ impl Agent {
             }
             _ => None,
         };
-        let (theirs, hello) = self.messages().wait(0, within, "the agent's hello message", pick).await?;
+        let host = self.messages().time().of_host();
+        let (theirs, hello) = self.messages().wait_by(&host, 0, within, "the agent's hello message", pick).await?;
         if theirs == guest_protocol::VERSION { Ok(hello) } else { Err(AgentError::Version { theirs }) }
     }
 

@@ -12,27 +12,31 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest_protocol::Command;
 
 use super::Vm;
-use super::agent::Operation;
+use super::agent::{Agent, Operation};
 use super::event_log::WaitError;
 use super::gate::{Gate, GateError, Stop};
-use super::qmp::QmpError;
+use super::qmp::{Qmp, QmpError};
+use super::time::GuestTime;
 
 /// How long QEMU may take to take a request, before the guest goes on all the same. It does not take it if the agent is
 /// not reading, and then the guest must go on.
 const TAKEN: Duration = Duration::from_millis(100);
 
-/// The guest stops at least so often, in nanoseconds of its time, while the work waits for an event of QEMU. Such an
-/// event has no marker.
-const TICK: u64 = 100_000_000;
+/// The guest stops at least so often, in its time, while the work waits for an event of QEMU. Such an event has no
+/// marker.
+const TICK: Duration = Duration::from_millis(100);
 
 /// A guest that executes a second of its time needs about a second of a CPU, and one that is idle comes to its next
 /// stop at once. The host's time that a guest may take to its next stop, before it is taken for one that never stops.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The time of a guest that does not stop goes on with the host's. It does so in steps of this.
+const STEP: Duration = Duration::from_millis(100);
 
 /// What the guest has said so far comes at once. A busy host may need more.
 const SAID: Duration = Duration::from_secs(30);
@@ -42,10 +46,21 @@ const SAID: Duration = Duration::from_secs(30);
 pub(super) struct Turn {
     /// How many messages the agent had sent when the guest went on.
     heard: usize,
+    /// The guest comes to a marker next that has no line before it.
+    without_line: bool,
     /// How many requests had been sent to the agent when QEMU last had them all.
     sent: u64,
-    /// The alarm that stops the guest while an event of QEMU is awaited.
-    tick: Option<Operation>,
+    /// The next stop that is needed because an event of QEMU is awaited.
+    tick: Option<Duration>,
+    /// The alarm that stops the guest, and its time.
+    alarm: Option<(Duration, Operation)>,
+}
+
+impl Turn {
+    /// Of a guest that is restored: it was saved between the markers of a save, and there is no line before the second.
+    pub(super) fn restored() -> Turn {
+        Turn { without_line: true, ..Turn::default() }
+    }
 }
 
 /// A held guest could not be driven. If QEMU ended, the work says so, and this is no error.
@@ -73,11 +88,27 @@ impl Vm {
     /// # Errors
     /// [`DriveError`].
     pub async fn drive<T>(&self, work: impl Future<Output = T>) -> Result<T, DriveError> {
-        let Some(gate) = self.gate() else { return Ok(work.await) };
+        match self.gate() {
+            None => Ok(work.await),
+            Some(gate) => Driver { gate, agent: self.agent(), qmp: self.qmp() }.run(work).await,
+        }
+    }
+}
+
+/// The channels of a held guest.
+pub(super) struct Driver<'a> {
+    pub(super) gate: &'a Gate,
+    pub(super) agent: &'a Agent,
+    pub(super) qmp: &'a Qmp,
+}
+
+impl Driver<'_> {
+    /// As [`Vm::drive`].
+    pub(super) async fn run<T>(&self, work: impl Future<Output = T>) -> Result<T, DriveError> {
         let mut work = pin!(work);
-        let mut turn = gate.turn().await;
+        let mut turn = self.gate.turn().await;
         loop {
-            match self.stop(gate, work.as_mut()).await {
+            match self.stop(work.as_mut()).await {
                 Stopped::At(stop) => self.hear(stop, &turn).await?,
                 Stopped::Done(done) => return Ok(done),
                 // The work waits for QEMU, so it finds out too.
@@ -86,35 +117,49 @@ impl Vm {
             if let Some(done) = self.act(&mut turn, work.as_mut()).await? {
                 return Ok(done);
             }
-            turn.heard = self.agent().messages().position();
-            go(gate).await?;
+            (turn.heard, turn.without_line) = (self.agent.messages().position(), false);
+            go(self.gate).await?;
         }
     }
 
     /// Waits until the guest stands. The work does nothing meanwhile, although an event of QEMU may have come: it would
-    /// act at a random time of the guest's. If the guest does not stop at all, the work goes on, with its deadlines in
-    /// the host's time.
-    async fn stop<F: Future>(&self, gate: &Gate, mut work: Pin<&mut F>) -> Stopped<F::Output> {
-        match gate.stopped(PATIENCE).await {
-            Ok(stop) => return Stopped::At(stop),
-            Err(GateError::Late(_)) => {}
-            Err(_) => return Stopped::Ended,
+    /// act at a random time of the guest's. There are two exceptions, in which the work goes on: while it sends a file,
+    /// and if the guest does not stop at all. In the latter case the guest's time is taken to go on with the host's.
+    async fn stop<F: Future>(&self, mut work: Pin<&mut F>) -> Stopped<F::Output> {
+        let (began, at) = (Instant::now(), self.time().map_or(Duration::ZERO, GuestTime::now));
+        if !self.agent.is_sending() {
+            match self.gate.stopped(PATIENCE).await {
+                Ok(stop) => return Stopped::At(stop),
+                Err(GateError::Late(_)) => {}
+                Err(_) => return Stopped::Ended,
+            }
         }
-        tokio::select! {
-            biased;
-            stop = gate.stands() => stop.map_or(Stopped::Ended, Stopped::At),
-            done = &mut work => Stopped::Done(done),
+        loop {
+            tokio::select! {
+                biased;
+                stop = self.gate.stands() => return stop.map_or(Stopped::Ended, Stopped::At),
+                done = &mut work => return Stopped::Done(done),
+                () = tokio::time::sleep(STEP) => {
+                    if let Some(time) = self.time().filter(|_| began.elapsed() > PATIENCE) {
+                        time.has_come_to(at + began.elapsed());
+                    }
+                }
+            }
         }
     }
 
-    /// Waits for the line before a marker.
+    /// Waits for the line before a marker, and notes the time.
     async fn hear(&self, stop: Stop, turn: &Turn) -> Result<(), WaitError> {
-        match stop {
-            Stop::Place { .. } => Ok(()),
-            Stop::Mark { .. } => {
-                self.agent().messages().wait(turn.heard, SAID, "the agent's line before a marker", |_| Some(())).await
-            }
+        let messages = self.agent.messages();
+        if matches!(stop, Stop::Mark { .. }) && !turn.without_line {
+            let host = messages.time().of_host();
+            let awaited = "the agent's line before a marker";
+            messages.wait_by(&host, turn.heard, SAID, awaited, |_| Some(())).await?;
         }
+        if let Some(time) = self.time() {
+            time.has_come_to(Duration::from_nanos(self.agent.guest_time()));
+        }
+        Ok(())
     }
 
     /// Does the work until it waits for the guest, while the guest stands.
@@ -124,17 +169,13 @@ impl Vm {
             if let Some(done) = until_it_waits(work.as_mut()).await {
                 return Ok(Some(done));
             }
-            let awaits_qemu = self.qmp().events().is_awaited();
-            if awaits_qemu && turn.tick.as_ref().is_none_or(Operation::is_done) {
-                let at = self.agent().guest_time() + TICK;
-                turn.tick = Some(self.agent().start(Command::Alarm { at }).await?);
-            }
-            let settled = turn.sent == self.agent().sent() && !self.qmp().is_busy();
-            if settled && (looked || !awaits_qemu) {
+            let awaits_qemu = self.qmp.events().is_awaited();
+            let settled = turn.sent == self.agent.sent() && !self.qmp.is_busy();
+            if settled && (looked || !awaits_qemu) && !self.set_alarm(turn, awaits_qemu).await? {
                 return Ok(None);
             }
-            turn.sent = self.agent().sent();
-            self.agent().taken(TAKEN).await;
+            turn.sent = self.agent.sent();
+            self.agent.taken(TAKEN).await;
             if let Some(done) = self.round_trip(work.as_mut()).await? {
                 return Ok(Some(done));
             }
@@ -142,11 +183,27 @@ impl Vm {
         }
     }
 
+    /// Sets an alarm in the guest for the next time at which the harness has to act: a deadline, or a look at the events
+    /// of QEMU. False if there is one already that is not later, or if none is needed.
+    async fn set_alarm(&self, turn: &mut Turn, awaits_qemu: bool) -> Result<bool, DriveError> {
+        let Some(time) = self.time() else { return Ok(false) };
+        turn.tick = awaits_qemu.then(|| turn.tick.filter(|tick| *tick > time.now()).unwrap_or(time.now() + TICK));
+        let Some(at) = turn.tick.into_iter().chain(time.next_deadline()).min() else { return Ok(false) };
+        let is_set = turn.alarm.as_ref().is_some_and(|(set, alarm)| *set <= at && !alarm.is_done());
+        // While a file is sent, no other request can be.
+        if is_set || self.agent.is_sending() {
+            return Ok(false);
+        }
+        let nanoseconds = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
+        turn.alarm = Some((at, self.agent.start(Command::Alarm { at: nanoseconds }).await?));
+        Ok(true)
+    }
+
     /// Asks QEMU something. When the answer comes, QEMU's main loop has handed over what it took before, and all events
     /// until then have come. The work goes on meanwhile, as it may have a command under way, which comes first. The
     /// answer is awaited in any case: after a missing answer, QMP cannot be used.
     async fn round_trip<F: Future>(&self, mut work: Pin<&mut F>) -> Result<Option<F::Output>, QmpError> {
-        let mut answer = pin!(self.qmp().execute(qapi::qmp::query_status {}));
+        let mut answer = pin!(self.qmp.execute(qapi::qmp::query_status {}));
         let mut finished = None;
         loop {
             tokio::select! {
@@ -154,6 +211,10 @@ impl Vm {
                 done = &mut work, if finished.is_none() => finished = Some(done),
             }
         }
+    }
+
+    fn time(&self) -> Option<&GuestTime> {
+        self.agent.messages().time().held()
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::ended::Ended;
 use super::starved::{Late, Starved};
+use super::time::Time;
 use crate::text::duration;
 
 /// An append-only list of messages that can be waited on. Clones share it.
@@ -23,8 +24,8 @@ pub struct EventLog<T> {
 struct Inner<T> {
     items: Mutex<Vec<T>>,
     state: watch::Sender<State>,
-    /// How long the sender could not run for lack of a host CPU.
-    starved: Starved,
+    /// The time of the sender.
+    time: Time,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -103,19 +104,24 @@ impl<T> Clone for EventLog<T> {
 
 impl<T> Default for EventLog<T> {
     fn default() -> Self {
-        EventLog::of(Starved::never())
+        EventLog::of(Time::host(Starved::never()))
     }
 }
 
 impl<T> EventLog<T> {
     /// A log of messages from QEMU or its guest.
-    pub fn of(starved: Starved) -> Self {
+    pub fn of(time: Time) -> Self {
         let (state, _) = watch::channel(State::default());
-        EventLog { inner: Arc::new(Inner { items: Mutex::new(Vec::new()), state, starved }) }
+        EventLog { inner: Arc::new(Inner { items: Mutex::new(Vec::new()), state, time }) }
     }
 }
 
 impl<T: fmt::Display> EventLog<T> {
+    /// The sender's time.
+    pub(super) fn time(&self) -> &Time {
+        &self.inner.time
+    }
+
     fn items(&self) -> MutexGuard<'_, Vec<T>> {
         // A panic in another thread cannot leave a Vec::push half done.
         self.inner.items.lock().unwrap_or_else(PoisonError::into_inner)
@@ -158,12 +164,28 @@ impl<T: fmt::Display> EventLog<T> {
         self.items().iter().skip(from).filter_map(pick).collect()
     }
 
-    /// The first value that `pick` selects from the messages from a position on. Waits for it if necessary.
+    /// The first value that `pick` selects from the messages from a position on. Waits for it if necessary, with a
+    /// deadline in the sender's time.
     ///
     /// # Errors
     /// [`WaitError`], naming what was awaited and what came instead.
     pub async fn wait<R>(
         &self,
+        from: usize,
+        within: Duration,
+        awaited: &str,
+        pick: impl FnMut(&T) -> Option<R>,
+    ) -> Result<R, WaitError> {
+        self.wait_by(&self.inner.time, from, within, awaited, pick).await
+    }
+
+    /// As [`EventLog::wait`], with the deadline in another time.
+    ///
+    /// # Errors
+    /// [`WaitError`].
+    pub(super) async fn wait_by<R>(
+        &self,
+        time: &Time,
         from: usize,
         within: Duration,
         awaited: &str,
@@ -190,7 +212,7 @@ impl<T: fmt::Display> EventLog<T> {
                 let _ = changes.changed().await;
             }
         };
-        match self.inner.starved.timeout(within, search).await {
+        match time.timeout(within, search).await {
             Ok(result) => result,
             Err(Late { within, starved }) => {
                 let last = self.items().last().map_or_else(|| "nothing".to_owned(), short);

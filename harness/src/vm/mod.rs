@@ -24,6 +24,7 @@ pub mod slot;
 pub(crate) mod snapshot;
 pub(crate) mod sockets;
 pub mod starved;
+pub mod time;
 pub mod topology;
 pub mod transcript;
 pub(crate) mod tsc;
@@ -43,7 +44,8 @@ pub use error::{BootError, KillError};
 use gate::Gate;
 use process::Process;
 use qmp::{EXIT_AFTER_CLOSE, Qmp};
-use starved::{Late, Starved};
+use starved::Late;
+use time::Time;
 use transcript::Recorder;
 
 use crate::notes::Steps;
@@ -111,7 +113,8 @@ impl Connected {
         let mut argv = machine.argv(&channels);
         argv.extend(more.iter().map(|&word| word.to_owned()));
         let began = Instant::now();
-        let process = Process::start(&machine.qemu, &argv).map_err(|e| BootError::Qemu(e.to_string()))?;
+        let time = if gate.is_some() { Time::guest } else { Time::host };
+        let process = Process::start(&machine.qemu, &argv, time).map_err(|e| BootError::Qemu(e.to_string()))?;
         // QEMU loads plugins before it connects its character devices.
         let gate = match gate {
             None => None,
@@ -206,16 +209,16 @@ impl Vm {
         self.gate.as_ref()
     }
 
-    /// How long its QEMU has waited for a host CPU.
-    pub fn starved(&self) -> Starved {
-        self.process.end().starved().clone()
+    /// The time in which waits for it are measured.
+    pub fn time(&self) -> Time {
+        self.process.end().time().clone()
     }
 
     /// Ends QEMU without a shutdown of the guest, and waits until it has ended.
     ///
     /// # Errors
     /// [`KillError`]. QEMU has ended in any case.
-    pub async fn kill(self, within: Duration) -> Result<(), KillError> {
+    pub async fn kill(&self, within: Duration) -> Result<(), KillError> {
         let end = self.process.end();
         if let Some(ended) = end.now() {
             return Err(KillError::Ended(ended));

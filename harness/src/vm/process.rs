@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::ended::{Ended, it_said};
 use super::starved::Starved;
+use super::time::Time;
 
 /// A running QEMU. Dropping it kills it.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub struct Process {
 #[derive(Clone, Debug)]
 pub struct End {
     ended: watch::Receiver<Option<Ended>>,
-    starved: Starved,
+    time: Time,
 }
 
 /// The last lines of a stderr.
@@ -76,11 +77,12 @@ pub fn identity(program: &OsStr) -> String {
 
 impl Process {
     /// Starts QEMU in a separate process group, so that Ctrl-C in a terminal reaches only the harness. The host's
-    /// kernel kills QEMU when the harness dies: `setpriv` of util-linux sets that up and then executes QEMU.
+    /// kernel kills QEMU when the harness dies: `setpriv` of util-linux sets that up and then executes QEMU. `time` is
+    /// the guest's: [`Time::host`] or [`Time::guest`].
     ///
     /// # Errors
     /// [`SpawnError`].
-    pub fn start(program: &OsStr, argv: &[String]) -> Result<Process, SpawnError> {
+    pub fn start(program: &OsStr, argv: &[String], time: fn(Starved) -> Time) -> Result<Process, SpawnError> {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(argv);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -96,7 +98,7 @@ impl Process {
             let ended = keep(child, stderr, lines).await;
             let _ = tell.send(Some(ended));
         });
-        Ok(Process { end: End { ended, starved }, stderr: last, keeper })
+        Ok(Process { end: End { ended, time: time(starved) }, stderr: last, keeper })
     }
 
     /// A handle to wait for its end.
@@ -129,9 +131,14 @@ impl End {
         self.ended.borrow().clone()
     }
 
+    /// The time in which waits for its guest are measured.
+    pub fn time(&self) -> &Time {
+        &self.time
+    }
+
     /// How long QEMU has waited for a host CPU.
     pub fn starved(&self) -> &Starved {
-        &self.starved
+        self.time.starved()
     }
 }
 
@@ -200,7 +207,7 @@ mod tests {
     #[tokio::test]
     async fn the_error_after_a_bad_argument_contains_stderr() {
         // This needs no QEMU: without one, setpriv reports that it could not execute it.
-        let process = Process::start(&program(), &["-no-such-option".to_owned()]).unwrap();
+        let process = Process::start(&program(), &["-no-such-option".to_owned()], Time::host).unwrap();
         let ended = tokio::time::timeout(std::time::Duration::from_secs(20), process.end().wait()).await.unwrap();
         let text = ended.to_string();
         assert!(text.starts_with("QEMU ended (exit status: ") && text.contains("it said: "), "{text}");

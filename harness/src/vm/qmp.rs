@@ -98,7 +98,7 @@ impl Qmp {
         let stream = QmpStreamTokio::open_split(read, write).await?.negotiate().await?;
         let (service, source) = stream.into_parts();
         let starved = end.starved().clone();
-        let events = EventLog::of(starved.clone());
+        let events = EventLog::of(end.time().clone());
         let reader = tokio::spawn(read_events(source, events.clone(), end));
         Ok(Qmp { service, unanswered: Mutex::new(false), events, starved, reader })
     }

@@ -1,7 +1,7 @@
 //! Operations on a slot for which QEMU has no command: surprise removal, and a second press of an attention button.
 //! They use only QMP.
 //!
-//! Surprise removal: the harness stops the guest. Through the human monitor it then writes the root port's Slot Control
+//! Surprise removal: the harness stops the guest, unless its clock is held: then it stands. Through the human monitor it then writes the root port's Slot Control
 //! register, with the I/O ports of the configuration mechanism, as a guest does to switch the slot's power off. QEMU
 //! (`hw/pci/pcie.c`, `pcie_cap_slot_write_config()`) unplugs the card at once. Then the harness switches the power on
 //! again, so that the continued guest finds a powered slot without a card. With the power off, pciehp logs "Already
@@ -9,6 +9,7 @@
 
 use qapi::qmp;
 
+use super::Vm;
 use super::pci::Bdf;
 use crate::vm::qmp::{Qmp, QmpError};
 
@@ -34,15 +35,14 @@ const LONGEST_LIST: usize = 48;
 ///
 /// # Errors
 /// QMP's, or an unexpected answer of the monitor. The guest may be stopped then.
-pub async fn yank(qmp: &Qmp, port: &Bdf) -> Result<(), QmpError> {
-    qmp.execute(qmp::stop {}).await?;
-    let config = Config { qmp, port };
+pub async fn yank(vm: &Vm, port: &Bdf) -> Result<(), QmpError> {
+    stop(vm).await?;
+    let config = Config { qmp: vm.qmp(), port };
     let slot_control = config.pci_express().await? + SLOT_CONTROL;
     let value = config.read16(slot_control).await?;
     config.write16(slot_control, value | POWER_OFF).await?;
     config.write16(slot_control, value & !POWER_OFF | POWER_ON).await?;
-    qmp.execute(qmp::cont {}).await?;
-    Ok(())
+    go_on(vm).await
 }
 
 /// Presses the attention button of the slot of the port at this address while its power indicator blinks. The
@@ -52,16 +52,32 @@ pub async fn yank(qmp: &Qmp, port: &Bdf) -> Result<(), QmpError> {
 ///
 /// # Errors
 /// As for [`yank`].
-pub async fn press_while_blinking(qmp: &Qmp, port: &Bdf, id: &str) -> Result<(), QmpError> {
-    qmp.execute(qmp::stop {}).await?;
-    let config = Config { qmp, port };
+pub async fn press_while_blinking(vm: &Vm, port: &Bdf, id: &str) -> Result<(), QmpError> {
+    stop(vm).await?;
+    let (qmp, config) = (vm.qmp(), Config { qmp: vm.qmp(), port });
     let slot_control = config.pci_express().await? + SLOT_CONTROL;
     let value = config.read16(slot_control).await?;
     config.write16(slot_control, value & !INDICATOR | POWER_ON).await?;
     let pressed = qmp.execute(qmp::device_del { id: id.to_owned() }).await;
     config.write16(slot_control, value).await?;
-    qmp.execute(qmp::cont {}).await?;
+    go_on(vm).await?;
     pressed.map(drop)
+}
+
+/// Stops a guest. One whose clock is held stands while the harness works, and QEMU cannot stop it at its gate.
+async fn stop(vm: &Vm) -> Result<(), QmpError> {
+    if vm.gate().is_none() {
+        vm.qmp().execute(qmp::stop {}).await?;
+    }
+    Ok(())
+}
+
+/// Ends [`stop`].
+async fn go_on(vm: &Vm) -> Result<(), QmpError> {
+    if vm.gate().is_none() {
+        vm.qmp().execute(qmp::cont {}).await?;
+    }
+    Ok(())
 }
 
 /// The configuration space of a port.

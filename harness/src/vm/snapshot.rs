@@ -19,17 +19,22 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use guest_protocol::Command;
+use guest_protocol::{Command, Progress};
 use qapi::qmp;
 
 use super::agent::AgentError;
 use super::argv::{self, Machine};
+use super::drive::{DriveError, Driver, Turn};
 use super::event_log::WaitError;
+use super::gate::Gate;
 use super::qmp::{Qmp, QmpError, QmpEvent};
 use super::{BootError, Connected, KillError, Recorders, Vm};
 
 /// How long QEMU may take to write or read the state of its devices (half a megabyte). Also the deadline of its end.
 const TRANSFER: Duration = Duration::from_secs(60);
+
+/// How long QEMU may take to take a command. If that is too short, the guest is not saved.
+const TAKEN: Duration = Duration::from_millis(100);
 
 /// The guest's memory, in a snapshot's folder.
 const MEMORY: &str = "memory";
@@ -59,6 +64,12 @@ pub enum SnapshotError {
     /// QEMU reported that the migration failed. It gives no reason.
     #[error("QEMU could not {0} the guest's state")]
     Failed(&'static str),
+    /// The guest could not be driven to the point where it is saved.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    /// The guest ran past the point where it is saved.
+    #[error("QEMU stopped the guest too late")]
+    Passed,
     /// QEMU did not quit normally.
     #[error(transparent)]
     End(#[from] KillError),
@@ -80,10 +91,15 @@ impl Vm {
     ) -> Result<(), SnapshotError> {
         let memory = memory(&machine, folder, "on");
         let vm = Vm::boot_with(&memory.each_ref().map(String::as_str), machine, recorders, within).await?;
-        vm.agent().log_complete(within).await?;
         let qmp = vm.qmp();
         prepare_migration(qmp).await?;
-        qmp.execute(qmp::stop {}).await?;
+        match vm.gate() {
+            None => {
+                vm.agent().log_complete(within).await?;
+                qmp.execute(qmp::stop {}).await?;
+            }
+            Some(gate) => stop_held(&vm, gate, within).await?,
+        }
         let from = qmp.events().position();
         let uri = Some(uri(folder));
         qmp.execute(qmp::migrate { uri, channels: None, detach: None, resume: None }).await?;
@@ -113,10 +129,42 @@ impl Vm {
             connected.agent.call(Command::Hello, within).await?;
             connected.agent.hello(within).await
         };
-        let hello = hello.await;
+        let hello = match &connected.gate {
+            None => hello.await,
+            Some(gate) => {
+                *gate.turn().await = Turn::restored();
+                let driver = Driver { gate, agent: &connected.agent, qmp: &connected.qmp };
+                driver.run(hello).await.map_err(|error| BootError::Qemu(error.to_string()))?
+            }
+        };
         connected.steps.restore = Some(connected.since_last_step());
         connected.with_hello(hello)
     }
+}
+
+/// Stops a held guest for a save. It executes a marker, a system call and a marker for that. QEMU stops virtual CPUs at
+/// the end of a block of instructions, so they must run. They stop behind the first marker, and at the second one each
+/// restored guest stands before anything else has happened.
+async fn stop_held(vm: &Vm, gate: &Gate, within: Duration) -> Result<(), SnapshotError> {
+    let save = async {
+        vm.agent().log_complete(within).await?;
+        // The thread of alarms is part of the snapshot then.
+        vm.agent().call(Command::Alarm { at: 0 }, within).await?;
+        let save = vm.agent().start(Command::Save).await?;
+        let saving = |progress: &Progress| (*progress == Progress::Saving).then_some(());
+        save.progress(within, "the guest to be ready for a save", saving).await
+    };
+    vm.drive(save).await??;
+    let stops = gate.stops();
+    let go = async {
+        // QEMU does not answer before the virtual CPUs have stopped, so nothing tells when it has taken the command.
+        tokio::time::sleep(TAKEN).await;
+        gate.go().await
+    };
+    let (stopped, gone) = tokio::join!(vm.qmp().execute(qmp::stop {}), go);
+    stopped?;
+    gone.map_err(DriveError::from)?;
+    if gate.stops() == stops { Ok(()) } else { Err(SnapshotError::Passed) }
 }
 
 /// The messages of a guest from before the save, one on each line, for the transcript of a restored guest.
@@ -165,7 +213,8 @@ async fn transferred(qmp: &Qmp, from: usize, what: &'static str) -> Result<(), S
         _ => None,
     };
     let awaited = format!("QEMU to {what} the guest's state");
-    let completed = qmp.events().wait(from, TRANSFER, &awaited, ended).await?;
+    let host = qmp.events().time().of_host();
+    let completed = qmp.events().wait_by(&host, from, TRANSFER, &awaited, ended).await?;
     if completed { Ok(()) } else { Err(SnapshotError::Failed(what)) }
 }
 

@@ -23,18 +23,8 @@ pub struct Late {
     pub starved: Duration,
 }
 
-/// A deadline for a caller that polls.
-#[derive(Debug)]
-pub struct Patience<'a> {
-    starved: &'a Starved,
-    /// How long QEMU had waited for a host CPU when the deadline began.
-    before: Duration,
-    began: Instant,
-    within: Duration,
-}
-
 /// A deadline is extended to at most this many times its length, however busy the host is.
-const MOST: u32 = 4;
+pub(super) const MOST: u32 = 4;
 
 /// A deadline is not extended by less than its length divided by this.
 const WORTH: u32 = 20;
@@ -66,45 +56,20 @@ impl Starved {
     /// [`Late`].
     pub async fn timeout<T>(&self, within: Duration, work: impl Future<Output = T>) -> Result<T, Late> {
         let mut work = pin!(work);
-        let patience = self.patience(within);
+        let (before, began) = (self.so_far(), Instant::now());
         let mut until = within;
         loop {
-            if let Ok(done) = timeout_at(patience.began + until, &mut work).await {
+            if let Ok(done) = timeout_at(began + until, &mut work).await {
                 return Ok(done);
             }
-            let late = patience.late();
+            // When a thread ends, its time is lost, so the sum can become smaller.
+            let starved = self.so_far().saturating_sub(before);
+            let late = Late { within: within + starved.min(within * (MOST - 1)), starved };
             if late.within < until + within / WORTH {
                 return Err(Late { within: until, ..late });
             }
             until = late.within;
         }
-    }
-
-    /// The same deadline, for a caller that polls.
-    pub fn patience(&self, within: Duration) -> Patience<'_> {
-        Patience { starved: self, before: self.so_far(), began: Instant::now(), within }
-    }
-
-    /// Sleeps for this time. It does not include the time for which QEMU waits for a host CPU.
-    pub async fn pause(&self, time: Duration) {
-        let _ = self.timeout(time, std::future::pending::<()>()).await;
-    }
-}
-
-impl Patience<'_> {
-    /// The deadline with its extension so far.
-    fn late(&self) -> Late {
-        // When a thread ends, its time is lost, so the sum can become smaller.
-        let starved = self.starved.so_far().saturating_sub(self.before);
-        Late { within: self.within + starved.min(self.within * (MOST - 1)), starved }
-    }
-
-    /// Whether the deadline has passed.
-    pub fn is_over(&self) -> Option<Late> {
-        let passed = self.began.elapsed();
-        // Read only when needed: it reads a file for each of QEMU's threads.
-        let late = (passed >= self.within).then(|| self.late())?;
-        (passed >= late.within).then_some(late)
     }
 }
 
@@ -147,21 +112,6 @@ mod tests {
         assert_eq!(late(readings(&[900, 920, 930, 930])).await, 70);
         assert_eq!(late(readings(&[0, 10_000])).await, 160, "no deadline is extended without limit");
         assert_eq!(late(readings(&[900, 3])).await, 40, "a thread has ended");
-    }
-
-    #[test]
-    fn polling_has_the_same_deadline_as_waiting() {
-        let seconds = Duration::from_secs;
-        let after = |passed, starved: &Starved| {
-            let patience = starved.patience(seconds(40));
-            Patience { began: Instant::now() - seconds(passed), ..patience }.is_over()
-        };
-        let starved = || readings(&[900_000, 920_000]);
-        assert_eq!(after(30, &starved()), None);
-        assert_eq!(after(50, &starved()), None);
-        assert_eq!(after(61, &starved()), Some(Late { within: seconds(60), starved: seconds(20) }));
-        assert_eq!(after(41, &Starved::never()), Some(Late { within: seconds(40), starved: Duration::ZERO }));
-        assert_eq!(after(161, &readings(&[0, 1_000_000])).map(|late| late.within), Some(seconds(160)));
     }
 
     #[tokio::test]

@@ -193,13 +193,14 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::super::process::Process;
+    use super::super::time::Time;
     use super::*;
 
     const SOON: Duration = Duration::from_secs(20);
 
     /// A gate, the plugin's end of its connection, and a process that plays QEMU.
     fn gate() -> (Gate, UnixStream, Process) {
-        let process = Process::start("sleep".as_ref(), &["60".to_owned()]).unwrap();
+        let process = Process::start("sleep".as_ref(), &["60".to_owned()], Time::guest).unwrap();
         let (host, plugin) = UnixStream::pair().unwrap();
         (Gate::open(host, process.end()), plugin, process)
     }
