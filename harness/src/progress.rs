@@ -6,6 +6,7 @@ use kernels::BuildEvent;
 
 use crate::host::accel::Decision;
 use crate::verdict::Verdict;
+use crate::vm::clock::Clock;
 
 /// Something happened.
 #[derive(Debug)]
@@ -33,6 +34,13 @@ pub enum Event<'a> {
     TryingKvm,
     /// The accelerator is chosen.
     Accelerator(&'a Decision),
+    /// The clock of the guests is chosen.
+    Clock {
+        /// The clock.
+        clock: &'a Clock,
+        /// Why it is the host's although the guest's was asked for.
+        why: Option<&'a str>,
+    },
     /// Cells begin, each as soon as its kernel is built.
     Cells {
         /// The number of cells in the run.

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use anyhow::{Context, Result};
 use harness::cell::PlannedCell;
 use harness::host::accel::Choice;
+use harness::host::clock;
 use harness::lab::Lab;
 use harness::matrix::plan::{CANDIDATE, Selection, plan};
 use harness::matrix::{Request, Runner};
@@ -102,6 +103,7 @@ fn prepare(shared: &Shared) -> Result<Runner> {
         despite_qemu: false,
         fail_fast: false,
         accel: Choice::Auto,
+        clock: clock::Choice::Guest,
         out: out(),
         command: std::env::args().skip(1).collect(),
     };

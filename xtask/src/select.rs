@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use harness::cell::PlannedCell;
 use harness::host::accel::Choice;
+use harness::host::clock;
 use harness::matrix::Request;
 use harness::matrix::plan::Selection;
 
@@ -69,12 +70,42 @@ impl From<Accel> for Choice {
     }
 }
 
+/// The clock that guests run on.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Clock {
+    /// Their own: it stands while the harness thinks, and jumps to the next timer while the guest is idle. Under KVM,
+    /// and with a QEMU that takes no plugins, the host's
+    #[default]
+    Guest,
+    /// The host's
+    Host,
+}
+
+impl From<Clock> for clock::Choice {
+    fn from(clock: Clock) -> clock::Choice {
+        match clock {
+            Clock::Guest => clock::Choice::Guest,
+            Clock::Host => clock::Choice::Host,
+        }
+    }
+}
+
+/// What executes the guests' instructions, and by which clock.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Engine {
+    /// The accelerator of QEMU
+    #[arg(long, value_enum, default_value_t, global = true)]
+    pub accel: Accel,
+    /// The clock of guests
+    #[arg(long, value_enum, default_value_t, global = true)]
+    pub clock: Clock,
+}
+
 /// How to run cells.
 #[derive(Clone, Debug, clap::Args)]
 pub struct How {
-    /// The accelerator of QEMU
-    #[arg(long, value_enum, default_value_t)]
-    pub accel: Accel,
+    #[command(flatten)]
+    pub engine: Engine,
     /// Build kernels with the configuration of a profile. `cargo xtask list profiles` lists them
     #[arg(long, value_name = "NAME", value_parser = names::profiles())]
     pub profile: Option<String>,
@@ -107,7 +138,8 @@ impl How {
             quick: self.quick,
             despite_qemu: self.despite_qemu,
             fail_fast: false,
-            accel: self.accel.into(),
+            accel: self.engine.accel.into(),
+            clock: self.engine.clock.into(),
             out: self.out.unwrap_or_else(|| workspace().join("target/runs")),
             command: std::env::args().skip(1).collect(),
         }

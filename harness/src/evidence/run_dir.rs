@@ -28,6 +28,9 @@ pub struct RunInfo {
     pub accel: String,
     /// Why this accelerator was chosen.
     pub accel_reason: String,
+    /// The clock of the guests: `guest` or `host`. Empty in runs from before there was a choice.
+    #[serde(default)]
+    pub clock: String,
     /// How many cells run at a time.
     pub jobs: usize,
     /// The kernels, in the order in which they are shown.

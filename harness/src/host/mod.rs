@@ -4,6 +4,7 @@
 //! says what to install.
 
 pub mod accel;
+pub mod clock;
 mod apt;
 mod archive;
 mod command;

@@ -19,11 +19,12 @@ use selftests::Tests;
 
 use crate::host::Qemu;
 use crate::host::accel::{self, Choice, Decision};
+use crate::host::clock;
 use crate::progress::{Event, Progress};
 use crate::scenario::Scenario;
 use crate::trigger::{Hotplug, Trigger};
 use crate::verdict::Verdict;
-use crate::vm::argv::{Accel, MEMORY_MIB, Machine};
+use crate::vm::argv::{Accel, Engine, MEMORY_MIB, Machine};
 use crate::vm::clock::Clock;
 use crate::vm::topology::Topology;
 use crate::vm::tsc;
@@ -71,8 +72,10 @@ pub struct Parts {
     pub selftests: Tests,
     /// The cache, in which the initramfs with modules is made.
     pub cache: Cache,
-    /// The accelerator.
+    /// Why this accelerator was chosen.
     pub decision: Decision,
+    /// What executes the guests' instructions, and by which clock.
+    pub engine: Engine,
     /// The QEMU that runs them.
     pub qemu: OsString,
     /// The profile of the kernels, if they have one.
@@ -166,6 +169,7 @@ impl Lab {
         &self,
         variants: &[String],
         choice: Choice,
+        clock: clock::Choice,
         qemu: &Qemu,
         progress: Arc<dyn Progress>,
     ) -> Result<Parts, LabError> {
@@ -187,9 +191,11 @@ impl Lab {
             },
         };
         progress.event(Event::Accelerator(&decision));
+        let (engine, why) = clock::decide(clock, decision.accel, &self.cache, &qemu.binary);
+        progress.event(Event::Clock { clock: &engine.clock, why: why.as_deref() });
         let profile = self.manifest().profile.clone();
         let cache = self.cache.clone();
-        Ok(Parts { images, initramfs, selftests, cache, decision, qemu: qemu.binary.clone(), profile })
+        Ok(Parts { images, initramfs, selftests, cache, decision, engine, qemu: qemu.binary.clone(), profile })
     }
 
     /// Starts to build kernels, one after the other, on a separate thread. Kernels that are built already come first.
@@ -280,16 +286,17 @@ pub fn machine(
     scenario: &Scenario,
     topology: Topology,
     trigger: Option<Trigger>,
-    accel: Accel,
+    engine: Engine,
     kernel: PathBuf,
     initrd: PathBuf,
 ) -> Machine {
     let hotplug = trigger.map_or(Hotplug::Native, Trigger::hotplug);
-    // With KVM, the hypervisor tells the guest the frequency of the TSC.
-    let clock = if accel == Accel::Tcg { tsc::word() } else { None };
-    let append = scenario.append.iter().map(|&word| word.to_owned()).chain(clock).collect();
+    let Engine { accel, clock } = engine;
+    // With KVM, the hypervisor tells the guest the frequency of the TSC. A held guest's TSC does not have the host's.
+    let tsc = if accel == Accel::Tcg && clock == Clock::Host { tsc::word() } else { None };
+    let append = scenario.append.iter().map(|&word| word.to_owned()).chain(tsc).collect();
     let memory_mib = scenario.needs.memory_mib.unwrap_or(MEMORY_MIB);
-    Machine { qemu, topology, hotplug, accel, clock: Clock::Host, memory_mib, kernel, initrd, append }
+    Machine { qemu, topology, hotplug, accel, clock, memory_mib, kernel, initrd, append }
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use crate::evidence::{
     VariantNote,
 };
 use crate::host::accel::Choice;
+use crate::host::clock;
 use crate::host::{self, Check};
 use crate::lab::images::Image;
 use crate::lab::snapshots::Snapshots;
@@ -38,7 +39,7 @@ use crate::notes::Note;
 use crate::progress::{Event, Progress};
 use crate::scenario::Scenario;
 use crate::verdict::Verdict;
-use crate::vm::argv::{Accel, Channels, Machine};
+use crate::vm::argv::{Channels, Engine, Machine};
 use crate::vm::process;
 use crate::vm::scale::Scale;
 use crate::vm::topology::Topology;
@@ -56,6 +57,8 @@ pub struct Request {
     pub fail_fast: bool,
     /// The accelerator.
     pub accel: Choice,
+    /// The clock of the guests.
+    pub clock: clock::Choice,
     /// Start cells from snapshots of booted guests.
     pub snapshots: bool,
     /// Skip the check that a removed card works again.
@@ -129,7 +132,7 @@ impl Runner {
         let names: Vec<_> = variants.iter().map(|variant| variant.name.clone()).collect();
         let own = |name: &String| (name.clone(), lab.manifest().own_options(name));
         let own = names.iter().map(own).collect();
-        let parts = lab.prepare(&names, request.accel, &qemu, progress).await?;
+        let parts = lab.prepare(&names, request.accel, request.clock, &qemu, progress).await?;
         let scenarios: Vec<_> = scenarios.iter().filter(|scenario| used(scenario.name)).cloned().collect();
         let limits = Limits::of(&qemu, request.despite_qemu);
         let qemu = qemu.first_line().to_owned();
@@ -139,6 +142,7 @@ impl Runner {
             qemu: qemu.clone(),
             accel: parts.decision.accel.name().to_owned(),
             accel_reason: parts.decision.why.clone(),
+            clock: parts.engine.clock.name().to_owned(),
             jobs: Budget::of_host(request.jobs).cells(),
             variants: variants.into_iter().map(VariantNote::from).collect(),
             scenarios: scenarios.iter().map(scenario_note).collect(),
@@ -271,11 +275,11 @@ impl Runner {
     /// The scenario of a cell and its machine, or a verdict if the cell cannot run.
     fn machine(&self, cell: &PlannedCell, image: &Image) -> Result<(&Scenario, Machine), Verdict> {
         let image = image.as_ref().map_err(Verdict::clone)?;
-        let Parts { initramfs, cache, decision, qemu, profile, .. } = &self.parts;
+        let Parts { initramfs, cache, engine, qemu, profile, .. } = &self.parts;
         let initramfs =
             lab::initramfs_for(cache, initramfs, image).map_err(|error| Verdict::Infra(error.to_string()))?;
         let (kernel, initrd) = (image.boot.clone(), initramfs.path);
-        let found = machine(qemu.clone(), cell, &self.scenarios, decision.accel, profile.as_ref(), kernel, initrd);
+        let found = machine(qemu.clone(), cell, &self.scenarios, engine.clone(), profile.as_ref(), kernel, initrd);
         let (scenario, machine) = found.ok_or_else(|| {
             Verdict::Infra(format!("{} has a scenario or topology that this harness does not have", cell.id))
         })?;
@@ -295,7 +299,7 @@ impl Runner {
                 .ok()
                 .map(|image| KernelNote { key: image.key.clone(), release: image.release.clone() }),
             own: self.own.get(&cell.id.variant).cloned().unwrap_or_default(),
-            accel: self.parts.decision.accel.name().to_owned(),
+            accel: self.parts.engine.accel.name().to_owned(),
             versions: BTreeMap::from([
                 ("qemu".to_owned(), self.qemu.clone()),
                 ("harness".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
@@ -372,14 +376,14 @@ fn machine<'a>(
     qemu: OsString,
     cell: &PlannedCell,
     scenarios: &'a [Scenario],
-    accel: Accel,
+    engine: Engine,
     profile: Option<&Profile>,
     kernel: PathBuf,
     initrd: PathBuf,
 ) -> Option<(&'a Scenario, Machine)> {
     let scenario = scenarios.iter().find(|scenario| scenario.name == cell.id.scenario)?;
     let topology = Topology::named(&cell.id.topology)?;
-    let mut machine = lab::machine(qemu, scenario, topology, cell.id.trigger, accel, kernel, initrd);
+    let mut machine = lab::machine(qemu, scenario, topology, cell.id.trigger, engine, kernel, initrd);
     if let Some(needed) = profile.and_then(|profile| profile.memory_mib) {
         machine.memory_mib = machine.memory_mib.max(needed);
     }
@@ -387,11 +391,11 @@ fn machine<'a>(
 }
 
 /// The QEMU command of a cell, with placeholders for files that are not built yet.
-pub fn command_of(lab: &Lab, scenarios: &[Scenario], cell: &PlannedCell, accel: Accel) -> Option<Vec<String>> {
+pub fn command_of(lab: &Lab, scenarios: &[Scenario], cell: &PlannedCell, engine: Engine) -> Option<Vec<String>> {
     let kernel = lab.find(&cell.id.variant).map(|image| image.boot);
     let kernel = kernel.unwrap_or_else(|| format!("{}-kernel-not-built-yet", cell.id.variant).into());
     let profile = lab.manifest().profile.as_ref();
-    let (_, machine) = machine(process::program(), cell, scenarios, accel, profile, kernel, "initramfs.cpio".into())?;
+    let (_, machine) = machine(process::program(), cell, scenarios, engine, profile, kernel, "initramfs.cpio".into())?;
     Some(shown_argv(&machine))
 }
 

@@ -21,7 +21,7 @@ pub fn render(report: &Report) -> Value {
 }
 
 fn run(report: &Report) -> Value {
-    let RunInfo { started, command, harness, qemu, accel, accel_reason, jobs, variants, scenarios, bugs, planned: _ } =
+    let RunInfo { started, command, harness, qemu, accel, accel_reason, clock, jobs, variants, scenarios, bugs, planned: _ } =
         &report.run.info;
     json!({
         "evidence": report.run.path,
@@ -31,6 +31,7 @@ fn run(report: &Report) -> Value {
         "qemu": qemu,
         "accel": accel,
         "accel_reason": accel_reason,
+        "clock": clock,
         "jobs": jobs,
         "variants": variants,
         "scenarios": scenarios,

@@ -65,6 +65,7 @@ fn info(planned: Vec<PlannedCell>) -> RunInfo {
         qemu: "10.0.2".to_owned(),
         accel: "tcg".to_owned(),
         accel_reason: "no guest came up under KVM".to_owned(),
+        clock: "guest".to_owned(),
         jobs: 2,
         variants: vec![
             variant("stock", "6.12 as it is", &["numvfs-show-vfio-remove"]),

@@ -54,6 +54,15 @@ impl Accel {
     }
 }
 
+/// What executes the guest's instructions, and by which clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Engine {
+    /// The accelerator.
+    pub accel: Accel,
+    /// The guest's clock.
+    pub clock: Clock,
+}
+
 /// The configuration of a virtual machine.
 #[derive(Clone, Debug)]
 pub struct Machine {

@@ -34,6 +34,14 @@ pub struct Place {
 }
 
 impl Clock {
+    /// Its name, as in the record of a run.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Clock::Host => "host",
+            Clock::Held(_) => "guest",
+        }
+    }
+
     /// The same clock, without places.
     pub fn without_places(&self) -> Clock {
         match self {

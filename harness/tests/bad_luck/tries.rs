@@ -10,6 +10,7 @@ use guest_images::Initramfs;
 use harness::cell::{CellId, PlannedCell};
 use harness::evidence::{RunDir, RunInfo, read_run};
 use harness::host::accel::{Choice, Decision};
+use harness::host::clock;
 use harness::lab::Parts;
 use harness::lab::images::Images;
 use harness::lab::selftests::Tests;
@@ -18,7 +19,8 @@ use harness::matrix::{Request, Runner};
 use harness::progress::{Event, Progress, Silence};
 use harness::verdict::Expected;
 use harness::vm::BootError;
-use harness::vm::argv::Accel;
+use harness::vm::argv::{Accel, Engine};
+use harness::vm::clock::Clock;
 use kernels::cache::Cache;
 use kernels::{Builder, CancelToken, KernelImage, Manifest};
 use libtest_mimic::{Failed, Trial};
@@ -130,6 +132,7 @@ fn two_cells(bed: &Bed, images: Images) -> Result<(Runner, Request), Failed> {
         jobs: None,
         fail_fast: false,
         accel: Choice::Auto,
+        clock: clock::Choice::Host,
         snapshots: false,
         quick: false,
         despite_qemu: false,
@@ -153,6 +156,7 @@ fn parts(bed: &Bed, images: Images) -> Parts {
         initramfs: Initramfs { path: file(), key: "0".to_owned() },
         cache: Cache::at(file()),
         decision: Decision::now(Accel::Tcg, "no guest is run"),
+        engine: Engine { accel: Accel::Tcg, clock: Clock::Host },
         qemu: bed.program(),
         profile: None,
     }

@@ -25,7 +25,7 @@ use crate::interrupt::until_interrupted;
 use crate::machine::workspace;
 use crate::names;
 use crate::out;
-use crate::select::{Accel, Format, Which};
+use crate::select::{Engine, Format, Which};
 use crate::ui::Ui;
 
 /// What to measure.
@@ -47,9 +47,8 @@ pub struct Args {
     /// How to print the figures
     #[arg(long, value_enum, default_value_t, global = true)]
     format: Format,
-    /// The accelerator of QEMU
-    #[arg(long, value_enum, default_value_t, global = true)]
-    accel: Accel,
+    #[command(flatten)]
+    engine: Engine,
 }
 
 #[derive(clap::Subcommand)]
@@ -148,15 +147,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
     until_interrupted(&lab, &folder, async {
         let left = match args.what {
             What::Boot { count, machine } => {
-                let starter = starter(&lab, &machine, args.accel, &ui, &mut measurement).await?;
+                let starter = starter(&lab, &machine, args.engine, &ui, &mut measurement).await?;
                 starts::measure(&starter, count.into(), &mut measurement).await.map(|()| Vec::new())?
             }
             What::Matrix { folder, run, boots, booted, machine } => {
-                let wall = if run { Some(time_matrix(args.accel)?) } else { None };
+                let wall = if run { Some(time_matrix(args.engine)?) } else { None };
                 let folder = folder.unwrap_or_else(|| workspace().join("target/runs").join(LATEST));
                 let cold = match booted {
                     Some(booted) => matrix::median_boot(&read_run(&booted)?),
-                    None => cold_boot(&lab, &machine, boots, args.accel, &ui, &mut measurement).await?,
+                    None => cold_boot(&lab, &machine, boots, args.engine, &ui, &mut measurement).await?,
                 };
                 matrix::measure(&read_run(&folder)?, wall, cold, &mut measurement);
                 Vec::new()
@@ -166,11 +165,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 Vec::new()
             }
             What::Vng { count, vng, kernel } => {
-                beside_vng(&lab, vng, kernel, count, args.accel, &ui, &mut measurement).await?;
+                beside_vng(&lab, vng, kernel, count, args.engine, &ui, &mut measurement).await?;
                 Vec::new()
             }
             What::Leaks { cells, jobs, which } => {
-                let request = request(&lab, cells, jobs, which, args.accel)?;
+                let request = request(&lab, cells, jobs, which, args.engine)?;
                 leaks(&lab, &request, &ui, &folder, &mut measurement).await?
             }
         };
@@ -187,7 +186,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 async fn starter(
     lab: &Lab,
     which: &OnMachine,
-    accel: Accel,
+    engine: Engine,
     ui: &Arc<Ui>,
     measurement: &mut Measurement,
 ) -> Result<Starter> {
@@ -201,16 +200,15 @@ async fn starter(
     let cells = plan(lab.manifest(), &scenarios, &selection, 1)?;
     let cell = &cells.first().context("no such cell")?.id;
     let qemu = host::for_guests().map_err(MatrixError::Machine)?;
-    let parts = lab.prepare(std::slice::from_ref(&cell.variant), accel.into(), &qemu, ui.clone()).await?;
+    let parts = lab.prepare(std::slice::from_ref(&cell.variant), engine.accel.into(), engine.clock.into(), &qemu, ui.clone()).await?;
     let image = parts.images.of(&cell.variant).await;
     let image = image.map_err(|verdict| anyhow::anyhow!("{}", verdict.reason().unwrap_or_default()))?;
     let scenario = scenarios.iter().find(|scenario| scenario.name == cell.scenario).context("no such scenario")?;
     let topology = Topology::named(&cell.topology).context("no such topology")?;
     let kernel = image.boot;
-    let accel = parts.decision.accel;
     let version = qemu.first_line().to_owned();
-    measurement.setup.push(format!("ours: the machine of {cell}, {}, {version}", accel.name()));
-    let machine = lab::machine(parts.qemu, scenario, topology, cell.trigger, accel, kernel, parts.initramfs.path);
+    measurement.setup.push(format!("ours: the machine of {cell}, {}, {version}", parts.engine.accel.name()));
+    let machine = lab::machine(parts.qemu, scenario, topology, cell.trigger, parts.engine, kernel, parts.initramfs.path);
     Ok(Starter::new(machine, version)?)
 }
 
@@ -219,14 +217,14 @@ async fn cold_boot(
     lab: &Lab,
     which: &OnMachine,
     boots: u16,
-    accel: Accel,
+    engine: Engine,
     ui: &Arc<Ui>,
     measurement: &mut Measurement,
 ) -> Result<Option<f64>> {
     if boots == 0 {
         return Ok(None);
     }
-    let starter = starter(lab, which, accel, ui, measurement).await?;
+    let starter = starter(lab, which, engine, ui, measurement).await?;
     let mut seconds = Vec::new();
     for _ in 0..boots {
         seconds.push(starter.boot().await?.steps.total());
@@ -235,12 +233,13 @@ async fn cold_boot(
 }
 
 /// Runs the matrix twice, each in a process of its own. Returns the time of the second run in seconds.
-fn time_matrix(accel: Accel) -> Result<f64> {
-    let accel = clap::ValueEnum::to_possible_value(&accel).context("an accelerator without a name")?;
+fn time_matrix(engine: Engine) -> Result<f64> {
+    let accel = clap::ValueEnum::to_possible_value(&engine.accel).context("an accelerator without a name")?;
+    let clock = clap::ValueEnum::to_possible_value(&engine.clock).context("a clock without a name")?;
     let once = || -> Result<f64> {
         let began = Instant::now();
         let status = Program::new(std::env::current_exe()?)
-            .args(["run-matrix", "--accel", accel.get_name()])
+            .args(["run-matrix", "--accel", accel.get_name(), "--clock", clock.get_name()])
             .stdout(Stdio::null())
             .status()
             .context("cannot run the matrix")?;
@@ -266,7 +265,7 @@ async fn beside_vng(
     program: PathBuf,
     kernel: Option<PathBuf>,
     count: u16,
-    accel: Accel,
+    engine: Engine,
     ui: &Arc<Ui>,
     measurement: &mut Measurement,
 ) -> Result<()> {
@@ -277,7 +276,7 @@ async fn beside_vng(
         scenario: "owner_rescans_on_removal".to_owned(),
         trigger: "yank".to_owned(),
     };
-    let mut starter = starter(lab, &on, accel, ui, measurement).await?;
+    let mut starter = starter(lab, &on, engine, ui, measurement).await?;
     if let Some(kernel) = kernel {
         starter.use_kernel(kernel);
     }
@@ -287,7 +286,7 @@ async fn beside_vng(
 }
 
 /// The request for a run of this many cells: the selected cells, repeated as often as needed.
-fn request(lab: &Lab, count: u16, jobs: Option<u16>, which: Which, accel: Accel) -> Result<Request> {
+fn request(lab: &Lab, count: u16, jobs: Option<u16>, which: Which, engine: Engine) -> Result<Request> {
     let (scenarios, selection) = (scenarios::all(), Selection::from(which));
     let once = plan(lab.manifest(), &scenarios, &selection, 1)?.len();
     let repeats = usize::from(count).div_ceil(once);
@@ -301,7 +300,8 @@ fn request(lab: &Lab, count: u16, jobs: Option<u16>, which: Which, accel: Accel)
         quick: false,
         despite_qemu: false,
         fail_fast: false,
-        accel: accel.into(),
+        accel: engine.accel.into(),
+        clock: engine.clock.into(),
         out: workspace().join("target/runs"),
         command: std::env::args().skip(1).collect(),
     })

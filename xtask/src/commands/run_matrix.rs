@@ -8,13 +8,13 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use harness::cell::PlannedCell;
 use harness::evidence::AgainstNote;
-use harness::host::accel;
+use harness::host::{accel, clock};
 use harness::lab::Lab;
 use harness::matrix::coverage::Coverage;
 use harness::matrix::plan::{Selection, plan, with_reference};
 use harness::matrix::{Request, Runner, command_of};
 use harness::report::{RESULTS, Report, Terminal, disagreements};
-use harness::vm::argv;
+use harness::vm::{argv, process};
 use kernels::Manifest;
 
 use super::setup;
@@ -246,13 +246,14 @@ fn compare(restored: &Report, booted: &Report) -> Result<ExitCode> {
 }
 
 fn show(lab: &Lab, cells: &[PlannedCell], args: &Args) -> Result<ExitCode> {
-    let accel = match args.how.accel {
+    let accel = match args.how.engine.accel {
         Accel::Kvm => argv::Accel::Kvm,
         Accel::Tcg => argv::Accel::Tcg,
         Accel::Auto => accel::last(lab.cache()).map_or(argv::Accel::Tcg, |decision| decision.accel),
     };
+    let (engine, _) = clock::decide(args.how.engine.clock.into(), accel, lab.cache(), &process::program());
     let scenarios = scenarios::all();
-    let commands = cells.iter().map(|cell| command_of(lab, &scenarios, cell, accel).unwrap_or_default());
+    let commands = cells.iter().map(|cell| command_of(lab, &scenarios, cell, engine.clone()).unwrap_or_default());
     let shown = cells.iter().zip(commands);
     out::print(&match args.format {
         Format::Human => {
