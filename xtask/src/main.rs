@@ -1,6 +1,7 @@
 //! The command line of iov-regress: `cargo xtask`.
 
 mod against;
+mod busy;
 mod commands;
 #[cfg(test)]
 mod examples;

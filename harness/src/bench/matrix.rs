@@ -94,6 +94,7 @@ mod tests {
             trigger_proof: None,
             splats: Vec::new(),
             retries: Vec::new(),
+            said: None,
             observations: json!({ "phases": phases }).into(),
         };
         RunCell { record, evidence: None, finished, kernel: None }

@@ -43,6 +43,12 @@ pub struct KernelNote {
     pub release: String,
 }
 
+/// The file of a cell's folder with the guest's serial console.
+pub const CONSOLE: &str = "console.log";
+
+/// The file of a cell's folder with the transcript of the agent's channel.
+pub const AGENT: &str = "agent.jsonl";
+
 /// The result of a cell (`verdict.json`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellRecord {
@@ -63,6 +69,10 @@ pub struct CellRecord {
     /// Why each earlier try of this cell gave no verdict. These are errors of the test bed, not of the kernel.
     #[serde(default)]
     pub retries: Vec<String>,
+    /// A hash of everything that a held guest said, on its console and through its agent. The same parts give the same
+    /// hash on any host. None on the host's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
     /// The observations of the scenario: values read, waits, tasks and their stacks.
     #[serde(default)]
     pub observations: Notes,
@@ -127,7 +137,7 @@ impl CellDir {
 
     /// The log of the serial console, which QEMU writes.
     pub fn console(&self) -> PathBuf {
-        self.path.join("console.log")
+        self.path.join(CONSOLE)
     }
 
     /// The transcript of the QMP channel.
@@ -143,7 +153,7 @@ impl CellDir {
     /// # Errors
     /// Those of the file system.
     pub fn agent(&self) -> Result<JsonlWriter, EvidenceError> {
-        JsonlWriter::create(&self.path.join("agent.jsonl"), self.began)
+        JsonlWriter::create(&self.path.join(AGENT), self.began)
     }
 
     /// Renames the console log of a try that failed because of the test bed to `console.tryN.log`. The next try gets a

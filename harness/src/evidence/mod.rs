@@ -26,7 +26,7 @@ mod run_dir;
 mod series;
 
 pub use against::{AgainstNote, EarlierCell, EarlierKernel};
-pub use cell_dir::{CellDir, CellRecord, CellStart, KernelNote};
+pub use cell_dir::{AGENT, CONSOLE, CellDir, CellRecord, CellStart, KernelNote};
 pub use file::{EvidenceError, write_whole};
 pub use jsonl::JsonlWriter;
 pub use read::{Run, RunCell, read_run};

@@ -86,6 +86,7 @@ fn incomplete(cell: CellId, expected: Expected, why: &str) -> CellRecord {
         trigger_proof: None,
         splats: Vec::new(),
         retries: Vec::new(),
+        said: None,
         observations: Notes::default(),
     }
 }

@@ -34,6 +34,7 @@ pub(crate) fn record(start: &CellStart, verdict: Verdict, seconds: f64) -> CellR
         trigger_proof: None,
         splats: Vec::new(),
         retries: Vec::new(),
+        said: None,
         observations: json!({"waited": 0.25}).into(),
     }
 }

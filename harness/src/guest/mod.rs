@@ -23,8 +23,8 @@ mod sriov;
 mod stuck;
 mod sweep;
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use guest_protocol::{Command, Progress, Sched, Source};

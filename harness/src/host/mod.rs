@@ -4,9 +4,9 @@
 //! says what to install.
 
 pub mod accel;
-pub mod clock;
 mod apt;
 mod archive;
+pub mod clock;
 mod command;
 mod elsewhere;
 mod newest;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guest_protocol::TaskState;
+use kernels::cache::KeyMaker;
 use kernels::{FailureKind, KnownReport, Selftests};
 
 use super::conclude::{Ran, Seen, boot_failed, conclude};
@@ -36,6 +37,8 @@ pub struct Finding {
     pub phases: Phases,
     /// The sign that the test bed, not the kernel, prevented a verdict. Another guest may give one.
     pub sign: Option<Sign>,
+    /// A hash of everything that a held guest said ([`CellRecord::said`](crate::evidence::CellRecord::said)).
+    pub said: Option<String>,
 }
 
 impl Finding {
@@ -48,6 +51,7 @@ impl Finding {
             splats: Vec::new(),
             phases: Phases::default(),
             sign: None,
+            said: None,
         }
     }
 }
@@ -111,6 +115,7 @@ pub async fn run(
     if let Some(how) = &ended {
         notes.add(Note::QemuEnd(how.to_string()));
     }
+    let said = vm.gate().map(|_| hash(vm.agent(), console));
     let mut splats = classify::classify_knowing(&log(console), rules.known);
     if tries::stood_still(took, starved) {
         classify::blame_host(&mut splats);
@@ -120,7 +125,14 @@ pub async fn run(
     }
     let (verdict, sign) = conclude(ran, Seen { ended: ended.as_ref(), splats: &splats, silent });
     phases.teardown = began.elapsed().as_secs_f64();
-    Finding { verdict, notes, proofs, splats, phases, sign }
+    Finding { verdict, notes, proofs, splats, phases, sign, said }
+}
+
+/// A hash of everything that a guest said. The console of a restored guest begins with the boot.
+fn hash(agent: &Agent, console: &Path) -> String {
+    let messages = agent.messages().collect(0, |message| guest_protocol::encode(message).ok()).concat();
+    let console = std::fs::read(console).unwrap_or_default();
+    KeyMaker::new().with("messages", messages).with("console", console).finish().as_str().to_owned()
 }
 
 /// The streams of events.

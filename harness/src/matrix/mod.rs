@@ -422,6 +422,7 @@ fn record(cell: &PlannedCell, seconds: f64, finding: Finding, retries: Vec<Strin
         trigger_proof: (!finding.proofs.is_empty()).then(|| finding.proofs.join("\n")),
         splats: finding.splats,
         retries,
+        said: finding.said,
         observations,
     }
 }

@@ -21,8 +21,20 @@ pub fn render(report: &Report) -> Value {
 }
 
 fn run(report: &Report) -> Value {
-    let RunInfo { started, command, harness, qemu, accel, accel_reason, clock, jobs, variants, scenarios, bugs, planned: _ } =
-        &report.run.info;
+    let RunInfo {
+        started,
+        command,
+        harness,
+        qemu,
+        accel,
+        accel_reason,
+        clock,
+        jobs,
+        variants,
+        scenarios,
+        bugs,
+        planned: _,
+    } = &report.run.info;
     json!({
         "evidence": report.run.path,
         "started": started,
@@ -64,6 +76,7 @@ fn cell(cell: &RunCell) -> Value {
         "trigger_proof": record.trigger_proof,
         "splats": record.splats,
         "retries": record.retries,
+        "said": record.said,
         "observations": record.observations,
     })
 }

@@ -200,7 +200,9 @@ async fn starter(
     let cells = plan(lab.manifest(), &scenarios, &selection, 1)?;
     let cell = &cells.first().context("no such cell")?.id;
     let qemu = host::for_guests().map_err(MatrixError::Machine)?;
-    let parts = lab.prepare(std::slice::from_ref(&cell.variant), engine.accel.into(), engine.clock.into(), &qemu, ui.clone()).await?;
+    let parts = lab
+        .prepare(std::slice::from_ref(&cell.variant), engine.accel.into(), engine.clock.into(), &qemu, ui.clone())
+        .await?;
     let image = parts.images.of(&cell.variant).await;
     let image = image.map_err(|verdict| anyhow::anyhow!("{}", verdict.reason().unwrap_or_default()))?;
     let scenario = scenarios.iter().find(|scenario| scenario.name == cell.scenario).context("no such scenario")?;
@@ -208,7 +210,8 @@ async fn starter(
     let kernel = image.boot;
     let version = qemu.first_line().to_owned();
     measurement.setup.push(format!("ours: the machine of {cell}, {}, {version}", parts.engine.accel.name()));
-    let machine = lab::machine(parts.qemu, scenario, topology, cell.trigger, parts.engine, kernel, parts.initramfs.path);
+    let machine =
+        lab::machine(parts.qemu, scenario, topology, cell.trigger, parts.engine, kernel, parts.initramfs.path);
     Ok(Starter::new(machine, version)?)
 }
 

@@ -13,12 +13,13 @@ use harness::lab::Lab;
 use harness::matrix::coverage::Coverage;
 use harness::matrix::plan::{Selection, plan, with_reference};
 use harness::matrix::{Request, Runner, command_of};
-use harness::report::{RESULTS, Report, Terminal, disagreements};
+use harness::report::{RESULTS, Report, Terminal, deviations, disagreements};
 use harness::vm::{argv, process};
 use kernels::Manifest;
 
 use super::setup;
 use crate::against::{self, Reference};
+use crate::busy::BusyHost;
 use crate::interrupt::until_interrupted;
 use crate::machine::Machine;
 use crate::out;
@@ -69,7 +70,7 @@ pub struct Args {
     /// Compare each kernel with this reference, and fail only if something is worse. The reference is a revision of the
     /// --tree or a kernel (`stock`), which then runs too; or the results.json of an earlier run, or that run's folder
     /// (PATH:KERNEL if it has several kernels)
-    #[arg(long, value_name = "REV|KERNEL|PATH", conflicts_with_all = ["fail_fast", "verify_snapshots"])]
+    #[arg(long, value_name = "REV|KERNEL|PATH", conflicts_with_all = ["fail_fast", "verify_snapshots", "verify_determinism"])]
     against: Option<String>,
     /// First install what is missing on this machine, as `cargo xtask setup` does
     #[arg(long)]
@@ -86,6 +87,10 @@ pub struct Args {
     /// differ
     #[arg(long, conflicts_with = "no_snapshots")]
     verify_snapshots: bool,
+    /// Run everything twice, the second time with all CPUs of the host kept busy, and compare the verdicts and everything
+    /// that the guests said. Exit code 1 if any differ
+    #[arg(long, conflicts_with = "verify_snapshots")]
+    verify_determinism: bool,
     /// Stop at the first unexpected cell: start no cell after it
     #[arg(long)]
     fail_fast: bool,
@@ -137,6 +142,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
             let booted = Request { snapshots: false, ..request.clone() };
             let booted = carry_out(&lab, &booted, None, &ui, &OnceCell::new()).await?;
             return compare(&report, &booted);
+        }
+        if args.verify_determinism {
+            let busy = BusyHost::new();
+            let again = carry_out(&lab, &request, None, &ui, &OnceCell::new()).await?;
+            drop(busy);
+            return compare_all(&report, &again);
         }
         out::print(&match args.format {
             Format::Human => results_text(&report, &args, !own.is_empty()),
@@ -243,6 +254,26 @@ fn compare(restored: &Report, booted: &Report) -> Result<ExitCode> {
     ));
     out::print(&lines.join("\n"))?;
     Ok(if differences.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Compares the verdicts of two runs, and everything that the guests said in them. The exit code is 1 if any differ.
+fn compare_all(first: &Report, second: &Report) -> Result<ExitCode> {
+    let verdicts = disagreements(first.run(), second.run());
+    let (said, compared) = deviations(first.run(), second.run());
+    if compared == 0 {
+        bail!("no guest ran on its own clock, so there is nothing to compare: why, the line \"clock:\" above says");
+    }
+    let mut lines: Vec<_> = verdicts.iter().map(|difference| format!("! {difference}")).collect();
+    lines.extend(said.iter().map(|difference| format!("~ {difference}")));
+    lines.push(format!(
+        "{compared} cells twice, the second time on a busy host: {} verdicts differ; {} guests did not say the same ({}, {})",
+        verdicts.len(),
+        said.len(),
+        first.run().path.display(),
+        second.run().path.display()
+    ));
+    out::print(&lines.join("\n"))?;
+    Ok(if verdicts.is_empty() && said.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show(lab: &Lab, cells: &[PlannedCell], args: &Args) -> Result<ExitCode> {
