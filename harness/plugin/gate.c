@@ -14,15 +14,16 @@
  *
  * Arguments (-plugin file=...,NAME=VALUE,...):
  *   socket=PATH       a Unix socket on which the harness listens. The plugin connects to it.
- *   at=ADDRESS[:HIT]  a place: the address of an instruction, and at which of its executions to stop, counted from 1 in
- *                     this QEMU. Without HIT at each. May be given several times.
+ *   at=ADDRESS        a place: the address of an instruction. The guest stops there when the harness has asked for it.
+ *                     May be given several times. An instruction that has been translated before cannot be added.
  *   probe=on          print the API versions that QEMU supports, and end QEMU at once.
  *
  * The plugin sends a line for each stop:
  *   mark VCPU             a virtual CPU stands before the marker
  *   place N VCPU HIT      it stands before the N-th "at" (from 0), at this execution
  *
- * The harness sends single bytes:
+ * The harness sends:
+ *   aN HIT\n   stop at the N-th place, at its HIT-th execution from now on, counted from 1. With HIT 0 do not stop there.
  *   g   go on. Ignored unless the guest is stopped.
  *   f   be free: go on, and do not stop any more.
  *   h   hold: stop again, from the next marker or place on.
@@ -97,8 +98,10 @@ static const uint8_t marker[] = { 0x0f, 0x1f, 0x84, 0x00, 0xe1, 0xfe, 0x0f, 0x1c
 
 struct place {
 	uint64_t address;
-	uint64_t hit;	/* 0: each */
-	uint64_t hits;	/* so far */
+	/* So many executions until the guest is stopped, with that one. 0: it is not stopped. */
+	_Atomic uint64_t left;
+	/* Executions so far. Only the thread of the virtual CPUs uses it. */
+	uint64_t hits;
 };
 
 static struct place places[64];
@@ -111,18 +114,47 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static bool stopped;
 static bool is_free;
 
-/* Reads what the harness says. Ends QEMU when there is no harness any more. */
-static void *listen_to_host(void *unused)
+/* Reads a byte of what the harness says. Ends QEMU when there is no harness any more. */
+static char hear(void)
 {
-	(void)unused;
 	for (;;) {
 		char said;
 		ssize_t length = read(host, &said, 1);
 
-		if (length < 0 && errno == EINTR)
-			continue;
-		if (length != 1)
+		if (length == 1)
+			return said;
+		if (length == 0 || errno != EINTR)
 			_exit(0);
+	}
+}
+
+/* Reads which place to stop at, and when. */
+static void hear_place(void)
+{
+	char line[64], *end;
+	size_t length = 0;
+	unsigned long long which;
+
+	while ((line[length] = hear()) != '\n')
+		if (++length == sizeof(line))
+			_exit(1);
+	line[length] = 0;
+	which = strtoull(line, &end, 10);
+	if (which >= place_count || *end != ' ')
+		_exit(1);
+	places[which].left = strtoull(end, NULL, 10);
+}
+
+static void *listen_to_host(void *unused)
+{
+	(void)unused;
+	for (;;) {
+		char said = hear();
+
+		if (said == 'a') {
+			hear_place();
+			continue;
+		}
 		pthread_mutex_lock(&lock);
 		if (said == 'g' || said == 'f')
 			stopped = false;
@@ -161,7 +193,7 @@ static void at_place(unsigned int vcpu, void *which)
 	char line[64];
 
 	place->hits++;
-	if (place->hit && place->hit != place->hits)
+	if (!place->left || --place->left)
 		return;
 	stop(line, snprintf(line, sizeof(line), "place %zu %u %llu\n", (size_t)(place - places), vcpu,
 			    (unsigned long long)place->hits));
@@ -245,12 +277,6 @@ static int add_place(const char *argument)
 	if (place_count == sizeof(places) / sizeof(places[0]))
 		return failed("add a place", "there are too many");
 	place->address = number(&text);
-	if (place->address && *text == ':') {
-		text++;
-		place->hit = number(&text);
-		if (!place->hit)
-			return failed("parse a place", argument);
-	}
 	if (!place->address || *text)
 		return failed("parse a place", argument);
 	place_count++;

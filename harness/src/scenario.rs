@@ -43,13 +43,29 @@ pub struct Needs {
     pub memory_mib: Option<u32>,
     /// The kernel's own selftests of vfio. If they cannot be built, the scenario's cells do not run.
     pub selftests: bool,
+    /// Where it has a held guest stopped.
+    pub places: Places,
     /// So much time that it runs only if it is named, or with `--all`.
     pub to_be_named: bool,
 }
 
+/// Places in the kernel at which a scenario acts, instead of hoping for luck. Only a held guest can be stopped there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The functions at whose beginning the guest is stopped ([`crate::guest::Guest::stop_at`]).
+    pub functions: &'static [&'static str],
+    /// The bugs that then show every time, whatever their chance is otherwise.
+    pub show: &'static [&'static str],
+}
+
+impl Places {
+    /// No places.
+    pub const NONE: Places = Places { functions: &[], show: &[] };
+}
+
 impl Needs {
     /// It needs nothing else.
-    pub const NOTHING: Needs = Needs { memory_mib: None, selftests: false, to_be_named: false };
+    pub const NOTHING: Needs = Needs { memory_mib: None, selftests: false, places: Places::NONE, to_be_named: false };
 }
 
 impl Scenario {

@@ -146,6 +146,18 @@ impl Expected {
         matches!(self, Expected::Fail(signatures) if signatures.iter().all(|signature| signature.chance.may_be_missed()))
     }
 
+    /// The same, if these bugs show every time.
+    pub fn surely(&self, bugs: &[&str]) -> Expected {
+        let surely = |signature: &Signature| match bugs.contains(&signature.bug.as_str()) {
+            true => Signature { chance: Chance::Certain, ..signature.clone() },
+            false => signature.clone(),
+        };
+        match self {
+            Expected::Fail(signatures) => Expected::Fail(signatures.iter().map(surely).collect()),
+            Expected::Pass | Expected::None => self.clone(),
+        }
+    }
+
     /// Whether a pass says nothing: all expected bugs are random, and the scenario is there for nothing else.
     pub fn is_only_random(&self) -> bool {
         let random = |signature: &Signature| signature.chance == Chance::Random;

@@ -8,7 +8,7 @@ use guest_protocol::{Sched, Step, TaskState};
 use harness::classify::stack;
 use harness::guest::{ENABLES_VFS, Ending, Error, Guest, Slot};
 use harness::notes::Note;
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::{Needs, Places, Scenario};
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
@@ -52,7 +52,7 @@ pub const ALL: &[Scenario] = &[
         triggers: &[],
         append: &[],
         needs: Needs::NOTHING,
-        run: |guest| Box::pin(yanked_during_bring_up(guest, BEGINS)),
+        run: |guest| Box::pin(yanked_during_link_check(guest)),
     },
     Scenario {
         name: "slot::yanked_during_probe",
@@ -63,8 +63,11 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[],
         append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(yanked_during_bring_up(guest, PROBES)),
+        needs: Needs {
+            places: Places { functions: &[RELEASES], show: &["igb-waits-for-absent-card"] },
+            ..Needs::NOTHING
+        },
+        run: |guest| Box::pin(yanked_during_probe(guest)),
     },
     Scenario {
         name: "slot::yanked_while_phy_is_read",
@@ -137,6 +140,10 @@ const BEGINS: &str = "Link Up";
 /// The kernel logs this when igb begins to probe a card. The probe takes seconds here.
 const PROBES: &str = "enabling device";
 
+/// igb's function that releases a semaphore of the card. It first waits for another one, and of a card that is absent it
+/// waits for ever (`drivers/net/ethernet/intel/igb/e1000_82575.c`).
+const RELEASES: &str = "igb_release_swfw_sync_82575";
+
 /// igb tries for up to three seconds to get its semaphore, on any machine. If it is still busy after this many seconds
 /// (scaled to the speed of the guest), it does not give up.
 const LONG_IN_IGB: f64 = 8.0;
@@ -166,7 +173,7 @@ async fn yanked_while_vfs_are_enabled(guest: &Guest) -> Result<Verdict, Error> {
             return Ok(Verdict::Pass);
         }
         // A card that is added before the guest powers the slot off would be ejected with the old one.
-        let verdict = empties(guest, &pf.slot).await?;
+        let verdict = empties(guest, &pf.slot, guest.prompt()).await?;
         if verdict != Verdict::Pass {
             return Ok(verdict);
         }
@@ -198,14 +205,29 @@ async fn port_bound_again_while_removed(guest: &Guest) -> Result<Verdict, Error>
     Ok(Verdict::Pass)
 }
 
-/// Adds a card, and yanks it when the kernel logs a text.
-async fn yanked_during_bring_up(guest: &Guest, text: &str) -> Result<Verdict, Error> {
+async fn yanked_during_link_check(guest: &Guest) -> Result<Verdict, Error> {
     let slot = guest.slot("rp0")?;
     let from = guest.agent().messages().position();
     guest.plug(slot, "pf0").await?;
-    guest.says(from, text, guest.prompt()).await?;
+    guest.says(from, BEGINS, guest.prompt()).await?;
+    yanked(guest, slot).await
+}
+
+async fn yanked_during_probe(guest: &Guest) -> Result<Verdict, Error> {
+    let slot = guest.slot("rp0")?;
+    let from = guest.agent().messages().position();
+    guest.plug(slot, "pf0").await?;
+    match guest.stop_at(RELEASES, 1).await? {
+        Some(place) => place.stopped(guest.prompt()).await?,
+        None => drop(guest.says(from, PROBES, guest.prompt()).await?),
+    }
+    yanked(guest, slot).await
+}
+
+/// Yanks the card of a slot that is being brought up.
+async fn yanked(guest: &Guest, slot: &Slot) -> Result<Verdict, Error> {
     guest.yank(slot).await?;
-    match empties(guest, slot).await? {
+    match empties(guest, slot, guest.seconds(LONG_IN_IGB)).await? {
         Verdict::Pass => comes_up(guest, slot, "pf1").await,
         failed => Ok(failed),
     }
@@ -275,7 +297,7 @@ async fn card_exchanged(guest: &Guest) -> Result<Verdict, Error> {
     let events = guest.vm().qmp().events().position();
     guest.plug(&pf.slot, "pf1").await?;
     guest.vm().qmp().device_deleted(events, "pf1", guest.prompt()).await?;
-    match empties(guest, &pf.slot).await? {
+    match empties(guest, &pf.slot, guest.prompt()).await? {
         Verdict::Pass => comes_up(guest, &pf.slot, "pf2").await,
         failed => Ok(failed),
     }
@@ -313,7 +335,7 @@ async fn button_pressed_twice(guest: &Guest) -> Result<Verdict, Error> {
         return Ok(state.wrong());
     }
     match guest.ending_with(&[], async |within| guest.unplugged(&pressed, within).await).await? {
-        Ending::Done => empties(guest, slot).await,
+        Ending::Done => empties(guest, slot, guest.prompt()).await,
         Ending::Stuck(stuck) => Ok(guest.deadlock(&stuck, &[])),
     }
 }
@@ -349,8 +371,8 @@ async fn comes_up(guest: &Guest, slot: &Slot, id: &str) -> Result<Verdict, Error
 
 /// Waits until the guest shows a slot as empty and its port's thread is idle. The thread turns the power indicator off
 /// one second after the power, and QEMU ejects whatever is in the slot at that time.
-async fn empties(guest: &Guest, slot: &Slot) -> Result<Verdict, Error> {
-    let patience = guest.vm().time().patience(guest.prompt());
+async fn empties(guest: &Guest, slot: &Slot, within: Duration) -> Result<Verdict, Error> {
+    let patience = guest.vm().time().patience(within);
     let (mut looks, mut busy) = (0, None);
     while looks < LOOKS {
         let state = State::of(guest, slot).await?;

@@ -6,10 +6,10 @@
 use guest_protocol::{AttributeWrite, Sched, Step, VfioDevice};
 use harness::guest::{Device, Error, Guest, Owner, ResetMethod, WAITS_FOR_OWNER};
 use harness::notes::{Note, Place};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::{Needs, Places, Scenario};
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
-use harness::vm::agent::AgentError;
+use harness::vm::agent::{AgentError, Operation};
 use kernels::FailureKind;
 
 /// The metadata that all scenarios of this family share.
@@ -87,7 +87,8 @@ pub const ALL: &[Scenario] = &[
                 the kernel must report no splat because of what an absent card answers.",
         detects: &["iov-restore-vs-yank"],
         triggers: Trigger::SURPRISE,
-        run: |guest| Box::pin(reset_in_flight(guest)),
+        needs: Needs { places: Places { functions: &[RESTORES], show: &["iov-restore-vs-yank"] }, ..Needs::NOTHING },
+        run: |guest| Box::pin(yanked_in_reset(guest)),
         ..BASE
     },
 ];
@@ -217,15 +218,36 @@ fn with_token(device: &Device, token: Option<&str>) -> VfioDevice {
 }
 
 async fn reset_in_flight(guest: &Guest) -> Result<Verdict, Error> {
+    let resets = resets(guest).await?;
+    removed_in_reset(guest, &resets).await
+}
+
+/// The function that restores the VFs' resources after a reset (`drivers/pci/iov.c`).
+const RESTORES: &str = "pci_iov_update_resource";
+
+async fn yanked_in_reset(guest: &Guest) -> Result<Verdict, Error> {
+    let resets = resets(guest).await?;
+    if let Some(place) = guest.stop_at(RESTORES, 1).await? {
+        place.stopped(guest.prompt()).await?;
+    }
+    removed_in_reset(guest, &resets).await
+}
+
+/// Starts to reset the PF under vfio-pci, again and again. Returns when the first reset is under way.
+async fn resets(guest: &Guest) -> Result<Operation, Error> {
     let pf = guest.pf()?;
     guest.bind(pf, "vfio-pci").await?;
     guest.reset_by(pf, ResetMethod::Flr).await?;
     let resets = guest.cycle(&[(pf.attribute("reset"), "1")], None).await?;
     guest.task_in(&["pcie_flr"], guest.prompt()).await?;
-    guest.remove(pf).await?;
+    Ok(resets)
+}
+
+async fn removed_in_reset(guest: &Guest, resets: &Operation) -> Result<Verdict, Error> {
+    guest.remove(guest.pf()?).await?;
     let verdict = guest.passes_unless_stuck(&[], WAITS_FOR_OWNER).await?;
     if verdict == Verdict::Pass {
-        guest.note(Note::Resets(guest.stop_cycle(&resets).await?));
+        guest.note(Note::Resets(guest.stop_cycle(resets).await?));
     }
     Ok(verdict)
 }

@@ -58,7 +58,7 @@ pub const ALL: &[Scenario] = &[
         name: "vfio_selftests::pci_driver",
         about: "The PF's selftest that lets the card itself copy memory and send interrupts.",
         // It maps a gigabyte for each test case, and the kernel pins all of it.
-        needs: Needs { memory_mib: Some(2048), selftests: true, to_be_named: true },
+        needs: Needs { memory_mib: Some(2048), selftests: true, to_be_named: true, ..Needs::NOTHING },
         also: &[],
         run: |guest| Box::pin(on_pf(guest, &[PCI_DRIVER])),
         ..BASE

@@ -2,6 +2,7 @@
 
 mod aftermath;
 mod agreement;
+mod at;
 mod cpus;
 mod death;
 mod device;
@@ -31,6 +32,7 @@ use guest_protocol::{Command, Progress, Sched, Source};
 use kernels::{KnownReport, Selftests};
 
 pub use aftermath::Back;
+pub use at::Stopping;
 pub use device::{Device, Pf, Slot};
 pub use ending::Ending;
 pub use error::Error;

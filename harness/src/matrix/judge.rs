@@ -66,8 +66,10 @@ const QUIT: f64 = 5.0;
 /// The rules that judge a cell.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
-    /// The scale of all deadlines.
+    /// The scale of all waits for the guest.
     pub scale: Scale,
+    /// The scale of waits for QEMU, which are in the host's time.
+    pub host: Scale,
     /// Known reports of the kernel. They make no cell fail.
     pub known: &'a [KnownReport],
     /// Whether a removed card is put back after the scenario.
@@ -111,7 +113,7 @@ pub async fn run(
     (phases.scenario, phases.starved) = (took.as_secs_f64(), starved.as_secs_f64());
 
     let began = Instant::now();
-    let ended = vm.kill(rules.scale.seconds(QUIT)).await.err();
+    let ended = vm.kill(rules.host.seconds(QUIT)).await.err();
     if let Some(how) = &ended {
         notes.add(Note::QemuEnd(how.to_string()));
     }

@@ -12,6 +12,7 @@ mod tail;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,7 @@ use crate::progress::{Event, Progress};
 use crate::scenario::Scenario;
 use crate::verdict::Verdict;
 use crate::vm::argv::{Channels, Engine, Machine};
+use crate::vm::clock::Place;
 use crate::vm::process;
 use crate::vm::scale::Scale;
 use crate::vm::topology::Topology;
@@ -252,6 +254,7 @@ impl Runner {
         let image = self.parts.images.of(&cell.id.variant).await;
         progress.event(Event::CellStarted { cell: &name });
         let prepared = self.machine(cell, &image);
+        let cell = &surer(cell, prepared.as_ref().ok());
         let dir = self.run.cell(&self.start(cell, &image, prepared.as_ref().ok().map(|(_, machine)| machine)))?;
         let (finding, retries) = match self.setup(cell, prepared).await {
             Ok(setup) => self.try_guests(cell, setup, &dir, progress, echo).await?,
@@ -280,9 +283,10 @@ impl Runner {
             lab::initramfs_for(cache, initramfs, image).map_err(|error| Verdict::Infra(error.to_string()))?;
         let (kernel, initrd) = (image.boot.clone(), initramfs.path);
         let found = machine(qemu.clone(), cell, &self.scenarios, engine.clone(), profile.as_ref(), kernel, initrd);
-        let (scenario, machine) = found.ok_or_else(|| {
+        let (scenario, mut machine) = found.ok_or_else(|| {
             Verdict::Infra(format!("{} has a scenario or topology that this harness does not have", cell.id))
         })?;
+        machine.clock = machine.clock.with_places(places(scenario.needs.places.functions, &image.system_map));
         match self.limits.forbid(&machine.topology, cell.id.trigger, &image.config) {
             Some(why) => Err(Verdict::Skip(why)),
             None => Ok((scenario, machine)),
@@ -332,14 +336,16 @@ impl Runner {
     ) -> Result<(Finding, Vec<String>), MatrixError> {
         let Setup { scenario, machine, selftests } = setup;
         let profile = self.parts.profile.as_ref();
-        let scale = Scale::of(machine.accel).slower(profile.map_or(1, |profile| profile.slower));
+        let slower = profile.map_or(1, |profile| profile.slower);
+        let host = Scale::of(machine.accel).slower(slower);
+        let scale = if machine.is_held() { Scale::GUEST.slower(slower) } else { host };
         let known = profile.map_or(&[][..], |profile| &profile.known);
-        let rules = Rules { scale, known, put_back: !self.quick, names_holders: self.names_holders(cell) };
+        let rules = Rules { scale, host, known, put_back: !self.quick, names_holders: self.names_holders(cell) };
         let mut retries = Vec::new();
         loop {
             let recorders =
                 Recorders { console: dir.console(), qmp: recorder(dir.qmp()?), agent: recorder(dir.agent()?) };
-            let (within, console) = (scale.seconds(judge::BOOT), dir.console());
+            let (within, console) = (host.seconds(judge::BOOT), dir.console());
             let start = self.guest(machine.clone(), recorders, within);
             let running = judge::run(scenario, cell.id.trigger, rules, &console, selftests.clone(), start);
             let finding = match &echo {
@@ -388,6 +394,30 @@ fn machine<'a>(
         machine.memory_mib = machine.memory_mib.max(needed);
     }
     Some((scenario, machine))
+}
+
+/// The cell with what is expected of it if its guest can be stopped at all places of its scenario.
+fn surer(cell: &PlannedCell, prepared: Option<&(&Scenario, Machine)>) -> PlannedCell {
+    let surely = |(scenario, machine): &(&Scenario, Machine)| {
+        let places = scenario.needs.places;
+        let all = places.functions.iter().all(|name| machine.places().iter().any(|place| place.symbol == *name));
+        if all { cell.expected.surely(places.show) } else { cell.expected.clone() }
+    };
+    PlannedCell { expected: prepared.map_or_else(|| cell.expected.clone(), surely), ..cell.clone() }
+}
+
+/// The functions of a kernel at which a guest can be stopped. Those that the kernel does not have are missing, and all
+/// of them if there is no list of its symbols.
+fn places(symbols: &[&str], system_map: &Path) -> Vec<Place> {
+    let text = if symbols.is_empty() { String::new() } else { fs::read_to_string(system_map).unwrap_or_default() };
+    let place = |line: &str| {
+        let (address, symbol) =
+            line.split_once(' ').and_then(|(address, rest)| Some((address, rest.split_once(' ')?.1)))?;
+        let wanted = symbols.contains(&symbol);
+        let address = wanted.then(|| u64::from_str_radix(address, 16).ok())??;
+        Some(Place { symbol: symbol.to_owned(), address })
+    };
+    text.lines().filter_map(place).collect()
 }
 
 /// The QEMU command of a cell, with placeholders for files that are not built yet.

@@ -98,7 +98,7 @@ pub fn plan(
             };
             for variant in manifest.variants.iter().filter(wanted) {
                 let expected = expected(manifest, variant, scenario);
-                if expected.is_only_random() && !every {
+                if expected.surely(scenario.needs.places.show).is_only_random() && !every {
                     continue;
                 }
                 cells.extend((1..=repeats).map(|repeat| PlannedCell {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::{Clock, Held};
+use super::clock::{Clock, Held, Place};
 use super::devices;
 use super::topology::Topology;
 use crate::trigger::Hotplug;
@@ -148,7 +148,7 @@ impl Machine {
     /// The kernel's whole command line.
     pub fn command_line(&self) -> String {
         let iommu = self.topology.iommu.row().words;
-        let clock: &[&str] = if self.held().is_some() { &HELD_WORDS } else { &[] };
+        let clock: &[&str] = if self.is_held() { &HELD_WORDS } else { &[] };
         let own = self.append.iter().map(String::as_str);
         COMMAND_LINE.iter().chain(iommu).chain(clock).copied().chain(own).collect::<Vec<_>>().join(" ")
     }
@@ -173,7 +173,7 @@ impl Machine {
         argv.extend(devices::iommu_arguments(self.topology.iommu));
         let mut add = |words: &[&str]| argv.extend(words.iter().map(|&word| word.to_owned()));
         // Without ioeventfd, the virtual CPU itself hands a line of the agent over, before it comes to the marker.
-        let serial = if self.held().is_some() { format!("{SERIAL},ioeventfd=off") } else { SERIAL.to_owned() };
+        let serial = if self.is_held() { format!("{SERIAL},ioeventfd=off") } else { SERIAL.to_owned() };
         add(&["-device", &serial]);
         add(&["-chardev", &format!("socket,id=agent,path={}", text(&channels.agent))]);
         add(&["-device", &format!("virtserialport,chardev=agent,name={}", guest_protocol::PORT_NAME)]);
@@ -183,6 +183,16 @@ impl Machine {
             argv.extend(["-plugin".to_owned(), plugin(held, &channels.gate)]);
         }
         argv
+    }
+
+    /// Whether its clock is held.
+    pub fn is_held(&self) -> bool {
+        self.held().is_some()
+    }
+
+    /// Where a held guest can be stopped. Empty on the host's clock.
+    pub fn places(&self) -> &[Place] {
+        self.held().map_or(&[], |held| &held.places)
     }
 
     /// What a held clock needs. None on the host's clock, which is the only one of KVM.
@@ -215,7 +225,6 @@ pub(super) fn text(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clock::Place;
     use super::*;
 
     fn machine(hotplug: Hotplug, accel: Accel) -> Machine {
@@ -260,7 +269,8 @@ mod tests {
     #[test]
     fn a_held_clock_changes_only_its_own_words() {
         let host = machine(Hotplug::Native, Accel::Tcg);
-        let places = vec![Place { address: 0xffff_ffff_8100_0000, hit: Some(2) }, Place { address: 0x10, hit: None }];
+        let place = |address| Place { symbol: "f".to_owned(), address };
+        let places = vec![place(0xffff_ffff_8100_0000), place(0x10)];
         let held = Machine { clock: held(places), ..host.clone() };
         let added: Vec<_> = argv(&held).into_iter().filter(|word| !argv(&host).contains(word)).collect();
         insta::assert_snapshot!(added.join("\n"), @r#"
@@ -271,7 +281,7 @@ mod tests {
         -rtc
         clock=vm,base=2026-01-01T00:00:00
         -plugin
-        file=/c,,d/gate.so,socket=/s/gate,at=0xffffffff81000000:2,at=0x10
+        file=/c,,d/gate.so,socket=/s/gate,at=0xffffffff81000000,at=0x10
         "#);
         let other: Vec<_> = argv(&host).into_iter().filter(|word| !argv(&held).contains(word)).collect();
         assert_eq!(other, [host.command_line(), SERIAL.to_owned()]);

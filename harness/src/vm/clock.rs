@@ -19,18 +19,18 @@ pub enum Clock {
 pub struct Held {
     /// The plugin that stops the guest, compiled for the QEMU of the machine ([`crate::vm::gate`]).
     pub plugin: PathBuf,
-    /// Where else the guest is stopped. They do not change the guest, so they are not part of what a snapshot depends
+    /// Where the guest can be stopped. They do not change the guest, so they are not part of what a snapshot depends
     /// on.
     pub places: Vec<Place>,
 }
 
 /// An instruction of the kernel at which the guest is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
+    /// Its symbol.
+    pub symbol: String,
     /// Its virtual address: guests have no KASLR.
     pub address: u64,
-    /// At which of its executions the guest is stopped, counted from 1 since QEMU was started. None for each.
-    pub hit: Option<u64>,
 }
 
 impl Clock {
@@ -42,20 +42,24 @@ impl Clock {
         }
     }
 
-    /// The same clock, without places.
-    pub fn without_places(&self) -> Clock {
+    /// The same clock, with these places.
+    pub fn with_places(self, places: Vec<Place>) -> Clock {
         match self {
             Clock::Host => Clock::Host,
-            Clock::Held(held) => Clock::Held(Held { places: Vec::new(), ..held.clone() }),
+            Clock::Held(held) => Clock::Held(Held { places, ..held }),
         }
+    }
+
+    /// The same clock, without places.
+    pub fn without_places(&self) -> Clock {
+        self.clone().with_places(Vec::new())
     }
 }
 
 /// As in the plugin's argument `at=`.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}", self.address)?;
-        self.hit.map_or(Ok(()), |hit| write!(f, ":{hit}"))
+        write!(f, "{:#x}", self.address)
     }
 }
 
@@ -65,8 +69,7 @@ mod tests {
 
     #[test]
     fn a_place_is_written_as_the_plugin_reads_it() {
-        let place = |hit| Place { address: 0xffff_ffff_814c_0a30, hit }.to_string();
-        assert_eq!(place(None), "0xffffffff814c0a30");
-        assert_eq!(place(Some(4)), "0xffffffff814c0a30:4");
+        let place = Place { symbol: "pci_reset_function".to_owned(), address: 0xffff_ffff_814c_0a30 };
+        assert_eq!(place.to_string(), "0xffffffff814c0a30");
     }
 }

@@ -9,7 +9,10 @@ use crate::vm::argv::Accel;
 pub struct Scale(f64);
 
 impl Scale {
-    /// The factor of an accelerator. syzkaller uses 3 for emulation too.
+    /// The factor for waits in the guest's own time, which does not depend on how fast the host is.
+    pub const GUEST: Scale = Scale(1.0);
+
+    /// The factor of an accelerator, for waits in the host's time. syzkaller uses 3 for emulation too.
     pub fn of(accel: Accel) -> Scale {
         match accel {
             Accel::Kvm => Scale(1.0),

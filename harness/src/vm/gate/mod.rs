@@ -135,6 +135,31 @@ impl Gate {
         self.order(Order::Hold).await
     }
 
+    /// Makes the guest stop at a place, at its `hit`-th execution from now on, counted from 1. With 0 it does not stop there
+    /// any more.
+    ///
+    /// # Errors
+    /// [`GateError::Send`], [`GateError::Closed`], [`GateError::Shut`].
+    pub async fn stop_at(&self, place: usize, hit: u64) -> Result<(), GateError> {
+        self.order(Order::StopAt { place, hit }).await
+    }
+
+    /// Waits until the guest stands at a place.
+    ///
+    /// # Errors
+    /// [`GateError::Closed`].
+    pub async fn at_place(&self, place: usize) -> Result<(), GateError> {
+        let is_there = |state: &State| matches!(state.stop, Some(Stop::Place { place: at, .. }) if at == place);
+        let mut state = self.state.subscribe();
+        let state = state.wait_for(|state| is_there(state) || state.closed.is_some()).await;
+        match state.map(|state| state.closed.clone()) {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => Err(GateError::Closed(why)),
+            // `self` owns the sender.
+            Err(_) => Err(GateError::Shut),
+        }
+    }
+
     /// Closes the gate, which ends QEMU at once, with exit status 0. The guest does nothing more.
     pub async fn close(&self) {
         // Dropping the half ends what the plugin reads.
@@ -147,7 +172,7 @@ impl Gate {
         }
         match self.write.lock().await.as_mut() {
             None => Err(GateError::Shut),
-            Some(write) => write.write_all(&[order.byte()]).await.map_err(GateError::Send),
+            Some(write) => write.write_all(order.to_string().as_bytes()).await.map_err(GateError::Send),
         }
     }
 

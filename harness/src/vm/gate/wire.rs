@@ -16,7 +16,7 @@ pub enum Stop {
         place: usize,
         /// The virtual CPU.
         vcpu: u32,
-        /// Which execution of the instruction this is, from 1.
+        /// Which execution of the instruction this is in this QEMU, from 1.
         hit: u64,
     },
 }
@@ -35,15 +35,23 @@ pub enum Order {
     Free,
     /// Stop again, from the next marker or place on.
     Hold,
+    /// Stop at a place.
+    StopAt {
+        /// Its position in [`crate::vm::clock::Held::places`].
+        place: usize,
+        /// At which of its executions from now on, from 1. With 0 it does not stop there.
+        hit: u64,
+    },
 }
 
-impl Order {
-    /// As it is sent.
-    pub fn byte(self) -> u8 {
+/// As it is sent.
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Order::Go => b'g',
-            Order::Free => b'f',
-            Order::Hold => b'h',
+            Order::Go => f.write_str("g"),
+            Order::Free => f.write_str("f"),
+            Order::Hold => f.write_str("h"),
+            Order::StopAt { place, hit } => writeln!(f, "a{place} {hit}"),
         }
     }
 }

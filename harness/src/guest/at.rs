@@ -1,0 +1,60 @@
+//! Acting while the kernel stands at a place of its code: a function's beginning. Only a guest whose clock is held can be
+//! stopped there ([`crate::vm::gate`]).
+
+use std::time::Duration;
+
+use super::{Error, Guest};
+use crate::vm::drive::DriveError;
+use crate::vm::event_log::WaitError;
+use crate::vm::starved::Late;
+
+/// Where a guest is to be stopped.
+pub struct Stopping<'a> {
+    guest: &'a Guest,
+    place: usize,
+    symbol: &'a str,
+}
+
+impl Guest {
+    /// Makes the guest stop when the kernel comes to this function for the `hit`-th time from now on, counted from 1. The
+    /// scenario must have named the function ([`crate::scenario::Needs::places`]). None if the guest cannot be stopped
+    /// there: its clock is the host's, or the kernel does not have the function, perhaps because it is inlined.
+    ///
+    /// # Errors
+    /// [`Error::Drive`].
+    pub async fn stop_at<'a>(&'a self, symbol: &'a str, hit: u64) -> Result<Option<Stopping<'a>>, Error> {
+        let places = self.vm().machine().places();
+        let place = places.iter().position(|place| place.symbol == symbol);
+        let (Some(gate), Some(place)) = (self.vm().gate(), place) else { return Ok(None) };
+        gate.stop_at(place, hit).await.map_err(DriveError::from)?;
+        Ok(Some(Stopping { guest: self, place, symbol }))
+    }
+}
+
+impl Stopping<'_> {
+    /// Waits until the guest stands there. It stands until the scenario waits for something else.
+    ///
+    /// # Errors
+    /// A deadline if the kernel does not come there in time; [`Error::Drive`].
+    pub async fn stopped(&self, within: Duration) -> Result<(), Error> {
+        let vm = self.guest.vm();
+        let Some(gate) = vm.gate() else { return Ok(()) };
+        match vm.time().timeout(within, gate.at_place(self.place)).await {
+            Ok(stopped) => Ok(stopped.map_err(DriveError::from)?),
+            Err(Late { within, starved }) => {
+                self.give_up().await?;
+                let awaited = format!("the kernel to come to {}", self.symbol);
+                Err(WaitError::Deadline { awaited, within, starved, last: "it did not come there".to_owned() }.into())
+            }
+        }
+    }
+
+    /// Does not stop the guest there any more.
+    ///
+    /// # Errors
+    /// [`Error::Drive`].
+    pub async fn give_up(&self) -> Result<(), Error> {
+        let Some(gate) = self.guest.vm().gate() else { return Ok(()) };
+        Ok(gate.stop_at(self.place, 0).await.map_err(DriveError::from)?)
+    }
+}
