@@ -52,9 +52,10 @@ pub struct Needs {
 /// Places in the kernel at which a scenario acts, instead of hoping for luck. Only a held guest can be stopped there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Places {
-    /// The functions at whose beginning the guest is stopped ([`crate::guest::Guest::stop_at`]).
+    /// The functions at whose beginning the guest is stopped ([`crate::guest::Guest::stop_at`]). Empty if holding the
+    /// guest's clock is enough.
     pub functions: &'static [&'static str],
-    /// The bugs that then show every time, whatever their chance is otherwise.
+    /// The bugs that then show every time in a held guest, whatever their chance is otherwise.
     pub show: &'static [&'static str],
 }
 

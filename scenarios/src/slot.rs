@@ -78,7 +78,7 @@ pub const ALL: &[Scenario] = &[
         also: &[],
         triggers: &[Trigger::Yank],
         append: &[],
-        needs: Needs::NOTHING,
+        needs: Needs { places: Places { functions: &[RELEASES], show: &["igb-phy-read-vs-yank"] }, ..Needs::NOTHING },
         run: |guest| Box::pin(yanked_while_phy_is_read(guest)),
     },
     Scenario {
@@ -238,13 +238,16 @@ async fn yanked(guest: &Guest, slot: &Slot) -> Result<Verdict, Error> {
 async fn yanked_while_phy_is_read(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     let reader = guest.read_phy(&guest.interface(pf).await?, PHY_STATUS).await?;
-    // The exact position of a running task is not known. This process only reads the PHY, so it is mostly in the
-    // driver.
+    // On the host's clock, the exact position of a running task is not known. This process only reads the PHY, so it is
+    // mostly in the driver.
     let patience = guest.vm().time().patience(guest.prompt());
     while !reader.whereabouts(guest.prompt()).await?.iter().any(|task| task.state == RUNNING) {
         if patience.is_over().is_some() {
             return Err(Error::Unprepared("the process that reads the PHY was never seen running".to_owned()));
         }
+    }
+    if let Some(place) = guest.stop_at(RELEASES, 1).await? {
+        place.stopped(guest.prompt()).await?;
     }
     guest.remove(pf).await?;
     let operations = [&reader];

@@ -28,22 +28,34 @@ const PRIMITIVES: &[&str] = &[
 ];
 
 /// Prefixes of functions on the stack of a running task that do not show what the task does: the interrupt in which the
-/// stack was taken (`arch/x86/include/asm/idtentry.h`, `kernel/entry/common.c`), and delays (`arch/x86/lib/delay.c`).
+/// stack was taken (`arch/x86/include/asm/idtentry.h`, `kernel/entry/common.c`), that another task runs instead, and
+/// delays (`arch/x86/lib/delay.c`).
 const PASSING: &[&str] = &[
     "raw_irqentry_",
     "irqentry_",
     "asm_",
     "sysvec_",
     "common_interrupt",
+    "preempt_schedule",
     "__const_udelay",
     "__udelay",
     "__delay",
     "delay_",
 ];
 
+/// Whether a function is the entry of an interrupt (`arch/x86/include/asm/idtentry.h`).
+fn is_entry_of_interrupt(frame: &str) -> bool {
+    frame.starts_with("asm_sysvec_") || frame.starts_with("asm_common_interrupt")
+}
+
 /// The innermost function of a running task's stack that is neither an interrupt nor a delay.
 pub fn busy_in(stack: &[String]) -> Option<&str> {
-    stack.iter().map(|frame| base(frame)).find(|name| !PASSING.iter().any(|passing| name.starts_with(passing)))
+    // What the interrupt called is on the stack before its entry.
+    let interrupted = stack.iter().rposition(|frame| is_entry_of_interrupt(frame)).map_or(0, |entry| entry + 1);
+    stack[interrupted..]
+        .iter()
+        .map(|frame| base(frame))
+        .find(|name| !PASSING.iter().any(|passing| name.starts_with(passing)))
 }
 
 /// The innermost function of a stack that is not a waiting primitive, without compiler suffixes.
@@ -87,6 +99,12 @@ mod tests {
         assert_eq!(busy_in(&stack), Some("igb_get_hw_semaphore"));
         assert_eq!(busy_in(&stack[7..]), Some("igb_release_swfw_sync_82575"));
         assert_eq!(busy_in(&stack[..5]), None);
+        let in_a_timer = "clockevents_program_event tick_program_event __hrtimer_rearm_deferred irqentry_exit \
+                          sysvec_apic_timer_interrupt asm_sysvec_apic_timer_interrupt delay_tsc igb_rd32";
+        let stack: Vec<_> = in_a_timer.split_whitespace().map(str::to_owned).collect();
+        assert_eq!(busy_in(&stack), Some("igb_rd32"));
+        let preempted = ["preempt_schedule_thunk", "delay_tsc", "__const_udelay", "igb_rd32"].map(str::to_owned);
+        assert_eq!(busy_in(&preempted), Some("igb_rd32"));
     }
 
     #[test]

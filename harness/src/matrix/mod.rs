@@ -400,7 +400,8 @@ fn machine<'a>(
 fn surer(cell: &PlannedCell, prepared: Option<&(&Scenario, Machine)>) -> PlannedCell {
     let surely = |(scenario, machine): &(&Scenario, Machine)| {
         let places = scenario.needs.places;
-        let all = places.functions.iter().all(|name| machine.places().iter().any(|place| place.symbol == *name));
+        let all = machine.is_held()
+            && places.functions.iter().all(|name| machine.places().iter().any(|place| place.symbol == *name));
         if all { cell.expected.surely(places.show) } else { cell.expected.clone() }
     };
     PlannedCell { expected: prepared.map_or_else(|| cell.expected.clone(), surely), ..cell.clone() }
