@@ -7,6 +7,7 @@ pub mod bench;
 pub mod bisect;
 pub mod cell;
 pub mod classify;
+pub mod coverage;
 pub mod evidence;
 pub mod guest;
 pub mod host;
