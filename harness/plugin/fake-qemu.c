@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Plays QEMU for the test of the plugin (harness/tests/plugin.rs). It is linked with gate.c, installs the plugin with the
- * arguments that it was given, has it look through one block of instructions, and executes this block for ever.
+ * Plays QEMU for the tests of the plugins (harness/tests/plugin.rs). It is linked with a plugin, installs it with the
+ * arguments that it was given, has it look through one block of instructions as often as ROUNDS says, prints a line, and
+ * executes this block for ever.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,14 +19,24 @@ struct qemu_plugin_insn {
 	void *userdata;
 };
 
+/* Where the block is. */
+#ifndef BLOCK
+#define BLOCK 0x1000
+#endif
+
+/* How often it is translated. */
+#ifndef ROUNDS
+#define ROUNDS 1
+#endif
+
 /* An instruction, the marker, and another nopl of the same length. */
 static struct qemu_plugin_insn block[] = {
-	{ .address = 0x1000, .size = 1, .bytes = { 0x90 } },
-	{ .address = 0x1001, .size = 8, .bytes = { 0x0f, 0x1f, 0x84, 0x00, 0xe1, 0xfe, 0x0f, 0x1c } },
-	{ .address = 0x1009, .size = 8, .bytes = { 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00 } },
+	{ .address = BLOCK, .size = 1, .bytes = { 0x90 } },
+	{ .address = BLOCK + 1, .size = 8, .bytes = { 0x0f, 0x1f, 0x84, 0x00, 0xe1, 0xfe, 0x0f, 0x1c } },
+	{ .address = BLOCK + 9, .size = 8, .bytes = { 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00 } },
 };
 
-#if GATE_API >= 7
+#if PLUGIN_API >= 7
 typedef void (*translated_cb)(void *tb, void *userdata);
 #else
 typedef void (*translated_cb)(uint64_t id, void *tb);
@@ -35,7 +46,7 @@ static translated_cb translated;
 int qemu_plugin_install(uint64_t id, const void *info, int argc, char **argv);
 
 void qemu_plugin_register_vcpu_tb_trans_cb(uint64_t id, translated_cb callback
-#if GATE_API >= 7
+#if PLUGIN_API >= 7
 					   , void *userdata
 #endif
 					   )
@@ -82,15 +93,19 @@ int main(int argc, char **argv)
 		const char *target;
 		int min;
 		int cur;
-	} info = { "x86_64", 2, GATE_API };
+	} info = { "x86_64", 2, PLUGIN_API };
 
 	if (qemu_plugin_install(1, &info, argc - 1, argv + 1))
 		return 1;
-#if GATE_API >= 7
-	translated(block, NULL);
+	for (int round = 0; round < ROUNDS; round++) {
+#if PLUGIN_API >= 7
+		translated(block, NULL);
 #else
-	translated(1, block);
+		translated(1, block);
 #endif
+	}
+	puts("executing");
+	fflush(stdout);
 	for (unsigned int round = 0;; round++) {
 		for (size_t i = 0; i < sizeof(block) / sizeof(block[0]); i++)
 			if (block[i].callback)

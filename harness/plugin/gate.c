@@ -31,7 +31,7 @@
  * When the connection ends, the plugin ends QEMU: a guest without its harness would run on, with no time limit, at the
  * speed of a CPU. The exit status is 0, because the harness ends QEMU by it.
  *
- * The plugin is compiled once for each version of the API that differs for it, with GATE_API set to 4 (as in QEMU 10.0;
+ * The plugin is compiled once for each version of the API that differs for it, with PLUGIN_API set to 4 (as in QEMU 10.0;
  * versions 5 and 6 differ only in what is not used here) or 7 (as in QEMU 11.1). The declarations below are those parts
  * of the API that it uses, as QEMU documents them in "QEMU TCG Plugins" (docs/devel/tcg-plugins).
  */
@@ -48,8 +48,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#ifndef GATE_API
-#error "define GATE_API as the version of the plugin API"
+#ifndef PLUGIN_API
+#error "define PLUGIN_API as the version of the plugin API"
 #endif
 
 #define EXPORT __attribute__((visibility("default")))
@@ -73,7 +73,7 @@ enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };
 
 typedef void (*qemu_plugin_vcpu_udata_cb_t)(unsigned int vcpu, void *userdata);
 
-#if GATE_API >= 7
+#if PLUGIN_API >= 7
 typedef void (*qemu_plugin_vcpu_tb_trans_cb_t)(struct qemu_plugin_tb *tb, void *userdata);
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_tb_trans_cb_t callback,
 					   void *userdata);
@@ -89,7 +89,7 @@ size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *to, size
 size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
 uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
 
-EXPORT int qemu_plugin_version = GATE_API;
+EXPORT int qemu_plugin_version = PLUGIN_API;
 
 /* ---- the gate ---- */
 
@@ -232,7 +232,7 @@ static void look_through(struct qemu_plugin_tb *block)
 	}
 }
 
-#if GATE_API >= 7
+#if PLUGIN_API >= 7
 static void translated(struct qemu_plugin_tb *block, void *unused)
 {
 	(void)unused;
@@ -324,7 +324,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
 	}
 	if (host < 0)
 		return failed("start", "there is no socket=PATH");
-#if GATE_API >= 7
+#if PLUGIN_API >= 7
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translated, NULL);
 #else
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);

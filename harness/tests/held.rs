@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use guest_protocol::{Command, Progress};
-use harness::host::plugin;
+use harness::host::plugin::{self, Plugin};
 use harness::trigger::Hotplug;
 use harness::vm::argv::{Accel, MEMORY_MIB, Machine};
 use harness::vm::clock::{Clock, Held};

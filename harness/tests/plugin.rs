@@ -1,9 +1,13 @@
-//! The plugin that stops guests (`harness/plugin/gate.c`), in a program that plays QEMU, with the host's side of its gate.
+//! The plugins of QEMU (`harness/plugin`), in a program that plays QEMU: the one that stops guests with the host's side of
+//! its gate, and the one that notes what guests execute.
 
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use harness::coverage::Blocks;
 use harness::vm::gate::{Gate, Stop};
 use harness::vm::process::{End, Process};
 use harness::vm::time::Time;
@@ -12,13 +16,13 @@ use tokio::net::UnixListener;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// The program, for a version of the plugin API.
-fn fake_qemu(folder: &Path, api: u32) -> PathBuf {
+/// The program with a plugin, for a version of the plugin API. `defines` are options of the compiler.
+fn fake_qemu(folder: &Path, plugin: &str, api: u32, defines: &[&str]) -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugin");
     let program = folder.join("fake-qemu");
     let mut gcc = Command::new("gcc");
-    gcc.args(["-std=gnu11", "-pthread", "-o"]).arg(&program).arg(format!("-DGATE_API={api}"));
-    let status = gcc.args(["gate.c", "fake-qemu.c"].map(|file| sources.join(file))).status().unwrap();
+    gcc.args(["-std=gnu11", "-pthread", "-o"]).arg(&program).arg(format!("-DPLUGIN_API={api}")).args(defines);
+    let status = gcc.args([plugin, "fake-qemu.c"].map(|file| sources.join(file))).status().unwrap();
     assert!(status.success());
     program
 }
@@ -37,7 +41,8 @@ async fn guest(api: u32, places: &[&str]) -> Guest {
     let listener = UnixListener::bind(&socket).unwrap();
     let mut argv = vec![format!("socket={}", socket.display())];
     argv.extend(places.iter().map(|place| format!("at={place}")));
-    let process = Process::start(fake_qemu(folder.path(), api).as_os_str(), &argv, Time::guest).unwrap();
+    let qemu = fake_qemu(folder.path(), "gate.c", api, &[]);
+    let process = Process::start(qemu.as_os_str(), &argv, Time::guest).unwrap();
     let (stream, _) = tokio::time::timeout(SOON, listener.accept()).await.unwrap().unwrap();
     Guest { gate: Gate::open(stream, process.end()), end: process.end(), _process: process, _folder: folder }
 }
@@ -106,15 +111,50 @@ async fn qemu_ends_when_its_gate_is_closed() {
 
 #[tokio::test]
 async fn wrong_arguments_are_refused() {
-    for (argument, why) in [
-        ("at=x", "gate: cannot parse a place: x"),
-        ("at=0x10:", "gate: cannot parse a place: 0x10:"),
-        ("color=red", "gate: cannot use an argument: color=red"),
-        ("socket=/no/such/socket", "gate: cannot connect to the harness: No such file or directory"),
+    for (plugin, argument, why) in [
+        ("gate.c", "at=x", "gate: cannot parse a place: x"),
+        ("gate.c", "at=0x10:", "gate: cannot parse a place: 0x10:"),
+        ("gate.c", "color=red", "gate: cannot use an argument: color=red"),
+        ("gate.c", "socket=/no/such/socket", "gate: cannot connect to the harness: No such file or directory"),
+        ("coverage.c", "color=red", "coverage: cannot use an argument: color=red"),
+        ("coverage.c", "out=/no/such/file", "coverage: cannot create the file: No such file or directory"),
+        ("coverage.c", "out=/dev/full", "coverage: cannot extend the file: No such device"),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let output = Command::new(fake_qemu(folder.path(), 4)).arg(argument).output().unwrap();
+        let output = Command::new(fake_qemu(folder.path(), plugin, 4, &[])).arg(argument).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stderr).trim_end(), why);
         assert!(!output.status.success());
     }
+}
+
+/// What the plugin has noted when a QEMU that executes one block of 17 bytes is killed.
+fn noted(api: u32, block: u64, rounds: usize) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let defines = [format!("-DBLOCK={block:#x}"), format!("-DROUNDS={rounds}")];
+    let program = fake_qemu(folder.path(), "coverage.c", api, &defines.each_ref().map(String::as_str));
+    let out = folder.path().join("blocks");
+    let mut qemu = Command::new(program);
+    let mut qemu = qemu.arg(format!("out={}", out.display())).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(qemu.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    qemu.kill().unwrap();
+    assert_eq!((line.as_str(), qemu.wait().unwrap().signal()), ("executing\n", Some(9)));
+    std::fs::read(out).unwrap()
+}
+
+#[test]
+fn blocks_of_the_kernel_are_noted_even_if_qemu_is_killed() {
+    let kernel = 0xffff_ffff_8100_0000;
+    for api in [4, 7] {
+        let blocks = Blocks::parse(&noted(api, kernel, 1)).unwrap();
+        let is_noted = |address| blocks.overlap(&(address..address + 1));
+        assert_eq!([kernel - 1, kernel, kernel + 16, kernel + 17].map(is_noted), [false, true, true, false]);
+        assert_eq!(Blocks::parse(&noted(api, 0x1000, 1)).unwrap(), Blocks::default(), "of a program");
+    }
+}
+
+#[test]
+fn the_file_of_blocks_grows() {
+    let records = |rounds| noted(4, 0xffff_ffff_8100_0000, rounds).chunks(16).filter(|it| **it != [0; 16]).count();
+    assert_eq!([1, 65536, 65537, 200_000].map(records), [1, 65536, 65537, 200_000]);
 }

@@ -1,10 +1,10 @@
-//! The plugin of QEMU that holds guests (`harness/plugin/gate.c`): compiling it, and finding out which of its builds a
-//! QEMU takes.
+//! The plugins of QEMU (`harness/plugin`): compiling them, and finding out which of their builds a QEMU takes.
 //!
 //! A QEMU takes plugins of some versions of its plugin API, and refuses others (`plugin_load()` in QEMU's
 //! `plugins/loader.c`). So the harness has QEMU load each build. The plugin ends QEMU at once when it is told to.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,13 +13,38 @@ use kernels::cache::{Cache, CacheError, KeyMaker};
 
 use super::command::{self, CommandError};
 
-/// The plugin's source.
-const SOURCE: &str = include_str!("../../plugin/gate.c");
+/// A plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plugin {
+    /// It holds guests ([`crate::vm::gate`]).
+    Gate,
+    /// It notes which blocks of the kernel are executed.
+    Coverage,
+}
 
-/// The newest version of the API that the source is compiled for: that of QEMU 11.1.
+impl Plugin {
+    fn source(self) -> &'static str {
+        match self {
+            Plugin::Gate => include_str!("../../plugin/gate.c"),
+            Plugin::Coverage => include_str!("../../plugin/coverage.c"),
+        }
+    }
+}
+
+/// For messages.
+impl fmt::Display for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Plugin::Gate => "plugin that holds guests",
+            Plugin::Coverage => "plugin that notes what guests execute",
+        })
+    }
+}
+
+/// The newest version of the API that the sources are compiled for: that of QEMU 11.1.
 const NEWEST: u32 = 7;
 
-/// The oldest one: that of QEMU 10.0. Versions 5 and 6 differ from it only in what the plugin does not use.
+/// The oldest one: that of QEMU 10.0. Versions 5 and 6 differ from it only in what the plugins do not use.
 const OLDEST: u32 = 4;
 
 /// The compiler that kernels need too.
@@ -33,23 +58,30 @@ const OPTIONS: [&str; 8] =
 const SHELF: &str = "plugins";
 
 /// The plugin's file in its entry.
-const FILE: &str = "gate.so";
+const FILE: &str = "plugin.so";
 
 /// The compiler needs a tenth of a second, and QEMU less. A machine under load may need more.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Why a QEMU cannot hold guests.
+/// Why a QEMU cannot be used with a plugin.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
     /// The cache cannot be used.
     #[error(transparent)]
     Cache(#[from] CacheError),
     /// The plugin cannot be compiled.
-    #[error("the plugin that holds guests cannot be compiled: {0}")]
-    Compile(#[source] CommandError),
+    #[error("the {plugin} cannot be compiled: {reason}")]
+    Compile {
+        /// The plugin.
+        plugin: Plugin,
+        /// The compiler's answer.
+        reason: CommandError,
+    },
     /// QEMU takes no build of the plugin: it has another API, or no plugins.
-    #[error("{} takes no plugin that holds guests: {reason}", qemu.display())]
+    #[error("{} takes no {plugin}: {reason}", qemu.display())]
     Refused {
+        /// The plugin.
+        plugin: Plugin,
         /// The program.
         qemu: PathBuf,
         /// Its answer to the build for the oldest API.
@@ -61,49 +93,44 @@ pub enum PluginError {
 ///
 /// # Errors
 /// [`PluginError`].
-pub fn for_qemu(cache: &Cache, qemu: &OsStr) -> Result<PathBuf, PluginError> {
-    let newest = build(cache, NEWEST)?;
+pub fn for_qemu(plugin: Plugin, cache: &Cache, qemu: &OsStr) -> Result<PathBuf, PluginError> {
+    let newest = build(plugin, cache, NEWEST)?;
     if load(qemu, &newest).is_ok() {
         return Ok(newest);
     }
-    let oldest = build(cache, OLDEST)?;
+    let oldest = build(plugin, cache, OLDEST)?;
     match load(qemu, &oldest) {
         Ok(()) => Ok(oldest),
-        Err(reason) => Err(PluginError::Refused { qemu: qemu.into(), reason }),
+        Err(reason) => Err(PluginError::Refused { plugin, qemu: qemu.into(), reason }),
     }
 }
 
 /// The plugin for a version of the API.
-fn build(cache: &Cache, api: u32) -> Result<PathBuf, PluginError> {
-    let compiler =
-        command::stdout_of(Command::new(COMPILER).arg("--version"), DEADLINE).map_err(PluginError::Compile)?;
+fn build(plugin: Plugin, cache: &Cache, api: u32) -> Result<PathBuf, PluginError> {
+    let uncompiled = |reason| PluginError::Compile { plugin, reason };
+    let compiler = command::stdout_of(Command::new(COMPILER).arg("--version"), DEADLINE).map_err(uncompiled)?;
     let key = KeyMaker::new()
-        .with("source", SOURCE)
+        .with("source", plugin.source())
         .with("compiler", compiler)
         .with("options", OPTIONS.join(" "))
         .with("api", api.to_le_bytes())
         .finish();
-    let entry = cache.entry(
-        SHELF,
-        &key,
-        || {},
-        |folder| {
-            let source = folder.join("gate.c");
-            std::fs::write(&source, SOURCE).map_err(|error| CacheError::Io {
-                action: "write",
-                path: source.clone(),
-                source: error,
-            })?;
-            compile(&source, api, &folder.join(FILE))
-        },
-    )?;
-    Ok(entry.join(FILE))
+    let fill = |folder: &Path| {
+        let source = folder.join("plugin.c");
+        std::fs::write(&source, plugin.source()).map_err(|error| CacheError::Io {
+            action: "write",
+            path: source.clone(),
+            source: error,
+        })?;
+        compile(&source, api, &folder.join(FILE)).map_err(uncompiled)
+    };
+    Ok(cache.entry(SHELF, &key, || {}, fill)?.join(FILE))
 }
 
-fn compile(source: &Path, api: u32, plugin: &Path) -> Result<(), PluginError> {
+fn compile(source: &Path, api: u32, plugin: &Path) -> Result<(), CommandError> {
     let mut gcc = Command::new(COMPILER);
-    gcc.args(OPTIONS).arg(format!("-DGATE_API={api}")).arg("-o").arg(plugin).arg(source);
-    command::stdout_of(&mut gcc, DEADLINE).map(drop).map_err(PluginError::Compile)
+    gcc.args(OPTIONS).arg(format!("-DPLUGIN_API={api}")).arg("-o").arg(plugin).arg(source);
+    command::stdout_of(&mut gcc, DEADLINE).map(drop)
 }
 
 /// Whether QEMU loads the plugin. There is no machine, so QEMU does nothing else.
@@ -138,30 +165,32 @@ mod tests {
     fn each_qemu_gets_the_build_that_it_takes() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path().join("cache"));
-        let [newest, oldest] = [NEWEST, OLDEST].map(|api| build(&cache, api).unwrap());
+        let [newest, oldest] = [NEWEST, OLDEST].map(|api| build(Plugin::Gate, &cache, api).unwrap());
         assert_ne!(newest, oldest);
         for takes in [&newest, &oldest] {
-            assert_eq!(for_qemu(&cache, fake(folder.path(), takes).as_os_str()).unwrap(), *takes);
+            let qemu = fake(folder.path(), takes);
+            assert_eq!(for_qemu(Plugin::Gate, &cache, qemu.as_os_str()).unwrap(), *takes);
         }
         let none = fake(folder.path(), Path::new("/none"));
-        let error = for_qemu(&cache, none.as_os_str()).unwrap_err().to_string();
+        let error = for_qemu(Plugin::Gate, &cache, none.as_os_str()).unwrap_err().to_string();
         assert!(error.contains("takes no plugin that holds guests: ") && error.ends_with(": API 9"), "{error}");
     }
 
     #[test]
     fn the_plugin_looks_for_the_marker_of_the_agent() {
         let bytes = guest_protocol::MARKER.map(|byte| format!("{byte:#04x}")).join(", ");
-        assert!(SOURCE.contains(&format!("marker[] = {{ {bytes} }};")), "{bytes}");
+        assert!(Plugin::Gate.source().contains(&format!("marker[] = {{ {bytes} }};")), "{bytes}");
     }
 
     #[test]
-    fn the_source_has_no_warnings() {
+    fn the_sources_have_no_warnings() {
         let folder = tempfile::tempdir().unwrap();
-        let source = folder.path().join("gate.c");
-        fs::write(&source, SOURCE).unwrap();
-        for api in [NEWEST, OLDEST] {
+        let source = folder.path().join("plugin.c");
+        for (plugin, api) in [Plugin::Gate, Plugin::Coverage].into_iter().flat_map(|one| [(one, NEWEST), (one, OLDEST)])
+        {
+            fs::write(&source, plugin.source()).unwrap();
             let mut gcc = Command::new(COMPILER);
-            gcc.args(OPTIONS).args(["-Werror", "-o", "/dev/null"]).arg(format!("-DGATE_API={api}")).arg(&source);
+            gcc.args(OPTIONS).args(["-Werror", "-o", "/dev/null"]).arg(format!("-DPLUGIN_API={api}")).arg(&source);
             command::stdout_of(&mut gcc, DEADLINE).unwrap();
         }
     }
