@@ -34,11 +34,12 @@ fn machine(clock: Clock) -> Machine {
         kernel: PathBuf::from(kernel),
         initrd: initramfs.path,
         append: Vec::new(),
+        traced: None,
     }
 }
 
 fn held() -> Clock {
-    let plugin = plugin::for_qemu(&Cache::of_user().unwrap(), &process::program()).unwrap();
+    let plugin = plugin::for_qemu(Plugin::Gate, &Cache::of_user().unwrap(), &process::program()).unwrap();
     Clock::Held(Held { plugin, places: Vec::new() })
 }
 

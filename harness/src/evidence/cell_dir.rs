@@ -135,6 +135,11 @@ impl CellDir {
         Ok(CellDir { path, began: Instant::now() })
     }
 
+    /// The folder.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The log of the serial console, which QEMU writes.
     pub fn console(&self) -> PathBuf {
         self.path.join(CONSOLE)

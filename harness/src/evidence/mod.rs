@@ -9,8 +9,10 @@
 //!                          console.log   the guest's serial console
 //!                          qmp.jsonl     the QMP channel, line by line
 //!                          agent.jsonl   the agent's channel
+//!                          coverage.json only with coverage: what it executed of its kernel
 //!                          verdict.json  the result of this cell, written last and atomically
 //! OUT/20260514-101500/against.json       only with a reference: what the kernels are compared with
+//! OUT/20260514-101500/coverage/          only with coverage: what there is to execute, by the key of the kernel
 //! OUT/20260514-101500/series.json        only for a series: its patches, whose files are in the folder patches/
 //! ```
 //!
@@ -19,6 +21,7 @@
 
 mod against;
 mod cell_dir;
+mod coverage;
 mod file;
 mod jsonl;
 mod read;
@@ -27,6 +30,7 @@ mod series;
 
 pub use against::{AgainstNote, EarlierCell, EarlierKernel};
 pub use cell_dir::{AGENT, CONSOLE, CellDir, CellRecord, CellStart, KernelNote};
+pub use coverage::{CellCoverage, RunCoverage};
 pub use file::{EvidenceError, write_whole};
 pub use jsonl::JsonlWriter;
 pub use read::{Run, RunCell, read_run};

@@ -143,6 +143,7 @@ async fn try_kvm(qemu: &OsStr, kernel: &Path, initrd: &Path) -> Result<(), Strin
         kernel: kernel.to_owned(),
         initrd: initrd.to_owned(),
         append: Vec::new(),
+        traced: None,
     };
     match Vm::boot(machine, recorders, BOOT_DEADLINE).await {
         Ok(_) => Ok(()),

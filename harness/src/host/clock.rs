@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use kernels::cache::Cache;
 
-use super::plugin;
+use super::plugin::{self, Plugin};
 use crate::vm::argv::{Accel, Engine};
 use crate::vm::clock::{Clock, Held};
 /// The clock that the user asks for.
@@ -23,7 +23,7 @@ pub fn decide(choice: Choice, accel: Accel, cache: &Cache, qemu: &OsStr) -> (Eng
     match (choice, accel) {
         (Choice::Host, _) => (host, None),
         (Choice::Guest, Accel::Kvm) => (host, Some("the CPU executes the guests' instructions".to_owned())),
-        (Choice::Guest, Accel::Tcg) => match plugin::for_qemu(cache, qemu) {
+        (Choice::Guest, Accel::Tcg) => match plugin::for_qemu(Plugin::Gate, cache, qemu) {
             Ok(plugin) => (Engine { accel, clock: Clock::Held(Held { plugin, places: Vec::new() }) }, None),
             Err(error) => (host, Some(error.to_string())),
         },

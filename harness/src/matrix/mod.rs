@@ -9,6 +9,7 @@ pub mod plan;
 mod schedule;
 pub mod series;
 mod tail;
+pub mod trace;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ use kernels::{Profile, Selftests};
 use limits::Limits;
 use order::Times;
 use schedule::{Budget, Schedule, Weight};
+use trace::Tracer;
 
 use crate::cell::PlannedCell;
 use crate::evidence::{
@@ -32,6 +34,7 @@ use crate::evidence::{
 };
 use crate::host::accel::Choice;
 use crate::host::clock;
+use crate::host::plugin::PluginError;
 use crate::host::{self, Check};
 use crate::lab::images::Image;
 use crate::lab::snapshots::Snapshots;
@@ -82,6 +85,9 @@ pub enum MatrixError {
     /// Its kernels, its guest image or another part could not be made.
     #[error(transparent)]
     Lab(#[from] LabError),
+    /// QEMU does not take the plugin that the run needs.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
     /// Its evidence could not be written.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
@@ -107,6 +113,8 @@ pub struct Runner {
     limits: Limits,
     /// By variant, the command line options that select the user's own kernel or a kernel of a series.
     own: BTreeMap<String, Vec<String>>,
+    /// None in a run without coverage.
+    tracer: Option<Tracer>,
 }
 
 /// Everything that a cell needs.
@@ -178,7 +186,17 @@ impl Runner {
             limits: Limits::default(),
             quick: false,
             own: BTreeMap::new(),
+            tracer: None,
         }
+    }
+
+    /// Has each cell leave behind what it executed of its kernel.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn traced(self, tracer: Tracer) -> Result<Runner, MatrixError> {
+        self.run.begin_coverage()?;
+        Ok(Runner { tracer: Some(tracer), ..self })
     }
 
     /// Makes the scripts that repeat a cell select its kernel by these options of `run`, which stand for a series, and
@@ -260,6 +278,9 @@ impl Runner {
             Ok(setup) => self.try_guests(cell, setup, &dir, progress, echo).await?,
             Err(verdict) => (Finding::of(verdict), Vec::new()),
         };
+        if let (Some(tracer), Ok(image)) = (&self.tracer, &image) {
+            tracer.finish(image, &self.run, &dir).await?;
+        }
         let record = record(cell, dir.seconds(), finding, retries);
         dir.finish(&record)?;
         if image.is_err() {
@@ -335,6 +356,10 @@ impl Runner {
         echo: Option<Recorder>,
     ) -> Result<(Finding, Vec<String>), MatrixError> {
         let Setup { scenario, machine, selftests } = setup;
+        let machine = match &self.tracer {
+            Some(tracer) => tracer.machine(machine, dir),
+            None => machine,
+        };
         let profile = self.parts.profile.as_ref();
         let slower = profile.map_or(1, |profile| profile.slower);
         let host = Scale::of(machine.accel).slower(slower);

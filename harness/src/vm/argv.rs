@@ -84,6 +84,18 @@ pub struct Machine {
     pub initrd: PathBuf,
     /// Words for the kernel's command line beyond [`COMMAND_LINE`].
     pub append: Vec<String>,
+    /// What notes which blocks of the kernel it executes.
+    pub traced: Option<Traced>,
+}
+
+/// A plugin that notes which blocks of the kernel a guest executes. It does not change the guest, so a snapshot does not
+/// depend on it. Only for TCG.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traced {
+    /// The plugin, compiled for the QEMU of the machine.
+    pub plugin: PathBuf,
+    /// The file in which it notes them.
+    pub blocks: PathBuf,
 }
 
 /// The channels between a QEMU process and the harness: sockets on which the harness already listens, and the console's
@@ -182,6 +194,10 @@ impl Machine {
             argv.extend(HELD.map(str::to_owned));
             argv.extend(["-plugin".to_owned(), plugin(held, &channels.gate)]);
         }
+        if let (Some(traced), Accel::Tcg) = (&self.traced, self.accel) {
+            let plugin = format!("file={},out={}", text(&traced.plugin), text(&traced.blocks));
+            argv.extend(["-plugin".to_owned(), plugin]);
+        }
         argv
     }
 
@@ -238,6 +254,7 @@ mod tests {
             kernel: "/c/vmlinux".into(),
             initrd: "/c/initramfs".into(),
             append: vec!["preempt=full".to_owned()],
+            traced: None,
         }
     }
 
@@ -285,6 +302,19 @@ mod tests {
         "#);
         let other: Vec<_> = argv(&host).into_iter().filter(|word| !argv(&held).contains(word)).collect();
         assert_eq!(other, [host.command_line(), SERIAL.to_owned()]);
+    }
+
+    #[test]
+    fn a_trace_adds_only_its_plugin() {
+        let traced = Some(Traced { plugin: "/c,d/coverage.so".into(), blocks: "/e,v/blocks".into() });
+        for accel in [Accel::Tcg, Accel::Kvm] {
+            let plain = machine(Hotplug::Native, accel);
+            let mut expected = argv(&plain);
+            if accel == Accel::Tcg {
+                expected.extend(["-plugin", "file=/c,,d/coverage.so,out=/e,,v/blocks"].map(str::to_owned));
+            }
+            assert_eq!(argv(&Machine { traced: traced.clone(), ..plain }), expected);
+        }
     }
 
     #[test]

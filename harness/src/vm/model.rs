@@ -58,6 +58,8 @@ pub struct Driver {
     pub name: &'static str,
     /// Its configuration symbol, without `CONFIG_`.
     pub symbol: &'static str,
+    /// Its folder in the kernel's source, or its file.
+    pub source: &'static str,
 }
 
 /// The value of a property.
@@ -82,8 +84,8 @@ const IGB: Row = Row {
     device: "igb",
     properties: &[("netdev", Value::Cable)],
     composed_vfs: None,
-    driver: Driver { name: "igb", symbol: "IGB" },
-    vf_driver: Some(Driver { name: "igbvf", symbol: "IGBVF" }),
+    driver: Driver { name: "igb", symbol: "IGB", source: "drivers/net/ethernet/intel/igb/" },
+    vf_driver: Some(Driver { name: "igbvf", symbol: "IGBVF", source: "drivers/net/ethernet/intel/igbvf/" }),
     further_drivers: &[],
     vfs: 8,
     vfs_of_driver: 7,
@@ -98,7 +100,7 @@ const IGB_MULTICAST: Row = Row {
     ..IGB
 };
 
-const NVME_DRIVER: Driver = Driver { name: "nvme", symbol: "BLK_DEV_NVME" };
+const NVME_DRIVER: Driver = Driver { name: "nvme", symbol: "BLK_DEV_NVME", source: "drivers/nvme/host/" };
 
 /// A PF whose VFs are controllers of the same subsystem. Queues and interrupts can be assigned to the VFs. QEMU
 /// requires at least two queues and one interrupt for each VF (`hw/nvme/ctrl.c`, `nvme_check_params()`).
@@ -133,7 +135,7 @@ const NVME: Row = Row {
     }],
 };
 
-const VIRTIO_PCI: Driver = Driver { name: "virtio-pci", symbol: "VIRTIO_PCI" };
+const VIRTIO_PCI: Driver = Driver { name: "virtio-pci", symbol: "VIRTIO_PCI", source: "drivers/virtio/" };
 
 /// A PF with four VFs. Its SR-IOV capability is the first one of PCI Express, as it has neither AER nor ATS (QEMU
 /// `hw/virtio/virtio-pci.c`, `virtio_pci_realize()`). The option ROM serves to boot from the network, so it is left out.
@@ -146,7 +148,7 @@ const VIRTIO_NET: Row = Row {
     composed_vfs: Some(&[("netdev", Value::Cable), ("sriov-pf", Value::Id)]),
     driver: VIRTIO_PCI,
     vf_driver: Some(VIRTIO_PCI),
-    further_drivers: &[Driver { name: "virtio_net", symbol: "VIRTIO_NET" }],
+    further_drivers: &[Driver { name: "virtio_net", symbol: "VIRTIO_NET", source: "drivers/net/virtio_net.c" }],
     vfs: 4,
     vfs_of_driver: 4,
     sriov_at: 0x100,

@@ -107,7 +107,7 @@ pub fn machine(qemu: OsString) -> Machine {
     let (topology, hotplug, accel) = (Topology::igb(), Hotplug::Native, Accel::Tcg);
     let (kernel, initrd) = ("vmlinux".into(), "initramfs".into());
     let (memory_mib, append) = (MEMORY_MIB, Vec::new());
-    Machine { qemu, topology, hotplug, accel, clock: Clock::Host, memory_mib, kernel, initrd, append }
+    Machine { qemu, topology, hotplug, accel, clock: Clock::Host, memory_mib, kernel, initrd, append, traced: None }
 }
 
 /// Recorders for the console in a folder, and for QMP.
