@@ -58,6 +58,8 @@ enum Command {
     Catalogue(commands::catalogue::Args),
     /// Say what the kernel of any log reports: faults, stalls, leaks, and the function at fault.
     Classify(commands::classify::Args),
+    /// Say which functions and lines of the kernel's drivers no cell of a run executed.
+    Coverage(commands::coverage::Args),
     /// Check that this machine has what a run needs. Prints one line per check, with the fix. Changes nothing.
     Doctor(commands::doctor::Args),
     /// Install what is missing on this machine, with apt.
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
         Command::List(args) => commands::list::run(args),
         Command::Catalogue(args) => commands::catalogue::run(args),
         Command::Classify(args) => commands::classify::run(args),
+        Command::Coverage(args) => commands::coverage::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Setup(args) => commands::setup::run(args),
         Command::Gc(args) => commands::gc::run(args),

@@ -56,6 +56,25 @@ fn an_unwritable_cache_is_reported_once() {
 }
 
 #[test]
+fn a_run_without_coverage_says_how_to_make_one_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().to_str().unwrap();
+    let error = || error_of(xtask(folder.path(), &["coverage", run]).output().unwrap());
+    assert!(error().contains("cannot find a run: "), "{}", error());
+    std::fs::write(folder.path().join("run.json"), "{}").unwrap();
+    assert!(error().contains("without coverage; `cargo xtask run-matrix --coverage`"), "{}", error());
+    std::fs::create_dir(folder.path().join("coverage")).unwrap();
+    assert!(error().contains("it is not known of any cell what it executed"), "{}", error());
+}
+
+#[test]
+fn coverage_on_kvm_is_a_usage_error() {
+    let cache = tempfile::tempdir().unwrap();
+    let message = error_of(xtask(cache.path(), &["run-matrix", "--coverage", "--accel", "kvm"]).output().unwrap());
+    assert!(message.contains("--coverage and --accel kvm exclude each other"), "{message}");
+}
+
+#[test]
 fn an_error_in_a_bisect_step_is_never_reported_as_a_bad_commit() {
     let cache = tempfile::tempdir().unwrap();
     let nowhere = cache.path().to_str().unwrap();

@@ -6,6 +6,7 @@ pub mod bisect_step;
 pub mod catalogue;
 pub mod classify;
 pub mod completions;
+pub mod coverage;
 pub mod doctor;
 pub mod gc;
 pub mod list;

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use harness::cell::PlannedCell;
 use harness::evidence::AgainstNote;
-use harness::host::{accel, clock};
+use harness::host::accel::{self, Choice};
+use harness::host::clock;
 use harness::lab::Lab;
 use harness::matrix::coverage::Coverage;
 use harness::matrix::plan::{Selection, plan, with_reference};
+use harness::matrix::trace::Tracer;
 use harness::matrix::{Request, Runner, command_of};
 use harness::report::{RESULTS, Report, Terminal, deviations, disagreements};
 use harness::vm::{argv, process};
@@ -39,6 +41,7 @@ Examples:
   cargo xtask run-matrix --profile debug --kernels stock --scenarios 'numvfs_read::*'
   cargo xtask run-matrix --tree ~/src/linux --rev v6.11 --rev HEAD --kernels stock
   cargo xtask run-matrix --kernel-image linux-image-6.1.0-50-amd64_6.1.176-1_amd64.deb
+  cargo xtask run-matrix --kernels stock --coverage
   cargo xtask run-matrix --dry-run
 
 To see only what is worse than on another kernel:
@@ -91,6 +94,10 @@ pub struct Args {
     /// that the guests said. Exit code 1 if any differ
     #[arg(long, conflicts_with = "verify_snapshots")]
     verify_determinism: bool,
+    /// Note which functions and lines of drivers/pci, drivers/vfio and the devices' drivers each cell executes (not on KVM).
+    /// `cargo xtask coverage RUN` shows them
+    #[arg(long)]
+    coverage: bool,
     /// Stop at the first unexpected cell: start no cell after it
     #[arg(long)]
     fail_fast: bool,
@@ -118,6 +125,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let request = Request {
         jobs: args.jobs.map(usize::from),
         fail_fast: args.fail_fast,
+        accel: if args.coverage { traceable(args.how.engine.accel)? } else { args.how.engine.accel.into() },
         ..args.how.clone().request(cells.clone())
     };
     let coverage = Coverage::of(&request, every, |kernel: &str| lab.find(kernel).is_some());
@@ -137,10 +145,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let folder = OnceCell::new();
     until_interrupted(&lab, &folder, async {
-        let report = carry_out(&lab, &request, note.as_ref(), &ui, &folder).await?;
+        let tracer = || args.coverage.then(|| Tracer::prepare(&lab, &request)).transpose();
+        let report = carry_out(&lab, &request, note.as_ref(), tracer()?, &ui, &folder).await?;
         if args.verify_snapshots {
             let booted = Request { snapshots: false, ..request.clone() };
-            let booted = carry_out(&lab, &booted, None, &ui, &OnceCell::new()).await?;
+            let booted = carry_out(&lab, &booted, None, tracer()?, &ui, &OnceCell::new()).await?;
             return compare(&report, &booted);
         }
         if args.verify_determinism {
@@ -153,6 +162,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
             Format::Human => results_text(&report, &args, !own.is_empty()),
             Format::Json => format!("{:#}", report.results()),
         })?;
+        if args.coverage {
+            ui.say(&coverage_hint(&report));
+        }
         Ok(ExitCode::from(report.exit_code()))
     })
 }
@@ -226,10 +238,15 @@ async fn carry_out(
     lab: &Lab,
     request: &Request,
     note: Option<&AgainstNote>,
+    tracer: Option<Tracer>,
     ui: &Arc<Ui>,
     folder: &OnceCell<PathBuf>,
 ) -> Result<Report> {
     let runner = Runner::prepare(lab, &scenarios::all(), request, ui.clone()).await?;
+    let runner = match tracer {
+        Some(tracer) => runner.traced(tracer)?,
+        None => runner,
+    };
     // Each run sets it once.
     let _ = folder.set(runner.folder().to_owned());
     if let Some(note) = note {
@@ -239,6 +256,26 @@ async fn carry_out(
     let report = Report::of(runner.folder())?;
     report.write_files()?;
     Ok(report)
+}
+
+/// The accelerator of a run with coverage.
+fn traceable(accel: Accel) -> Result<Choice> {
+    match accel {
+        Accel::Auto | Accel::Tcg => Ok(Choice::Tcg),
+        Accel::Kvm => bail!(
+            "--coverage and --accel kvm exclude each other: only TCG, which translates each instruction, knows what a guest \
+             executes"
+        ),
+    }
+}
+
+/// How much the cells executed, and how to see the rest.
+fn coverage_hint(report: &Report) -> String {
+    let run = report.run();
+    match harness::report::Coverage::of(std::slice::from_ref(run), None) {
+        Ok(sum) => format!("{}; to see the others: cargo xtask coverage {}", sum.total(), run.path.display()),
+        Err(error) => format!("no coverage: {error}"),
+    }
 }
 
 /// Compares the verdicts from snapshots with those from boots. The exit code is 1 if any differ.
