@@ -23,12 +23,6 @@ const BASE: Scenario = Scenario {
     run: |guest| Box::pin(numvfs(guest)),
 };
 
-/// In so many rounds, these bugs show in every held guest: no time passes there while the harness starts a write, so both
-/// sides really run at the same time.
-const fn shows(bugs: &'static [&'static str]) -> Needs {
-    Needs { places: Places { functions: &[], show: bugs }, ..Needs::NOTHING }
-}
-
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
     Scenario {
@@ -36,7 +30,9 @@ pub const ALL: &[Scenario] = &[
         about: "VFs are enabled and disabled repeatedly while the bus is rescanned all the time. No VF may be added \
                 twice.",
         detects: &["numvfs-vs-rescan-dup-add"],
-        needs: shows(&["numvfs-vs-rescan-dup-add"]),
+        // In so many rounds it shows in every held guest: no time passes there while the harness starts a write, so both
+        // sides really run at the same time.
+        needs: Needs { places: Places { functions: &[], show: &["numvfs-vs-rescan-dup-add"] }, ..Needs::NOTHING },
         run: |guest| Box::pin(numvfs(guest)),
         ..BASE
     },
@@ -45,7 +41,6 @@ pub const ALL: &[Scenario] = &[
         about: "A PF with VFs is unbound and bound repeatedly while the bus is rescanned all the time. No VF may be \
                 added again while it is being removed.",
         detects: &["pf-unbind-vs-rescan-readd", "pf-unbind-without-rescan-lock"],
-        needs: shows(&["pf-unbind-vs-rescan-readd"]),
         run: |guest| Box::pin(unbind(guest)),
         ..BASE
     },

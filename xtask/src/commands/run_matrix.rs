@@ -154,7 +154,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         if args.verify_determinism {
             let busy = BusyHost::new();
-            let again = carry_out(&lab, &request, None, &ui, &OnceCell::new()).await?;
+            let again = carry_out(&lab, &request, None, None, &ui, &OnceCell::new()).await?;
             drop(busy);
             return compare_all(&report, &again);
         }
