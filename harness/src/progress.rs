@@ -6,7 +6,6 @@ use kernels::BuildEvent;
 
 use crate::host::accel::Decision;
 use crate::verdict::Verdict;
-use crate::vm::clock::Clock;
 
 /// Something happened.
 #[derive(Debug)]
@@ -36,8 +35,8 @@ pub enum Event<'a> {
     Accelerator(&'a Decision),
     /// The clock of the guests is chosen.
     Clock {
-        /// The clock.
-        clock: &'a Clock,
+        /// Whether it is their own.
+        is_held: bool,
         /// Why it is the host's although the guest's was asked for.
         why: Option<&'a str>,
     },

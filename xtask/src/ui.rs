@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use harness::progress::{Event, Progress};
 use harness::verdict::Verdict;
-use harness::vm::clock::Clock;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use kernels::{BuildEvent, Unmet};
 
@@ -147,9 +146,9 @@ impl Progress for Ui {
                 let why = if decision.fresh { &decision.why } else { "remembered; `cargo xtask doctor` says why" };
                 self.say(&format!("accelerator: {} ({why})", decision.accel.name()));
             }
-            Event::Clock { clock: Clock::Held(_), .. } => self.say("clock: the guest's own"),
-            Event::Clock { clock: Clock::Host, why: None } => self.say("clock: the host's (asked for)"),
-            Event::Clock { clock: Clock::Host, why: Some(why) } => self.say(&format!("clock: the host's ({why})")),
+            Event::Clock { is_held: true, .. } => self.say("clock: the guest's own"),
+            Event::Clock { is_held: false, why: None } => self.say("clock: the host's (asked for)"),
+            Event::Clock { is_held: false, why: Some(why) } => self.say(&format!("clock: the host's ({why})")),
             Event::Cells { count, jobs, evidence } => {
                 self.say(&format!("{count} cells, {jobs} at a time; evidence in {}", evidence.display()));
                 (state.finished, state.count) = (0, count);

@@ -192,7 +192,7 @@ impl Lab {
         };
         progress.event(Event::Accelerator(&decision));
         let (engine, why) = clock::decide(clock, decision.accel, &self.cache, &qemu.binary);
-        progress.event(Event::Clock { clock: &engine.clock, why: why.as_deref() });
+        progress.event(Event::Clock { is_held: engine.clock != Clock::Host, why: why.as_deref() });
         let profile = self.manifest().profile.clone();
         let cache = self.cache.clone();
         Ok(Parts { images, initramfs, selftests, cache, decision, engine, qemu: qemu.binary.clone(), profile })
