@@ -186,6 +186,11 @@ fn memory(machine: &Machine, folder: &Path, share: &str) -> [String; 4] {
 
 async fn incoming(qmp: &Qmp, folder: &Path) -> Result<(), SnapshotError> {
     prepare_migration(qmp).await?;
+    // After a migration QEMU announces the guest's network cards, with packets at times of the host's real clock
+    // (`net/announce.c`). Such a timer also ends the turns of virtual CPUs early (`icount_get_limit()` in
+    // `accel/tcg/tcg-accel-ops-icount.c`).
+    let quiet = qmp::MigrateSetParameters { announce_rounds: Some(0), ..Default::default() };
+    qmp.execute(qmp::migrate_set_parameters(quiet)).await?;
     let from = qmp.events().position();
     let uri = Some(uri(folder));
     qmp.execute(qmp::migrate_incoming { uri, channels: None, exit_on_error: None }).await?;
