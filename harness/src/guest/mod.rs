@@ -8,6 +8,7 @@ mod death;
 mod device;
 mod ending;
 mod error;
+mod ever;
 mod find;
 mod gadget;
 mod grant;

@@ -178,6 +178,14 @@ async fn run_in(
         died = guest.death(begins) => (Err(died), Vec::new()),
     };
     let silent = !matches!(ran, Ok(Verdict::Pass)) && gather(&guest).await.is_err();
+    let ran = match is_deadlock(&ran) && !silent {
+        true => match guest.stays_stuck().await {
+            Err(error @ Error::Unprepared(_)) => Err(error),
+            // A guest that answers no more has not gone on.
+            _ => ran,
+        },
+        false => ran,
+    };
     if rules.names_holders && !silent && is_deadlock(&ran) {
         // Only the verdict counts. The name of the holder is one more piece of evidence.
         let _ = guest.let_holder_be_named().await;
