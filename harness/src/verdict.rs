@@ -294,6 +294,10 @@ mod tests {
         );
         assert!(!random.met_by(&deadlock_at("driver_override_show")));
         assert!(!random.met_by(&Verdict::Infra(String::new())));
+        // The same bug, shown at a place.
+        let sure = rare.surely(&["b"]);
+        assert!(!sure.missed_by(&Verdict::Pass) && !sure.met_by(&Verdict::Pass), "{sure:?}");
+        assert_eq!(rare.surely(&["another"]), rare);
         for surer in [&[Chance::Window][..], &[Chance::Random, Chance::Certain]] {
             assert!(!with(surer).missed_by(&Verdict::Pass) && !with(surer).met_by(&Verdict::Pass), "{surer:?}");
         }

@@ -217,7 +217,7 @@ async fn yanked_during_probe(guest: &Guest) -> Result<Verdict, Error> {
     let slot = guest.slot("rp0")?;
     let from = guest.agent().messages().position();
     guest.plug(slot, "pf0").await?;
-    match guest.stop_at(RELEASES, 1).await? {
+    match guest.stop_at(RELEASES).await? {
         Some(place) => place.stopped(guest.prompt()).await?,
         None => drop(guest.says(from, PROBES, guest.prompt()).await?),
     }
@@ -246,7 +246,7 @@ async fn yanked_while_phy_is_read(guest: &Guest) -> Result<Verdict, Error> {
             return Err(Error::Unprepared("the process that reads the PHY was never seen running".to_owned()));
         }
     }
-    if let Some(place) = guest.stop_at(RELEASES, 1).await? {
+    if let Some(place) = guest.stop_at(RELEASES).await? {
         place.stopped(guest.prompt()).await?;
     }
     guest.remove(pf).await?;

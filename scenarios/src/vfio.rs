@@ -227,7 +227,7 @@ const RESTORES: &str = "pci_iov_update_resource";
 
 async fn yanked_in_reset(guest: &Guest) -> Result<Verdict, Error> {
     let resets = resets(guest).await?;
-    if let Some(place) = guest.stop_at(RESTORES, 1).await? {
+    if let Some(place) = guest.stop_at(RESTORES).await? {
         place.stopped(guest.prompt()).await?;
     }
     removed_in_reset(guest, &resets).await

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{Error, Guest};
+use crate::notes::Note;
 use crate::vm::drive::DriveError;
 use crate::vm::event_log::WaitError;
 use crate::vm::starved::Late;
@@ -16,17 +17,21 @@ pub struct Stopping<'a> {
 }
 
 impl Guest {
-    /// Makes the guest stop when the kernel comes to this function for the `hit`-th time from now on, counted from 1. The
-    /// scenario must have named the function ([`crate::scenario::Needs::places`]). None if the guest cannot be stopped
-    /// there: its clock is the host's, or the kernel does not have the function, perhaps because it is inlined.
+    /// Makes the guest stop when the kernel comes to this function from now on: the first time, and in the n-th repeat of a
+    /// cell the n-th time. As a held guest always does the same, repeats try one place after the other. The scenario must
+    /// have named the function ([`crate::scenario::Needs::places`]). None if the guest cannot be stopped there: its clock is
+    /// the host's, or the kernel does not have the function, perhaps because it is inlined. The latter is noted.
     ///
     /// # Errors
     /// [`Error::Drive`].
-    pub async fn stop_at<'a>(&'a self, symbol: &'a str, hit: u64) -> Result<Option<Stopping<'a>>, Error> {
+    pub async fn stop_at<'a>(&'a self, symbol: &'a str) -> Result<Option<Stopping<'a>>, Error> {
+        let Some(gate) = self.vm().gate() else { return Ok(None) };
         let places = self.vm().machine().places();
-        let place = places.iter().position(|place| place.symbol == symbol);
-        let (Some(gate), Some(place)) = (self.vm().gate(), place) else { return Ok(None) };
-        gate.stop_at(place, hit).await.map_err(DriveError::from)?;
+        let Some(place) = places.iter().position(|place| place.symbol == symbol) else {
+            self.note(Note::NoPlace(symbol.to_owned()));
+            return Ok(None);
+        };
+        gate.stop_at(place, self.repeat.into()).await.map_err(DriveError::from)?;
         Ok(Some(Stopping { guest: self, place, symbol }))
     }
 }
@@ -35,7 +40,7 @@ impl Stopping<'_> {
     /// Waits until the guest stands there. It stands until the scenario waits for something else.
     ///
     /// # Errors
-    /// A deadline if the kernel does not come there in time; [`Error::Drive`].
+    /// A deadline if the kernel does not come there in time, or [`Error::Lacks`] in a further repeat; [`Error::Drive`].
     pub async fn stopped(&self, within: Duration) -> Result<(), Error> {
         let vm = self.guest.vm();
         let Some(gate) = vm.gate() else { return Ok(()) };
@@ -43,6 +48,9 @@ impl Stopping<'_> {
             Ok(stopped) => Ok(stopped.map_err(DriveError::from)?),
             Err(Late { within, starved }) => {
                 self.give_up().await?;
+                if self.guest.repeat > 1 {
+                    return Err(Error::Lacks(format!("call {} of {} here", self.guest.repeat, self.symbol)));
+                }
                 let awaited = format!("the kernel to come to {}", self.symbol);
                 Err(WaitError::Deadline { awaited, within, starved, last: "it did not come there".to_owned() }.into())
             }

@@ -71,6 +71,8 @@ pub struct Guest {
     notes: Mutex<Notes>,
     /// The kernel's vfio selftests, if the scenario needs them.
     selftests: Option<Selftests>,
+    /// Which repeat of the cell this is, from 1.
+    repeat: u32,
 }
 
 /// The deadline of an operation that has nothing to wait for, on a machine with KVM, in seconds. It is long, as it only
@@ -89,6 +91,7 @@ impl Guest {
         scale: Scale,
         known: &[KnownReport],
         selftests: Option<Selftests>,
+        repeat: u32,
     ) -> Guest {
         Guest {
             vm,
@@ -100,6 +103,7 @@ impl Guest {
             plugs: AtomicUsize::new(0),
             notes: Mutex::default(),
             selftests,
+            repeat,
         }
     }
 

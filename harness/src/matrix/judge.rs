@@ -72,6 +72,8 @@ pub struct Rules<'a> {
     pub host: Scale,
     /// Known reports of the kernel. They make no cell fail.
     pub known: &'a [KnownReport],
+    /// Which repeat of the cell this is, from 1. A guest that is stopped at a place stands there at this execution.
+    pub repeat: u32,
     /// Whether a removed card is put back after the scenario.
     pub put_back: bool,
     /// Whether the kernel can name who holds the lock for which a task hangs.
@@ -165,7 +167,7 @@ async fn run_in(
     selftests: Option<Selftests>,
 ) -> Over {
     let guest = match Hardware::find(vm, rules.scale).await {
-        Ok(hardware) => Guest::new(vm.clone(), hardware, trigger, rules.scale, rules.known, selftests),
+        Ok(hardware) => Guest::new(vm.clone(), hardware, trigger, rules.scale, rules.known, selftests, rules.repeat),
         Err(error) => {
             let silent = stuck_tasks(vm.agent(), rules.scale.seconds(QUIT)).await.is_err();
             return Over { silent, ..Over::without_notes(error) };

@@ -5,6 +5,7 @@ pub mod coverage;
 pub mod judge;
 mod limits;
 mod order;
+mod places;
 pub mod plan;
 mod schedule;
 pub mod series;
@@ -13,7 +14,6 @@ pub mod trace;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,6 @@ use crate::progress::{Event, Progress};
 use crate::scenario::Scenario;
 use crate::verdict::Verdict;
 use crate::vm::argv::{Channels, Engine, Machine};
-use crate::vm::clock::Place;
 use crate::vm::process;
 use crate::vm::scale::Scale;
 use crate::vm::topology::Topology;
@@ -272,7 +271,7 @@ impl Runner {
         let image = self.parts.images.of(&cell.id.variant).await;
         progress.event(Event::CellStarted { cell: &name });
         let prepared = self.machine(cell, &image);
-        let cell = &surer(cell, prepared.as_ref().ok());
+        let cell = &places::surer(cell, prepared.as_ref().ok());
         let dir = self.run.cell(&self.start(cell, &image, prepared.as_ref().ok().map(|(_, machine)| machine)))?;
         let (finding, retries) = match self.setup(cell, prepared).await {
             Ok(setup) => self.try_guests(cell, setup, &dir, progress, echo).await?,
@@ -307,7 +306,7 @@ impl Runner {
         let (scenario, mut machine) = found.ok_or_else(|| {
             Verdict::Infra(format!("{} has a scenario or topology that this harness does not have", cell.id))
         })?;
-        machine.clock = machine.clock.with_places(places(scenario.needs.places.functions, &image.system_map));
+        machine.clock = machine.clock.with_places(places::of(scenario.needs.places.functions, &image.system_map));
         match self.limits.forbid(&machine.topology, cell.id.trigger, &image.config) {
             Some(why) => Err(Verdict::Skip(why)),
             None => Ok((scenario, machine)),
@@ -365,7 +364,14 @@ impl Runner {
         let host = Scale::of(machine.accel).slower(slower);
         let scale = if machine.is_held() { Scale::GUEST.slower(slower) } else { host };
         let known = profile.map_or(&[][..], |profile| &profile.known);
-        let rules = Rules { scale, host, known, put_back: !self.quick, names_holders: self.names_holders(cell) };
+        let rules = Rules {
+            scale,
+            host,
+            known,
+            repeat: cell.id.repeat,
+            put_back: !self.quick,
+            names_holders: self.names_holders(cell),
+        };
         let mut retries = Vec::new();
         loop {
             let recorders =
@@ -419,31 +425,6 @@ fn machine<'a>(
         machine.memory_mib = machine.memory_mib.max(needed);
     }
     Some((scenario, machine))
-}
-
-/// The cell with what is expected of it if its guest can be stopped at all places of its scenario.
-fn surer(cell: &PlannedCell, prepared: Option<&(&Scenario, Machine)>) -> PlannedCell {
-    let surely = |(scenario, machine): &(&Scenario, Machine)| {
-        let places = scenario.needs.places;
-        let all = machine.is_held()
-            && places.functions.iter().all(|name| machine.places().iter().any(|place| place.symbol == *name));
-        if all { cell.expected.surely(places.show) } else { cell.expected.clone() }
-    };
-    PlannedCell { expected: prepared.map_or_else(|| cell.expected.clone(), surely), ..cell.clone() }
-}
-
-/// The functions of a kernel at which a guest can be stopped. Those that the kernel does not have are missing, and all
-/// of them if there is no list of its symbols.
-fn places(symbols: &[&str], system_map: &Path) -> Vec<Place> {
-    let text = if symbols.is_empty() { String::new() } else { fs::read_to_string(system_map).unwrap_or_default() };
-    let place = |line: &str| {
-        let (address, symbol) =
-            line.split_once(' ').and_then(|(address, rest)| Some((address, rest.split_once(' ')?.1)))?;
-        let wanted = symbols.contains(&symbol);
-        let address = wanted.then(|| u64::from_str_radix(address, 16).ok())??;
-        Some(Place { symbol: symbol.to_owned(), address })
-    };
-    text.lines().filter_map(place).collect()
 }
 
 /// The QEMU command of a cell, with placeholders for files that are not built yet.

@@ -22,6 +22,8 @@ pub enum Note {
     Stuck(Vec<TaskState>),
     /// For how long they were seen to stay stuck, in seconds of the guest's time.
     StuckFor(f64),
+    /// The function at which the guest should have been stopped, and which the kernel does not have.
+    NoPlace(String),
     /// The tasks that wait for an owner to release a vfio device.
     Removers(Vec<TaskState>),
     /// The task of a removal that waits for an unbind.
@@ -375,6 +377,7 @@ mod tests {
             Note::Lockdep(Lockdep::Off),
             Note::LockdepOffAfter("a report".to_owned()),
             Note::StuckFor(3600.0),
+            Note::NoPlace("f".to_owned()),
             Note::Aftermath(0.5),
             Note::PutBack(1.5),
             Note::NoSysrq("no answer".to_owned()),
@@ -397,12 +400,12 @@ mod tests {
             "attempts": 3, "rescans": 4,
             "resets": "9 rounds, 1 refused", "reset": "over", "store": "in pci_wait_cfg", "enable": "elsewhere",
             "owner": "over", "event-of-pf": "not before the end of the write", "lockdep": "off",
-            "lockdep-off-after": "a report", "stuck-for": 3600.0, "aftermath": 0.5, "put-back": 1.5, "no-sysrq": "no answer",
+            "lockdep-off-after": "a report", "stuck-for": 3600.0, "no-place": "f", "aftermath": 0.5, "put-back": 1.5, "no-sysrq": "no answer",
             "qemu-end": "killed", "phases": {"boot": 0.5, "restore": 0.5, "scenario": 2.5, "starved": 0.25, "teardown": 0.5},
         });
         assert_eq!(serde_json::to_value(&notes).unwrap(), written);
         let back = read(written);
-        assert_eq!((back.notes.len(), &back), (31, &notes));
+        assert_eq!((back.notes.len(), &back), (32, &notes));
         // The same keys with values of another shape.
         for note in [Note::Read(Read::Any("0".to_owned())), Note::Rounds(Rounds::Begun(10))] {
             let notes = Notes::from_iter([note]);

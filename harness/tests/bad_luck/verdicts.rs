@@ -101,7 +101,7 @@ async fn judge(bed: &Bed, scenario: &Scenario, scale: Scale) -> Finding {
     let recorders = bed.recorders();
     let console = recorders.console.clone();
     let boot = Vm::boot(bed.machine(), recorders, scale.seconds(judge::BOOT));
-    let rules = Rules { scale, host: scale, known: &[], put_back: true, names_holders: false };
+    let rules = Rules { scale, host: scale, known: &[], repeat: 1, put_back: true, names_holders: false };
     judge::run(scenario, None, rules, &console, None, boot).await
 }
 
