@@ -9,12 +9,13 @@ use crate::classify::stack;
 use crate::notes::Note;
 use crate::vm::argv::CPUS;
 
-/// For so long a deadlock is tried. No wait in the kernel that ends by itself is longer.
-const LONG: Duration = Duration::from_secs(3600);
+/// For so long a deadlock is tried. No wait of the kernel for a device that ends by itself is nearly as long. An hour
+/// would cost half a second of a CPU.
+const LONG: Duration = Duration::from_secs(600);
 
-/// The first step of the guest's time, and by how much each further one is longer.
+/// The first step of the guest's time, and by how much each further one is longer. Each step costs a look at the guest.
 const FIRST: Duration = Duration::from_secs(1);
-const LONGER: u32 = 4;
+const LONGER: u32 = 30;
 
 /// A step in which the guest's CPUs were busy for longer is the last one. What the guest does must not depend on the
 /// host, so this is in the guest's time.
@@ -29,7 +30,7 @@ impl Guest {
         self.vm().time().pause(time).await;
     }
 
-    /// Lets up to an hour go by in a held guest after a deadlock, as long as the guest is idle, and notes for how long its
+    /// Lets up to ten minutes go by in a held guest after a deadlock, as long as the guest is idle, and notes for how long its
     /// tasks stayed where they were. On the host's clock this does nothing.
     ///
     /// # Errors
