@@ -270,7 +270,12 @@ impl Runner {
         let name = cell.id.to_string();
         let image = self.parts.images.of(&cell.id.variant).await;
         progress.event(Event::CellStarted { cell: &name });
-        let prepared = self.machine(cell, &image);
+        let mut prepared = self.machine(cell, &image);
+        if let (Ok((scenario, machine)), Ok(image)) = (&mut prepared, &image) {
+            // Here, because a machine is also made whenever a cell is weighed.
+            let places = places::of(scenario.needs.places.functions, &image.system_map);
+            machine.clock = machine.clock.clone().with_places(places);
+        }
         let cell = &places::surer(cell, prepared.as_ref().ok());
         let dir = self.run.cell(&self.start(cell, &image, prepared.as_ref().ok().map(|(_, machine)| machine)))?;
         let (finding, retries) = match self.setup(cell, prepared).await {
@@ -303,10 +308,9 @@ impl Runner {
             lab::initramfs_for(cache, initramfs, image).map_err(|error| Verdict::Infra(error.to_string()))?;
         let (kernel, initrd) = (image.boot.clone(), initramfs.path);
         let found = machine(qemu.clone(), cell, &self.scenarios, engine.clone(), profile.as_ref(), kernel, initrd);
-        let (scenario, mut machine) = found.ok_or_else(|| {
+        let (scenario, machine) = found.ok_or_else(|| {
             Verdict::Infra(format!("{} has a scenario or topology that this harness does not have", cell.id))
         })?;
-        machine.clock = machine.clock.with_places(places::of(scenario.needs.places.functions, &image.system_map));
         match self.limits.forbid(&machine.topology, cell.id.trigger, &image.config) {
             Some(why) => Err(Verdict::Skip(why)),
             None => Ok((scenario, machine)),
