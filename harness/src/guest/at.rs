@@ -7,11 +7,13 @@ use super::{Error, Guest};
 use crate::notes::Note;
 use crate::vm::drive::DriveError;
 use crate::vm::event_log::WaitError;
+use crate::vm::gate::Gate;
 use crate::vm::starved::Late;
 
 /// Where a guest is to be stopped.
 pub struct Stopping<'a> {
     guest: &'a Guest,
+    gate: &'a Gate,
     place: usize,
     symbol: &'a str,
 }
@@ -32,7 +34,7 @@ impl Guest {
             return Ok(None);
         };
         gate.stop_at(place, self.repeat.into()).await.map_err(DriveError::from)?;
-        Ok(Some(Stopping { guest: self, place, symbol }))
+        Ok(Some(Stopping { guest: self, gate, place, symbol }))
     }
 }
 
@@ -42,12 +44,10 @@ impl Stopping<'_> {
     /// # Errors
     /// A deadline if the kernel does not come there in time, or [`Error::Lacks`] in a further repeat; [`Error::Drive`].
     pub async fn stopped(&self, within: Duration) -> Result<(), Error> {
-        let vm = self.guest.vm();
-        let Some(gate) = vm.gate() else { return Ok(()) };
-        match vm.time().timeout(within, gate.at_place(self.place)).await {
+        match self.guest.vm().time().timeout(within, self.gate.at_place(self.place)).await {
             Ok(stopped) => Ok(stopped.map_err(DriveError::from)?),
             Err(Late { within, starved }) => {
-                self.give_up().await?;
+                self.gate.stop_at(self.place, 0).await.map_err(DriveError::from)?;
                 if self.guest.repeat > 1 {
                     return Err(Error::Lacks(format!("call {} of {} here", self.guest.repeat, self.symbol)));
                 }
@@ -55,14 +55,5 @@ impl Stopping<'_> {
                 Err(WaitError::Deadline { awaited, within, starved, last: "it did not come there".to_owned() }.into())
             }
         }
-    }
-
-    /// Does not stop the guest there any more.
-    ///
-    /// # Errors
-    /// [`Error::Drive`].
-    pub async fn give_up(&self) -> Result<(), Error> {
-        let Some(gate) = self.guest.vm().gate() else { return Ok(()) };
-        Ok(gate.stop_at(self.place, 0).await.map_err(DriveError::from)?)
     }
 }

@@ -58,19 +58,17 @@ impl Guest {
             before = now;
         }
         let tasks = self.agent().tasks(&[], self.prompt()).await?;
-        let stays = |task: &&TaskState| {
+        let stays = |task: &TaskState| {
             let is_there = |other: &TaskState| {
                 other.tid == task.tid && stack::function(&other.stack) == stack::function(&task.stack)
             };
             tasks.iter().any(is_there)
         };
-        match stuck.iter().find(stays) {
-            Some(_) => self.note(Note::StuckFor(passed.as_secs_f64())),
-            None => {
-                let seconds = passed.as_secs();
-                return Err(Error::Unprepared(format!("tasks that seemed to be stuck went on within {seconds} s")));
-            }
+        if !stuck.iter().any(stays) {
+            let seconds = passed.as_secs();
+            return Err(Error::Unprepared(format!("tasks that seemed to be stuck went on within {seconds} s")));
         }
+        self.note(Note::StuckFor(passed.as_secs_f64()));
         Ok(())
     }
 

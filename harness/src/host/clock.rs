@@ -7,6 +7,7 @@ use kernels::cache::Cache;
 use super::plugin::{self, Plugin};
 use crate::vm::argv::{Accel, Engine};
 use crate::vm::clock::{Clock, Held};
+
 /// The clock that the user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {

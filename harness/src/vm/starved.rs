@@ -24,10 +24,17 @@ pub struct Late {
 }
 
 /// A deadline is extended to at most this many times its length, however busy the host is.
-pub(super) const MOST: u32 = 4;
+const MOST: u32 = 4;
 
 /// A deadline is not extended by less than its length divided by this.
 const WORTH: u32 = 20;
+
+impl Late {
+    /// A deadline that is extended by the time for which QEMU waited for a host CPU.
+    pub(super) fn extended(within: Duration, starved: Duration) -> Late {
+        Late { within: within + starved.min(within * (MOST - 1)), starved }
+    }
+}
 
 impl Starved {
     /// A process that never waits for a CPU.
@@ -64,7 +71,7 @@ impl Starved {
             }
             // When a thread ends, its time is lost, so the sum can become smaller.
             let starved = self.so_far().saturating_sub(before);
-            let late = Late { within: within + starved.min(within * (MOST - 1)), starved };
+            let late = Late::extended(within, starved);
             if late.within < until + within / WORTH {
                 return Err(Late { within: until, ..late });
             }

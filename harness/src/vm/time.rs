@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::starved::{Late, MOST, Starved};
+use super::starved::{Late, Starved};
 
 /// The time of one guest. Clones share it.
 #[derive(Clone, Debug)]
@@ -117,8 +117,8 @@ impl Patience {
         }
         // Read only when needed: it reads a file for each of QEMU's threads. When a thread ends, its time is missing.
         let starved = self.time.lost().saturating_sub(self.before);
-        let within = self.within + starved.min(self.within * (MOST - 1));
-        (passed >= within).then_some(Late { within, starved })
+        let late = Late::extended(self.within, starved);
+        (passed >= late.within).then_some(late)
     }
 }
 
