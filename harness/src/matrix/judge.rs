@@ -108,12 +108,10 @@ pub async fn run(
 
     let began = Instant::now();
     let vm = Arc::new(vm);
-    let (time, before) = (vm.time(), vm.time().starved().so_far());
+    let (time, before) = (vm.time(), vm.time().lost());
     let over = vm.drive(run_in(scenario, trigger, &vm, rules, selftests)).await;
     let Over { ran, mut notes, proofs, silent } = over.unwrap_or_else(|error| Over::without_notes(error.into()));
-    // A held guest does not notice what the host's CPUs do.
-    let lost = || time.starved().so_far().saturating_sub(before);
-    let (took, starved) = (began.elapsed(), if vm.gate().is_none() { lost() } else { Duration::ZERO });
+    let (took, starved) = (began.elapsed(), time.lost().saturating_sub(before));
     (phases.scenario, phases.starved) = (took.as_secs_f64(), starved.as_secs_f64());
 
     let began = Instant::now();

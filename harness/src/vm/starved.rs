@@ -63,7 +63,12 @@ impl Starved {
     /// [`Late`].
     pub async fn timeout<T>(&self, within: Duration, work: impl Future<Output = T>) -> Result<T, Late> {
         let mut work = pin!(work);
-        let (before, began) = (self.so_far(), Instant::now());
+        let began = Instant::now();
+        // Nearly all work is done by then, and the time on run queues is in a file for each of QEMU's threads.
+        if let Ok(done) = timeout_at(began + within / WORTH, &mut work).await {
+            return Ok(done);
+        }
+        let before = self.so_far();
         let mut until = within;
         loop {
             if let Ok(done) = timeout_at(began + until, &mut work).await {

@@ -99,8 +99,9 @@ impl Time {
         let _ = self.timeout(time, std::future::pending::<()>()).await;
     }
 
-    /// The time that does not count although it passes.
-    fn lost(&self) -> Duration {
+    /// The time that does not count although it passes: for which QEMU waited for a host CPU. A held guest does not
+    /// notice that.
+    pub fn lost(&self) -> Duration {
         match &self.source {
             Source::Host { .. } => self.starved.so_far(),
             Source::Guest(_) => Duration::ZERO,
@@ -151,9 +152,11 @@ impl GuestTime {
         });
     }
 
-    /// The next time at which somebody has waited enough.
+    /// The next time at which somebody has waited enough. A deadline that has passed may still be there: whoever set it
+    /// does something else first.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.deadlines().first().map(|(at, _)| *at)
+        let now = self.now();
+        self.deadlines().range((now, u64::MAX)..).next().map(|(at, _)| *at)
     }
 
     async fn timeout<T>(&self, within: Duration, work: impl Future<Output = T>) -> Result<T, Late> {
@@ -227,7 +230,7 @@ mod tests {
         let wait = time.timeout(seconds(7), std::future::pending::<()>());
         let (late, ()) = tokio::join!(biased; wait, clock);
         assert_eq!(late, Err(Late { within: seconds(7), starved: Duration::ZERO }));
-        assert_eq!(guest.next_deadline(), None, "it is taken back");
+        assert!(guest.deadlines().is_empty(), "it is taken back");
     }
 
     #[tokio::test]
@@ -240,6 +243,18 @@ mod tests {
         };
         let (came, ()) = tokio::join!(biased; time.timeout(seconds(7), told), clock);
         assert_eq!(came.unwrap().unwrap(), "it");
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_is_not_the_next() {
+        let time = Time::guest(Starved::never());
+        let guest = time.held().unwrap();
+        let (_early, _late) = (Deadline::new(guest, seconds(1)), Deadline::new(guest, seconds(2)));
+        assert_eq!(guest.next_deadline(), Some(seconds(1)));
+        guest.has_come_to(seconds(1));
+        assert_eq!(guest.next_deadline(), Some(seconds(2)));
+        guest.has_come_to(seconds(3));
+        assert_eq!(guest.next_deadline(), None);
     }
 
     #[test]
