@@ -212,13 +212,13 @@ impl<T: fmt::Display> EventLog<T> {
                 let _ = changes.changed().await;
             }
         };
-        match time.timeout(within, search).await {
-            Ok(result) => result,
-            Err(Late { within, starved }) => {
-                let last = self.items().last().map_or_else(|| "nothing".to_owned(), short);
-                Err(WaitError::Deadline { awaited: awaited.to_owned(), within, starved, last })
-            }
-        }
+        time.timeout(within, search).await.unwrap_or_else(|late| Err(self.late(awaited, late)))
+    }
+
+    /// The error for a message that did not come in time.
+    pub(super) fn late(&self, awaited: &str, Late { within, starved }: Late) -> WaitError {
+        let last = self.items().last().map_or_else(|| "nothing".to_owned(), short);
+        WaitError::Deadline { awaited: awaited.to_owned(), within, starved, last }
     }
 }
 

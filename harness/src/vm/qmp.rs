@@ -1,5 +1,7 @@
 //! The QEMU Machine Protocol (QMP): commands, and events in an [`EventLog`].
 
+use std::collections::BTreeSet;
+use std::sync::{self, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -27,6 +29,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// How long QEMU may take to end after its connection was closed.
 pub const EXIT_AFTER_CLOSE: Duration = Duration::from_secs(5);
 
+/// Where QEMU keeps the devices that have an id.
+const DEVICES: &str = "/machine/peripheral";
+
 /// A negotiated QMP connection.
 pub struct Qmp {
     service: QapiService<Sink>,
@@ -34,6 +39,8 @@ pub struct Qmp {
     /// two commands apart, and panics at the second.
     unanswered: Mutex<bool>,
     events: EventLog<QmpEvent>,
+    /// The devices with an id at the last look.
+    devices: sync::Mutex<BTreeSet<String>>,
     starved: Starved,
     reader: tokio::task::JoinHandle<()>,
 }
@@ -100,7 +107,7 @@ impl Qmp {
         let starved = end.starved().clone();
         let events = EventLog::of(end.time().clone());
         let reader = tokio::spawn(read_events(source, events.clone(), end));
-        Ok(Qmp { service, unanswered: Mutex::new(false), events, starved, reader })
+        Ok(Qmp { service, unanswered: Mutex::new(false), events, devices: sync::Mutex::default(), starved, reader })
     }
 
     /// All events, past and future.
@@ -149,18 +156,41 @@ impl Qmp {
         Ok(self.execute(command).await?.trim().to_owned())
     }
 
-    /// Waits for QEMU's `DEVICE_DELETED` event of the device with this id. QEMU sends the event for each VF too,
-    /// without an id.
+    /// Waits until QEMU has unplugged the device with this id. The sign is the event `DEVICE_DELETED`, or that the device
+    /// is no part of the machine any more ([`Qmp::look_at_devices`]), whichever is known first. QEMU sends the event for
+    /// each VF too, without an id.
     ///
     /// # Errors
     /// [`WaitError`].
     pub async fn device_deleted(&self, from: usize, id: &str, within: Duration) -> Result<(), WaitError> {
         let awaited = format!("QMP event DEVICE_DELETED of {id}");
-        let pick = |QmpEvent(event): &QmpEvent| match event {
-            qmp::Event::DEVICE_DELETED { data, .. } => (data.device.as_deref() == Some(id)).then_some(()),
-            _ => None,
+        let pick = |event: &QmpEvent| {
+            let device = match event {
+                QmpEvent::Sent(qmp::Event::DEVICE_DELETED { data, .. }) => data.device.as_deref(),
+                QmpEvent::Sent(_) => None,
+                QmpEvent::Left(device) => Some(device.as_str()),
+            };
+            (device == Some(id)).then_some(())
         };
         self.events.wait(from, within, &awaited, pick).await
+    }
+
+    /// Looks which devices with an id are part of the machine, and notes those that are not any more among the events.
+    /// QEMU sends `DEVICE_DELETED` from its RCU thread, some of the host's time after the device was unplugged
+    /// (`hw/core/qdev.c`, `device_finalize()`). What is seen at a defined time of the guest does not depend on that.
+    ///
+    /// # Errors
+    /// Those of [`Qmp::execute`].
+    pub(super) async fn look_at_devices(&self) -> Result<(), QmpError> {
+        let now = self.execute(qmp::qom_list { path: DEVICES.to_owned() }).await?;
+        let now: BTreeSet<_> = now.into_iter().map(|device| device.name).collect();
+        // A panic in another thread cannot leave a set half changed.
+        let mut seen = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        for left in seen.difference(&now) {
+            self.events.push(QmpEvent::Left(left.clone()));
+        }
+        *seen = now;
+        Ok(())
     }
 }
 
@@ -174,7 +204,7 @@ async fn read_events(mut source: qapi::futures::QapiEvents<Source>, events: Even
     let mut garbage = None;
     while let Some(event) = source.next().await {
         match event {
-            Ok(event) => events.push(QmpEvent(event)),
+            Ok(event) => events.push(QmpEvent::Sent(event)),
             // An answer for which no task waits any more. If the line is no QMP at all, the stream ends after it.
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => garbage = Some(error),
             Err(_) => break,

@@ -209,8 +209,8 @@ async fn prepare_migration(qmp: &Qmp) -> Result<(), QmpError> {
 }
 
 async fn transferred(qmp: &Qmp, from: usize, what: &'static str) -> Result<(), SnapshotError> {
-    let ended = |QmpEvent(event): &QmpEvent| match event {
-        qmp::Event::MIGRATION { data, .. } => match data.status {
+    let ended = |event: &QmpEvent| match event {
+        QmpEvent::Sent(qmp::Event::MIGRATION { data, .. }) => match data.status {
             qmp::MigrationStatus::completed => Some(true),
             qmp::MigrationStatus::failed | qmp::MigrationStatus::cancelled => Some(false),
             _ => None,
