@@ -17,7 +17,7 @@ use crate::error::AgentError;
 use crate::job::Job;
 use crate::outbox::Outbox;
 use crate::relay::Process;
-use crate::upload;
+use crate::upload::{self, Piece};
 
 /// The server.
 pub struct Server {
@@ -89,7 +89,9 @@ impl Server {
     /// Carries out a command that needs no process. None if the answer comes later.
     fn at_once(&self, id: OpId, command: &Command, channel: &mut impl Read) -> Result<Option<Reply>, AgentError> {
         let done = match *command {
-            Command::PutFile { ref path, size, executable } => upload::receive(channel, path, size, executable),
+            Command::PutFile { ref path, offset, size, total, executable } => {
+                upload::receive(channel, &Piece { path, offset, size, total, executable })
+            }
             Command::Hello => {
                 self.outbox.hello();
                 Ok(())

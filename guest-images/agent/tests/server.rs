@@ -43,9 +43,10 @@ impl Host {
         request.id
     }
 
-    /// Sends a file.
+    /// Sends a file in one piece.
     fn put(&mut self, path: &str, bytes: &[u8], executable: bool) -> OpId {
-        let id = self.ask(Command::PutFile { path: path.to_owned(), size: bytes.len() as u64, executable });
+        let (path, size) = (path.to_owned(), bytes.len() as u64);
+        let id = self.ask(Command::PutFile { path, offset: 0, size, total: size, executable });
         self.writer.write_all(bytes).unwrap();
         id
     }

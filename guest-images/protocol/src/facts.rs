@@ -153,7 +153,9 @@ impl fmt::Display for Command {
             Command::Watch { source, .. } => write!(f, "watch {source}"),
             Command::SetLink { ifname, up: true } => write!(f, "set {ifname} up"),
             Command::SetLink { ifname, up: false } => write!(f, "set {ifname} down"),
-            Command::PutFile { path, size, .. } => write!(f, "put {} into {path}", counted(*size, "byte", "bytes")),
+            Command::PutFile { path, offset, size, .. } => {
+                write!(f, "put {} into {path} at {offset}", counted(*size, "byte", "bytes"))
+            }
             Command::Run { program, .. } => write!(f, "run {program}"),
             Command::Continue { target } => write!(f, "let {target} continue"),
             Command::Stop { target } => write!(f, "stop {target}"),

@@ -110,13 +110,18 @@ pub enum Command {
         /// True for up, false for down.
         up: bool,
     },
-    /// Create a file, or replace one, with the bytes that follow the newline of this request on the channel. The folder
-    /// must exist, and be on a file system in memory. Done with [`crate::Reply::Nothing`] when the file is complete.
+    /// Create a file, or replace one. The next bytes of the file follow the newline of this request on the channel. The
+    /// folder must exist, and be on a file system in memory. Done with [`crate::Reply::Nothing`] when the bytes are
+    /// written. The file gets its name with its last byte.
     PutFile {
         /// Absolute path in the guest.
         path: String,
+        /// How many bytes of the file came before. A request with 0 begins the file.
+        offset: u64,
         /// How many bytes follow.
         size: u64,
+        /// How many bytes the file has.
+        total: u64,
         /// Whether it is a program.
         executable: bool,
     },

@@ -48,7 +48,7 @@ fn each_command_has_its_words_and_facts() {
         iov-watch, can be told stop, target: none
     set eth0 up
         iov-setlink, can be told nothing, target: none
-    put 1024704 bytes into /tmp/test
+    put 4096 bytes into /tmp/test at 65536
         at once, can be told nothing, target: none
     run /tmp/test
         iov-run, can be told stop, target: none
@@ -95,7 +95,7 @@ fn a_process_name_fits_and_belongs_to_one_command() {
 fn each_message_has_its_words() {
     let lines: Vec<_> = messages().iter().map(Message::to_string).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    hello from Linux 6.12.117 with 2 CPUs (protocol version 7)
+    hello from Linux 6.12.117 with 2 CPUs (protocol version 8)
     the start of operation 4 as process 61
     progress of operation 4: opened its devices (IOMMU group 4)
     progress of operation 4: asked by the kernel to release 0000:01:00.0

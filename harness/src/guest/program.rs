@@ -33,8 +33,7 @@ impl Guest {
     /// The agent's.
     pub async fn put_file(&self, name: &str, bytes: &[u8], executable: bool) -> Result<String, Error> {
         let path = format!("{FOLDER}/{name}");
-        let put = self.agent().put_file(&path, bytes, executable).await?;
-        put.done(self.prompt()).await?;
+        self.agent().put_file(&path, bytes, executable, self.prompt()).await?;
         Ok(path)
     }
 

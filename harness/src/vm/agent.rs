@@ -1,20 +1,18 @@
 //! The host's side of the guest agent: it sends requests, and collects messages in an [`EventLog`].
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use guest_protocol::{Command, Failure, Message, OpId, Outcome, Progress, Reply, Request, Sched, TaskState};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
+use tokio::io::{AsyncBufReadExt, BufReader, ReadHalf};
 use tokio::net::UnixStream;
-use tokio::sync::Mutex;
 
 use super::ended::Ended;
 use super::event_log::{Closed, EventLog, WaitError};
+use super::outgoing::Outgoing;
 use super::process::End;
 use super::transcript::{Recorded, Recorder, Speaker};
-use super::unread;
 
 /// The agent of one guest. Clones share the connection.
 #[derive(Clone)]
@@ -23,11 +21,7 @@ pub struct Agent {
 }
 
 struct Shared {
-    write: Mutex<Recorded<WriteHalf<UnixStream>>>,
-    /// The same socket, to ask how much QEMU has not taken. None if the host is out of file descriptors.
-    socket: Option<OwnedFd>,
-    /// How many requests were sent, or are being sent.
-    sent: AtomicU64,
+    outgoing: Outgoing,
     messages: EventLog<Message>,
     next_id: AtomicU64,
     reader: tokio::task::JoinHandle<()>,
@@ -106,12 +100,9 @@ pub struct Lost {
 /// How long the sending of a request may take. QEMU accepts it into its buffers unless the guest has stopped reading.
 const SEND: Duration = Duration::from_secs(30);
 
-/// For so many bytes of a file, and for each part of them, the sending may take as long again. A guest takes them in
-/// a tenth of a second, even under TCG.
-const PIECE: usize = 4 << 20;
-
-/// QEMU takes a request within so much time, if it is not busy.
-const TAKING: Duration = Duration::from_millis(1);
+/// A file is sent in pieces of so many bytes. A guest has buffers for 128 pages (Linux `drivers/char/virtio_console.c`,
+/// QEMU `hw/char/virtio-serial-bus.c`), so QEMU takes a whole piece although the guest stands.
+const PIECE: usize = 64 << 10;
 
 /// The text that [`Agent::log_complete`] writes into the kernel's log as a mark.
 const MARK: &str = "iov-regress: so far";
@@ -130,47 +121,24 @@ pub struct Hello {
 impl Agent {
     /// Uses a connection on which a guest's agent will say hello. `end` is the end of its QEMU.
     pub fn open(stream: UnixStream, record: Recorder, end: End) -> Agent {
-        let socket = stream.as_fd().try_clone_to_owned().ok();
+        let socket = Outgoing::socket_of(&stream);
         let (read, write) = tokio::io::split(stream);
         let read = Recorded::new(read, Speaker::Guest, record.clone());
         let messages = EventLog::of(end.time().clone());
         let reader = tokio::spawn(read_messages(read, messages.clone(), end));
-        let write = Mutex::new(Recorded::new(write, Speaker::Host, record));
-        let (sent, next_id) = (AtomicU64::new(0), AtomicU64::new(1));
-        Agent { shared: Arc::new(Shared { write, socket, sent, messages, next_id, reader }) }
+        let outgoing = Outgoing::new(socket, write, record);
+        Agent { shared: Arc::new(Shared { outgoing, messages, next_id: AtomicU64::new(1), reader }) }
     }
 
-    /// How many requests were sent.
-    pub(super) fn sent(&self) -> u64 {
-        self.shared.sent.load(Ordering::SeqCst)
-    }
-
-    /// Whether a request is being sent, and not all of it is written yet.
-    pub(super) fn is_sending(&self) -> bool {
-        self.shared.write.try_lock().is_err()
+    /// The requests on their way to it. Those to a held guest wait there until the driver sends them.
+    pub(super) fn outgoing(&self) -> &Outgoing {
+        &self.shared.outgoing
     }
 
     /// The guest's time in its last message, in nanoseconds.
     pub(super) fn guest_time(&self) -> u64 {
         let is_kmsg = |message: &Message| matches!(message, Message::Kmsg { .. });
         self.messages().last(|message| (!is_kmsg(message)).then(|| message.at())).unwrap_or(0)
-    }
-
-    /// Waits until QEMU has taken all that was sent. Gives up after this time, in which QEMU takes it if it can.
-    pub(super) async fn taken(&self, within: Duration) {
-        let Some(socket) = &self.shared.socket else { return };
-        let began = Instant::now();
-        let taken = async {
-            while unread::of(socket).is_ok_and(|bytes| bytes > 0) {
-                // A sleep takes longer than QEMU usually does.
-                if began.elapsed() < TAKING {
-                    tokio::task::yield_now().await;
-                } else {
-                    tokio::time::sleep(TAKING).await;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(within, taken).await;
     }
 
     /// Numbers operations from here on. A guest must not get the same number twice, even over two connections.
@@ -215,7 +183,8 @@ impl Agent {
         if theirs == guest_protocol::VERSION { Ok(hello) } else { Err(AgentError::Version { theirs }) }
     }
 
-    /// Sends a request and returns its operation, without waiting for anything.
+    /// Sends a request and returns its operation, without waiting for anything. Requests to a held guest are sent when
+    /// the work waits.
     ///
     /// # Errors
     /// [`AgentError::Send`].
@@ -223,13 +192,29 @@ impl Agent {
         self.start_with(command, &[]).await
     }
 
-    /// Sends a file to the guest. The operation is over when the guest has the whole file.
+    /// Sends a file to the guest. `within` is the deadline for each piece of it.
     ///
     /// # Errors
-    /// [`AgentError::Send`].
-    pub async fn put_file(&self, path: &str, bytes: &[u8], executable: bool) -> Result<Operation, AgentError> {
-        let command = Command::PutFile { path: path.to_owned(), size: bytes.len() as u64, executable };
-        self.start_with(command, bytes).await
+    /// Any [`AgentError`].
+    pub async fn put_file(
+        &self,
+        path: &str,
+        bytes: &[u8],
+        executable: bool,
+        within: Duration,
+    ) -> Result<(), AgentError> {
+        let (total, mut offset) = (bytes.len() as u64, 0);
+        loop {
+            let rest = &bytes[offset..];
+            let piece = &rest[..rest.len().min(PIECE)];
+            let (path, size) = (path.to_owned(), piece.len() as u64);
+            let command = Command::PutFile { path, offset: offset as u64, size, total, executable };
+            self.start_with(command, piece).await?.done(within).await?;
+            offset += piece.len();
+            if offset == bytes.len() {
+                return Ok(());
+            }
+        }
     }
 
     /// Sends a request and the bytes that belong to it.
@@ -238,18 +223,12 @@ impl Agent {
         let what = command.to_string();
         let from = self.messages().position();
         let line = guest_protocol::encode(&Request { id, command }).map_err(|e| AgentError::Send(e.into()))?;
-        self.shared.sent.fetch_add(1, Ordering::SeqCst);
-        let send = async {
-            let mut write = self.shared.write.lock().await;
-            write.write_all(line.as_bytes()).await?;
-            write.unrecorded().write_all(bytes).await?;
-            write.flush().await
-        };
-        let late = |_| {
-            AgentError::Send(std::io::Error::new(std::io::ErrorKind::TimedOut, "the guest does not read its requests"))
-        };
-        let pieces = bytes.len().div_ceil(PIECE) as u32;
-        tokio::time::timeout(SEND * (1 + pieces), send).await.map_err(late)?.map_err(AgentError::Send)?;
+        self.outgoing().add(&line, bytes);
+        if self.messages().time().held().is_none() {
+            let late = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "the guest does not read its requests");
+            let sent = tokio::time::timeout(SEND, self.outgoing().send()).await;
+            sent.map_err(late).flatten().map_err(AgentError::Send)?;
+        }
         Ok(Operation { agent: self.clone(), id, what, from })
     }
 

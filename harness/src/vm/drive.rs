@@ -27,15 +27,19 @@ use super::time::GuestTime;
 /// not reading, and then the guest must go on.
 const TAKEN: Duration = Duration::from_millis(100);
 
-/// The guest stops at least so often, in its time, while the work waits for an event of QEMU. Such an event has no
-/// marker.
-const TICK: Duration = Duration::from_millis(100);
+/// While the work waits for an event of QEMU, the guest stops for a look, as such an event has no marker: first after
+/// this much of its time, then after twice as much each time, up to the second figure.
+const TICKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(400));
 
 /// A guest that executes a second of its time needs about a second of a CPU, and one that is idle comes to its next
 /// stop at once. The host's time that a guest may take to its next stop, before it is taken for one that never stops.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The time of a guest that does not stop goes on with the host's. It does so in steps of this.
+/// The time of a guest that does not stop goes on with the host's, this many times as fast. A busy guest executes up to
+/// about four seconds in one of the host's, and the time of an idle one jumps.
+const SPEED: u32 = 4;
+
+/// It does so in steps of this, in the host's time.
 const STEP: Duration = Duration::from_millis(100);
 
 /// What the guest has said so far comes at once. A busy host may need more.
@@ -51,9 +55,31 @@ pub(super) struct Turn {
     /// How many requests had been sent to the agent when QEMU last had them all.
     sent: u64,
     /// The next stop that is needed because an event of QEMU is awaited.
-    tick: Option<Duration>,
+    tick: Option<Tick>,
     /// The alarm that stops the guest, and its time.
     alarm: Option<(Duration, Operation)>,
+}
+
+/// A stop for a look at QEMU's events.
+#[derive(Clone, Copy, Debug)]
+struct Tick {
+    at: Duration,
+    /// The time from the tick before.
+    step: Duration,
+}
+
+impl Tick {
+    /// The tick that is needed after this one.
+    fn next(before: Option<Tick>, now: Duration) -> Tick {
+        let (first, longest) = TICKS;
+        match before {
+            Some(tick) if tick.at > now => tick,
+            before => {
+                let step = before.map_or(first, |before| (before.step * 2).min(longest));
+                Tick { at: now + step, step }
+            }
+        }
+    }
 }
 
 impl Turn {
@@ -123,16 +149,14 @@ impl Driver<'_> {
     }
 
     /// Waits until the guest stands. The work does nothing meanwhile, although an event of QEMU may have come: it would
-    /// act at a random time of the guest's. There are two exceptions, in which the work goes on: while it sends a file,
-    /// and if the guest does not stop at all. In the latter case the guest's time is taken to go on with the host's.
+    /// act at a random time of the guest's. If the guest does not stop at all, the work goes on, and the guest's time is
+    /// taken to go on with the host's.
     async fn stop<F: Future>(&self, mut work: Pin<&mut F>) -> Stopped<F::Output> {
         let (began, at) = (Instant::now(), self.time().map_or(Duration::ZERO, GuestTime::now));
-        if !self.agent.is_sending() {
-            match self.gate.stopped(PATIENCE).await {
-                Ok(stop) => return Stopped::At(stop),
-                Err(GateError::Late(_)) => {}
-                Err(_) => return Stopped::Ended,
-            }
+        match self.gate.stopped(PATIENCE).await {
+            Ok(stop) => return Stopped::At(stop),
+            Err(GateError::Late(_)) => {}
+            Err(_) => return Stopped::Ended,
         }
         loop {
             tokio::select! {
@@ -140,8 +164,8 @@ impl Driver<'_> {
                 stop = self.gate.stands() => return stop.map_or(Stopped::Ended, Stopped::At),
                 done = &mut work => return Stopped::Done(done),
                 () = tokio::time::sleep(STEP) => {
-                    if let Some(time) = self.time().filter(|_| began.elapsed() > PATIENCE) {
-                        time.has_come_to(at + began.elapsed());
+                    if let Some(time) = self.time() {
+                        time.has_come_to(at + began.elapsed() * SPEED);
                     }
                 }
             }
@@ -170,12 +194,12 @@ impl Driver<'_> {
                 return Ok(Some(done));
             }
             let awaits_qemu = self.qmp.events().is_awaited();
-            let settled = turn.sent == self.agent.sent() && !self.qmp.is_busy();
+            let settled = turn.sent == self.agent.outgoing().added() && !self.qmp.is_busy();
             if settled && (looked || !awaits_qemu) && !self.set_alarm(turn, awaits_qemu).await? {
                 return Ok(None);
             }
-            turn.sent = self.agent.sent();
-            self.agent.taken(TAKEN).await;
+            turn.sent = self.agent.outgoing().added();
+            self.hand_over().await;
             if let Some(done) = self.round_trip(work.as_mut()).await? {
                 return Ok(Some(done));
             }
@@ -183,15 +207,23 @@ impl Driver<'_> {
         }
     }
 
+    /// Sends what was asked of the agent, and waits until QEMU has taken it. If QEMU has ended, the work finds out.
+    async fn hand_over(&self) {
+        let outgoing = self.agent.outgoing();
+        if let Ok(Ok(())) = tokio::time::timeout(TAKEN, outgoing.send()).await {
+            outgoing.taken(TAKEN).await;
+        }
+    }
+
     /// Sets an alarm in the guest for the next time at which the harness has to act: a deadline, or a look at the events
     /// of QEMU. False if there is one already that is not later, or if none is needed.
     async fn set_alarm(&self, turn: &mut Turn, awaits_qemu: bool) -> Result<bool, DriveError> {
         let Some(time) = self.time() else { return Ok(false) };
-        turn.tick = awaits_qemu.then(|| turn.tick.filter(|tick| *tick > time.now()).unwrap_or(time.now() + TICK));
-        let Some(at) = turn.tick.into_iter().chain(time.next_deadline()).min() else { return Ok(false) };
-        let is_set = turn.alarm.as_ref().is_some_and(|(set, alarm)| *set <= at && !alarm.is_done());
-        // While a file is sent, no other request can be.
-        if is_set || self.agent.is_sending() {
+        turn.tick = awaits_qemu.then(|| Tick::next(turn.tick, time.now()));
+        let Some(at) = turn.tick.map(|tick| tick.at).into_iter().chain(time.next_deadline()).min() else {
+            return Ok(false);
+        };
+        if turn.alarm.as_ref().is_some_and(|(set, alarm)| *set <= at && !alarm.is_done()) {
             return Ok(false);
         }
         let nanoseconds = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
@@ -199,11 +231,11 @@ impl Driver<'_> {
         Ok(true)
     }
 
-    /// Asks QEMU something. When the answer comes, QEMU's main loop has handed over what it took before, and all events
+    /// Asks QEMU which devices it has. When the answer comes, QEMU's main loop has handed over what it took before, and all events
     /// until then have come. The work goes on meanwhile, as it may have a command under way, which comes first. The
     /// answer is awaited in any case: after a missing answer, QMP cannot be used.
     async fn round_trip<F: Future>(&self, mut work: Pin<&mut F>) -> Result<Option<F::Output>, QmpError> {
-        let mut answer = pin!(self.qmp.execute(qapi::qmp::query_status {}));
+        let mut answer = pin!(self.qmp.look_at_devices());
         let mut finished = None;
         loop {
             tokio::select! {
@@ -270,6 +302,19 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+
+    #[test]
+    fn ticks_become_rare() {
+        let ms = Duration::from_millis;
+        let (mut tick, mut now, mut steps) = (None, ms(5000), Vec::new());
+        for _ in 0..5 {
+            let next = Tick::next(tick, now);
+            assert_eq!(Tick::next(Some(next), now).at, next.at, "it has not come yet");
+            steps.push((next.at - now).as_millis());
+            (tick, now) = (Some(next), next.at);
+        }
+        assert_eq!(steps, [100, 200, 400, 400, 400]);
+    }
 
     #[tokio::test]
     async fn work_is_done_until_it_waits() {

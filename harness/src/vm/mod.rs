@@ -14,6 +14,7 @@ pub mod gate;
 pub mod iommu;
 mod known_events;
 pub mod model;
+mod outgoing;
 pub mod pci;
 pub mod process;
 pub mod qmp;

@@ -33,11 +33,6 @@ impl<S> Recorded<S> {
         Recorded { stream, speaker, record, pending: Vec::new() }
     }
 
-    /// The stream, for data that is not text.
-    pub fn unrecorded(&mut self) -> &mut S {
-        &mut self.stream
-    }
-
     fn take(&mut self, bytes: &[u8]) {
         self.pending.extend_from_slice(bytes);
         while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {

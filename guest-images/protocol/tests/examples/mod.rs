@@ -50,7 +50,13 @@ pub fn requests() -> Vec<Request> {
         Command::Watch { source: uevent, read: vec![path()], sched: Sched::default() },
         Command::Watch { source: Source::Rtnetlink, read: vec![], sched },
         Command::SetLink { ifname: "eth0".to_owned(), up: true },
-        Command::PutFile { path: "/tmp/test".to_owned(), size: 1_024_704, executable: true },
+        Command::PutFile {
+            path: "/tmp/test".to_owned(),
+            offset: 65536,
+            size: 4096,
+            total: 1_024_704,
+            executable: true,
+        },
         Command::Run {
             program: "/tmp/test".to_owned(),
             args: vec!["-v".to_owned(), "iommufd".to_owned(), bdf()],
