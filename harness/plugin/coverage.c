@@ -14,53 +14,15 @@
  * whole however QEMU ends: by `quit`, by _exit() of another plugin, or by a signal.
  *
  * With "-accel tcg,thread=single" one thread translates, so there is no lock.
- *
- * The plugin is compiled for the same versions of the API as gate.c, and declares the parts that it uses as gate.c does.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifndef PLUGIN_API
-#error "define PLUGIN_API as the version of the plugin API"
-#endif
-
-#define EXPORT __attribute__((visibility("default")))
-
-/* ---- QEMU's API, as far as it is used here ---- */
-
-typedef uint64_t qemu_plugin_id_t;
-struct qemu_plugin_tb;
-struct qemu_plugin_insn;
-
-/* The beginning of the structure. The rest is about the guest. */
-typedef struct {
-	const char *target_name;
-	struct {
-		int min;
-		int cur;
-	} version;
-} qemu_info_t;
-
-#if PLUGIN_API >= 7
-typedef void (*qemu_plugin_vcpu_tb_trans_cb_t)(struct qemu_plugin_tb *tb, void *userdata);
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_tb_trans_cb_t callback,
-					   void *userdata);
-#else
-typedef void (*qemu_plugin_vcpu_tb_trans_cb_t)(qemu_plugin_id_t id, struct qemu_plugin_tb *tb);
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_tb_trans_cb_t callback);
-#endif
-size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
-struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
-size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
-uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
-
-EXPORT int qemu_plugin_version = PLUGIN_API;
+#include "api.h"
 
 /* ---- the blocks ---- */
 

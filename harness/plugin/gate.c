@@ -30,17 +30,11 @@
  *
  * When the connection ends, the plugin ends QEMU: a guest without its harness would run on, with no time limit, at the
  * speed of a CPU. The exit status is 0, because the harness ends QEMU by it.
- *
- * The plugin is compiled once for each version of the API that differs for it, with PLUGIN_API set to 4 (as in QEMU 10.0;
- * versions 5 and 6 differ only in what is not used here) or 7 (as in QEMU 11.1). The declarations below are those parts
- * of the API that it uses, as QEMU documents them in "QEMU TCG Plugins" (docs/devel/tcg-plugins).
  */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,48 +42,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#ifndef PLUGIN_API
-#error "define PLUGIN_API as the version of the plugin API"
-#endif
-
-#define EXPORT __attribute__((visibility("default")))
-
-/* ---- QEMU's API, as far as it is used here ---- */
-
-typedef uint64_t qemu_plugin_id_t;
-struct qemu_plugin_tb;
-struct qemu_plugin_insn;
-
-/* The beginning of the structure. The rest is about the guest. */
-typedef struct {
-	const char *target_name;
-	struct {
-		int min;
-		int cur;
-	} version;
-} qemu_info_t;
-
-enum qemu_plugin_cb_flags { QEMU_PLUGIN_CB_NO_REGS };
-
-typedef void (*qemu_plugin_vcpu_udata_cb_t)(unsigned int vcpu, void *userdata);
-
-#if PLUGIN_API >= 7
-typedef void (*qemu_plugin_vcpu_tb_trans_cb_t)(struct qemu_plugin_tb *tb, void *userdata);
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_tb_trans_cb_t callback,
-					   void *userdata);
-#else
-typedef void (*qemu_plugin_vcpu_tb_trans_cb_t)(qemu_plugin_id_t id, struct qemu_plugin_tb *tb);
-void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t id, qemu_plugin_vcpu_tb_trans_cb_t callback);
-#endif
-void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *insn, qemu_plugin_vcpu_udata_cb_t callback,
-					    enum qemu_plugin_cb_flags flags, void *userdata);
-size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
-struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
-size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *to, size_t size);
-size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
-uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
-
-EXPORT int qemu_plugin_version = PLUGIN_API;
+#include "api.h"
 
 /* ---- the gate ---- */
 
@@ -214,7 +167,16 @@ static bool is_marker(const struct qemu_plugin_insn *insn)
 	       !memcmp(bytes, marker, sizeof(marker));
 }
 
-/* Looks for markers and places in a block of instructions that QEMU has translated. */
+/* Whether this is an address of the kernel (Documentation/arch/x86/x86_64/mm.rst). */
+static bool is_kernel(uint64_t address)
+{
+	return address >> 63;
+}
+
+/*
+ * Looks for markers and places in a block of instructions that QEMU has translated. Markers are in programs, and places
+ * are in the kernel. Most blocks are the kernel's, and most guests have no place.
+ */
 static void look_through(struct qemu_plugin_tb *block)
 {
 	size_t count = qemu_plugin_tb_n_insns(block);
@@ -223,11 +185,13 @@ static void look_through(struct qemu_plugin_tb *block)
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(block, i);
 		uint64_t address = qemu_plugin_insn_vaddr(insn);
 
+		if (is_kernel(address) && !place_count)
+			return;
 		for (size_t n = 0; n < place_count; n++)
 			if (places[n].address == address)
 				qemu_plugin_register_vcpu_insn_exec_cb(insn, at_place, QEMU_PLUGIN_CB_NO_REGS,
 								       &places[n]);
-		if (is_marker(insn))
+		if (!is_kernel(address) && is_marker(insn))
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, at_marker, QEMU_PLUGIN_CB_NO_REGS, NULL);
 	}
 }

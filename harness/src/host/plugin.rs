@@ -29,6 +29,19 @@ impl Plugin {
             Plugin::Coverage => include_str!("../../plugin/coverage.c"),
         }
     }
+
+    /// Writes the source and what it includes into a folder. Returns the path of the source.
+    fn write_source(self, folder: &Path) -> Result<PathBuf, CacheError> {
+        let write = |(name, text): (&str, &str)| {
+            let path = folder.join(name);
+            match std::fs::write(&path, text) {
+                Ok(()) => Ok(path),
+                Err(source) => Err(CacheError::Io { action: "write", path, source }),
+            }
+        };
+        write(HEADER)?;
+        write(("plugin.c", self.source()))
+    }
 }
 
 /// For messages.
@@ -40,6 +53,9 @@ impl fmt::Display for Plugin {
         })
     }
 }
+
+/// The header that the sources include: its name and text.
+const HEADER: (&str, &str) = ("api.h", include_str!("../../plugin/api.h"));
 
 /// The newest version of the API that the sources are compiled for: that of QEMU 11.1.
 const NEWEST: u32 = 7;
@@ -111,17 +127,13 @@ fn build(plugin: Plugin, cache: &Cache, api: u32) -> Result<PathBuf, PluginError
     let compiler = command::stdout_of(Command::new(COMPILER).arg("--version"), DEADLINE).map_err(uncompiled)?;
     let key = KeyMaker::new()
         .with("source", plugin.source())
+        .with("header", HEADER.1)
         .with("compiler", compiler)
         .with("options", OPTIONS.join(" "))
         .with("api", api.to_le_bytes())
         .finish();
     let fill = |folder: &Path| {
-        let source = folder.join("plugin.c");
-        std::fs::write(&source, plugin.source()).map_err(|error| CacheError::Io {
-            action: "write",
-            path: source.clone(),
-            source: error,
-        })?;
+        let source = plugin.write_source(folder)?;
         compile(&source, api, &folder.join(FILE)).map_err(uncompiled)
     };
     Ok(cache.entry(SHELF, &key, || {}, fill)?.join(FILE))
@@ -185,10 +197,9 @@ mod tests {
     #[test]
     fn the_sources_have_no_warnings() {
         let folder = tempfile::tempdir().unwrap();
-        let source = folder.path().join("plugin.c");
         for (plugin, api) in [Plugin::Gate, Plugin::Coverage].into_iter().flat_map(|one| [(one, NEWEST), (one, OLDEST)])
         {
-            fs::write(&source, plugin.source()).unwrap();
+            let source = plugin.write_source(folder.path()).unwrap();
             let mut gcc = Command::new(COMPILER);
             gcc.args(OPTIONS).args(["-Werror", "-o", "/dev/null"]).arg(format!("-DPLUGIN_API={api}")).arg(&source);
             command::stdout_of(&mut gcc, DEADLINE).unwrap();
