@@ -1,7 +1,7 @@
 //! Runs planned cells, several at a time. Each cell writes its evidence.
 
 mod conclude;
-pub mod coverage;
+pub mod extent;
 pub mod judge;
 mod limits;
 mod order;

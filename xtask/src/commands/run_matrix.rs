@@ -11,7 +11,7 @@ use harness::evidence::AgainstNote;
 use harness::host::accel::{self, Choice};
 use harness::host::clock;
 use harness::lab::Lab;
-use harness::matrix::coverage::Coverage;
+use harness::matrix::extent::Extent;
 use harness::matrix::plan::{Selection, plan, with_reference};
 use harness::matrix::trace::Tracer;
 use harness::matrix::{Request, Runner, command_of};
@@ -128,9 +128,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         accel: if args.coverage { traceable(args.how.engine.accel)? } else { args.how.engine.accel.into() },
         ..args.how.clone().request(cells.clone())
     };
-    let coverage = Coverage::of(&request, every, |kernel: &str| lab.find(kernel).is_some());
+    let extent = Extent::of(&request, every, |kernel: &str| lab.find(kernel).is_some());
     let ui = Arc::new(Ui::new(args.verbose));
-    ui.say(&coverage.to_string());
+    ui.say(&extent.to_string());
     if let Some(note) = &note {
         ui.say(&comparable(note, &cells)?);
     }

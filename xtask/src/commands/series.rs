@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use harness::evidence::{PATCHES, SeriesNote};
 use harness::lab::Lab;
-use harness::matrix::coverage::Coverage;
+use harness::matrix::extent::Extent;
 use harness::matrix::plan::Selection;
 use harness::matrix::series;
 use harness::matrix::{Request, Runner};
@@ -96,8 +96,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
             bail!(placed.nothing_to_test(&ui).await?);
         }
         let request = request(&args, lab, &note)?;
-        let coverage = Coverage::of(&request, request.cells.len(), |kernel: &str| lab.find(kernel).is_some());
-        ui.say(&coverage.to_string());
+        let extent = Extent::of(&request, request.cells.len(), |kernel: &str| lab.find(kernel).is_some());
+        ui.say(&extent.to_string());
         if args.dry_run {
             return Ok(ExitCode::SUCCESS);
         }

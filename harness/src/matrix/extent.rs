@@ -13,7 +13,7 @@ use crate::matrix::schedule::Budget;
 
 /// What a run covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Coverage {
+pub struct Extent {
     /// The number of cells, with repetitions.
     pub cells: usize,
     /// The number of scenarios.
@@ -28,11 +28,11 @@ pub struct Coverage {
     pub takes: Duration,
 }
 
-impl Coverage {
-    /// The coverage of a request, out of `every` cells. The estimate of the time uses the last run in the same folder.
-    pub fn of(request: &Request, every: usize, is_built: impl Fn(&str) -> bool) -> Coverage {
+impl Extent {
+    /// The extent of a request, out of `every` cells. The estimate of the time uses the last run in the same folder.
+    pub fn of(request: &Request, every: usize, is_built: impl Fn(&str) -> bool) -> Extent {
         let jobs = Budget::of_host(request.jobs).cells();
-        Coverage::of_cells(&request.cells, every, jobs, &request.out, is_built)
+        Extent::of_cells(&request.cells, every, jobs, &request.out, is_built)
     }
 
     fn of_cells(
@@ -41,10 +41,10 @@ impl Coverage {
         jobs: usize,
         out: &Path,
         is_built: impl Fn(&str) -> bool,
-    ) -> Coverage {
+    ) -> Extent {
         let kernels: BTreeSet<_> = cells.iter().map(|cell| cell.id.variant.as_str()).collect();
         let scenarios: BTreeSet<_> = cells.iter().map(|cell| cell.id.scenario.as_str()).collect();
-        Coverage {
+        Extent {
             cells: cells.len(),
             scenarios: scenarios.len(),
             kernels: kernels.len(),
@@ -55,7 +55,7 @@ impl Coverage {
     }
 }
 
-impl fmt::Display for Coverage {
+impl fmt::Display for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
         write!(f, "{} on {}: ", count(self.scenarios, "scenario"), count(self.kernels, "kernel"))?;
@@ -95,10 +95,10 @@ mod tests {
     }
 
     #[test]
-    fn the_coverage_is_one_line() {
+    fn the_extent_is_one_line() {
         let cells = [cell("a", "stock"), cell("b", "stock"), cell("b", "fixed")];
         let said = |cells: &[PlannedCell], every, jobs, built: fn(&str) -> bool| {
-            Coverage::of_cells(cells, every, jobs, Path::new("/nonexistent"), built).to_string()
+            Extent::of_cells(cells, every, jobs, Path::new("/nonexistent"), built).to_string()
         };
         insta::assert_snapshot!(said(&cells, 3, 1, |_| true), @"2 scenarios on 2 kernels: 3 cells, about 30 s");
         insta::assert_snapshot!(said(&cells, 9, 3, |name| name == "stock"), @"2 scenarios on 2 kernels: 3 of 9 cells (--all runs them all), about 10 s, after building 1 kernel");
