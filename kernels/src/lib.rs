@@ -30,6 +30,7 @@ mod site;
 mod source;
 mod space;
 pub mod tree;
+mod unpack;
 mod workshop;
 
 pub use archive::{ArchiveError, Package};

@@ -12,9 +12,8 @@ use object::{Endianness, Object, ObjectSection, elf};
 use crate::cache::{Key, KeyMaker};
 use crate::error::BuildError;
 use crate::event::CancelToken;
-use crate::files::remove;
-use crate::job::Job;
 use crate::package;
+use crate::unpack::unpack;
 
 /// A kernel that was built elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -289,22 +288,6 @@ impl Modules {
 fn name(file: &str) -> Option<String> {
     let (name, ending) = file.split_once(".ko")?;
     ["", ".xz", ".zst", ".gz"].contains(&ending).then(|| name.replace('-', "_"))
-}
-
-fn unpack(file: &Path, to: &Path, cancel: &CancelToken) -> Result<(), BuildError> {
-    let ending = file.extension().unwrap_or_default().to_string_lossy().into_owned();
-    let program = match ending.as_str() {
-        "xz" => "xz",
-        "zst" => "zstd",
-        "gz" => "gzip",
-        _ => return fs::copy(file, to).map(drop).map_err(BuildError::io("copy", file)),
-    };
-    let packed = to.with_extension(format!("ko.{ending}"));
-    fs::copy(file, &packed).map_err(BuildError::io("copy", file))?;
-    let job = Job::new(program).args(["-d", "-f", "-q"]).arg(&packed);
-    job.run(cancel).map_err(BuildError::job(format!("unpacking {}", file.display())))?;
-    // Unlike xz and gzip, zstd leaves the compressed file.
-    remove(&packed)
 }
 
 /// The names of the modules that a module depends on (`depends=` in `.modinfo`).
