@@ -23,7 +23,7 @@ use crate::files::remove;
 use crate::manifest::Need;
 use crate::site::{Site, configures};
 use crate::tree::{Revision, Worktree};
-use crate::{patch, requirements, space};
+use crate::{layout, patch, requirements, space};
 
 /// The shelf of the cache with these output trees.
 const SHELF: &str = "outputs";
@@ -103,9 +103,33 @@ impl<'a> Follower<'a> {
         patches: &[PathBuf],
         wanted: &Wanted,
     ) -> Result<Vec<String>, BuildError> {
+        self.marked(|follower| {
+            let dropped = follower.configured(name, revision, patches, wanted)?;
+            follower.site.compile(name, &follower.folder.join("commands"), COMMANDS)?;
+            Ok(dropped)
+        })
+    }
+
+    /// Prepares the build of a revision with patches on top, and compiles one object of it.
+    pub(crate) fn prepare(
+        &mut self,
+        name: &str,
+        revision: &Revision,
+        patches: &[PathBuf],
+        wanted: &Wanted,
+    ) -> Result<(), BuildError> {
+        self.marked(|follower| {
+            follower.configured(name, revision, patches, wanted)?;
+            follower.site.step(Step::Compile, name);
+            follower.site.object(layout::OBJECT)
+        })
+    }
+
+    /// Does something in the trees, with a mark in the output tree meanwhile.
+    fn marked<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, BuildError>) -> Result<T, BuildError> {
         let mark = Mark::set(&self.folder, &self.site.trees.output)?;
         let needed = self.needed();
-        let built = self.steps(name, revision, patches, wanted);
+        let built = act(self);
         let built = built.map_err(|error| space::blame(error, &self.cache, needed));
         // A make that ends by itself, with or without an error, leaves no incomplete object, unless the disk is full.
         if built.as_ref().err().is_none_or(BuildError::is_of_the_kernel) {
@@ -124,7 +148,8 @@ impl<'a> Follower<'a> {
         self.folder.join("scratch")
     }
 
-    fn steps(
+    /// Checks out a revision, patches it and configures it. Returns the symbols that were left out.
+    fn configured(
         &mut self,
         name: &str,
         revision: &Revision,
@@ -140,9 +165,7 @@ impl<'a> Follower<'a> {
             self.site.step(Step::Patch, name);
             patched = patch::apply(self.worktree.path(), patches, self.site.run.cancel)?;
         }
-        let dropped = self.configure(name, revision, &patched, wanted)?;
-        self.site.compile(name, &self.folder.join("commands"), COMMANDS)?;
-        Ok(dropped)
+        self.configure(name, revision, &patched, wanted)
     }
 
     /// Makes the configuration, unless the output tree has it already. If the new configuration equals the old one, the

@@ -36,6 +36,8 @@ pub struct KernelImage {
     pub system_map: PathBuf,
     /// Its `.config`. For a kernel that was built elsewhere, the file may be missing.
     pub config: PathBuf,
+    /// How its structs are laid out, for [`Layout::of_image`](crate::layout::Layout::of_image). The file may be missing.
+    pub layout: PathBuf,
     /// The output of make. There is no such file for a kernel that was built elsewhere.
     pub build_log: PathBuf,
 }
@@ -59,8 +61,14 @@ const NOTE: &str = "image.json";
 pub(crate) const BOOT: &str = "vmlinux.boot";
 
 impl KernelImage {
-    /// The image in an entry of the cache.
-    pub(crate) fn at(entry: &Path, key: &str, variant: &str, base: &str) -> Result<KernelImage, BuildError> {
+    /// The image in an entry of the cache. `layout` is the file with its layouts, whether it is there or not.
+    pub(crate) fn at(
+        entry: &Path,
+        layout: PathBuf,
+        key: &str,
+        variant: &str,
+        base: &str,
+    ) -> Result<KernelImage, BuildError> {
         let note = entry.join(NOTE);
         let text = fs::read(&note).map_err(BuildError::io("read", &note))?;
         let read: Note = serde_json::from_slice(&text).map_err(|error| BuildError::io("read", &note)(error.into()))?;
@@ -75,6 +83,7 @@ impl KernelImage {
             vmlinux: entry.join("vmlinux"),
             system_map: entry.join("System.map"),
             config: entry.join("config"),
+            layout,
             build_log: entry.join("build.log"),
         })
     }

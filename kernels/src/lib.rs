@@ -1,7 +1,8 @@
 //! Kernels with and without a change: manifest, fetch, patch, configure, build, cache.
 //!
 //! [`Manifest::load`] reads `kernels.toml`. A [`Builder`] finds the [`KernelImage`] of a variant in the
-//! [cache](cache::Cache), or builds it there. This crate knows nothing of QEMU.
+//! [cache](cache::Cache), or builds it there, and says how its structs are [laid out](layout::Layout). This crate knows
+//! nothing of QEMU.
 
 pub mod archive;
 mod bug;
@@ -17,6 +18,7 @@ mod follow;
 pub mod gc;
 mod image;
 mod job;
+pub mod layout;
 mod manifest;
 mod near;
 mod package;

@@ -1,6 +1,7 @@
 //! One build: a source tree, an output tree, the log, and the make targets that run there.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::compile::{Run, Trees, about};
@@ -31,6 +32,17 @@ impl<'a> Site<'a> {
     /// The path of the log.
     pub(crate) fn log(&self) -> &Path {
         self.run.log
+    }
+
+    /// Writes a line to the log.
+    pub(crate) fn say(&self, line: &str) {
+        // If the log cannot be written (disk full), the build itself may still succeed.
+        let _ = writeln!(&self.log, "{line}");
+    }
+
+    /// Prepares a build as far as one object needs it, and compiles that object. kbuild records the command.
+    pub(crate) fn object(&mut self, object: &str) -> Result<(), BuildError> {
+        self.make([object])
     }
 
     /// Writes a configuration with the wanted symbols on top of tinyconfig. [`Site::configure`] completes it.

@@ -20,8 +20,8 @@ use crate::error::BuildError;
 use crate::event::{BuildEvent, Step};
 use crate::files::remove;
 use crate::job::Job;
-use crate::patch;
 use crate::site::{Site, configures};
+use crate::{layout, patch};
 
 /// How many commands the build of base 6.12 runs, for the progress of the first build.
 const BASE_COMMANDS: usize = 1900;
@@ -30,6 +30,13 @@ const VARIANT_COMMANDS: usize = 60;
 
 /// The note of which files the last build patched.
 const PATCHED: &str = "work/patched";
+
+/// The shelf of the cache with the trees of bases.
+const SHELF: &str = "trees";
+/// The stored output tree, in the folder of a base.
+const BASE: &str = "base";
+/// The source tree, in the folder of a base.
+const SOURCE: &str = "work/source";
 
 /// The trees of one base. A lock keeps other builds out as long as this value exists.
 pub(crate) struct Workshop<'a> {
@@ -52,18 +59,17 @@ impl<'a> Workshop<'a> {
         run: Run<'a>,
     ) -> Result<Workshop<'a>, BuildError> {
         let waiting = || run.observer.event(BuildEvent::Waiting { what: "another build of the same base".to_owned() });
-        let lock = cache.lock(&format!("trees-{}", key.as_str()), waiting)?;
-        let folder = cache.root().join("trees").join(key.as_str());
+        let lock = cache.lock(&format!("{SHELF}-{}", key.as_str()), waiting)?;
+        let folder = cache.root().join(SHELF).join(key.as_str());
         fs::create_dir_all(&folder).map_err(BuildError::io("create", &folder))?;
-        let work = folder.join("work");
-        let trees = Trees::new(work.join("source"), work.join("output"));
+        let trees = Trees::new(folder.join(SOURCE), folder.join("work/output"));
         let site = Site::new(trees, run)?;
         Ok(Workshop { folder, site, source, wanted, patched: None, _lock: lock })
     }
 
     /// The stored output tree of the base. The base is built if there is none.
     pub(crate) fn base(&mut self, name: &str) -> Result<PathBuf, BuildError> {
-        let base = self.folder.join("base");
+        let base = self.folder.join(BASE);
         if base.is_dir() {
             return Ok(base);
         }
@@ -79,6 +85,40 @@ impl<'a> Workshop<'a> {
     /// Builds a variant in a copy of the base's output tree. The result is there until [`Workshop::leave`].
     pub(crate) fn variant(&mut self, name: &str, base: &Path, patches: &[PathBuf]) -> Result<PathBuf, BuildError> {
         self.lay_out(name, Some(base))?;
+        self.patch(name, patches)?;
+        self.site.compile(name, &self.folder.join("variant-commands"), VARIANT_COMMANDS)?;
+        let scratch = self.folder.join("work/stripped");
+        let code = |output: &Path| self.site.code(&output.join("vmlinux"), &scratch);
+        if code(base)? == code(&self.site.trees.output)? {
+            return Err(BuildError::NoEffect { variant: name.to_owned() });
+        }
+        Ok(self.site.trees.output.clone())
+    }
+
+    /// Prepares the build of a variant and compiles one object of it. The trees are there until [`Workshop::leave`].
+    pub(crate) fn prepare(&mut self, name: &str, patches: &[PathBuf]) -> Result<(), BuildError> {
+        let base = self.folder.join(BASE);
+        let stored = base.is_dir().then_some(&*base);
+        self.lay_out(name, stored)?;
+        if stored.is_none() {
+            self.site.step(Step::Configure, name);
+            self.site.want(self.wanted)?;
+            self.configure()?;
+        }
+        self.patch(name, patches)?;
+        self.site.step(Step::Compile, name);
+        self.site.object(layout::OBJECT)
+    }
+
+    /// The output tree of a base that was built, and the path of the source tree at that time.
+    pub(crate) fn built(cache: &Cache, key: &Key) -> Option<(PathBuf, PathBuf)> {
+        let folder = cache.root().join(SHELF).join(key.as_str());
+        let base = folder.join(BASE);
+        base.is_dir().then(|| (folder.join(SOURCE), base))
+    }
+
+    /// Applies the patches of a variant to the source tree.
+    fn patch(&mut self, name: &str, patches: &[PathBuf]) -> Result<(), BuildError> {
         self.site.step(Step::Patch, name);
         let patched = patch::apply(&self.site.trees.source, patches, self.site.run.cancel)?;
         // The base's configuration is still complete if the patches change nothing that it depends on.
@@ -87,13 +127,7 @@ impl<'a> Workshop<'a> {
             self.configure()?;
         }
         self.patched = Some(patched);
-        self.site.compile(name, &self.folder.join("variant-commands"), VARIANT_COMMANDS)?;
-        let scratch = self.folder.join("work/stripped");
-        let code = |output: &Path| self.site.code(&output.join("vmlinux"), &scratch);
-        if code(base)? == code(&self.site.trees.output)? {
-            return Err(BuildError::NoEffect { variant: name.to_owned() });
-        }
-        Ok(self.site.trees.output.clone())
+        Ok(())
     }
 
     /// Removes the output tree and writes the note for the next build. Without this call the next build removes both

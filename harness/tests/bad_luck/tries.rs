@@ -179,6 +179,7 @@ fn image() -> KernelImage {
         vmlinux: file(),
         system_map: file(),
         config: file(),
+        layout: file(),
         build_log: file(),
     }
 }

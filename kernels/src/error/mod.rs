@@ -1,6 +1,7 @@
 //! Why a kernel could not be built.
 
 mod compiler;
+mod layout;
 mod patch;
 mod tree;
 
@@ -8,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::compiler::CompilerError;
+pub use self::layout::LayoutError;
 pub use self::patch::PatchError;
 pub use self::tree::TreeError;
 use crate::archive::{ArchiveError, Package};
@@ -174,6 +176,14 @@ pub enum BuildError {
         /// Why it failed.
         source: io::Error,
     },
+    /// It cannot be read how the structs of a kernel are laid out.
+    #[error("cannot read from {} how the kernel's structs are laid out", path.display())]
+    Layout {
+        /// The file that says it.
+        path: PathBuf,
+        /// Why.
+        source: LayoutError,
+    },
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -220,6 +230,11 @@ impl BuildError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BuildError {
         let path = path.to_owned();
         move |source| BuildError::Io { action, path, source }
+    }
+
+    pub(crate) fn layout(path: &Path) -> impl FnOnce(LayoutError) -> BuildError {
+        let path = path.to_owned();
+        move |source| BuildError::Layout { path, source }
     }
 
     /// The error for a job that failed while doing `what`. A cancelled job and a missing program have errors of their

@@ -77,6 +77,12 @@ impl Diff {
         }
     }
 
+    /// The old and new paths that a patch touches. None if it has no diff that can be read.
+    pub(crate) fn paths_of(patch: &[u8]) -> Option<BTreeSet<String>> {
+        let diff = Diff::find(patch).ok()??;
+        Some(diff.paths().into_iter().map(str::to_owned).collect())
+    }
+
     /// The old and new paths that it touches.
     pub fn paths(&self) -> BTreeSet<&str> {
         self.files.iter().flat_map(|file| file.old.iter().chain(&file.new)).map(String::as_str).collect()

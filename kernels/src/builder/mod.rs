@@ -1,5 +1,7 @@
 //! From a variant's name to its image: found in the cache, or built.
 
+mod layouts;
+
 use std::fs;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -15,12 +17,13 @@ use crate::event::{BuildEvent, CancelToken, Observer, Step};
 use crate::follow::{Follower, Wanted};
 use crate::image::{self, KernelImage, Note};
 use crate::job::Job;
+use crate::layout::{self, Trees};
 use crate::manifest::{Base, Manifest, Variant};
 use crate::ready::ReadyKernel;
 use crate::series::SeriesPatch;
 use crate::series::fit::{self, Fit, Manner};
 use crate::site::Site;
-use crate::source::{self, Identity, Kept, Origin};
+use crate::source::{self, Identity, Kept, Origin, Unpacked};
 use crate::space;
 use crate::tree::Revision;
 use crate::workshop::Workshop;
@@ -49,13 +52,18 @@ struct Recipe<'a> {
     base_key: Key,
     /// Key of the variant's image.
     key: Key,
+    /// Key of the layouts of its structs.
+    layout_key: Key,
+    /// Whether no patch can change these, so that they are those of the base.
+    has_layouts_of_base: bool,
 }
 
 impl Recipe<'_> {
     /// The image in an entry of the cache, with `source` as its source. The entry may have been built from another
     /// source with the same content.
-    fn image(&self, entry: &Path, source: &Identity) -> Result<KernelImage, BuildError> {
-        let image = KernelImage::at(entry, self.key.as_str(), &self.variant.name, &self.base.name)?;
+    fn image(&self, cache: &Cache, entry: &Path, source: &Identity) -> Result<KernelImage, BuildError> {
+        let layout = layout::file(cache, &self.layout_key);
+        let image = KernelImage::at(entry, layout, self.key.as_str(), &self.variant.name, &self.base.name)?;
         Ok(KernelImage { source: source.words(), ..image })
     }
 }
@@ -127,7 +135,7 @@ impl Builder {
     pub fn find(&self, variant: &str) -> Option<KernelImage> {
         let (recipe, identity) = self.at_hand(variant)?;
         let entry = self.cache.find(image::SHELF, &recipe.key)?;
-        recipe.image(&entry, &identity).ok()
+        recipe.image(&self.cache, &entry, &identity).ok()
     }
 
     /// The key of a variant's image, whether the image is built or not: a hash of all its ingredients. None if the
@@ -176,12 +184,12 @@ impl Builder {
             let run = Run { observer, cancel, jobs: self.jobs, log: &log };
             let began = Instant::now();
             Workshop::enter(&self.cache, &recipe.base_key, &source.tree, &recipe.symbols, run)
-                .and_then(|workshop| self.fill(aside, &recipe, workshop, &source.identity))
+                .and_then(|workshop| self.fill(aside, &recipe, workshop, &source))
                 .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))?;
             observer.event(BuildEvent::Built { took: began.elapsed() });
             Ok::<(), BuildError>(())
         })?;
-        recipe.image(&entry, &source.identity)
+        recipe.image(&self.cache, &entry, &source.identity)
     }
 
     /// The image of a variant of a revision of a user's tree.
@@ -196,8 +204,7 @@ impl Builder {
         let identity = Identity::of_revision(revision);
         let recipe = self.recipe(variant, base, &identity)?;
         let asked = Symbols::of_fragments(&base.asked)?;
-        let needs = self.manifest.own.as_ref().map(|own| own.needs.as_slice()).unwrap_or_default();
-        let wanted = Wanted { symbols: &recipe.symbols, asked: &asked, needs };
+        let wanted = self.wanted(&recipe.symbols, &asked);
         let waiting = || observer.event(BuildEvent::Waiting { what: format!("another build of {}", variant.name) });
         let entry = self.cache.entry(image::SHELF, &recipe.key, waiting, |aside| {
             // Build the revision without patches first, to compare with. After that, only what the patches change is
@@ -222,13 +229,15 @@ impl Builder {
                             return Err(BuildError::NoEffect { variant: variant.name.clone() });
                         }
                     }
-                    self.keep(aside, &recipe, follower.site(), &output, &identity, dropped)
+                    let site = follower.site();
+                    self.keep(aside, &recipe, site, &output, &identity, dropped)?;
+                    self.keep_layout_of_build(&recipe, site, Trees::in_place(&site.trees.source, &output))
                 })
                 .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))?;
             observer.event(BuildEvent::Built { took: began.elapsed() });
             Ok::<(), BuildError>(())
         })?;
-        recipe.image(&entry, &identity)
+        recipe.image(&self.cache, &entry, &identity)
     }
 
     /// The image of a kernel that was built elsewhere.
@@ -260,14 +269,18 @@ impl Builder {
             };
             note.write(aside)
         })?;
-        recipe.image(&entry, &identity)
+        recipe.image(&self.cache, &entry, &identity)
     }
 
-    fn fill(&self, entry: &Path, recipe: &Recipe, mut workshop: Workshop, source: &Identity) -> Result<(), BuildError> {
+    fn fill(&self, entry: &Path, recipe: &Recipe, mut workshop: Workshop, source: &Unpacked) -> Result<(), BuildError> {
         let patches = &recipe.variant.patches;
         let base = workshop.base(&recipe.base.name)?;
         let output = if patches.is_empty() { base } else { workshop.variant(&recipe.variant.name, &base, patches)? };
-        self.keep(entry, recipe, workshop.site(), &output, source, Vec::new())?;
+        let site = workshop.site();
+        self.keep(entry, recipe, site, &output, &source.identity, Vec::new())?;
+        // If the base was there already, its own source tree has the patches of another variant.
+        let tree = if patches.is_empty() { &source.tree } else { &site.trees.source };
+        self.keep_layout_of_build(recipe, site, Trees { source: tree, recorded: &site.trees.source, output: &output })?;
         workshop.leave()
     }
 
@@ -294,6 +307,12 @@ impl Builder {
         site.strip(&output.join("vmlinux"), &entry.join(image::BOOT))
     }
 
+    /// What the configuration of a revision of a user's tree must have.
+    fn wanted<'a>(&'a self, symbols: &'a Symbols, asked: &'a Symbols) -> Wanted<'a> {
+        let needs = self.manifest.own.as_ref().map(|own| own.needs.as_slice()).unwrap_or_default();
+        Wanted { symbols, asked, needs }
+    }
+
     fn recipe<'a>(&self, variant: &'a Variant, base: &'a Base, source: &Identity) -> Result<Recipe<'a>, BuildError> {
         let fragments: Vec<_> = base.config.iter().chain(&base.asked).cloned().collect();
         let symbols = Symbols::of_fragments(&fragments)?;
@@ -304,11 +323,18 @@ impl Builder {
             .with("compiler", self.compiler()?);
         let base_key = base_key.finish();
         let mut key = KeyMaker::new().with("base", base_key.as_str()).with("kept", KEPT);
+        let mut layout_key = layout::ingredients(KeyMaker::new().with("base", base_key.as_str()));
+        let mut has_layouts_of_base = true;
         for patch in &variant.patches {
             let text = fs::read(patch).map_err(BuildError::io("read", patch))?;
             key = key.with("patch", changes(&text));
+            if layout::influences(changes(&text)) {
+                has_layouts_of_base = false;
+                layout_key = layout_key.with("patch", changes(&text));
+            }
         }
-        Ok(Recipe { variant, base, symbols, base_key, key: key.finish() })
+        let (key, layout_key) = (key.finish(), layout_key.finish());
+        Ok(Recipe { variant, base, symbols, base_key, key, layout_key, has_layouts_of_base })
     }
 
     /// The versions of compiler and linker.
