@@ -66,7 +66,9 @@ fn sources(src: &Path) -> Result<Vec<(PathBuf, String)>, String> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).map_err(|error| unreadable(&folder, error))? {
             let path = entry.map_err(|error| unreadable(&folder, error))?.path();
-            if path.is_dir() {
+            if path.ends_with("tests") {
+                // The files of a `tests.rs` beside it.
+            } else if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("tests.rs") {
                 let code = fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
