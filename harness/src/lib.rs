@@ -23,3 +23,4 @@ pub mod tries;
 pub mod trigger;
 pub mod verdict;
 pub mod vm;
+pub mod waits;

@@ -1,0 +1,41 @@
+//! Who waits for whom in a guest, read from the guest's memory, in words.
+//!
+//! A closed cycle of tasks that wait for each other proves a deadlock. [`look()`] needs the guest's physical memory, the
+//! kernel's `System.map`, and the layout of its structures. It needs nothing in the guest. The kernel must be built with
+//! frame pointers.
+//!
+//! Each edge is exact or a guess, and only exact edges prove anything. None of the waits with exact edges ends by a
+//! timeout; a signal may end those in S state. The rules of each kind of wait are in its file:
+//! `locks` and `readers`, `completions`, `kernfs`, `irq`, `config_access`. Not known are: who holds a spinlock, who
+//! keeps an RCU grace period from ending, and who will wake a wait queue or completion that has no rule here.
+
+mod completions;
+mod config_access;
+mod cycle;
+mod error;
+mod functions;
+mod graph;
+mod irq;
+mod kernel;
+mod kernfs;
+pub mod layout;
+mod locks;
+mod look;
+mod memory;
+mod names;
+mod readers;
+mod scene;
+mod stack;
+mod symbols;
+mod task;
+#[cfg(test)]
+mod tests;
+mod view;
+pub mod words;
+
+pub use error::LookError;
+pub use graph::{Call, Certainty, Edge, Graph, Mode, Object, Party, Relation, State, Wait};
+pub use kernel::Kernel;
+pub use look::look;
+pub use memory::{Memory, Unreadable};
+pub use symbols::Symbols;

@@ -1,0 +1,171 @@
+//! The graph in words: one line for each wait.
+
+use std::fmt::Write as _;
+
+use super::functions::only_waits;
+use super::graph::{Call, Certainty, Edge, Graph, Mode, Object, Party, Relation, State, Wait};
+
+/// Gives the source line of a call, as `drivers/pci/iov.c:401`, with what was inlined there; `None` if unknown.
+pub type Lines<'a> = &'a dyn Fn(&Call) -> Option<String>;
+
+/// No source lines.
+pub fn no_lines(_: &Call) -> Option<String> {
+    None
+}
+
+/// A wait in one line: who waits, where, for what, and who has it.
+pub fn line(graph: &Graph, wait: &Wait, lines: Lines<'_>) -> String {
+    let mut line = match graph.task(wait.pid) {
+        Some(task) => format!("{} [{}]", named(task), task.state),
+        None => format!("pid {}", wait.pid),
+    };
+    let Object::Unknown { what } = &wait.object else {
+        let _ = write!(line, " waits in {} for {}", place(&wait.at, lines), object(&wait.object));
+        push_holders(&mut line, graph, wait);
+        return line;
+    };
+    let _ = write!(line, " waits in {} for {what}", place(&wait.at, lines));
+    line
+}
+
+/// The whole graph: deadlocks, suspicions, other waits, and the tasks at the end of chains.
+pub fn text(graph: &Graph, lines: Lines<'_>) -> String {
+    let (deadlocks, suspicions) = (graph.deadlocks(), graph.suspicions());
+    let mut text = String::new();
+    let mut block = |title: &str, waits: &[&Wait]| {
+        if !waits.is_empty() {
+            let _ = writeln!(text, "{title}:");
+            waits.iter().for_each(|wait| text += &format!("  {}\n", line(graph, wait, lines)));
+        }
+    };
+    deadlocks.iter().for_each(|cycle| block("deadlock", cycle));
+    suspicions.iter().for_each(|cycle| block("perhaps a deadlock", cycle));
+    let told = |wait: &Wait| deadlocks.iter().chain(&suspicions).flatten().any(|other| other.pid == wait.pid);
+    let others: Vec<&Wait> = graph.waits.iter().filter(|wait| !told(wait) && matters(graph, wait)).collect();
+    block("others that wait", &others);
+    let ends = ends(graph);
+    if !ends.is_empty() {
+        let _ = writeln!(text, "they wait for tasks of which no further wait is known:");
+        ends.iter().for_each(|task| text += &format!("  {}\n", rest(task, lines)));
+    }
+    text
+}
+
+/// Most tasks of a guest wait for work, and nobody waits for them.
+fn matters(graph: &Graph, wait: &Wait) -> bool {
+    let uninterruptible = graph.task(wait.pid).is_some_and(|task| task.state == State::Uninterruptible);
+    uninterruptible || !wait.edges.is_empty()
+}
+
+/// The tasks that others wait for, and that wait for nobody known themselves.
+fn ends(graph: &Graph) -> Vec<&Party> {
+    let awaited = |pid: i32| graph.waits.iter().flat_map(|wait| &wait.edges).any(|edge| edge.to.contains(&pid));
+    let open = |pid: i32| graph.wait(pid).is_none_or(|wait| wait.edges.is_empty());
+    graph.tasks.iter().filter(|task| awaited(task.pid) && open(task.pid)).collect()
+}
+
+/// What a task does that waits for nobody known.
+fn rest(task: &Party, lines: Lines<'_>) -> String {
+    let what = match task.state {
+        State::Runnable if task.on_cpu => "runs",
+        State::Runnable => "can run",
+        State::Stopped => "is stopped",
+        State::Gone => "ends",
+        State::Interruptible | State::Uninterruptible | State::Idle => "sleeps",
+    };
+    let place = task.stack.iter().find(|call| !only_waits(&call.function));
+    let place = place.map_or_else(String::new, |call| format!(" in {}", self::place(call, lines)));
+    format!("{} [{}] {what}{place}", named(task), task.state)
+}
+
+fn named(task: &Party) -> String {
+    format!("{} (pid {})", task.comm, task.pid)
+}
+
+fn place(call: &Call, lines: Lines<'_>) -> String {
+    match lines(call) {
+        Some(line) => format!("{} ({line})", call.function),
+        None => call.function.clone(),
+    }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn object(object: &Object) -> String {
+    match object {
+        Object::Mutex { name, .. }
+        | Object::Semaphore { name }
+        | Object::Completion { name }
+        | Object::Queue { name } => name.clone(),
+        Object::Rwsem { name, wanted: Mode::Read, .. } => format!("{name} for read"),
+        Object::Rwsem { name, wanted: Mode::Write, .. } => format!("{name} for write"),
+        Object::VfioDevice { device, .. } => format!("user space to close vfio device {device}"),
+        Object::ThreadEnd { thread } => format!("thread {thread} to end"),
+        Object::Work { function: Some(function) } => format!("work {function} to end"),
+        Object::Work { function: None } => "a work item to end".to_owned(),
+        Object::KernfsFile { path, .. } if path.is_empty() => "the users of a file of sysfs to leave it".to_owned(),
+        Object::KernfsFile { path, users } => format!("{} of {path} to leave it", counted((*users).into(), "user")),
+        Object::IrqThreads { irq, active } => {
+            format!("{} of irq {irq} to end", counted((*active).into(), "threaded handler"))
+        }
+        Object::SlotRequest { slot } => format!("the thread of slot {slot} to do it"),
+        Object::ConfigAccess { device } => format!("config accesses of {device} to be unblocked"),
+        Object::Unknown { what } => what.clone(),
+    }
+}
+
+fn push_holders(line: &mut String, graph: &Graph, wait: &Wait) {
+    let of = |relation| wait.edges.iter().filter(move |edge| edge.relation == relation).collect::<Vec<_>>();
+    let (has, ahead) = (of(Relation::Has), of(Relation::Ahead));
+    let certain = has.iter().all(|edge| edge.certainty == Certainty::Exact);
+    if has.is_empty() {
+        let _ = write!(line, ", {}", nobody(&wait.object));
+    } else {
+        let verb = verb(&wait.object);
+        let _ = write!(line, ", {}{verb} {}", if certain { "" } else { "probably " }, tasks(graph, &has));
+    }
+    if let Object::Rwsem { held: Some(Mode::Read), readers, .. } = &wait.object {
+        let certainty = if certain && !has.is_empty() { "exact" } else { "a guess" };
+        let _ = write!(line, " (for reading, {}, {certainty})", counted(*readers, "reader"));
+    }
+    if !ahead.is_empty() {
+        let _ = write!(line, ", behind {} in the queue", tasks(graph, &ahead));
+    }
+}
+
+fn verb(object: &Object) -> &'static str {
+    match object {
+        Object::Mutex { .. } | Object::Rwsem { .. } => "held by",
+        Object::Semaphore { .. } => "last taken by",
+        Object::VfioDevice { .. } => "open in",
+        Object::ThreadEnd { .. } | Object::SlotRequest { .. } => "which is",
+        Object::Work { .. } => "run by",
+        Object::KernfsFile { .. } => "in it:",
+        Object::IrqThreads { active: 1, .. } => "which is",
+        Object::IrqThreads { .. } => "which are",
+        Object::ConfigAccess { .. } => "blocked by",
+        Object::Completion { .. } | Object::Queue { .. } | Object::Unknown { .. } => "which comes from",
+    }
+}
+
+/// Why there is no edge.
+fn nobody(object: &Object) -> &'static str {
+    match object {
+        Object::Mutex { owner_is_gone: true, .. } | Object::Rwsem { owner_is_gone: true, .. } => {
+            "held by a task that is gone"
+        }
+        Object::Mutex { .. } | Object::Rwsem { held: None, .. } => "which is free now",
+        Object::Rwsem { .. } | Object::Semaphore { .. } => "held by nobody known",
+        Object::VfioDevice { .. } => "open in no process known",
+        Object::KernfsFile { .. } => "in it: nobody known",
+        _ => "which comes from nobody known",
+    }
+}
+
+fn tasks(graph: &Graph, edges: &[&Edge]) -> String {
+    let name = |pid: &i32| graph.task(*pid).map_or_else(|| format!("pid {pid}"), named);
+    let of = |edge: &&Edge| edge.to.iter().map(name).collect::<Vec<_>>().join(" or ");
+    edges.iter().map(of).collect::<Vec<_>>().join(", ")
+}
