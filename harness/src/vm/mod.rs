@@ -13,6 +13,7 @@ mod first_byte;
 pub mod gate;
 pub mod iommu;
 mod known_events;
+pub mod memory;
 pub mod model;
 mod outgoing;
 pub mod pci;
