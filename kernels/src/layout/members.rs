@@ -16,6 +16,7 @@ pub struct Struct {
 
 /// The structs whose layout is read, in the order of their names.
 pub const STRUCTS: &[Struct] = &[
+    Struct { name: "bus_type", about: "whose device it is", members: &[("name", "the name of the bus")] },
     Struct {
         name: "completion",
         about: "the users of a vfio device, the end of a kernel thread or of a work item",
@@ -26,6 +27,8 @@ pub const STRUCTS: &[Struct] = &[
         about: "pciehp's slot (`drivers/pci/hotplug/pciehp.h`)",
         members: &[
             ("hotplug_slot", "leads to the name of the slot"),
+            ("ist_running", "whether the thread of the slot runs"),
+            ("pending_events", "what the thread of the slot has yet to do"),
             ("requester", "wait queue of those who asked the thread of the slot for something"),
             ("reset_lock", "the rwsem that gives it away as a controller"),
             ("state_lock", "the mutex that gives it away as a controller"),
@@ -97,7 +100,7 @@ pub const STRUCTS: &[Struct] = &[
     Struct {
         name: "kernfs_open_file",
         about: "which file of sysfs a task reads or writes",
-        members: &[("kn", "the file"), ("mutex", "one reader or writer at a time")],
+        members: &[("file", "the open file"), ("kn", "the file"), ("mutex", "one reader or writer at a time")],
     },
     Struct { name: "kobject", about: "names of devices and slots", members: &[("name", "the name")] },
     Struct {
@@ -114,6 +117,7 @@ pub const STRUCTS: &[Struct] = &[
         members: &[("next", "the node after it"), ("prev", "the node before it")],
     },
     Struct { name: "lockdep_map", about: "names of locks, with lockdep", members: &[("name", "the name of the lock")] },
+    Struct { name: "mm_struct", about: "whose mmap_lock an rwsem is", members: &[("mmap_lock", "the rwsem")] },
     Struct {
         name: "mod_kallsyms",
         about: "the symbols of a module",
@@ -219,6 +223,7 @@ pub const STRUCTS: &[Struct] = &[
             ("flags", "whether it is a kernel thread or a kworker"),
             ("held_locks", "the locks that it holds, with lockdep"),
             ("lockdep_depth", "how many of these there are"),
+            ("mm", "its address space"),
             ("nivcsw", "how often it was preempted"),
             ("nvcsw", "how often it went to sleep"),
             ("on_cpu", "whether it runs"),
@@ -255,15 +260,20 @@ pub const STRUCTS: &[Struct] = &[
         members: &[("entry", "node in the queue"), ("private", "the task")],
     },
     Struct { name: "wait_queue_head", about: "wait queues", members: &[("head", "head of the list of waiters")] },
+    Struct { name: "work_struct", about: "work items", members: &[("entry", "node in the list of work")] },
     Struct {
         name: "worker",
         about: "what a kworker works on",
-        members: &[("current_func", "the function that runs"), ("current_work", "the work item")],
+        members: &[
+            ("current_func", "the function that runs"),
+            ("current_work", "the work item"),
+            ("scheduled", "head of the list of its work"),
+        ],
     },
     Struct {
         name: "wq_barrier",
         about: "on the stack of a task that flushes a work item (private to `kernel/workqueue.c`)",
-        members: &[("done", "the completion that it waits for")],
+        members: &[("done", "the completion that it waits for"), ("work", "the work item that ends the flush")],
     },
 ];
 
