@@ -202,6 +202,13 @@ impl Graph {
         cycle::cycles(&self.waits, Certainty::Exact)
     }
 
+    /// The pids of all tasks that can never run again: those on a proven cycle, and those that wait for them. Sorted.
+    pub fn stuck(&self) -> Vec<i32> {
+        let mut stuck: Vec<i32> = cycle::stuck(&self.waits, Certainty::Exact).into_iter().collect();
+        stuck.sort_unstable();
+        stuck
+    }
+
     /// The cycles that close if all guesses are true, beside those that are proven.
     pub fn suspicions(&self) -> Vec<Vec<&Wait>> {
         let proven = self.deadlocks();

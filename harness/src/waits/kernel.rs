@@ -1,7 +1,8 @@
 //! What is known of a kernel without its guest.
 
+use kernels::layout::Layout;
+
 use super::error::LookError;
-use super::layout::Layout;
 use super::symbols::Symbols;
 
 /// A kernel: its symbols, and the layout of its structures.

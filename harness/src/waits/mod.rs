@@ -18,7 +18,6 @@ mod graph;
 mod irq;
 mod kernel;
 mod kernfs;
-pub mod layout;
 mod locks;
 mod look;
 mod memory;

@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use kernels::layout::Layout;
+
 use super::*;
-use crate::waits::layout::Layout;
 
 mod forge;
 mod forged;
 mod garbled;
+mod members;
 mod recorded;
 
 const PAGE: usize = 4096;
@@ -39,20 +41,25 @@ impl Memory for Recorded {
     }
 }
 
-fn file(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/waits/fixtures").join(name);
+fn file(folder: &str, name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The layouts of a kernel, as `kernels` reads them.
+fn layout(release: &str) -> Layout {
+    serde_json::from_slice(&file("../kernels/tests/layouts", &format!("{release}.json"))).unwrap()
 }
 
 /// The memory and the kernel of a fixture.
 fn fixture(release: &str, name: &str) -> (Recorded, Kernel) {
-    let bytes = miniz_oxide::inflate::decompress_to_vec_zlib(&file(&format!("{name}.look"))).unwrap();
+    let bytes =
+        miniz_oxide::inflate::decompress_to_vec_zlib(&file("src/waits/fixtures", &format!("{name}.look"))).unwrap();
     let number = |bytes: &[u8]| u64::from_le_bytes(bytes[..8].try_into().unwrap());
     let (map, pages) = bytes[8..].split_at(number(&bytes) as usize);
     let pages = pages.chunks_exact(8 + PAGE).map(|page| (number(page), page[8..].to_vec())).collect();
-    let layout: Layout = serde_json::from_slice(&file(&format!("{release}.layout.json"))).unwrap();
     let symbols = Symbols::parse(std::str::from_utf8(map).unwrap());
-    (Recorded { pages }, Kernel::new(symbols, layout))
+    (Recorded { pages }, Kernel::new(symbols, layout(release)))
 }
 
 /// The graph of a fixture.

@@ -13,10 +13,6 @@ const WORKER: u32 = 0x20;
 const MUTEX: [&str; 4] = ["__schedule", "schedule_preempt_disabled", "__mutex_lock.constprop.0", "takes_it"];
 const COMPLETION: [&str; 4] = ["__schedule", "schedule_timeout", "wait_for_completion", "kthread_stop"];
 
-fn layout(release: &str) -> Layout {
-    serde_json::from_slice(&file(&format!("{release}.layout.json"))).unwrap()
-}
-
 fn forge() -> Forge {
     Forge::new(layout(LINUX_6_12))
 }
