@@ -24,6 +24,13 @@ pub enum Event<'a> {
         /// The reason.
         why: &'a str,
     },
+    /// Nobody can look at the guests of a kernel for who waits for whom.
+    NoLooks {
+        /// The variant.
+        variant: &'a str,
+        /// The reason.
+        why: &'a str,
+    },
     /// The guest image is being built: a line of cargo's output.
     Image {
         /// The line.

@@ -140,6 +140,9 @@ impl Progress for Ui {
                 self.clear(&mut state.build);
                 self.say(&build_failed(&mut state.failures, variant, why));
             }
+            Event::NoLooks { variant, why } => {
+                self.say(&format!("{variant}: no proof of deadlocks by who waits for whom: {why}"));
+            }
             Event::Image { line } => self.say(&format!("guest image: {line}")),
             Event::TryingKvm => self.say("accelerator: testing whether a guest boots under KVM (at most 15 s, once)"),
             Event::Accelerator(decision) => {

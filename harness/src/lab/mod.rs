@@ -1,6 +1,7 @@
 //! The parts that all cells of a run share: kernels, the guest image, the accelerator.
 
 pub mod images;
+pub mod looks;
 pub mod selftests;
 pub mod snapshots;
 
@@ -15,6 +16,7 @@ use kernels::series::{Fit, Manner, SeriesPatch};
 use kernels::{
     BuildError, BuildEvent, Builder, CancelToken, KernelImage, Manifest, ManifestError, Observer, Profile, Unknown,
 };
+use looks::Looks;
 use selftests::Tests;
 
 use crate::host::Qemu;
@@ -70,6 +72,8 @@ pub struct Parts {
     pub initramfs: Initramfs,
     /// The vfio selftests of the kernels, which are built when a cell needs them.
     pub selftests: Tests,
+    /// What looks at guests need to know of the kernels.
+    pub looks: Looks,
     /// The cache, in which the initramfs with modules is made.
     pub cache: Cache,
     /// Why this accelerator was chosen.
@@ -179,6 +183,7 @@ impl Lab {
             tokio::task::spawn_blocking(make).await.map_err(|error| LabError::Thread(error.to_string()))??;
         let images = self.build(variants.to_vec(), progress.clone());
         let selftests = Tests::new(self.builder.clone(), self.cancel.child(), progress.clone());
+        let looks = Looks::new(self.builder.clone(), self.cancel.child(), progress.clone());
         let decision = match images.first().await {
             Ok(image) => {
                 let initramfs = initramfs_for(&self.cache, &initramfs, &image)?;
@@ -195,7 +200,7 @@ impl Lab {
         progress.event(Event::Clock { is_held: engine.clock != Clock::Host, why: why.as_deref() });
         let profile = self.manifest().profile.clone();
         let cache = self.cache.clone();
-        Ok(Parts { images, initramfs, selftests, cache, decision, engine, qemu: qemu.binary.clone(), profile })
+        Ok(Parts { images, initramfs, selftests, looks, cache, decision, engine, qemu: qemu.binary.clone(), profile })
     }
 
     /// Starts to build kernels, one after the other, on a separate thread. Kernels that are built already come first.

@@ -30,6 +30,9 @@ pub enum MemoryError {
     /// QEMU does not say where it is.
     #[error("cannot find the guest's memory: {0}")]
     Address(#[from] QmpError),
+    /// QEMU has no pid.
+    #[error("cannot find the guest's memory: QEMU has ended")]
+    Ended,
     /// QEMU's memory cannot be opened.
     #[error("cannot open /proc/{pid}/mem, which needs the right to trace QEMU (ptrace_scope 0 or 1): {source}")]
     Open {

@@ -13,6 +13,7 @@ mod first_byte;
 pub mod gate;
 pub mod iommu;
 mod known_events;
+mod look;
 pub mod memory;
 pub mod model;
 mod outgoing;
@@ -38,12 +39,15 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Mutex, OnceCell};
 
 use agent::{Agent, AgentError, Hello};
 use argv::{Channels, Machine};
 use ended::Ended;
 pub use error::{BootError, KillError};
 use gate::Gate;
+pub use look::NoGraph;
+use memory::{GuestMemory, MemoryError};
 use process::Process;
 use qmp::{EXIT_AFTER_CLOSE, Qmp};
 use starved::Late;
@@ -72,6 +76,9 @@ pub struct Vm {
     gate: Option<Gate>,
     process: Process,
     steps: Steps,
+    memory: OnceCell<GuestMemory>,
+    /// Held by whoever has stopped the guest by QMP, until it goes on.
+    standing: Mutex<()>,
     // Dropped last: it contains QEMU's sockets.
     _sockets: TempDir,
 }
@@ -149,7 +156,8 @@ impl Connected {
 
     fn into_vm(self) -> Vm {
         let Connected { machine, qmp, agent, gate, process, sockets, steps, began: _ } = self;
-        Vm { machine, qmp, agent, gate, process, steps, _sockets: sockets }
+        let (memory, standing) = (OnceCell::new(), Mutex::new(()));
+        Vm { machine, qmp, agent, gate, process, steps, memory, standing, _sockets: sockets }
     }
 }
 
@@ -209,6 +217,18 @@ impl Vm {
     /// Its gate, if its clock is held.
     pub fn gate(&self) -> Option<&Gate> {
         self.gate.as_ref()
+    }
+
+    /// Its memory, as it is while it is read.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub async fn memory(&self) -> Result<&GuestMemory, MemoryError> {
+        let open = async || {
+            let pid = self.process.pid().ok_or(MemoryError::Ended)?;
+            GuestMemory::open(&self.qmp, pid, self.machine.memory_mib).await
+        };
+        self.memory.get_or_try_init(open).await
     }
 
     /// The time in which waits for it are measured.

@@ -20,6 +20,7 @@ use super::time::Time;
 /// A running QEMU. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
+    pid: Option<u32>,
     end: End,
     stderr: LastLines,
     keeper: JoinHandle<()>,
@@ -90,7 +91,9 @@ impl Process {
         let mut child =
             command.spawn().map_err(|source| SpawnError { program: Path::new("setpriv").into(), source })?;
         let stderr = child.stderr.take();
-        let starved = child.id().map_or_else(Starved::never, Starved::process);
+        // QEMU has the pid of `setpriv`, which executes it.
+        let pid = child.id();
+        let starved = pid.map_or_else(Starved::never, Starved::process);
         let (tell, ended) = watch::channel(None);
         let last = LastLines::default();
         let lines = last.clone();
@@ -98,7 +101,12 @@ impl Process {
             let ended = keep(child, stderr, lines).await;
             let _ = tell.send(Some(ended));
         });
-        Ok(Process { end: End { ended, time: time(starved) }, stderr: last, keeper })
+        Ok(Process { pid, end: End { ended, time: time(starved) }, stderr: last, keeper })
+    }
+
+    /// Its pid. None if it had ended when it was to be read.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
     }
 
     /// A handle to wait for its end.

@@ -8,6 +8,7 @@
 //! disabled" and removes nothing.
 
 use qapi::qmp;
+use tokio::sync::MutexGuard;
 
 use super::Vm;
 use super::pci::Bdf;
@@ -36,7 +37,7 @@ const LONGEST_LIST: usize = 48;
 /// # Errors
 /// QMP's, or an unexpected answer of the monitor. The guest may be stopped then.
 pub async fn yank(vm: &Vm, port: &Bdf) -> Result<(), QmpError> {
-    stop(vm).await?;
+    let _standing = stop(vm).await?;
     let config = Config { qmp: vm.qmp(), port };
     let slot_control = config.pci_express().await? + SLOT_CONTROL;
     let value = config.read16(slot_control).await?;
@@ -53,7 +54,7 @@ pub async fn yank(vm: &Vm, port: &Bdf) -> Result<(), QmpError> {
 /// # Errors
 /// As for [`yank`].
 pub async fn press_while_blinking(vm: &Vm, port: &Bdf, id: &str) -> Result<(), QmpError> {
-    stop(vm).await?;
+    let _standing = stop(vm).await?;
     let (qmp, config) = (vm.qmp(), Config { qmp: vm.qmp(), port });
     let slot_control = config.pci_express().await? + SLOT_CONTROL;
     let value = config.read16(slot_control).await?;
@@ -65,11 +66,12 @@ pub async fn press_while_blinking(vm: &Vm, port: &Bdf, id: &str) -> Result<(), Q
 }
 
 /// Stops a guest. One whose clock is held stands while the harness works, and QEMU cannot stop it at its gate.
-async fn stop(vm: &Vm) -> Result<(), QmpError> {
+async fn stop(vm: &Vm) -> Result<MutexGuard<'_, ()>, QmpError> {
+    let standing = vm.standing.lock().await;
     if vm.gate().is_none() {
         vm.qmp().execute(qmp::stop {}).await?;
     }
-    Ok(())
+    Ok(standing)
 }
 
 /// Ends [`stop`].

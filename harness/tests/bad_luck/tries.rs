@@ -13,6 +13,7 @@ use harness::host::accel::{Choice, Decision};
 use harness::host::clock;
 use harness::lab::Parts;
 use harness::lab::images::Images;
+use harness::lab::looks::Looks;
 use harness::lab::selftests::Tests;
 use harness::lab::snapshots::Snapshots;
 use harness::matrix::{Request, Runner};
@@ -149,10 +150,11 @@ fn verdicts(runner: &Runner, expected: [&str; 2]) -> Result<(), Failed> {
 }
 
 fn parts(bed: &Bed, images: Images) -> Parts {
-    let builder = Builder::new(Manifest::of_project().unwrap(), Cache::at(file()));
+    let builder = Arc::new(Builder::new(Manifest::of_project().unwrap(), Cache::at(file())));
     Parts {
         images,
-        selftests: Tests::new(Arc::new(builder), CancelToken::new(), Arc::new(Silence)),
+        selftests: Tests::new(builder.clone(), CancelToken::new(), Arc::new(Silence)),
+        looks: Looks::new(builder, CancelToken::new(), Arc::new(Silence)),
         initramfs: Initramfs { path: file(), key: "0".to_owned() },
         cache: Cache::at(file()),
         decision: Decision::now(Accel::Tcg, "no guest is run"),

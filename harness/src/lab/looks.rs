@@ -1,0 +1,73 @@
+//! What looks at guests need to know of each kernel: its symbols, and the layouts of its structs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kernels::{BuildEvent, Builder, CancelToken, KernelImage};
+use tokio::sync::OnceCell;
+
+use super::chain;
+use crate::progress::{Event, Progress};
+use crate::waits::{Kernel, Symbols};
+
+/// A kernel, once it is read. None if guests of this kernel cannot be looked at.
+type Known = Arc<OnceCell<Option<Arc<Kernel>>>>;
+
+/// Gives what is known of each kernel of a run, read once.
+#[derive(Clone)]
+pub struct Looks {
+    builder: Arc<Builder>,
+    cancel: CancelToken,
+    progress: Arc<dyn Progress>,
+    known: Arc<Mutex<BTreeMap<String, Known>>>,
+}
+
+impl Looks {
+    /// Those of the kernels of this builder, until it is cancelled.
+    pub fn new(builder: Arc<Builder>, cancel: CancelToken, progress: Arc<dyn Progress>) -> Looks {
+        Looks { builder, cancel, progress, known: Arc::default() }
+    }
+
+    /// A kernel. If that fails, the run goes on without looks at guests of this kernel. It is reported once.
+    pub async fn of(&self, image: &KernelImage) -> Option<Arc<Kernel>> {
+        let known = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.entry(image.key.clone()).or_default().clone()
+        };
+        known.get_or_init(|| self.read(image.clone())).await.clone()
+    }
+
+    async fn read(&self, image: KernelImage) -> Option<Arc<Kernel>> {
+        let Looks { builder, cancel, progress, .. } = self.clone();
+        let variant = image.variant.clone();
+        let reading = move || read(&builder, &image, &cancel, &*progress);
+        let read = tokio::task::spawn_blocking(reading).await.unwrap_or_else(|error| Err(error.to_string()));
+        match read {
+            Ok(kernel) => Some(Arc::new(kernel)),
+            Err(why) => {
+                if !self.cancel.is_cancelled() {
+                    self.progress.event(Event::NoLooks { variant: &variant, why: &why });
+                }
+                None
+            }
+        }
+    }
+}
+
+fn read(
+    builder: &Builder,
+    image: &KernelImage,
+    cancel: &CancelToken,
+    progress: &dyn Progress,
+) -> Result<Kernel, String> {
+    let system_map = &image.system_map;
+    let symbols = fs::read_to_string(system_map).map_err(|error| format!("{}: {error}", system_map.display()))?;
+    let symbols = Symbols::parse(&symbols);
+    if symbols.address("__start_orc_unwind").is_some() {
+        return Err("it has no frame pointers (CONFIG_UNWINDER_FRAME_POINTER)".to_owned());
+    }
+    let tell = |event: BuildEvent| progress.event(Event::Build { variant: &image.variant, event });
+    let layout = builder.layout(image, &tell, cancel).map_err(|error| chain(&error))?;
+    Ok(Kernel::new(symbols, layout))
+}
