@@ -97,6 +97,7 @@ async fn deadlock(guest: &Guest, stuck: Stuck) -> Result<Verdict, Error> {
         "owner {} (pid {}) in D state in {} while {} (pid {}) waits in vfio for this owner: neither can go on",
         stuck.task.comm, stuck.task.pid, stuck.function, remover.comm, remover.pid
     );
+    let summary = guest.deadlock_in_words(stuck.task.tid, summary);
     Ok(Verdict::fail(FailureKind::Deadlock, &stuck.function, summary))
 }
 
@@ -154,6 +155,7 @@ async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verd
         Came::Stuck(_) => {
             let summary =
                 format!("{who}, and still stuck after the owner released the device and the device was removed");
+            let summary = guest.deadlock_in_words(task.tid, summary);
             Ok(Verdict::fail(FailureKind::Deadlock, &function, summary))
         }
     }

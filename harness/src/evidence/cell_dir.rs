@@ -13,6 +13,7 @@ use crate::cell::CellId;
 use crate::classify::{Splat, SplatKind};
 use crate::notes::Notes;
 use crate::verdict::{Expected, Verdict};
+use crate::waits::{Graph, words};
 
 /// The description of a cell, which is written before the cell begins (`start.json`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -179,6 +180,16 @@ impl CellDir {
     /// The time since the cell began, in seconds.
     pub fn seconds(&self) -> f64 {
         (self.began.elapsed().as_secs_f64() * 1e3).round() / 1e3
+    }
+
+    /// Writes who waited for whom: `waits.json` for programs, and `waits.txt` in words.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn waits(&self, graph: &Graph) -> Result<(), EvidenceError> {
+        file::write_json(&self.path.join("waits.json"), graph)?;
+        let text = words::text(graph, &words::no_lines);
+        file::write_whole(&self.path.join("waits.txt"), text.as_bytes())
     }
 
     /// Writes the verdict. This completes the cell.

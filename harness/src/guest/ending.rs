@@ -77,6 +77,8 @@ impl Guest {
         let first = || stuck.first().map(|stuck| stuck.function.clone()).unwrap_or_default();
         let function = named.map_or_else(first, |&function| function.to_owned());
         let who: Vec<_> = tasks.iter().map(describe).collect();
-        Verdict::fail(FailureKind::Deadlock, &function, format!("stuck in D state: {}", who.join("; ")))
+        let pid = tasks.first().map_or(0, |task| task.tid);
+        let summary = self.deadlock_in_words(pid, format!("stuck in D state: {}", who.join("; ")));
+        Verdict::fail(FailureKind::Deadlock, &function, summary)
     }
 }

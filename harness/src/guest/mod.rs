@@ -18,6 +18,7 @@ mod noting;
 mod owner;
 mod place;
 mod program;
+mod proof;
 mod removal;
 mod reset;
 mod selftest;
@@ -56,6 +57,7 @@ use crate::trigger::Trigger;
 use crate::vm::Vm;
 use crate::vm::agent::{Agent, Operation};
 use crate::vm::scale::Scale;
+use crate::waits::{Graph, Kernel};
 
 /// The guest that a scenario runs on.
 pub struct Guest {
@@ -69,10 +71,20 @@ pub struct Guest {
     /// Cards plugged in so far.
     plugs: AtomicUsize,
     notes: Mutex<Notes>,
-    /// The kernel's vfio selftests, if the scenario needs them.
-    selftests: Option<Selftests>,
+    of_kernel: OfKernel,
+    /// Who waited for whom when a deadlock was last proven.
+    proven: Mutex<Option<Graph>>,
     /// Which repeat of the cell this is, from 1.
     repeat: u32,
+}
+
+/// What is known of the kernel of a guest.
+#[derive(Clone, Default)]
+pub struct OfKernel {
+    /// Its vfio selftests, if the scenario needs them.
+    pub selftests: Option<Selftests>,
+    /// What looks at its guests need. Without it there are no looks.
+    pub looks: Option<Arc<Kernel>>,
 }
 
 /// The deadline of an operation that has nothing to wait for, on a machine with KVM, in seconds. It is long, as it only
@@ -90,7 +102,7 @@ impl Guest {
         trigger: Option<Trigger>,
         scale: Scale,
         known: &[KnownReport],
-        selftests: Option<Selftests>,
+        of_kernel: OfKernel,
         repeat: u32,
     ) -> Guest {
         Guest {
@@ -102,7 +114,8 @@ impl Guest {
             removals: tokio::sync::Mutex::default(),
             plugs: AtomicUsize::new(0),
             notes: Mutex::default(),
-            selftests,
+            of_kernel,
+            proven: Mutex::default(),
             repeat,
         }
     }

@@ -61,7 +61,7 @@ impl Guest {
 
     /// The path in the guest of a vfio selftest, which is put there if it is not there yet.
     async fn selftest_program(&self, name: &str) -> Result<String, Error> {
-        let Some(selftests) = &self.selftests else {
+        let Some(selftests) = &self.of_kernel.selftests else {
             return Err(Error::Unprepared("the scenario did not ask for the selftests".to_owned()));
         };
         let file = selftests.folder.join(name);
@@ -81,7 +81,7 @@ impl Guest {
             passed: results.passed(),
             failed: results.failed().map(|case| format!("{}: {}", case.name, case.why())).collect(),
             skipped: results.cases.iter().filter_map(skipped).chain(results.skipped.clone()).collect(),
-            of: self.selftests.as_ref().map(|selftests| selftests.source.clone()).unwrap_or_default(),
+            of: self.of_kernel.selftests.as_ref().map(|selftests| selftests.source.clone()).unwrap_or_default(),
         });
     }
 }

@@ -5,6 +5,8 @@
 //! stuck task may wait. A task of an operation or of the kernel is active if it is in a timed sleep, or if its stack
 //! differs from the one in the sample before. A task of an awaited operation is also active if it is running. All waits
 //! for an event that may never come use this detection.
+//!
+//! It takes seconds. If the guest can be looked at, a proof ([`super::proof`]) comes before it.
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use guest_protocol::{PROCESS_PREFIX, TaskState};
 
 use super::place::{POLL, describe};
+use super::proof::{LOOK, Proof};
 use super::{Error, Guest};
 use crate::classify::stack;
 use crate::vm::agent::Operation;
@@ -26,6 +29,14 @@ pub struct Stuck {
     pub task: TaskState,
     /// The function that waits: the first on its stack that is not part of the scheduler or the locking code.
     pub function: String,
+}
+
+impl Stuck {
+    /// None if no function on its stack is known to wait.
+    fn of(task: &TaskState) -> Option<Stuck> {
+        let function = stack::function(&task.stack)?.to_owned();
+        Some(Stuck { task: task.clone(), function })
+    }
 }
 
 /// The result of a wait.
@@ -84,22 +95,38 @@ impl Guest {
         coming: impl Future<Output = Result<T, Error>>,
     ) -> Result<Result<T, Vec<Stuck>>, Error> {
         let mut coming = pin!(coming);
-        let (mut detector, mut pause) = (self.stuck_detector(), FIRST_SAMPLE);
+        let (mut detector, mut proof) = (self.stuck_detector(), Proof::default());
         let (time, began) = (self.vm().time(), self.vm().time().now());
+        let mut due = began + self.seconds(FIRST_SAMPLE);
         loop {
-            if let Ok(came) = time.timeout(self.seconds(pause), &mut coming).await {
+            if let Ok(came) = time.timeout(self.until_look(due.saturating_sub(time.now()), &proof), &mut coming).await {
                 return came.map(Ok);
             }
-            pause = INTERVAL;
+            let proven = self.prove(&mut proof).await;
+            if proven.is_none() && time.now() < due {
+                continue;
+            }
             let sample = self.sample(operations).await?;
             let tids: Vec<_> = sample.of_operations.iter().map(|task| task.tid).collect();
-            if let Finding::Stuck(mut stuck) = detector.add(time.now().saturating_sub(began), sample) {
+            let proven = proven.map(|pids| sample.stuck(&pids)).unwrap_or_default();
+            let seen = match detector.add(time.now().saturating_sub(began), sample) {
+                Finding::Stuck(stuck) => stuck,
+                Finding::None | Finding::Undecided => Vec::new(),
+            };
+            for mut stuck in [proven, seen] {
                 stuck.retain(|stuck| scope == Scope::AllTasks || tids.contains(&stuck.task.tid));
                 if !stuck.is_empty() {
                     return Ok(Err(stuck));
                 }
             }
+            due = time.now() + self.seconds(INTERVAL);
         }
+    }
+
+    /// How long to wait until the next look, if the next sample is due after this time. While nothing is suspected, a
+    /// held guest is only looked at when a sample is due: each look before it would cost an alarm.
+    fn until_look(&self, sample: Duration, proof: &Proof) -> Duration {
+        if self.vm().gate().is_some() && !proof.is_near() { sample } else { sample.min(LOOK) }
     }
 
     /// All stuck tasks of the guest. If no task sleeps uninterruptibly, this takes one sample.
@@ -109,10 +136,18 @@ impl Guest {
     pub async fn stuck(&self) -> Result<Vec<Stuck>, Error> {
         let (time, began) = (self.vm().time(), self.vm().time().now());
         let patience = time.patience(self.give_up());
-        let (mut detector, mut pause) = (self.stuck_detector(), POLL);
+        let (mut detector, mut proof, mut pause) = (self.stuck_detector(), Proof::default(), POLL);
         loop {
             let sample = self.sample(&[]).await?;
             let last = sample.blocked.first().map(describe).unwrap_or_default();
+            if !sample.blocked.is_empty()
+                && let Some(proven) = self.prove(&mut proof).await
+            {
+                let stuck = sample.stuck(&proven);
+                if !stuck.is_empty() {
+                    return Ok(stuck);
+                }
+            }
             match detector.add(time.now().saturating_sub(began), sample) {
                 Finding::None => return Ok(Vec::new()),
                 Finding::Stuck(stuck) => return Ok(stuck),
@@ -201,6 +236,11 @@ impl Sample {
             || self.blocked.iter().any(|task| (of_kernel || is_operation(task)) && has_moved(task))
     }
 
+    /// The tasks among these that sleep uninterruptibly. The others wait interruptibly.
+    fn stuck(&self, pids: &[i32]) -> Vec<Stuck> {
+        self.blocked.iter().filter(|task| pids.contains(&task.tid)).filter_map(Stuck::of).collect()
+    }
+
     fn has_blocked(&self, task: &TaskState) -> bool {
         self.blocked.iter().any(|other| is_same(other, task))
     }
@@ -274,12 +314,8 @@ impl Detector {
             let (samples, since) = there.fold((0, now), |(samples, _), (at, _)| (samples + 1, *at));
             samples >= SAMPLES && now - since >= self.span
         };
-        let stuck = |task: &TaskState| {
-            let function = stack::function(&task.stack)?.to_owned();
-            Some(Stuck { task: task.clone(), function })
-        };
         let blocked = self.samples.last().map_or(&[][..], |(_, sample)| &sample.blocked);
-        blocked.iter().filter(is_stuck).filter_map(stuck).collect()
+        blocked.iter().filter(is_stuck).filter_map(Stuck::of).collect()
     }
 }
 

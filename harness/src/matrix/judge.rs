@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use guest_protocol::TaskState;
 use kernels::cache::KeyMaker;
-use kernels::{FailureKind, KnownReport, Selftests};
+use kernels::{FailureKind, KnownReport};
 
 use super::conclude::{Ran, Seen, boot_failed, conclude};
 use crate::classify::console::log;
 use crate::classify::{self, Splat, SplatKind};
-use crate::guest::{Back, Error, Guest, Hardware};
+use crate::guest::{Back, Error, Guest, Hardware, OfKernel};
 use crate::notes::{Note, Notes, Phases};
 use crate::scenario::Scenario;
 use crate::tries::{self, Sign};
@@ -21,6 +21,7 @@ use crate::verdict::{Failure, Verdict};
 use crate::vm::agent::Agent;
 use crate::vm::scale::Scale;
 use crate::vm::{BootError, Vm};
+use crate::waits::Graph;
 
 /// The result of a cell.
 #[derive(Clone, Debug)]
@@ -37,6 +38,8 @@ pub struct Finding {
     pub phases: Phases,
     /// The sign that the test bed, not the kernel, prevented a verdict. Another guest may give one.
     pub sign: Option<Sign>,
+    /// Who waited for whom at the end, if the verdict is no pass.
+    pub waits: Option<Graph>,
     /// A hash of everything that a held guest said ([`CellRecord::said`](crate::evidence::CellRecord::said)).
     pub said: Option<String>,
 }
@@ -51,6 +54,7 @@ impl Finding {
             splats: Vec::new(),
             phases: Phases::default(),
             sign: None,
+            waits: None,
             said: None,
         }
     }
@@ -80,14 +84,13 @@ pub struct Rules<'a> {
     pub names_holders: bool,
 }
 
-/// Runs a scenario in the guest that `start` boots or restores. `console` is the file of its serial console, and
-/// `selftests` are those of the kernel, if the scenario needs them.
+/// Runs a scenario in the guest that `start` boots or restores. `console` is the file of its serial console.
 pub async fn run(
     scenario: &Scenario,
     trigger: Option<Trigger>,
     rules: Rules<'_>,
     console: &Path,
-    selftests: Option<Selftests>,
+    of_kernel: OfKernel,
     start: impl Future<Output = Result<Vm, BootError>>,
 ) -> Finding {
     let mut phases = Phases::default();
@@ -109,8 +112,8 @@ pub async fn run(
     let began = Instant::now();
     let vm = Arc::new(vm);
     let (time, before) = (vm.time(), vm.time().lost());
-    let over = vm.drive(run_in(scenario, trigger, &vm, rules, selftests)).await;
-    let Over { ran, mut notes, proofs, silent } = over.unwrap_or_else(|error| Over::without_notes(error.into()));
+    let over = vm.drive(run_in(scenario, trigger, &vm, rules, of_kernel)).await;
+    let Over { ran, mut notes, proofs, waits, silent } = over.unwrap_or_else(|error| Over::without_notes(error.into()));
     let (took, starved) = (began.elapsed(), time.lost().saturating_sub(before));
     (phases.scenario, phases.starved) = (took.as_secs_f64(), starved.as_secs_f64());
 
@@ -129,7 +132,7 @@ pub async fn run(
     }
     let (verdict, sign) = conclude(ran, Seen { ended: ended.as_ref(), splats: &splats, silent });
     phases.teardown = began.elapsed().as_secs_f64();
-    Finding { verdict, notes, proofs, splats, phases, sign, said }
+    Finding { verdict, notes, proofs, splats, phases, sign, waits, said }
 }
 
 /// A hash of everything that a guest said. The console of a restored guest begins with the boot.
@@ -147,13 +150,14 @@ struct Over {
     ran: Ran,
     notes: Notes,
     proofs: Vec<String>,
+    waits: Option<Graph>,
     /// The agent no longer answered.
     silent: bool,
 }
 
 impl Over {
     fn without_notes(error: Error) -> Over {
-        Over { ran: Err(error), notes: Notes::default(), proofs: Vec::new(), silent: false }
+        Over { ran: Err(error), notes: Notes::default(), proofs: Vec::new(), waits: None, silent: false }
     }
 }
 
@@ -162,10 +166,10 @@ async fn run_in(
     trigger: Option<Trigger>,
     vm: &Arc<Vm>,
     rules: Rules<'_>,
-    selftests: Option<Selftests>,
+    of_kernel: OfKernel,
 ) -> Over {
     let guest = match Hardware::find(vm, rules.scale).await {
-        Ok(hardware) => Guest::new(vm.clone(), hardware, trigger, rules.scale, rules.known, selftests, rules.repeat),
+        Ok(hardware) => Guest::new(vm.clone(), hardware, trigger, rules.scale, rules.known, of_kernel, rules.repeat),
         Err(error) => {
             let silent = stuck_tasks(vm.agent(), rules.scale.seconds(QUIT)).await.is_err();
             return Over { silent, ..Over::without_notes(error) };
@@ -177,7 +181,11 @@ async fn run_in(
         proven = proven(scenario, &guest, rules) => proven,
         died = guest.death(begins) => (Err(died), Vec::new()),
     };
-    let silent = !matches!(ran, Ok(Verdict::Pass)) && gather(&guest).await.is_err();
+    let (mut waits, mut silent) = (None, false);
+    if !matches!(ran, Ok(Verdict::Pass)) {
+        waits = guest.look().await;
+        silent = gather(&guest).await.is_err();
+    }
     let ran = match is_deadlock(&ran) && !silent {
         true => match guest.stays_stuck().await {
             Err(error @ Error::Unprepared(_)) => Err(error),
@@ -190,7 +198,7 @@ async fn run_in(
         // Only the verdict counts. The name of the holder is one more piece of evidence.
         let _ = guest.let_holder_be_named().await;
     }
-    Over { ran, notes: guest.notes(), proofs, silent }
+    Over { ran, notes: guest.notes(), proofs, waits, silent }
 }
 
 fn is_deadlock(ran: &Ran) -> bool {

@@ -21,7 +21,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use judge::{Finding, Rules};
-use kernels::{Profile, Selftests};
+use kernels::Profile;
 use limits::Limits;
 use order::Times;
 use schedule::{Budget, Schedule, Weight};
@@ -32,6 +32,7 @@ use crate::evidence::{
     CellDir, CellRecord, CellStart, EvidenceError, JsonlWriter, KernelNote, LATEST, RunDir, RunInfo, ScenarioNote,
     VariantNote,
 };
+use crate::guest::OfKernel;
 use crate::host::accel::Choice;
 use crate::host::clock;
 use crate::host::plugin::PluginError;
@@ -120,7 +121,7 @@ pub struct Runner {
 struct Setup<'a> {
     scenario: &'a Scenario,
     machine: Machine,
-    selftests: Option<Selftests>,
+    of_kernel: OfKernel,
 }
 
 impl Runner {
@@ -285,6 +286,9 @@ impl Runner {
         if let (Some(tracer), Ok(image)) = (&self.tracer, &image) {
             tracer.finish(image, &self.run, &dir).await?;
         }
+        if let Some(graph) = &finding.waits {
+            dir.waits(graph)?;
+        }
         let record = record(cell, dir.seconds(), finding, retries);
         dir.finish(&record)?;
         if image.is_err() {
@@ -347,7 +351,11 @@ impl Runner {
             true => Some(self.parts.selftests.of(&cell.id.variant).await?),
             false => None,
         };
-        Ok(Setup { scenario, machine, selftests })
+        let looks = match self.parts.images.now(&cell.id.variant) {
+            Some(Ok(image)) => self.parts.looks.of(&image).await,
+            _ => None,
+        };
+        Ok(Setup { scenario, machine, of_kernel: OfKernel { selftests, looks } })
     }
 
     async fn try_guests(
@@ -358,7 +366,7 @@ impl Runner {
         progress: &dyn Progress,
         echo: Option<Recorder>,
     ) -> Result<(Finding, Vec<String>), MatrixError> {
-        let Setup { scenario, machine, selftests } = setup;
+        let Setup { scenario, machine, of_kernel } = setup;
         let machine = match &self.tracer {
             Some(tracer) => tracer.machine(machine, dir),
             None => machine,
@@ -382,7 +390,7 @@ impl Runner {
                 Recorders { console: dir.console(), qmp: recorder(dir.qmp()?), agent: recorder(dir.agent()?) };
             let (within, console) = (host.seconds(judge::BOOT), dir.console());
             let start = self.guest(machine.clone(), recorders, within);
-            let running = judge::run(scenario, cell.id.trigger, rules, &console, selftests.clone(), start);
+            let running = judge::run(scenario, cell.id.trigger, rules, &console, of_kernel.clone(), start);
             let finding = match &echo {
                 None => running.await,
                 Some(echo) => tail::while_following(&dir.console(), echo.clone(), running).await,

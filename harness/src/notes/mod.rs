@@ -78,6 +78,10 @@ pub enum Note {
     PutBack(f64),
     /// Why the kernel could not be told to list its blocked tasks (SysRq-w).
     NoSysrq(String),
+    /// How often the guest was looked at for who waits for whom.
+    Looks(Looks),
+    /// Why there was no look.
+    NoGraph(String),
     /// How QEMU ended, if not because the harness ended it.
     QemuEnd(String),
     /// How long each phase took.
@@ -129,6 +133,16 @@ pub struct Accesses {
     pub reads: usize,
     /// Writes.
     pub writes: usize,
+}
+
+/// Looks at a guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Looks {
+    /// How many.
+    pub taken: u32,
+    /// How many of them found tasks that wait for each other in a closed cycle.
+    pub with_cycle: u32,
 }
 
 /// The results of a test program.
@@ -381,6 +395,8 @@ mod tests {
             Note::Aftermath(0.5),
             Note::PutBack(1.5),
             Note::NoSysrq("no answer".to_owned()),
+            Note::Looks(Looks { taken: 9, with_cycle: 2 }),
+            Note::NoGraph("why".to_owned()),
             Note::QemuEnd("killed".to_owned()),
             Note::Phases(Phases { boot: 0.5, steps, scenario: 2.5, starved: 0.25, teardown: 0.5 }),
         ]);
@@ -401,6 +417,7 @@ mod tests {
             "resets": "9 rounds, 1 refused", "reset": "over", "store": "in pci_wait_cfg", "enable": "elsewhere",
             "owner": "over", "event-of-pf": "not before the end of the write", "lockdep": "off",
             "lockdep-off-after": "a report", "stuck-for": 3600.0, "no-place": "f", "aftermath": 0.5, "put-back": 1.5, "no-sysrq": "no answer",
+            "looks": {"taken": 9, "with-cycle": 2}, "no-graph": "why",
             "qemu-end": "killed", "phases": {"boot": 0.5, "restore": 0.5, "scenario": 2.5, "starved": 0.25, "teardown": 0.5},
         });
         assert_eq!(serde_json::to_value(&notes).unwrap(), written);

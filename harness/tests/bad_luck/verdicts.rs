@@ -1,5 +1,6 @@
 //! Verdicts on cells whose QEMU fails.
 
+use harness::guest::OfKernel;
 use harness::matrix::judge::{self, Finding, Rules};
 use harness::notes::Note;
 use harness::scenario::Scenario;
@@ -102,7 +103,7 @@ async fn judge(bed: &Bed, scenario: &Scenario, scale: Scale) -> Finding {
     let console = recorders.console.clone();
     let boot = Vm::boot(bed.machine(), recorders, scale.seconds(judge::BOOT));
     let rules = Rules { scale, host: scale, known: &[], repeat: 1, put_back: true, names_holders: false };
-    judge::run(scenario, None, rules, &console, None, boot).await
+    judge::run(scenario, None, rules, &console, OfKernel::default(), boot).await
 }
 
 /// QEMU ends by itself after the scenario's last answer: the verdict stays, with a note.

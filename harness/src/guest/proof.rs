@@ -1,0 +1,152 @@
+//! Proof of a deadlock: tasks that wait for each other in a closed cycle.
+//!
+//! A look at the guest's memory ([`crate::waits`]) says who waits for whom. A cycle of exact edges can never open by
+//! itself. It must be there in two looks, and no task of it may have run between them, although others have.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use super::Guest;
+use crate::notes::{Looks, Note};
+use crate::vm::NoGraph;
+use crate::waits::{Graph, Wait, words};
+
+/// Time between two looks.
+pub(super) const LOOK: Duration = Duration::from_millis(200);
+
+/// A cycle: pid of each task, and how often it was switched out.
+type Cycle = Vec<(i32, u64)>;
+
+/// What the last look found.
+#[derive(Debug, Default)]
+pub(super) struct Proof {
+    before: Vec<Cycle>,
+    /// How often all tasks were switched out, in sum.
+    switches: u64,
+}
+
+impl Proof {
+    /// Whether the last look found a cycle. Then the next one proves a deadlock, or that there is none.
+    pub fn is_near(&self) -> bool {
+        !self.before.is_empty()
+    }
+
+    /// Whether a cycle stands since the look before. A look counts only if the guest has run since the one before: on a
+    /// busy host it may not have.
+    fn add(&mut self, graph: &Graph) -> bool {
+        let all = graph.tasks.iter().fold(0, |sum: u64, task| sum.wrapping_add(task.switches));
+        if std::mem::replace(&mut self.switches, all) == all {
+            return false;
+        }
+        let switches = |wait: &&Wait| Some((wait.pid, graph.task(wait.pid)?.switches));
+        let cycle = |waits: &Vec<&Wait>| waits.iter().map(switches).collect::<Option<Cycle>>();
+        let now: Vec<Cycle> = graph.deadlocks().iter().filter_map(cycle).collect();
+        let stands = now.iter().any(|cycle| self.before.contains(cycle));
+        self.before = now;
+        stands
+    }
+}
+
+impl Guest {
+    /// Looks at who waits for whom in the guest. None if that is not possible; a note says why.
+    pub(crate) async fn look(&self) -> Option<Graph> {
+        let kernel = self.of_kernel.looks.as_ref()?;
+        match self.vm.look(kernel).await {
+            Ok(graph) => {
+                self.note_look(!graph.deadlocks().is_empty());
+                Some(graph)
+            }
+            Err(NoGraph::Runs) => None,
+            Err(error) => {
+                self.note(Note::NoGraph(error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// Looks again. If that proves a deadlock, the pids of all tasks that can never run again.
+    pub(super) async fn prove(&self, proof: &mut Proof) -> Option<Vec<i32>> {
+        let graph = self.look().await?;
+        if !proof.add(&graph) {
+            return None;
+        }
+        let stuck = graph.stuck();
+        *self.proven.lock().unwrap_or_else(PoisonError::into_inner) = Some(graph);
+        Some(stuck)
+    }
+
+    /// The summary of a deadlock: the cycle, if one is proven with this task in or behind it, and else these words.
+    pub fn deadlock_in_words(&self, pid: i32, otherwise: String) -> String {
+        let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        let graph = proven.as_ref().filter(|graph| graph.stuck().contains(&pid));
+        let cycle = graph.and_then(|graph| Some((graph, graph.deadlocks().into_iter().next()?)));
+        cycle.map_or(otherwise, |(graph, cycle)| {
+            let line = |wait: &Wait| words::line(graph, wait, &words::no_lines);
+            cycle.into_iter().map(line).collect::<Vec<_>>().join("; ")
+        })
+    }
+
+    /// Counts a look.
+    fn note_look(&self, has_cycle: bool) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = notes.iter().find_map(|note| match note {
+            Note::Looks(looks) => Some(*looks),
+            _ => None,
+        });
+        let Looks { taken, with_cycle } = known.unwrap_or_default();
+        notes.add(Note::Looks(Looks { taken: taken + 1, with_cycle: with_cycle + u32::from(has_cycle) }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::waits::{Call, Certainty, Edge, Object, Party, Relation, State};
+
+    fn task(pid: i32, switches: u64) -> Party {
+        Party {
+            pid,
+            tgid: pid,
+            comm: "t".to_owned(),
+            state: State::Uninterruptible,
+            on_cpu: false,
+            kernel_thread: false,
+            switches,
+            stack: Vec::new(),
+        }
+    }
+
+    /// Two tasks that wait for each other.
+    fn graph(switches: u64, certainty: Certainty) -> Graph {
+        let wait = |pid, other| Wait {
+            pid,
+            at: Call { function: "f".to_owned(), returns_to: 1 },
+            object: Object::Queue { name: "q".to_owned() },
+            edges: vec![Edge { to: vec![other], certainty, relation: Relation::Has }],
+        };
+        Graph { tasks: vec![task(1, switches), task(2, 7)], waits: vec![wait(1, 2), wait(2, 1)] }
+    }
+
+    /// The same with a third task, which was switched out so often.
+    fn beside(switches: u64, graph: Graph) -> Graph {
+        Graph { tasks: [graph.tasks, vec![task(3, switches)]].concat(), ..graph }
+    }
+
+    #[test]
+    fn a_cycle_must_be_seen_twice_and_nobody_on_it_may_have_run() {
+        let mut proof = Proof::default();
+        let look = |others, switches| beside(others, graph(switches, Certainty::Exact));
+        assert!(!proof.add(&look(1, 3)) && proof.is_near());
+        assert!(!proof.add(&look(2, 4)), "a task has run");
+        assert!(!proof.add(&beside(3, Graph::default())) && !proof.is_near());
+        assert!(!proof.add(&look(4, 4)), "not in the look before");
+        assert!(!proof.add(&look(4, 4)) && proof.is_near(), "the guest has not run");
+        assert!(proof.add(&look(5, 4)));
+    }
+
+    #[test]
+    fn a_guess_proves_nothing() {
+        let mut proof = Proof::default();
+        assert!([1, 2].iter().all(|others| !proof.add(&beside(*others, graph(3, Certainty::Guess)))));
+    }
+}
