@@ -1,8 +1,10 @@
 //! The mutants in `mutants/`: each has the header of a patch, touches one file, and is in the table of its README.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use kernels::Mutant;
 
 /// Of fewer mutants no rate says much.
 const AT_LEAST: usize = 60;
@@ -33,21 +35,6 @@ fn touched<'a>(diff: &'a str, prefix: &str) -> Vec<&'a str> {
     diff.lines().filter_map(|line| line.strip_prefix(prefix)).collect()
 }
 
-/// The second column of each row of the index, by the name in the first one.
-fn index() -> BTreeMap<String, String> {
-    let text = fs::read_to_string(folder().join("README.md")).unwrap();
-    let rows = text.lines().filter(|line| line.starts_with("| `"));
-    let mut index = BTreeMap::new();
-    for row in rows {
-        let cells: Vec<&str> = row.split(" | ").map(|cell| cell.trim_matches([' ', '|'])).collect();
-        let [name, place, kind, seen] = cells[..] else { panic!("{row}: not four columns") };
-        assert!(!kind.is_empty() && !seen.is_empty(), "{row}: an empty column");
-        let doubled = index.insert(name.trim_matches('`').to_owned(), place.to_owned());
-        assert_eq!(doubled, None, "{name} is in the index twice");
-    }
-    index
-}
-
 #[test]
 fn there_are_enough_mutants() {
     assert!(mutants().len() >= AT_LEAST, "{} mutants", mutants().len());
@@ -73,15 +60,19 @@ fn every_mutant_has_a_header_and_touches_one_file() {
 
 #[test]
 fn the_index_has_every_mutant_with_its_file_and_nothing_else() {
-    let (mutants, index) = (mutants(), index());
+    let (mutants, index) = (mutants(), Mutant::index(&folder()).unwrap());
     let names = |names: Vec<&String>| names.into_iter().cloned().collect::<Vec<_>>();
     assert_eq!(names(mutants.keys().collect()), names(index.keys().collect()));
     for (name, patch) in mutants {
         let file = touched(&patch, "--- a/drivers/").concat();
-        assert!(
-            index[&name].starts_with(&format!("`{file}`: `")),
-            "{name}: {file}, and the index has {}",
-            index[&name]
-        );
+        assert_eq!(index[&name].file, file, "{name}");
     }
+}
+
+#[test]
+fn a_sample_of_ten_is_of_ten_files() {
+    let mutants = Mutant::read(&folder()).unwrap();
+    assert!(mutants.iter().all(|one| one.function.is_some() && one.shows.is_some()));
+    let files: BTreeSet<_> = Mutant::sample(mutants, 10).into_iter().map(|one| one.file).collect();
+    assert_eq!(files.len(), 10);
 }

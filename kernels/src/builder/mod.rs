@@ -138,6 +138,13 @@ impl Builder {
         recipe.image(&self.cache, &entry, &identity).ok()
     }
 
+    /// Removes the image of a variant from the cache, if it is there.
+    pub fn forget(&self, variant: &str) {
+        if let Some(key) = self.key(variant) {
+            self.cache.remove(image::SHELF, &key);
+        }
+    }
+
     /// The key of a variant's image, whether the image is built or not: a hash of all its ingredients. None if the
     /// source is not in the cache.
     pub fn key(&self, variant: &str) -> Option<Key> {

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use super::SeriesError;
+
 /// A diff, without the text around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diff {
@@ -43,6 +45,17 @@ pub(super) enum Objection {
     Damaged(String),
     /// It does something that no patch to a kernel needs to do, and that may do harm.
     Unsafe(String),
+}
+
+impl Objection {
+    /// The error for a patch at this place, with this subject.
+    pub(super) fn at(self, place: String, subject: &str) -> SeriesError {
+        let subject = subject.to_owned();
+        match self {
+            Objection::Damaged(why) => SeriesError::Damaged { place, subject, why },
+            Objection::Unsafe(why) => SeriesError::Unsafe { place, subject, why },
+        }
+    }
 }
 
 impl Diff {

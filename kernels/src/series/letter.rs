@@ -87,8 +87,7 @@ impl Letter {
                 let why = "it has no diff in its text, and none attached as .patch or .diff".to_owned();
                 return Err(SeriesError::Damaged { place, subject, why });
             }
-            Err(Objection::Damaged(why)) => return Err(SeriesError::Damaged { place, subject, why: why.clone() }),
-            Err(Objection::Unsafe(why)) => return Err(SeriesError::Unsafe { place, subject, why: why.clone() }),
+            Err(objection) => return Err(objection.clone().at(place, &subject)),
         };
         let Mail { author, message_id, .. } = self.mail.clone();
         Ok(SeriesPatch { number, subject, author, message_id, diff })

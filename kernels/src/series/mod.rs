@@ -97,6 +97,22 @@ impl Series {
 }
 
 impl SeriesPatch {
+    /// The patch in a file of the project, with the name of the file as its title.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has no diff, or one that is damaged or unsafe.
+    pub fn of_file(path: &Path) -> Result<SeriesPatch, SeriesError> {
+        let text = std::fs::read(path).map_err(|source| SeriesError::Read { path: path.to_owned(), source })?;
+        let subject = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let found = Diff::find(&text).map_err(|objection| objection.at(path.display().to_string(), &subject))?;
+        let diff = found.ok_or_else(|| SeriesError::Damaged {
+            place: path.display().to_string(),
+            subject: subject.clone(),
+            why: "it has no diff".to_owned(),
+        })?;
+        Ok(SeriesPatch { number: 1, subject, author: String::new(), message_id: None, diff })
+    }
+
     fn write(&self, folder: &Path, of: usize) -> io::Result<PathBuf> {
         let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' || c == '_' { c } else { '-' };
         let words: String = self.subject.chars().map(plain).collect();
