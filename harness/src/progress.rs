@@ -56,6 +56,8 @@ pub enum Event<'a> {
         /// The folder of their evidence.
         evidence: &'a std::path::Path,
     },
+    /// The cells that have not ended are not needed any more.
+    CellsStopped,
     /// A cell begins.
     CellStarted {
         /// Its name.

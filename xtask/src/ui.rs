@@ -155,7 +155,12 @@ impl Progress for Ui {
             Event::Cells { count, jobs, evidence } => {
                 self.say(&format!("{count} cells, {jobs} at a time; evidence in {}", evidence.display()));
                 (state.finished, state.count) = (0, count);
+                state.running.clear();
                 state.cells = self.bar(count as u64, "[{bar:30}] {pos}/{len} cells, {elapsed}  {wide_msg}");
+            }
+            Event::CellsStopped => {
+                self.clear(&mut state.cells);
+                state.running.clear();
             }
             Event::CellStarted { cell } => {
                 state.running.push(cell.to_owned());

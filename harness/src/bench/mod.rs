@@ -1,9 +1,11 @@
-//! Measuring the harness itself. All claims about speed are ratios of times that were measured in one run on one
-//! machine, because times in seconds depend more on the host than on the harness.
+//! Measuring the harness itself: how long it takes, and how much its scenarios notice. All claims about speed are ratios
+//! of times that were measured in one run on one machine, because times in seconds depend more on the host than on the
+//! harness.
 
 pub mod builds;
 pub mod leaks;
 pub mod matrix;
+pub mod mutants;
 pub mod starts;
 pub mod vng;
 

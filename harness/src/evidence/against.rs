@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{EvidenceError, file};
+use super::{EvidenceError, Run, RunCell, file};
 use crate::cell::CellId;
 use crate::verdict::Verdict;
 
@@ -51,6 +51,30 @@ pub struct EarlierCell {
 }
 
 impl EarlierKernel {
+    /// What a run says of a kernel, from its evidence. With a `key`, only cells on the kernel with this key count: the
+    /// kernel may have another content now.
+    pub fn of(run: &Run, kernel: &str, key: Option<&str>) -> EarlierKernel {
+        let is_of_it = |cell: &&RunCell| {
+            cell.record.cell.variant == kernel && key.is_none_or(|key| cell.kernel.as_deref() == Some(key))
+        };
+        let has_verdict =
+            |cell: &&RunCell| matches!(cell.record.verdict, Verdict::Pass | Verdict::Fail(_) | Verdict::Skip(_));
+        let cells = run.cells.iter().filter(is_of_it).filter(has_verdict).map(|cell| EarlierCell {
+            scenario: cell.record.cell.scenario.clone(),
+            topology: cell.record.cell.topology.clone(),
+            trigger: cell.record.cell.trigger_name().to_owned(),
+            verdict: cell.record.verdict.clone(),
+            evidence: cell.evidence.clone(),
+        });
+        let known = run.info.variants.iter().find(|variant| variant.name == kernel);
+        EarlierKernel {
+            results: run.path.clone(),
+            started: run.info.started.clone(),
+            bugs: known.map(|variant| variant.bugs.clone()),
+            cells: cells.collect(),
+        }
+    }
+
     /// Whether it has a verdict on a cell, whatever that cell's kernel and repetition.
     pub fn has(&self, id: &CellId) -> bool {
         self.cells.iter().any(|cell| cell.is_like(id))

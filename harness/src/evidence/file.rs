@@ -43,7 +43,7 @@ fn advice(error: &io::Error) -> &'static str {
 }
 
 impl EvidenceError {
-    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EvidenceError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EvidenceError {
         let path = path.to_owned();
         move |cause| EvidenceError::Io { action, path, cause }
     }

@@ -34,7 +34,7 @@ pub use coverage::{CellCoverage, RunCoverage};
 pub use file::{EvidenceError, write_whole};
 pub use jsonl::JsonlWriter;
 pub use read::{Run, RunCell, read_run};
-pub use run_dir::{LATEST, RunDir, RunInfo, ScenarioNote, VariantNote};
+pub use run_dir::{LATEST, RunDir, RunInfo, ScenarioNote, VariantNote, folder_of_runs};
 pub use series::{Applies, PATCHES, SeriesNote, SeriesStep};
 
 #[cfg(test)]

@@ -95,9 +95,7 @@ impl RunDir {
         if info.started.is_empty() {
             info.started = now.to_rfc3339_opts(SecondsFormat::Secs, true);
         }
-        fs::create_dir_all(out).map_err(EvidenceError::io("create", out))?;
-        let out = out.canonicalize().map_err(EvidenceError::io("find", out))?;
-        let path = create_unique(&out, &now.format("%Y%m%d-%H%M%S").to_string())?;
+        let (out, path) = unique(out, now)?;
         file::write_json(&path.join(RUN), &info)?;
         point_latest(&out, &path)?;
         Ok(RunDir { path })
@@ -115,6 +113,25 @@ impl RunDir {
     pub fn cell(&self, start: &CellStart) -> Result<CellDir, EvidenceError> {
         CellDir::create(&self.path, start)
     }
+}
+
+/// Creates a folder in `out` that is named by the time, for what several runs have in common. Makes the link `latest` in
+/// `out` point to it.
+///
+/// # Errors
+/// Those of the file system.
+pub fn folder_of_runs(out: &Path) -> Result<PathBuf, EvidenceError> {
+    let (out, path) = unique(out, SystemTime::now().into())?;
+    point_latest(&out, &path)?;
+    Ok(path)
+}
+
+/// `out` as an absolute path, and a new folder in it that is named by the time.
+fn unique(out: &Path, now: DateTime<Utc>) -> Result<(PathBuf, PathBuf), EvidenceError> {
+    fs::create_dir_all(out).map_err(EvidenceError::io("create", out))?;
+    let out = out.canonicalize().map_err(EvidenceError::io("find", out))?;
+    let path = create_unique(&out, &now.format("%Y%m%d-%H%M%S").to_string())?;
+    Ok((out, path))
 }
 
 fn create_unique(out: &Path, name: &str) -> Result<PathBuf, EvidenceError> {

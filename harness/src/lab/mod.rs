@@ -130,6 +130,11 @@ impl Lab {
         self.builder.find(variant)
     }
 
+    /// Removes the image of a variant from the cache, if it is there.
+    pub fn forget(&self, variant: &str) {
+        self.builder.forget(variant);
+    }
+
     /// A hash of everything that a variant is built from. Kernels with the same hash are the same. None if the source
     /// is not in the cache yet.
     pub fn key(&self, variant: &str) -> Option<String> {

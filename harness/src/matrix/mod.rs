@@ -22,6 +22,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use judge::{Finding, Rules};
 use kernels::Profile;
+use kernels::cache::Cache;
 use limits::Limits;
 use order::Times;
 use schedule::{Budget, Schedule, Weight};
@@ -208,6 +209,18 @@ impl Runner {
             (variant, words)
         };
         Runner { own: self.own.into_keys().map(named).collect(), ..self }
+    }
+
+    /// Makes the scripts that repeat a cell of this kernel select the kernel by these options of `run`.
+    pub fn repeated_by(mut self, variant: &str, options: Vec<String>) -> Runner {
+        self.own.insert(variant.to_owned(), options);
+        self
+    }
+
+    /// Keeps the snapshots of booted guests in another cache, if the run makes any.
+    pub fn with_snapshots_in(self, cache: Cache) -> Runner {
+        let snapshots = self.snapshots.is_some().then(|| Snapshots::new(cache, self.qemu.clone()));
+        Runner { snapshots, ..self }
     }
 
     /// The folder of the run.

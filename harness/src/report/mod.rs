@@ -22,7 +22,7 @@ use crate::evidence::{AgainstNote, EvidenceError, Run, RunCell, read_run};
 use crate::verdict::{Expected, Verdict};
 
 use against::Against;
-pub use against::{Earlier, EarlierError};
+pub use against::{CellChange, Earlier, EarlierError};
 pub use catalogue::{Comparison, Entry, Measured, chance, measured_in, measured_of, page, updated};
 pub use change::Change;
 pub use compare::{Disagreement, disagreements};
@@ -93,6 +93,11 @@ impl Report {
     /// What is worse, better and unchanged, compared with a reference, for people; none without a reference.
     pub fn comparison(&self) -> Option<String> {
         self.against.as_ref().map(|against| against.text(&self.run))
+    }
+
+    /// How each cell of a kernel differs from the same cell of the reference. Empty without a reference.
+    pub fn changes(&self, variant: &str) -> Vec<CellChange> {
+        self.against.as_ref().map(|against| against.changes(variant)).unwrap_or_default()
     }
 
     /// The results for programs.

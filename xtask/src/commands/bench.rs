@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: how fast the harness is, as ratios of figures from one measurement.
+//! `cargo xtask bench`: how fast the harness is, as ratios of figures from one measurement, and how much it notices.
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
@@ -35,11 +35,12 @@ Examples:
   cargo xtask bench boot -n 10
   cargo xtask bench matrix target/runs/latest
   cargo xtask bench leaks --cells 200 --format json
+  cargo xtask bench mutants --sample 12
 
 The absolute figures hold for this machine only; the ratios can be compared between machines. docs/speed.md has expected and
 measured figures.
 
-Exit codes: 0 measured (slowness is not a failure), 1 `leaks` found something left behind, 2 usage or infrastructure error,
+Exit codes: 0 measured (slowness is not a failure), 1 `leaks` found something left behind or `mutants` lost one, 2 usage or infrastructure error,
 130 interrupted.")]
 pub struct Args {
     #[command(subcommand)]
@@ -111,6 +112,8 @@ enum What {
         #[command(flatten)]
         which: Which,
     },
+    /// Build kernels with one mistake each, and say which of them the scenarios tell from the kernel without it
+    Mutants(super::bench_mutants::Args),
 }
 
 /// The guest that is measured: that of a cell.
@@ -167,6 +170,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
             What::Vng { count, vng, kernel } => {
                 beside_vng(&lab, vng, kernel, count, args.engine, &ui, &mut measurement).await?;
                 Vec::new()
+            }
+            What::Mutants(mutants) => {
+                return super::bench_mutants::run(&lab, &mutants, args.engine, args.format, &ui).await;
             }
             What::Leaks { cells, jobs, which } => {
                 let request = request(&lab, cells, jobs, which, args.engine)?;

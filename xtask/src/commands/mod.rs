@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 pub mod bench;
+pub mod bench_mutants;
 pub mod bisect;
 pub mod bisect_step;
 pub mod catalogue;

@@ -44,7 +44,10 @@ pub const ROOMS: &[(&str, &[&str])] = &[
         "bisect",
         &["text", "trigger", "verdict", "cell", "notes", "scenario", "progress", "lab", "evidence", "matrix", "report"],
     ),
-    ("bench", &["text", "verdict", "cell", "notes", "vm", "progress", "lab", "evidence", "matrix"]),
+    (
+        "bench",
+        &["text", "verdict", "cell", "notes", "vm", "scenario", "progress", "lab", "evidence", "matrix", "report"],
+    ),
 ];
 
 /// Each use of a room by a room that must not use it.

@@ -15,6 +15,7 @@ use super::change::{Change, State, failure, is_same};
 use super::rows::{Column, Row, rows};
 use crate::cell::CellId;
 use crate::evidence::{AgainstNote, Run, RunCell};
+use crate::verdict::Failure;
 
 pub use earlier::{Earlier, EarlierError};
 
@@ -31,6 +32,36 @@ struct OfKernel {
     variant: String,
     /// The columns of each row: the reference, then this kernel.
     rows: Vec<Row>,
+}
+
+/// How a cell of a kernel differs from the same cell of the reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CellChange {
+    /// `family::name` of the scenario.
+    pub scenario: String,
+    /// Name of the topology.
+    pub topology: String,
+    /// Name of the trigger, or `none`.
+    pub trigger: &'static str,
+    /// The change.
+    pub change: Change,
+    /// How the kernel fails, if it does.
+    pub failure: Option<Failure>,
+    /// What came of the cell on the kernel, in a few words.
+    pub words: String,
+}
+
+impl CellChange {
+    fn of(row: &Row) -> CellChange {
+        CellChange {
+            scenario: row.scenario.clone(),
+            topology: row.topology.clone(),
+            trigger: row.trigger,
+            change: change(row),
+            failure: row.state(KERNEL).failure().cloned(),
+            words: row.state(KERNEL).words(),
+        }
+    }
 }
 
 /// The columns of a row: the reference, and the kernel that is compared with it.
@@ -59,6 +90,12 @@ impl Against {
         };
         let kernels = variants.into_iter().map(of_kernel).collect();
         Against { note, kernels }
+    }
+
+    /// The change of each cell of a kernel. Empty if the run has no such kernel.
+    pub(super) fn changes(&self, variant: &str) -> Vec<CellChange> {
+        let rows = self.kernels.iter().filter(|kernel| kernel.variant == variant).flat_map(|kernel| &kernel.rows);
+        rows.map(CellChange::of).collect()
     }
 
     /// The name of the reference, if it is a kernel of the run.
