@@ -187,7 +187,7 @@ impl Results {
     pub fn summary(&self) -> String {
         let all = self.mutants.len();
         let killed = self.count(Outcome::Killed);
-        let part = if all == 0 { String::new() } else { format!(" ({}%)", killed * 100 / all) };
+        let part = (killed * 100).checked_div(all).map(|part| format!(" ({part}%)")).unwrap_or_default();
         let missing = match self.planned - all.min(self.planned) {
             0 => String::new(),
             left => format!("; {left} not judged yet"),
