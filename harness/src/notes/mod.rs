@@ -422,7 +422,7 @@ mod tests {
         });
         assert_eq!(serde_json::to_value(&notes).unwrap(), written);
         let back = read(written);
-        assert_eq!((back.notes.len(), &back), (32, &notes));
+        assert_eq!((back.notes.len(), &back), (34, &notes));
         // The same keys with values of another shape.
         for note in [Note::Read(Read::Any("0".to_owned())), Note::Rounds(Rounds::Begun(10))] {
             let notes = Notes::from_iter([note]);
