@@ -157,7 +157,7 @@ impl Qmp {
     }
 
     /// Waits until QEMU has unplugged the device with this id. The sign is the event `DEVICE_DELETED`, or that the device
-    /// is no part of the machine any more ([`Qmp::look_at_devices`]), whichever is known first. QEMU sends the event for
+    /// is no part of the machine any more (`Qmp::look_at_devices`), whichever is known first. QEMU sends the event for
     /// each VF too, without an id.
     ///
     /// # Errors
