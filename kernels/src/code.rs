@@ -61,7 +61,7 @@ pub enum CodeError {
     },
 }
 
-type Bytes<'a> = EndianSlice<'a, LittleEndian>;
+pub(crate) type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 type Entry<'a> = DebuggingInformationEntry<Bytes<'a>>;
 
 impl Code {
@@ -71,19 +71,30 @@ impl Code {
     /// # Errors
     /// [`CodeError`].
     pub fn of(vmlinux: &Path, prefixes: &[&str]) -> Result<Code, CodeError> {
-        let path = || vmlinux.to_owned();
-        let elf = fs::read(vmlinux).map_err(|cause| CodeError::Io { path: path(), cause })?;
-        let elf = object::File::parse(elf.as_slice()).map_err(|cause| CodeError::Elf { path: path(), cause })?;
-        let section = |name: &str| elf.section_by_name(name);
-        let data = |name: &str| section(name).and_then(|section| section.data().ok()).unwrap_or_default();
-        let text = section(".text").map_or(0..0, |text| text.address()..text.address().saturating_add(text.size()));
-        let load = |id: gimli::SectionId| Ok::<_, gimli::Error>(EndianSlice::new(data(id.name()), LittleEndian));
-        if data(gimli::SectionId::DebugInfo.name()).is_empty() {
-            return Err(CodeError::Without { path: path() });
-        }
-        let read = || Dwarf::load(load).and_then(|dwarf| read(&dwarf, &text, prefixes));
-        read().map_err(|cause| CodeError::Dwarf { path: path(), cause })
+        with_dwarf(vmlinux, |dwarf, text| read(&dwarf, &text, prefixes))
     }
+}
+
+/// Reads the DWARF of a vmlinux. `read` also gets the addresses of its `.text`.
+///
+/// # Errors
+/// [`CodeError`].
+pub(crate) fn with_dwarf<T>(
+    vmlinux: &Path,
+    read: impl FnOnce(Dwarf<Bytes<'_>>, Range<u64>) -> gimli::Result<T>,
+) -> Result<T, CodeError> {
+    let path = || vmlinux.to_owned();
+    let elf = fs::read(vmlinux).map_err(|cause| CodeError::Io { path: path(), cause })?;
+    let elf = object::File::parse(elf.as_slice()).map_err(|cause| CodeError::Elf { path: path(), cause })?;
+    let section = |name: &str| elf.section_by_name(name);
+    let data = |name: &str| section(name).and_then(|section| section.data().ok()).unwrap_or_default();
+    let text = section(".text").map_or(0..0, |text| text.address()..text.address().saturating_add(text.size()));
+    let load = |id: gimli::SectionId| Ok::<_, gimli::Error>(EndianSlice::new(data(id.name()), LittleEndian));
+    if data(gimli::SectionId::DebugInfo.name()).is_empty() {
+        return Err(CodeError::Without { path: path() });
+    }
+    let read = || Dwarf::load(load).and_then(|dwarf| read(dwarf, text));
+    read().map_err(|cause| CodeError::Dwarf { path: path(), cause })
 }
 
 fn read(dwarf: &Dwarf<Bytes<'_>>, text: &Range<u64>, prefixes: &[&str]) -> gimli::Result<Code> {
@@ -123,7 +134,7 @@ fn files(unit: UnitRef<'_, Bytes<'_>>) -> gimli::Result<Vec<String>> {
 }
 
 /// A path of the compiler as a path in the source: without `.`, and without `..` where that is possible.
-fn normal(path: &str) -> String {
+pub(crate) fn normal(path: &str) -> String {
     let mut normal = PathBuf::new();
     for part in Path::new(path).components() {
         match part {
@@ -214,7 +225,7 @@ fn within(text: &Range<u64>, range: Range<u64>) -> Option<Range<u64>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::process::Command;
 
     use proptest::prelude::*;
@@ -244,7 +255,7 @@ static inline void unused(void) { other(); }
 ";
 
     /// A vmlinux with two files of drivers/pci, and one of lib.
-    fn vmlinux(folder: &Path, flags: &[&str]) -> PathBuf {
+    pub(crate) fn vmlinux(folder: &Path, flags: &[&str]) -> PathBuf {
         let files = [
             ("drivers/pci/a.c", SOURCE),
             (

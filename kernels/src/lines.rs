@@ -1,0 +1,100 @@
+//! The source lines of a kernel's code, with what the compiler inlined there, from the line tables of its vmlinux.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use addr2line::{Context, Frame};
+use gimli::Reader;
+
+use crate::code::{self, CodeError};
+
+/// The source lines of one kernel. What was found once is not searched again, as reading a vmlinux takes a second.
+#[derive(Debug)]
+pub struct SourceLines {
+    vmlinux: PathBuf,
+    found: Mutex<BTreeMap<u64, Option<String>>>,
+}
+
+impl SourceLines {
+    /// Those of the kernel with this ELF file. It is read when the first line is asked for.
+    pub fn new(vmlinux: &Path) -> SourceLines {
+        SourceLines { vmlinux: vmlinux.to_owned(), found: Mutex::default() }
+    }
+
+    /// The lines of these addresses, as `drivers/pci/probe.c:3391`. It is that of the function that is not inlined; those
+    /// that are inlined there follow. An address that has no line is left out.
+    ///
+    /// # Errors
+    /// [`CodeError`], also if the kernel was built without line tables.
+    pub fn find(&self, addresses: &BTreeSet<u64>) -> Result<BTreeMap<u64, String>, CodeError> {
+        let mut found = self.found();
+        let new: Vec<_> = addresses.iter().copied().filter(|address| !found.contains_key(address)).collect();
+        if !new.is_empty() {
+            let lines = code::with_dwarf(&self.vmlinux, |dwarf, _| {
+                let context = Context::from_dwarf(dwarf)?;
+                new.into_iter()
+                    .map(|address| Ok((address, line(&context, address)?)))
+                    .collect::<gimli::Result<Vec<_>>>()
+            })?;
+            found.extend(lines);
+        }
+        let known = |address: &u64| Some((*address, found.get(address)?.clone()?));
+        Ok(addresses.iter().filter_map(known).collect())
+    }
+
+    fn found(&self) -> MutexGuard<'_, BTreeMap<u64, Option<String>>> {
+        // A panic in another thread cannot leave a map half changed.
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn line<R: Reader>(context: &Context<R>, address: u64) -> gimli::Result<Option<String>> {
+    let mut frames = context.find_frames(address).skip_all_loads()?;
+    let mut places = Vec::new();
+    while let Some(frame) = frames.next()? {
+        places.push(place(&frame)?);
+    }
+    // The innermost function comes first.
+    let Some(Some((_, outermost))) = places.pop() else { return Ok(None) };
+    let inlined = places.into_iter().rev().flatten().map(|(function, line)| format!(", in {function}() at {line}"));
+    Ok(Some(outermost + &inlined.collect::<String>()))
+}
+
+/// The function of a frame, and its line.
+fn place<R: Reader>(frame: &Frame<'_, R>) -> gimli::Result<Option<(String, String)>> {
+    let Some((file, line)) = frame.location.as_ref().and_then(|at| Some((at.file?, at.line?))) else { return Ok(None) };
+    let function = match &frame.function {
+        Some(function) => function.raw_name()?.into_owned(),
+        None => "a function without a name".to_owned(),
+    };
+    Ok(Some((function, format!("{}:{line}", code::normal(file)))))
+}
+
+#[cfg(test)]
+mod tests {
+    use object::{Object, ObjectSymbol};
+
+    use super::*;
+    use crate::code::tests::vmlinux;
+
+    #[test]
+    fn a_line_has_what_was_inlined_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = vmlinux(folder.path(), &["-g1"]);
+        let elf = std::fs::read(&path).unwrap();
+        let elf = object::File::parse(elf.as_slice()).unwrap();
+        let first = elf.symbols().find(|symbol| symbol.name() == Ok("first")).unwrap();
+        let lines = SourceLines::new(&path);
+        let addresses: BTreeSet<_> = (first.address()..first.address() + first.size()).chain([7]).collect();
+        let found = lines.find(&addresses).unwrap();
+        let texts: BTreeSet<_> = found.values().map(String::as_str).collect();
+        assert!(texts.contains("drivers/pci/a.c:6, in twice() at drivers/pci/pci.h:5"), "{texts:?}");
+        assert!(texts.iter().all(|line| line.starts_with("drivers/pci/a.c:")), "{texts:?}");
+        assert!(!found.contains_key(&7), "there is no code");
+        // They are not searched again.
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(lines.find(&addresses).unwrap(), found);
+        assert!(matches!(lines.find(&[8].into()), Err(CodeError::Io { .. })));
+    }
+}
