@@ -107,7 +107,8 @@ pub(super) fn path(scene: &Scene<'_>, node: u64) -> Option<String> {
     let own = kernfs_name(scene, node)?;
     let mut parts = vec![own];
     let mut at = node;
-    while parts.len() < DEEPEST {
+    // Parents of damaged memory may form a loop, and a node may have no name.
+    for _ in 0..DEEPEST {
         let Ok(parent) = kernfs_parent(scene, at) else { break };
         if !is_object(parent) {
             break;
