@@ -66,7 +66,7 @@ fn main() -> Result<()> {
     let graph = look(&memory, &kernel)?;
     let took = began.elapsed();
     let pages = memory.pages.into_inner();
-    print!("{}", words::text(&graph, &words::no_lines));
+    print!("{}", words::text(&graph));
     println!("{} tasks, {} pages, {took:?}", graph.tasks.len(), pages.len());
     if let [fixture] = fixture {
         let symbols = symbols_in(&system_map, &pages);

@@ -182,14 +182,16 @@ impl CellDir {
         (self.began.elapsed().as_secs_f64() * 1e3).round() / 1e3
     }
 
-    /// Writes who waited for whom: `waits.json` for programs, and `waits.txt` in words.
+    /// Writes who waited for whom: `waits.json` for programs, and `waits.txt` in words. The stacks of all tasks are in
+    /// `stacks.txt`, too.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn waits(&self, graph: &Graph) -> Result<(), EvidenceError> {
         file::write_json(&self.path.join("waits.json"), graph)?;
-        let text = words::text(graph, &words::no_lines);
-        file::write_whole(&self.path.join("waits.txt"), text.as_bytes())
+        let text = words::text(graph);
+        file::write_whole(&self.path.join("waits.txt"), text.as_bytes())?;
+        file::write_whole(&self.path.join("stacks.txt"), words::stacks(graph).as_bytes())
     }
 
     /// Writes the verdict. This completes the cell.

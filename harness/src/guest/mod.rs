@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use guest_protocol::{Command, Progress, Sched, Source};
-use kernels::{KnownReport, Selftests};
+use kernels::{KnownReport, Selftests, SourceLines};
 
 pub use aftermath::Back;
 pub use at::Stopping;
@@ -85,6 +85,8 @@ pub struct OfKernel {
     pub selftests: Option<Selftests>,
     /// What looks at its guests need. Without it there are no looks.
     pub looks: Option<Arc<Kernel>>,
+    /// Its source lines, if it has any.
+    pub lines: Option<Arc<SourceLines>>,
 }
 
 /// The deadline of an operation that has nothing to wait for, on a machine with KVM, in seconds. It is long, as it only

@@ -64,13 +64,24 @@ impl Guest {
         }
     }
 
+    /// The graph with the source lines of all calls, if the kernel has any. The guest stands meanwhile, so this does not
+    /// wait for another thread.
+    pub(crate) fn with_lines(&self, mut graph: Graph) -> Graph {
+        if let Some(lines) = &self.of_kernel.lines
+            && let Err(error) = graph.add_lines(|addresses| lines.find(addresses))
+        {
+            self.note(Note::NoLines(error.to_string()));
+        }
+        graph
+    }
+
     /// Looks again. If that proves a deadlock, the pids of all tasks that can never run again.
     pub(super) async fn prove(&self, proof: &mut Proof) -> Option<Vec<i32>> {
         let graph = self.look().await?;
         if !proof.add(&graph) {
             return None;
         }
-        let stuck = graph.stuck();
+        let (stuck, graph) = (graph.stuck(), self.with_lines(graph));
         *self.proven.lock().unwrap_or_else(PoisonError::into_inner) = Some(graph);
         Some(stuck)
     }
@@ -81,7 +92,7 @@ impl Guest {
         let graph = proven.as_ref().filter(|graph| graph.stuck().contains(&pid));
         let cycle = graph.and_then(|graph| Some((graph, graph.deadlocks().into_iter().next()?)));
         cycle.map_or(otherwise, |(graph, cycle)| {
-            let line = |wait: &Wait| words::line(graph, wait, &words::no_lines);
+            let line = |wait: &Wait| words::line(graph, wait);
             cycle.into_iter().map(line).collect::<Vec<_>>().join("; ")
         })
     }
@@ -120,7 +131,7 @@ mod tests {
     fn graph(switches: u64, certainty: Certainty) -> Graph {
         let wait = |pid, other| Wait {
             pid,
-            at: Call { function: "f".to_owned(), returns_to: 1 },
+            at: Call { function: "f".to_owned(), returns_to: 1, line: None },
             object: Object::Queue { name: "q".to_owned() },
             edges: vec![Edge { to: vec![other], certainty, relation: Relation::Has }],
         };

@@ -1,10 +1,10 @@
-//! What looks at guests need to know of each kernel: its symbols, and the layouts of its structs.
+//! What looks at guests need to know of each kernel: its symbols, the layouts of its structs, and its source lines.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kernels::{BuildEvent, Builder, CancelToken, KernelImage};
+use kernels::{BuildEvent, Builder, CancelToken, KernelImage, SourceLines};
 use tokio::sync::OnceCell;
 
 use super::chain;
@@ -21,12 +21,13 @@ pub struct Looks {
     cancel: CancelToken,
     progress: Arc<dyn Progress>,
     known: Arc<Mutex<BTreeMap<String, Known>>>,
+    lines: Arc<Mutex<BTreeMap<String, Arc<SourceLines>>>>,
 }
 
 impl Looks {
     /// Those of the kernels of this builder, until it is cancelled.
     pub fn new(builder: Arc<Builder>, cancel: CancelToken, progress: Arc<dyn Progress>) -> Looks {
-        Looks { builder, cancel, progress, known: Arc::default() }
+        Looks { builder, cancel, progress, known: Arc::default(), lines: Arc::default() }
     }
 
     /// A kernel. If that fails, the run goes on without looks at guests of this kernel. It is reported once.
@@ -36,6 +37,13 @@ impl Looks {
             known.entry(image.key.clone()).or_default().clone()
         };
         known.get_or_init(|| self.read(image.clone())).await.clone()
+    }
+
+    /// The source lines of a kernel. None if it was built elsewhere, without its vmlinux.
+    pub fn lines_of(&self, image: &KernelImage) -> Option<Arc<SourceLines>> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_image = || Arc::new(SourceLines::new(&image.vmlinux));
+        image.vmlinux.exists().then(|| lines.entry(image.key.clone()).or_insert_with(of_image).clone())
     }
 
     async fn read(&self, image: KernelImage) -> Option<Arc<Kernel>> {

@@ -183,7 +183,7 @@ async fn run_in(
     };
     let (mut waits, mut silent) = (None, false);
     if !matches!(ran, Ok(Verdict::Pass)) {
-        waits = guest.look().await;
+        waits = guest.look().await.map(|graph| guest.with_lines(graph));
         silent = gather(&guest).await.is_err();
     }
     let ran = match is_deadlock(&ran) && !silent {

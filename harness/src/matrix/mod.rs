@@ -364,11 +364,12 @@ impl Runner {
             true => Some(self.parts.selftests.of(&cell.id.variant).await?),
             false => None,
         };
-        let looks = match self.parts.images.now(&cell.id.variant) {
-            Some(Ok(image)) => self.parts.looks.of(&image).await,
-            _ => None,
+        let (looks, lines) = match self.parts.images.now(&cell.id.variant) {
+            Some(Ok(image)) => (self.parts.looks.of(&image).await, self.parts.looks.lines_of(&image)),
+            _ => (None, None),
         };
-        Ok(Setup { scenario, machine, of_kernel: OfKernel { selftests, looks } })
+        let of_kernel = OfKernel { selftests, looks, lines };
+        Ok(Setup { scenario, machine, of_kernel })
     }
 
     async fn try_guests(

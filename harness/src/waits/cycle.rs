@@ -81,7 +81,7 @@ mod tests {
     fn wait(pid: i32, edges: &[(&[i32], Certainty)]) -> Wait {
         Wait {
             pid,
-            at: Call { function: "somewhere".into(), returns_to: 0 },
+            at: Call { function: "somewhere".into(), returns_to: 0, line: None },
             object: Object::Queue { name: "something".into() },
             edges: edges
                 .iter()

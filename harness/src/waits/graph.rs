@@ -1,5 +1,7 @@
 //! The graph: tasks, what each waits for, and who can end the wait.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use super::cycle;
@@ -42,6 +44,9 @@ pub struct Call {
     pub function: String,
     /// The address to which its callee returns. The call is before it, and so its line is that of the byte before.
     pub returns_to: u64,
+    /// Its source line, as `drivers/pci/probe.c:3391`, with what was inlined there. None if it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
 }
 
 /// What a task waits for.
@@ -195,6 +200,26 @@ impl Graph {
     /// What the task with this pid waits for, if that is known.
     pub fn wait(&self, pid: i32) -> Option<&Wait> {
         self.waits.iter().find(|wait| wait.pid == pid)
+    }
+
+    /// All calls of the graph.
+    fn calls(&mut self) -> impl Iterator<Item = &mut Call> {
+        let stacks = self.tasks.iter_mut().flat_map(|task| &mut task.stack);
+        stacks.chain(self.waits.iter_mut().map(|wait| &mut wait.at))
+    }
+
+    /// Notes the source line of each call. `find` gets the addresses of all calls, and gives their lines.
+    ///
+    /// # Errors
+    /// Those of `find`. Then no line is noted.
+    pub fn add_lines<E>(
+        &mut self,
+        find: impl FnOnce(&BTreeSet<u64>) -> Result<BTreeMap<u64, String>, E>,
+    ) -> Result<(), E> {
+        let address = |call: &Call| call.returns_to.wrapping_sub(1);
+        let lines = find(&self.calls().map(|call| address(call)).collect())?;
+        self.calls().for_each(|call| call.line = lines.get(&address(call)).cloned());
+        Ok(())
     }
 
     /// The cycles that prove a deadlock: each task in it waits, by exact edges, for one in it.

@@ -42,7 +42,7 @@ fn party(task: &Task) -> Party {
 }
 
 fn call(frame: &Frame) -> Call {
-    Call { function: frame.function.clone(), returns_to: frame.returns_to }
+    Call { function: frame.function.clone(), returns_to: frame.returns_to, line: None }
 }
 
 /// What a sleeping task waits for. `None` if nothing is known of it.

@@ -5,37 +5,29 @@ use std::fmt::Write as _;
 use super::functions::only_waits;
 use super::graph::{Call, Certainty, Edge, Graph, Mode, Object, Party, Relation, State, Wait};
 
-/// Gives the source line of a call, as `drivers/pci/iov.c:401`, with what was inlined there; `None` if unknown.
-pub type Lines<'a> = &'a dyn Fn(&Call) -> Option<String>;
-
-/// No source lines.
-pub fn no_lines(_: &Call) -> Option<String> {
-    None
-}
-
 /// A wait in one line: who waits, where, for what, and who has it.
-pub fn line(graph: &Graph, wait: &Wait, lines: Lines<'_>) -> String {
+pub fn line(graph: &Graph, wait: &Wait) -> String {
     let mut line = match graph.task(wait.pid) {
         Some(task) => format!("{} [{}]", named(task), task.state),
         None => format!("pid {}", wait.pid),
     };
     let Object::Unknown { what } = &wait.object else {
-        let _ = write!(line, " waits in {} for {}", place(&wait.at, lines), object(&wait.object));
+        let _ = write!(line, " waits in {} for {}", place(&wait.at), object(&wait.object));
         push_holders(&mut line, graph, wait);
         return line;
     };
-    let _ = write!(line, " waits in {} for {what}", place(&wait.at, lines));
+    let _ = write!(line, " waits in {} for {what}", place(&wait.at));
     line
 }
 
 /// The whole graph: deadlocks, suspicions, other waits, and the tasks at the end of chains.
-pub fn text(graph: &Graph, lines: Lines<'_>) -> String {
+pub fn text(graph: &Graph) -> String {
     let (deadlocks, suspicions) = (graph.deadlocks(), graph.suspicions());
     let mut text = String::new();
     let mut block = |title: &str, waits: &[&Wait]| {
         if !waits.is_empty() {
             let _ = writeln!(text, "{title}:");
-            waits.iter().for_each(|wait| text += &format!("  {}\n", line(graph, wait, lines)));
+            waits.iter().for_each(|wait| text += &format!("  {}\n", line(graph, wait)));
         }
     };
     deadlocks.iter().for_each(|cycle| block("deadlock", cycle));
@@ -46,7 +38,18 @@ pub fn text(graph: &Graph, lines: Lines<'_>) -> String {
     let ends = ends(graph);
     if !ends.is_empty() {
         let _ = writeln!(text, "they wait for tasks of which no further wait is known:");
-        ends.iter().for_each(|task| text += &format!("  {}\n", rest(task, lines)));
+        ends.iter().for_each(|task| text += &format!("  {}\n", rest(task)));
+    }
+    text
+}
+
+/// The stacks of all tasks, innermost function first.
+pub fn stacks(graph: &Graph) -> String {
+    let mut text = String::new();
+    for task in &graph.tasks {
+        let on_cpu = if task.on_cpu { ", on a CPU" } else { "" };
+        let _ = writeln!(text, "{} [{}]{on_cpu}", named(task), task.state);
+        task.stack.iter().for_each(|call| text += &format!("    {}\n", place(call)));
     }
     text
 }
@@ -65,7 +68,7 @@ fn ends(graph: &Graph) -> Vec<&Party> {
 }
 
 /// What a task does that waits for nobody known.
-fn rest(task: &Party, lines: Lines<'_>) -> String {
+fn rest(task: &Party) -> String {
     let what = match task.state {
         State::Runnable if task.on_cpu => "runs",
         State::Runnable => "can run",
@@ -74,7 +77,7 @@ fn rest(task: &Party, lines: Lines<'_>) -> String {
         State::Interruptible | State::Uninterruptible | State::Idle => "sleeps",
     };
     let place = task.stack.iter().find(|call| !only_waits(&call.function));
-    let place = place.map_or_else(String::new, |call| format!(" in {}", self::place(call, lines)));
+    let place = place.map_or_else(String::new, |call| format!(" in {}", self::place(call)));
     format!("{} [{}] {what}{place}", named(task), task.state)
 }
 
@@ -82,8 +85,8 @@ fn named(task: &Party) -> String {
     format!("{} (pid {})", task.comm, task.pid)
 }
 
-fn place(call: &Call, lines: Lines<'_>) -> String {
-    match lines(call) {
+fn place(call: &Call) -> String {
+    match &call.line {
         Some(line) => format!("{} ({line})", call.function),
         None => call.function.clone(),
     }

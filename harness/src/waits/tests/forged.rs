@@ -29,7 +29,7 @@ fn mutex(forge: &mut Forge, owner: u64, waiters: &[Forged]) -> u64 {
 
 /// All waits, in words.
 fn said(graph: &Graph) -> Vec<String> {
-    graph.waits.iter().map(|wait| words::line(graph, wait, &words::no_lines)).collect()
+    graph.waits.iter().map(|wait| words::line(graph, wait)).collect()
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn a_mutex_is_held_by_its_owner() {
     let graph = forge.graph();
     assert_eq!(said(&graph), ["waiter (pid 9) [D] waits in takes_it for some_mutex, held by holder (pid 7)"]);
     assert_eq!(
-        words::text(&graph, &words::no_lines),
+        words::text(&graph),
         "others that wait:\n  \
            waiter (pid 9) [D] waits in takes_it for some_mutex, held by holder (pid 7)\n\
          they wait for tasks of which no further wait is known:\n  \
@@ -304,4 +304,23 @@ fn tasks_in_a_loop_are_an_error() {
     page[physical as usize % PAGE..][..8].copy_from_slice(&(one.address + next).to_le_bytes());
     let error = look(&memory, &kernel).unwrap_err();
     assert_eq!(error.to_string(), "the list of tasks does not end, or is damaged");
+}
+
+/// Memory that is damaged: the parent of a file has no name, and is its own parent.
+#[test]
+fn the_path_of_a_file_ends() {
+    let mut forge = forge();
+    let functions = ["__schedule", "schedule", "kernfs_drain", "__kernfs_remove"];
+    let task = forge.task(9, "remover", UNINTERRUPTIBLE, &functions);
+    let (file, folder, name, queue) = (forge.object(), forge.object(), forge.object(), forge.object());
+    forge.write(name, b"power\0");
+    forge.set(file, "kernfs_node", "name", name);
+    forge.set_int(file, "kernfs_node", "active", (i32::MIN + 2).cast_unsigned());
+    forge.set(file, "kernfs_node", "parent", folder);
+    forge.set(folder, "kernfs_node", "parent", folder);
+    let waiter = forge.waiter(task, 2, "wait_queue_entry", "entry", "private");
+    forge.link(&[queue, waiter]);
+    forge.word(task.local(1), file);
+    let said = said(&forge.graph());
+    assert!(said[0].contains("/sys/power"), "{said:?}");
 }

@@ -78,7 +78,7 @@ fn look_at_damaged((memory, kernel): &(Recorded, Kernel), damages: &[Damage]) ->
     let mut memory = memory.clone();
     damages.iter().for_each(|damage| memory.suffer(damage));
     let graph = look(&memory, kernel).ok()?;
-    let _ = words::text(&graph, &words::no_lines);
+    let _ = words::text(&graph);
     Some(graph)
 }
 
