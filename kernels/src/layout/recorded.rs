@@ -97,17 +97,17 @@ mod tests {
     use super::*;
 
     fn of(record: &str) -> Result<String, &'static str> {
-        let [source, recorded, output] = ["/src", "/work/source", "/out"].map(Path::new);
+        let [source, recorded, output] = ["/src", "/build/source", "/out"].map(Path::new);
         Ok(shell_words::join(command(record, &Trees { source, recorded, output })?))
     }
 
     #[test]
     fn the_flags_of_the_compiler_are_kept_and_files_and_warnings_are_not() {
         let record = "savedcmd_kernel/panic.o := ccache gcc -Wp,-MMD,kernel/.panic.o.d -nostdinc \
-            -I/work/source/include -I./include -include /work/source/include/linux/kconfig.h \
-            -fmacro-prefix-map=/work/source/= -Wall -Werror=return-type -Wa,-mx86 -O2 -g1 -gdwarf-4 -Ikernel \
-            -DKBUILD_MODNAME='\"panic\"' -D'A(x)=$(pound)x' -c -o kernel/panic.o /work/source/kernel/panic.c\n\n\
-            source_kernel/panic.o := /work/source/kernel/panic.c\n";
+            -I/build/source/include -I./include -include /build/source/include/linux/kconfig.h \
+            -fmacro-prefix-map=/build/source/= -Wall -Werror=return-type -Wa,-mx86 -O2 -g1 -gdwarf-4 -Ikernel \
+            -DKBUILD_MODNAME='\"panic\"' -D'A(x)=$(pound)x' -c -o kernel/panic.o /build/source/kernel/panic.c\n\n\
+            source_kernel/panic.o := /build/source/kernel/panic.c\n";
         insta::assert_snapshot!(of(record).unwrap(), @r#"ccache gcc -nostdinc -I/src/include -I./include -include /src/include/linux/kconfig.h '-fmacro-prefix-map=/src/=' -Wa,-mx86 -O2 -Ikernel '-DKBUILD_MODNAME="panic"' '-DA(x)=#x'"#);
         let older =
             "cmd_kernel/panic.o := gcc -O2 -c -o kernel/panic.o panic.c ; ./tools/objtool/objtool kernel/panic.o\n";

@@ -11,6 +11,7 @@ use harness::bench::leaks::{Traces, Watch};
 use harness::bench::starts::{self, Starter};
 use harness::bench::vng::{self, Vng};
 use harness::bench::{Measurement, builds, matrix};
+use harness::cell::PlannedCell;
 use harness::evidence::{LATEST, read_run};
 use harness::host;
 use harness::lab::{self, Lab};
@@ -302,7 +303,12 @@ fn request(lab: &Lab, count: u16, jobs: Option<u16>, which: Which, engine: Engin
     let mut cells = plan(lab.manifest(), &scenarios, &selection, u32::try_from(repeats)?)?;
     cells.sort_by_key(|cell| cell.id.repeat);
     cells.truncate(count.into());
-    Ok(Request {
+    Ok(whole_run(cells, jobs, engine, workspace().join("target/runs")))
+}
+
+/// The request for a run of these cells, all of them, as in a run without further options.
+pub(super) fn whole_run(cells: Vec<PlannedCell>, jobs: Option<u16>, engine: Engine, out: PathBuf) -> Request {
+    Request {
         cells,
         jobs: jobs.map(usize::from),
         snapshots: true,
@@ -311,9 +317,9 @@ fn request(lab: &Lab, count: u16, jobs: Option<u16>, which: Which, engine: Engin
         fail_fast: false,
         accel: engine.accel.into(),
         clock: engine.clock.into(),
-        out: workspace().join("target/runs"),
+        out,
         command: std::env::args().skip(1).collect(),
-    })
+    }
 }
 
 /// Runs cells, and returns what they left behind, one line each.

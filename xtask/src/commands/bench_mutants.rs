@@ -8,11 +8,11 @@ use anyhow::{Result, bail};
 use globset::Glob;
 use harness::bench::mutants::{self, Comparison, Judged, Results, Task};
 use harness::lab::Lab;
-use harness::matrix::Request;
 use harness::matrix::plan::{CANDIDATE, Selection};
 use kernels::{Mutant, near};
 use serde_json::json;
 
+use super::bench::whole_run;
 use crate::machine::workspace;
 use crate::names;
 use crate::out;
@@ -108,6 +108,7 @@ fn text(results: &Results, comparison: Option<&Comparison>, format: Format) -> S
 }
 
 fn task(args: &Args, engine: Engine) -> Result<Task> {
+    let out = args.out.clone().unwrap_or_else(|| workspace().join("target/mutants"));
     Ok(Task {
         mutants: chosen(args)?,
         bases: BASES.map(str::to_owned).to_vec(),
@@ -115,18 +116,7 @@ fn task(args: &Args, engine: Engine) -> Result<Task> {
         coverage: args.coverage.clone(),
         only_reached: args.reached,
         all_cells: args.all_cells,
-        how: Request {
-            cells: Vec::new(),
-            jobs: args.jobs.map(usize::from),
-            snapshots: true,
-            quick: false,
-            despite_qemu: false,
-            fail_fast: false,
-            accel: engine.accel.into(),
-            clock: engine.clock.into(),
-            out: args.out.clone().unwrap_or_else(|| workspace().join("target/mutants")),
-            command: std::env::args().skip(1).collect(),
-        },
+        how: whole_run(Vec::new(), args.jobs, engine, out),
     })
 }
 
