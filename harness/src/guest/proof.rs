@@ -86,6 +86,11 @@ impl Guest {
         Some(stuck)
     }
 
+    /// Whether a deadlock is proven.
+    pub(crate) fn has_proof(&self) -> bool {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// The summary of a deadlock: the cycle, if one is proven with this task in or behind it, and else these words.
     pub fn deadlock_in_words(&self, pid: i32, otherwise: String) -> String {
         let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);

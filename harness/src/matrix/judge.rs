@@ -186,7 +186,7 @@ async fn run_in(
         waits = guest.look().await.map(|graph| guest.with_lines(graph));
         silent = gather(&guest).await.is_err();
     }
-    let ran = match is_deadlock(&ran) && !silent {
+    let ran = match is_deadlock(&ran) && !silent && !guest.has_proof() {
         true => match guest.stays_stuck().await {
             Err(error @ Error::Unprepared(_)) => Err(error),
             // A guest that answers no more has not gone on.
