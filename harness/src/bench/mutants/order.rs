@@ -56,12 +56,10 @@ pub fn order(
         let seconds = reached.and_then(|reached| reached.seconds(&cell.id, mutant));
         (on_base.is_some_and(fails), seconds.unwrap_or(f64::INFINITY))
     };
-    let mut cells = cells.to_vec();
-    cells.sort_by(|one, other| {
-        let ((fails, seconds), (also, others)) = (rank(one), rank(other));
-        fails.cmp(&also).then(seconds.total_cmp(&others))
-    });
-    cells
+    // Each rank is a search through all cells of the base.
+    let mut ranked: Vec<_> = cells.iter().map(|cell| (rank(cell), cell)).collect();
+    ranked.sort_by(|((fails, seconds), _), ((also, others), _)| fails.cmp(also).then(seconds.total_cmp(others)));
+    ranked.into_iter().map(|(_, cell)| cell.clone()).collect()
 }
 
 /// Whether two cells do the same to their kernels.
