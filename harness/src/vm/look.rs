@@ -22,7 +22,7 @@ pub enum NoGraph {
     /// Its memory makes no sense.
     #[error(transparent)]
     Look(#[from] LookError),
-    /// Its clock is held, but it runs: it spins, or a file is sent to it.
+    /// Its clock is held, but it does not stand: it spins.
     #[error("the guest does not stand, although its clock is held")]
     Runs,
     /// The look panicked.
