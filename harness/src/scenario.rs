@@ -69,6 +69,24 @@ impl Needs {
     pub const NOTHING: Needs = Needs { memory_mib: None, selftests: false, places: Places::NONE, to_be_named: false };
 }
 
+/// A table that compares kernels by some scenarios.
+#[derive(Clone, Copy, Debug)]
+pub struct Comparison {
+    /// Its heading.
+    pub title: &'static str,
+    /// The columns: names of kernels.
+    pub kernels: &'static [&'static str],
+    /// The rows: the name of each, and its scenarios.
+    pub rows: &'static [(&'static str, &'static [&'static str])],
+}
+
+impl Comparison {
+    /// Whether the table has a column of this kernel, and a row of this scenario.
+    pub fn has(&self, kernel: &str, scenario: &str) -> bool {
+        self.kernels.contains(&kernel) && self.rows.iter().any(|(_, scenarios)| scenarios.contains(&scenario))
+    }
+}
+
 impl Scenario {
     /// All its topologies, the default one first.
     pub fn topologies(&self) -> impl Iterator<Item = &'static str> + '_ {

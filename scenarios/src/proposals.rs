@@ -1,6 +1,6 @@
 //! A comparison of the kernels that were proposed for the read side of `sriov_numvfs`, and of the candidate.
 
-use harness::report::Comparison;
+use harness::scenario::Comparison;
 
 /// The kernels, and the scenarios that discriminate them. Rows are in the order of the mailing list discussion: reads
 /// during a removal and during a disable, events while VFs are enabled, and writes during a removal.
@@ -23,7 +23,22 @@ pub const PROPOSALS: Comparison = Comparison {
 
 #[cfg(test)]
 mod tests {
+    use harness::matrix::plan::{Selection, plan};
+
     use super::*;
+
+    #[test]
+    fn a_default_run_has_every_cell_of_the_table() {
+        let manifest = kernels::Manifest::of_project().unwrap();
+        let selection = Selection { compared: Some(PROPOSALS), ..Selection::default() };
+        let cells = plan(&manifest, &crate::all(), &selection, 1).unwrap();
+        for scenario in PROPOSALS.rows.iter().flat_map(|(_, scenarios)| *scenarios) {
+            for kernel in PROPOSALS.kernels {
+                let has = cells.iter().any(|cell| cell.id.scenario == *scenario && cell.id.variant == *kernel);
+                assert!(has, "no cell of {scenario} on {kernel}");
+            }
+        }
+    }
 
     #[test]
     fn kernels_and_scenarios_exist() {

@@ -3,8 +3,7 @@
 //! A test passes if its cell is as expected. The first test builds the kernels that are not built yet; `--list` builds
 //! nothing. The evidence of all cells is in one folder, which each failure names.
 //!
-//! Each scenario runs on the unpatched kernel and on the candidate. Together they show nearly every bug and its
-//! absence. Cells on other kernels are ignored: `cargo xtask run-matrix` runs them, and so does `--include-ignored`.
+//! The cells are those of a default `cargo xtask run-matrix`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,11 +15,12 @@ use harness::cell::PlannedCell;
 use harness::host::accel::Choice;
 use harness::host::clock;
 use harness::lab::Lab;
-use harness::matrix::plan::{CANDIDATE, Selection, plan};
+use harness::matrix::plan::{Selection, plan};
 use harness::matrix::{Request, Runner};
 use harness::progress::{Event, Progress, Silence};
-use kernels::{BuildEvent, Variant};
+use kernels::BuildEvent;
 use libtest_mimic::{Arguments, Failed, Trial};
+use scenarios::proposals::PROPOSALS;
 use tokio::runtime::{Builder, Runtime};
 
 fn main() -> ExitCode {
@@ -47,24 +47,20 @@ struct Shared {
 
 fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
     let lab = Lab::open(None)?;
-    let all = plan(lab.manifest(), &scenarios::all(), &Selection::default(), 1)?;
-    let is_usual = |cell: &PlannedCell| {
-        cell.id.variant == CANDIDATE || lab.manifest().variant(&cell.id.variant).is_ok_and(Variant::is_plain)
-    };
-    let all: Vec<_> = all.into_iter().map(|cell| (!is_usual(&cell), cell)).collect();
-    let cells = all.iter().filter(|(ignored, cell)| is_selected(arguments, *ignored, &cell.id.to_string()));
-    let cells = cells.map(|(_, cell)| cell.clone()).collect();
+    let selection = Selection { compared: Some(PROPOSALS), ..Selection::default() };
+    let all = plan(lab.manifest(), &scenarios::all(), &selection, 1)?;
+    let cells = all.iter().filter(|cell| is_selected(arguments, &cell.id.to_string())).cloned().collect();
     let shared = Arc::new(Shared { lab, cells, runner: OnceLock::new() });
-    let trial = |(ignored, cell): (bool, PlannedCell)| {
+    let trial = |cell: PlannedCell| {
         let shared = shared.clone();
-        Trial::test(cell.id.to_string(), move || run(&shared, &cell)).with_kind(KIND).with_ignored_flag(ignored)
+        Trial::test(cell.id.to_string(), move || run(&shared, &cell)).with_kind(KIND)
     };
     Ok(all.into_iter().map(trial).collect())
 }
 
-/// Whether libtest-mimic will run a test of this name.
-fn is_selected(arguments: &Arguments, ignored: bool, name: &str) -> bool {
-    if ignored && !arguments.ignored && !arguments.include_ignored || !ignored && arguments.ignored {
+/// Whether libtest-mimic will run a test of this name. None is ignored unless it is asked for.
+fn is_selected(arguments: &Arguments, name: &str) -> bool {
+    if arguments.ignored {
         return false;
     }
     let matches = |filter: &String| if arguments.exact { name == filter } else { name.contains(filter.as_str()) };

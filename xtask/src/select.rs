@@ -8,6 +8,7 @@ use harness::host::accel::Choice;
 use harness::host::clock;
 use harness::matrix::Request;
 use harness::matrix::plan::Selection;
+use scenarios::proposals::PROPOSALS;
 
 use crate::machine::workspace;
 use crate::names;
@@ -16,8 +17,8 @@ use crate::names;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Which {
     /// Kernels, by glob. May be given several times. Each runs with every scenario [default: your own kernels, if you
-    /// give any; else each scenario runs on the unpatched first base, on `candidate`, and on the kernels whose patches
-    /// fix or add a bug that it detects]
+    /// give any; else each scenario runs on the unpatched first base, on `candidate`, on the kernels whose patches fix or
+    /// add a bug that it detects, and on those that the table of the README compares by it]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     #[arg(value_parser = names::kernels(), hide_possible_values = true)]
     pub kernels: Vec<String>,
@@ -44,7 +45,7 @@ pub struct Which {
 impl From<Which> for Selection {
     fn from(which: Which) -> Selection {
         let Which { kernels, base, scenarios, triggers, topologies, all } = which;
-        Selection { kernels, base, scenarios, triggers, topologies, all }
+        Selection { kernels, base, scenarios, triggers, topologies, all, compared: Some(PROPOSALS) }
     }
 }
 

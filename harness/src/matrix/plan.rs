@@ -4,7 +4,7 @@ use globset::{Glob, GlobMatcher};
 use kernels::{Bug, Chance, Manifest, Unknown, Variant, split_profile};
 
 use crate::cell::{CellId, PlannedCell};
-use crate::scenario::Scenario;
+use crate::scenario::{Comparison, Scenario};
 use crate::trigger::Trigger;
 use crate::verdict::Expected;
 
@@ -24,6 +24,9 @@ pub struct Selection {
     pub topologies: Vec<String>,
     /// If no kernels are named, every kernel (of every base, or of the one that is named) with every scenario. If no topologies are named, every topology.
     pub all: bool,
+    /// A table that a run must fill. If no kernels are named, its kernels run the scenarios of its rows, whatever bugs
+    /// they have.
+    pub compared: Option<Comparison>,
 }
 
 /// A selection that is wrong or selects nothing.
@@ -48,8 +51,8 @@ pub const CANDIDATE: &str = "candidate";
 /// The cells that a selection names, scenario by scenario, trigger by trigger, in the order of the manifest.
 ///
 /// Kernels that are named run with every scenario. If none are named, a scenario runs on kernels of one base, the first
-/// or the one that is named: on the plain base, on `candidate`, and on those whose patches fix or add a bug that it detects. Other kernels would
-/// only repeat the result of their base. Cells that reproduce only randomly are skipped too: a miss says nothing, and
+/// or the one that is named: on the plain base, on `candidate`, on those whose patches fix or add a bug that it detects,
+/// and on those that are compared by it. Other kernels would only repeat the result of their base. Cells that reproduce only randomly are skipped too: a miss says nothing, and
 /// after a hit the state of the memory is undefined.
 ///
 /// Scenarios that take long run only if scenarios are named.
@@ -90,7 +93,7 @@ pub fn plan(
             let wanted = |variant: &&Variant| {
                 kernels.select(split_profile(&variant.name).0)
                     && base.is_none_or(|base| variant.base == base)
-                    && (every || is_relevant(manifest, base, variant, scenario))
+                    && (every || is_relevant(manifest, selection, variant, scenario))
                     && (variant.known
                         || selection.all
                         || !selection.scenarios.is_empty()
@@ -147,18 +150,22 @@ pub fn with_reference(
     all
 }
 
-/// Whether a scenario is relevant for a variant: it may give another result than on the variant's base.
-fn is_relevant(manifest: &Manifest, base: Option<&str>, variant: &Variant, scenario: &Scenario) -> bool {
+/// Whether a scenario is relevant for a variant: it may give another result than on the variant's base, or a table
+/// compares the variant by it.
+fn is_relevant(manifest: &Manifest, selection: &Selection, variant: &Variant, scenario: &Scenario) -> bool {
     let concerned = || variant.concerns.iter().any(|bug| scenario.detects.contains(&bug.as_str()));
-    let base = base.or(manifest.bases.first().map(|first| first.name.as_str()));
-    base.is_some_and(|base| base == variant.base) && (variant.is_plain() || is_candidate(variant) || concerned())
+    let name = name_on_first_base(variant);
+    let compared = || selection.compared.is_some_and(|table| table.has(name, scenario.name));
+    let base = selection.base.as_deref().or(manifest.bases.first().map(|first| first.name.as_str()));
+    base.is_some_and(|base| base == variant.base)
+        && (variant.is_plain() || name == CANDIDATE || concerned() || compared())
 }
 
-/// Whether it is the candidate, on the first base or on another.
-fn is_candidate(variant: &Variant) -> bool {
+/// The name of a variant, without the profile, and without the name of its base if that is not the first.
+fn name_on_first_base(variant: &Variant) -> &str {
     let name = split_profile(&variant.name).0;
-    let of_base = name.strip_prefix(CANDIDATE).and_then(|rest| rest.strip_prefix('-'));
-    name == CANDIDATE || of_base == Some(variant.base.as_str())
+    let short = name.strip_suffix(variant.base.as_str()).and_then(|rest| rest.strip_suffix('-'));
+    short.unwrap_or(name)
 }
 
 /// Whether a scenario can distinguish a good kernel from a bad one.
@@ -368,6 +375,29 @@ mod tests {
         let cells = plan(&manifest, &[scenario("events::uevent", &[])], &Selection::default(), 1).unwrap();
         let kernels: Vec<_> = cells.iter().map(|cell| cell.id.variant.as_str()).collect();
         assert_eq!(kernels, ["stock", "fixed", CANDIDATE]);
+    }
+
+    #[test]
+    fn a_table_has_its_cells() {
+        const TABLE: Comparison =
+            Comparison { title: "", kernels: &["stock", "aside"], rows: &[("events", &["events::uevent"])] };
+        let selection = |base: Option<&str>, kernels: &[&str]| Selection {
+            base: base.map(str::to_owned),
+            kernels: globs(kernels),
+            scenarios: globs(&["uevent", "owner"]),
+            triggers: globs(&["none", "yank"]),
+            compared: Some(TABLE),
+            ..Selection::default()
+        };
+        insta::assert_snapshot!(planned(selection(None, &[]), 1).unwrap().join("\n"), @r"
+        read::owner::igb::yank::stock fail
+        read::owner::igb::yank::fixed pass
+        events::uevent::igb::none::stock fail
+        events::uevent::igb::none::fixed pass
+        events::uevent::igb::none::aside fail
+        ");
+        assert_eq!(planned(selection(None, &["fixed"]), 1).unwrap().len(), 2, "kernels that are named run alone");
+        assert_eq!(planned(selection(Some("old"), &[]), 1).unwrap().len(), 2, "only stock is there on that base");
     }
 
     #[test]

@@ -11,19 +11,8 @@ use kernels::{Bug, Fails, FailureKind, Manifest, Variant, split_profile};
 use super::words;
 use crate::evidence::{Run, RunCell};
 use crate::notes::{Note, Notes, Read, Rounds};
-use crate::scenario::Scenario;
+use crate::scenario::{Comparison, Scenario};
 use crate::verdict::{Failure, Verdict};
-
-/// A table that compares kernels by some scenarios.
-#[derive(Clone, Copy, Debug)]
-pub struct Comparison {
-    /// Its heading.
-    pub title: &'static str,
-    /// The columns: names of kernels.
-    pub kernels: &'static [&'static str],
-    /// The rows: the name of each, and its scenarios.
-    pub rows: &'static [(&'static str, &'static [&'static str])],
-}
 
 /// Measurements: of a bug by its id, of a row of a comparison by its name.
 pub type Measured = BTreeMap<String, String>;

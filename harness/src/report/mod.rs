@@ -23,7 +23,7 @@ use crate::verdict::{Expected, Verdict};
 
 use against::Against;
 pub use against::{CellChange, Earlier, EarlierError};
-pub use catalogue::{Comparison, Entry, Measured, chance, measured_in, measured_of, page, updated};
+pub use catalogue::{Entry, Measured, chance, measured_in, measured_of, page, updated};
 pub use change::Change;
 pub use compare::{Disagreement, disagreements};
 pub use coverage::{Coverage, CoverageError, FileCoverage, Part, Unknown};

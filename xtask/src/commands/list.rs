@@ -12,6 +12,7 @@ use harness::report::{Entry, chance, measured_in};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use kernels::{Bug, Manifest, Profile, Variant};
+use scenarios::proposals::PROPOSALS;
 use serde_json::{Map, Value, json};
 
 use super::catalogue;
@@ -63,7 +64,8 @@ enum What {
 pub fn run(args: Args) -> Result<ExitCode> {
     let lab = Lab::open(None)?;
     let (manifest, scenarios) = (lab.manifest(), scenarios::all());
-    let cells = plan(manifest, &scenarios, &Selection { all: args.all, ..Selection::default() }, 1)?;
+    let cells =
+        plan(manifest, &scenarios, &Selection { all: args.all, compared: Some(PROPOSALS), ..Selection::default() }, 1)?;
     let lists = [
         (What::Kernels, "kernels", kernels(manifest)),
         (What::Scenarios, "scenarios", scenarios.iter().map(scenario).collect()),
