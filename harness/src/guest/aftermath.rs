@@ -1,5 +1,5 @@
-//! The checks after a scenario that passed: no task is stuck, the places in sysfs agree with each other, and a card
-//! that was removed works when it is put back.
+//! The checks after a scenario that passed: no task is stuck, the places in sysfs agree with each other, registers are
+//! what they were, and a card that was removed works when it is put back.
 
 use std::collections::BTreeSet;
 
@@ -27,6 +27,15 @@ pub enum Back {
     Nothing,
 }
 
+/// What must be in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// The places in which sysfs shows functions agree.
+    Sysfs,
+    /// And the registers of functions are what they were before the scenario.
+    Hardware,
+}
+
 /// A function on the stack of pciehp's interrupt thread while it handles events. After a removal the thread switches
 /// the slot's power off, sleeps for a second, and turns the power indicator off; QEMU ejects the card that is in the
 /// slot then (`drivers/pci/hotplug/pciehp_ctrl.c`, `remove_board()`; QEMU `hw/pci/pcie.c`,
@@ -47,7 +56,7 @@ impl Guest {
         if !stuck.is_empty() {
             return Ok(self.deadlock(&stuck, &[]));
         }
-        let verdict = self.agreement().await?;
+        let verdict = self.in_order(Scope::Hardware).await?;
         self.note(Note::Aftermath((time.now() - began).as_secs_f64()));
         Ok(verdict)
     }
@@ -78,7 +87,7 @@ impl Guest {
             Ok(pf) => pf,
             Err(error) => return Ok(Back::Failed(self.missing(&card, error).await?)),
         };
-        let verdict = self.agreement().await?;
+        let verdict = self.in_order(Scope::Hardware).await?;
         self.note(Note::PutBack((time.now() - began).as_secs_f64()));
         Ok(if verdict == Verdict::Pass { Back::There(pf) } else { Back::Failed(verdict) })
     }
@@ -116,6 +125,14 @@ impl Guest {
     /// # Errors
     /// Those of the checks. [`Error::Unprepared`] if the disagreements keep changing: then there is no verdict.
     pub async fn agreement(&self) -> Result<Verdict, Error> {
+        self.in_order(Scope::Sysfs).await
+    }
+
+    /// Whether all that this scope names is in order, at once or after a short time.
+    ///
+    /// # Errors
+    /// As [`Guest::agreement`].
+    async fn in_order(&self, scope: Scope) -> Result<Verdict, Error> {
         let messages = self.agent().messages();
         let time = self.vm().time();
         let (began, mut since) = (time.now(), time.now());
@@ -126,7 +143,10 @@ impl Guest {
                 Ok(inventory) => inventory,
                 Err(verdict) => return Ok(verdict),
             };
-            let now = disagreements(&inventory);
+            let mut now = disagreements(&inventory);
+            if scope == Scope::Hardware {
+                now.append(&mut self.not_restored(&inventory).await?);
+            }
             if now.is_empty() {
                 if let Some(on) = inventory.debug_locks {
                     self.note(Note::Lockdep(if on { Lockdep::On } else { Lockdep::Off }));

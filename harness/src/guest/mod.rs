@@ -19,8 +19,10 @@ mod owner;
 mod place;
 mod program;
 mod proof;
+mod registers;
 mod removal;
 mod reset;
+mod restored;
 mod selftest;
 mod sriov;
 mod stuck;
@@ -72,6 +74,8 @@ pub struct Guest {
     plugs: AtomicUsize,
     notes: Mutex<Notes>,
     of_kernel: OfKernel,
+    /// The hardware before the scenario.
+    before: Mutex<Vec<restored::Before>>,
     /// Who waited for whom when a deadlock was last proven.
     proven: Mutex<Option<Graph>>,
     /// Which repeat of the cell this is, from 1.
@@ -117,6 +121,7 @@ impl Guest {
             plugs: AtomicUsize::new(0),
             notes: Mutex::default(),
             of_kernel,
+            before: Mutex::default(),
             proven: Mutex::default(),
             repeat,
         }

@@ -175,6 +175,9 @@ async fn run_in(
             return Over { silent, ..Over::without_notes(error) };
         }
     };
+    if let Err(error) = guest.remember_registers().await {
+        return Over::without_notes(error);
+    }
     let begins = guest.agent().messages().position();
     let (ran, proofs) = tokio::select! {
         biased;

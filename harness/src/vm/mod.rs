@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod argv;
 pub mod clock;
+pub mod config_space;
 pub(crate) mod devices;
 pub mod drive;
 pub mod ended;
