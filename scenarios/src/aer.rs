@@ -1,10 +1,12 @@
 //! AER recovery: a port reports an error while the devices below it change.
 
-use guest_protocol::{Sched, Step};
-use harness::guest::{AerError, ENABLES_VFS, Ending, Error, Guest, Slot};
+use guest_protocol::{Ask, Sched};
+use harness::guest::{AerError, ENABLES_VFS, Ending, Error, Guest, Halt, Slot, judged};
 use harness::scenario::{Needs, Scenario};
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
+
+use crate::registers::MSIX;
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -43,7 +45,7 @@ pub const ALL: &[Scenario] = &[
         triggers: &[],
         append: &[],
         needs: Needs::NOTHING,
-        run: |guest| Box::pin(error_after_interrupts_and_reset(guest)),
+        run: |guest| Box::pin(judged(error_after_interrupts_and_reset(guest))),
     },
 ];
 
@@ -59,7 +61,7 @@ const BRING_UP: &str = "Link Up";
 
 /// Part of the last message of every recovery, "successful" or "failed" (`drivers/pci/pcie/err.c`,
 /// `pcie_do_recovery()`).
-const RECOVERED: &str = "device recovery";
+pub const RECOVERED: &str = "device recovery";
 
 async fn error_while_vfs_are_added(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
@@ -90,21 +92,17 @@ async fn fatal_error_during_bring_up(guest: &Guest) -> Result<Verdict, Error> {
 /// In `drivers/vfio/pci/vfio_pci_core.c`, `SET_IRQS` takes `memory_lock` with `igate` held, and a hot reset takes
 /// `pci_bus_sem` with `memory_lock` held. Recovery calls vfio-pci with `pci_bus_sem` held; vfio-pci must not take
 /// `igate` there. The recovery comes last, so that lockdep reports the cycle there.
-async fn error_after_interrupts_and_reset(guest: &Guest) -> Result<Verdict, Error> {
+async fn error_after_interrupts_and_reset(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;
     guest.bind(pf, "vfio-pci").await?;
-    let bdf = || pf.device.bdf.to_string();
-    let steps = vec![Step::EnableMsix { bdf: bdf() }, Step::HotReset { bdf: bdf() }, Step::Hold, Step::Release];
-    let owner = guest.open(&[&pf.device], steps).await?;
-    owner.holding(guest.prompt()).await?;
-    Ok(match report(guest, &pf.slot, AerError::CompletionTimeout, &[]).await? {
-        Ending::Stuck(stuck) => guest.deadlock(&stuck, &["pcie_do_recovery"]),
-        Ending::Done => {
-            owner.go_on(guest).await?;
-            owner.released(guest.prompt()).await?;
-            Verdict::Pass
-        }
-    })
+    let driver = guest.user_driver(&[&pf.device]).await?;
+    let device = driver.device(pf);
+    device.does(Ask::Arm { index: MSIX, count: 1 }).await?;
+    device.does(Ask::HotReset { groups: vec![device.bdf().to_owned()] }).await?;
+    match report(guest, &pf.slot, AerError::CompletionTimeout, &[]).await? {
+        Ending::Stuck(stuck) => Err(Halt::Failed(guest.deadlock(&stuck, &["pcie_do_recovery"]))),
+        Ending::Done => driver.end().await,
+    }
 }
 
 /// Makes a port report an error. Waits until recovery and these operations have ended, or are stuck.

@@ -15,6 +15,7 @@ mod numvfs_events;
 mod numvfs_read;
 mod numvfs_rounds;
 pub mod proposals;
+mod registers;
 mod rescan_lock;
 mod rescan_race;
 mod reset;
@@ -22,6 +23,8 @@ mod slot;
 mod sweep;
 mod unbind;
 mod vfio;
+mod vfio_device;
+mod vfio_irqs;
 mod vfio_selftests;
 mod vfio_sriov;
 
@@ -44,6 +47,8 @@ pub fn all() -> Vec<Scenario> {
         slot::ALL,
         numvfs_contract::ALL,
         vfio::ALL,
+        vfio_device::ALL,
+        vfio_irqs::ALL,
     ]
     .concat()
 }

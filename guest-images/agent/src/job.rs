@@ -1,11 +1,11 @@
 //! What the server writes to the standard input of an operation's process: one line with the [`Job`], then a line for
-//! each [`Control`](guest_protocol::Control).
+//! each [`Control`](guest_protocol::Control), or for each [`Told`] if the process is an owner's.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use guest_protocol::{Command, OpId};
+use guest_protocol::{Call, Command, OpId};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,21 @@ pub struct Job {
     pub command: Command,
     /// The process of [`Command::target`], while that operation runs.
     pub target: Option<i32>,
+}
+
+/// A line that the agent's server writes to an owner at [`guest_protocol::Step::Hold`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Told {
+    /// [`guest_protocol::Command::Continue`].
+    Continue,
+    /// [`guest_protocol::Command::Call`].
+    Call {
+        /// Id of the request.
+        id: OpId,
+        /// What to call.
+        call: Call,
+    },
 }
 
 /// The standard input of an operation's process.

@@ -7,14 +7,15 @@ use std::process::ChildStdin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use guest_protocol::{Command, Control, Message, OpId, Outcome, Progress, Reply, Request, decode};
+use guest_protocol::{Command, Control, Message, OpId, Outcome, Progress, Reply, Request, decode, encode};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::Serialize;
 
 use crate::alarm::Alarms;
 use crate::clock;
-use crate::error::AgentError;
-use crate::job::Job;
+use crate::error::{AgentError, doing};
+use crate::job::{Job, Told};
 use crate::outbox::Outbox;
 use crate::relay::Process;
 use crate::upload::{self, Piece};
@@ -96,8 +97,12 @@ impl Server {
                 self.outbox.hello();
                 Ok(())
             }
-            Command::Continue { target } => self.tell(target, Control::Continue),
-            Command::Stop { target } => self.tell(target, Control::Stop),
+            Command::Continue { target } => self.tell(target, Control::Continue, &Control::Continue),
+            Command::Stop { target } => self.tell(target, Control::Stop, &Control::Stop),
+            // Whoever can be told to continue holds.
+            Command::Call { target, ref call } => {
+                self.tell(target, Control::Continue, &Told::Call { id, call: call.clone() })
+            }
             Command::Kill { target, signal } => self.kill(target, signal),
             // The alarm answers.
             Command::Alarm { at } => return self.alarms.set(id, at).map(|()| None),
@@ -144,7 +149,8 @@ impl Server {
         Ok(())
     }
 
-    fn tell(&self, target: OpId, control: Control) -> Result<(), AgentError> {
+    /// Writes a line to the process of an operation, if it listens for this control.
+    fn tell(&self, target: OpId, control: Control, line: &impl Serialize) -> Result<(), AgentError> {
         let mut running = self.running();
         let told = match running.get_mut(&target) {
             None => return Err(not_running(target)),
@@ -154,8 +160,11 @@ impl Server {
                 return Err(AgentError::Refused(message));
             }
         };
-        let line = format!("{}\n", serde_json::json!(control));
-        told.write_all(line.as_bytes()).map_err(|source| AgentError::io(format!("tell {target} to {control}"), source))
+        let write = || {
+            let line = encode(line)?;
+            told.write_all(line.as_bytes())
+        };
+        doing(&format!("tell {target} to {control}"), write)
     }
 
     fn kill(&self, target: OpId, signal: i32) -> Result<(), AgentError> {

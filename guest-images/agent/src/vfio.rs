@@ -4,9 +4,14 @@
 //! is dropped, it reads the device's sysfs folder again and panics if the folder is gone. That happens here, because
 //! owners release devices that are being removed.
 
+mod call;
+mod ioctl;
+mod irqs;
+mod memory;
+
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -14,11 +19,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use vfio_bindings::bindings::vfio::{
-    VFIO_API_VERSION, VFIO_GROUP_FLAGS_VIABLE, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD,
-    VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX, VFIO_TYPE1v2_IOMMU, vfio_group_status, vfio_irq_set,
-    vfio_pci_hot_reset,
+    VFIO_API_VERSION, VFIO_GROUP_FLAGS_VIABLE, VFIO_PCI_REQ_IRQ_INDEX, VFIO_TYPE1v2_IOMMU, vfio_group_status,
 };
 
+pub use call::Caller;
+
+use self::memory::Mapping;
 use crate::error::{AgentError, doing};
 
 /// The open devices, in the order of opening. Devices of one IOMMU group share the group's descriptor and container.
@@ -33,15 +39,17 @@ pub struct Device {
     bdf: String,
     device: OwnedFd,
     requests: EventFd,
-    /// The eventfd of its first MSI-X vector, after [`Device::enable_msix`]. Nothing waits for it.
-    msix: Option<EventFd>,
+    /// Further descriptors from the group.
+    again: Vec<OwnedFd>,
+    /// The mapping of a region, with the region's index.
+    mapped: Option<(u32, Mapping)>,
     group: Rc<Group>,
 }
 
 /// An IOMMU group in a container of its own.
 struct Group {
     file: File,
-    _container: File,
+    container: File,
     number: u32,
 }
 
@@ -51,9 +59,14 @@ impl Devices {
         let number = group_number(bdf)?;
         let shared = self.0.iter().find(|device| device.group.number == number).map(|device| device.group.clone());
         let group = shared.map_or_else(|| Group::open(number).map(Rc::new), Ok)?;
-        let device = device_fd(&group.file, bdf, vf_token)?;
-        let requests = signal(&device, VFIO_PCI_REQ_IRQ_INDEX, "arm the request eventfd")?;
-        self.0.push(Device { bdf: bdf.to_owned(), device, requests, msix: None, group });
+        // `drivers/vfio/pci/vfio_pci_core.c`, `vfio_pci_core_match()`.
+        let name = vf_token.map_or_else(|| bdf.to_owned(), |token| format!("{bdf} vf_token={token}"));
+        let device = device_fd(&group.file, &name)?;
+        let requests = doing("make an eventfd", EventFd::new)?;
+        doing("arm the request eventfd", || {
+            irqs::arm(&device, VFIO_PCI_REQ_IRQ_INDEX, std::slice::from_ref(&requests))
+        })?;
+        self.0.push(Device { bdf: bdf.to_owned(), device, requests, again: Vec::new(), mapped: None, group });
         Ok(())
     }
 
@@ -95,29 +108,6 @@ impl Device {
     pub fn group(&self) -> u32 {
         self.group.number
     }
-
-    /// Connects its first MSI-X vector to an eventfd.
-    pub fn enable_msix(&mut self) -> Result<(), AgentError> {
-        let action = format!("enable MSI-X of {}", self.bdf);
-        self.msix = Some(signal(&self.device, VFIO_PCI_MSIX_IRQ_INDEX, &action)?);
-        Ok(())
-    }
-
-    /// Resets the device together with its bus or slot.
-    pub fn hot_reset(&self) -> Result<(), AgentError> {
-        let reset = HotReset {
-            header: vfio_pci_hot_reset {
-                argsz: size_of::<HotReset>() as u32,
-                count: 1,
-                ..vfio_pci_hot_reset::default()
-            },
-            group: self.group.file.as_raw_fd(),
-        };
-        // SAFETY: VFIO_DEVICE_PCI_HOT_RESET reads `argsz` bytes: the header and the descriptor after it.
-        let call = || unsafe { ioctl::hot_reset(self.device.as_raw_fd(), &reset) };
-        check(&format!("reset {} with its bus (are all devices of the bus in its IOMMU group?)", self.bdf), call)?;
-        Ok(())
-    }
 }
 
 /// Waits without a time limit until the kernel asks for one of these devices, and returns its address.
@@ -150,7 +140,7 @@ impl Group {
         // SAFETY: VFIO_SET_IOMMU takes its argument by value.
         let set_iommu = || unsafe { ioctl::set_iommu(container.as_raw_fd(), VFIO_TYPE1v2_IOMMU as i32) };
         check("set the container's IOMMU to type 1 v2", set_iommu)?;
-        Ok(Group { file, _container: container, number })
+        Ok(Group { file, container, number })
     }
 }
 
@@ -187,86 +177,23 @@ fn check_viable(group: &File, number: u32) -> Result<(), AgentError> {
     Err(AgentError::Refused(format!("IOMMU group {number} is not viable: bind all its devices to vfio-pci first")))
 }
 
-fn device_fd(group: &File, bdf: &str, vf_token: Option<&str>) -> Result<OwnedFd, AgentError> {
-    // `drivers/vfio/pci/vfio_pci_core.c`, `vfio_pci_core_match()`.
-    let name = vf_token.map_or_else(|| bdf.to_owned(), |token| format!("{bdf} vf_token={token}"));
-    let name = CString::new(name).map_err(|_| AgentError::Refused(format!("{bdf:?} is not a PCI address")))?;
+fn device_fd(group: &File, name: &str) -> Result<OwnedFd, AgentError> {
+    let action = format!("open {name} in its group (is it bound to vfio-pci?)");
+    let name = CString::new(name).map_err(|_| AgentError::Refused(format!("{name:?} is not the name of a device")))?;
     // SAFETY: VFIO_GROUP_GET_DEVICE_FD reads a string that ends with NUL and lives longer than the call.
     let open = || unsafe { ioctl::device_fd(group.as_raw_fd(), name.as_ptr()) };
-    let fd = check(&format!("open {bdf} in its group (is it bound to vfio-pci?)"), open)?;
+    let fd = check(&action, open)?;
     // SAFETY: the descriptor is new, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// A `vfio_irq_set` with one eventfd after it.
-#[repr(C)]
-pub struct OneIrq {
-    header: vfio_irq_set,
-    eventfd: RawFd,
-}
-
-/// A `vfio_pci_hot_reset` with one group after it.
-#[repr(C)]
-pub struct HotReset {
-    header: vfio_pci_hot_reset,
-    group: RawFd,
-}
-
-/// Makes an eventfd that the first interrupt of an index signals.
-fn signal(device: &OwnedFd, index: u32, action: &str) -> Result<EventFd, AgentError> {
-    let eventfd = doing("make an eventfd", EventFd::new)?;
-    let irq = OneIrq {
-        header: vfio_irq_set {
-            argsz: size_of::<OneIrq>() as u32,
-            flags: VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
-            index,
-            start: 0,
-            count: 1,
-            ..vfio_irq_set::default()
-        },
-        eventfd: eventfd.as_fd().as_raw_fd(),
-    };
-    // SAFETY: VFIO_DEVICE_SET_IRQS reads `argsz` bytes: the header and the descriptor after it.
-    check(action, || unsafe { ioctl::set_irqs(device.as_raw_fd(), &irq) })?;
-    Ok(eventfd)
 }
 
 fn check(action: &str, call: impl FnOnce() -> Result<i32, Errno>) -> Result<i32, AgentError> {
     doing(action, call)
 }
 
-/// The ioctls of `include/uapi/linux/vfio.h`. Their numbers contain neither size nor direction.
-mod ioctl {
-    use std::ffi::c_char;
-    use std::os::fd::RawFd;
-
-    use nix::{ioctl_none_bad, ioctl_readwrite_bad, ioctl_write_int_bad, ioctl_write_ptr_bad, request_code_none};
-    use vfio_bindings::bindings::vfio::{VFIO_BASE, VFIO_TYPE, vfio_group_status};
-
-    use super::{HotReset, OneIrq};
-
-    ioctl_none_bad!(api_version, request_code_none!(VFIO_TYPE, VFIO_BASE));
-    ioctl_write_int_bad!(set_iommu, request_code_none!(VFIO_TYPE, VFIO_BASE + 2));
-    ioctl_readwrite_bad!(group_status, request_code_none!(VFIO_TYPE, VFIO_BASE + 3), vfio_group_status);
-    ioctl_write_ptr_bad!(set_container, request_code_none!(VFIO_TYPE, VFIO_BASE + 4), RawFd);
-    ioctl_write_ptr_bad!(device_fd, request_code_none!(VFIO_TYPE, VFIO_BASE + 6), c_char);
-    ioctl_write_ptr_bad!(set_irqs, request_code_none!(VFIO_TYPE, VFIO_BASE + 10), OneIrq);
-    ioctl_write_ptr_bad!(hot_reset, request_code_none!(VFIO_TYPE, VFIO_BASE + 13), HotReset);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The kernel expects the descriptor directly after the header (`vfio_set_irqs_validate_and_prepare()`,
-    /// `vfio_pci_ioctl_pci_hot_reset_groups()`).
-    #[test]
-    fn the_descriptor_follows_the_header() {
-        assert_eq!(std::mem::offset_of!(OneIrq, eventfd), size_of::<vfio_irq_set>());
-        assert_eq!(size_of::<OneIrq>(), size_of::<vfio_irq_set>() + size_of::<RawFd>());
-        assert_eq!(std::mem::offset_of!(HotReset, group), size_of::<vfio_pci_hot_reset>());
-        assert_eq!(size_of::<HotReset>(), size_of::<vfio_pci_hot_reset>() + size_of::<RawFd>());
-    }
 
     #[test]
     fn a_missing_device_is_named() {

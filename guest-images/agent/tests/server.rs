@@ -9,8 +9,8 @@ use std::time::Duration;
 use guest_agent::outbox::Outbox;
 use guest_agent::server::Server;
 use guest_protocol::{
-    Access, AttributeWrite, Command, Failure, MARKER, Message, OpId, Outcome, Policy, ProgramEnd, Progress, Reply,
-    Request, Sched, Source, Sweep, VfioDevice, decode, encode,
+    Access, AttributeWrite, Call, Command, Failure, MARKER, Message, OpId, Outcome, Policy, ProgramEnd, Progress,
+    Reply, Request, Returned, Sched, Source, Step, Sweep, VfioDevice, decode, encode,
 };
 
 /// How long a test waits. Every operation here ends much sooner, even on a busy machine.
@@ -275,6 +275,28 @@ fn only_operations_that_listen_can_be_told_to_continue_or_stop() {
     let failure = host.failure(Command::Kill { target: stuck, signal: 0 });
     assert_eq!(failure.message, "0 is not a signal number");
     host.ok(Command::Kill { target: stuck, signal: 15 });
+}
+
+#[test]
+fn an_owner_that_holds_makes_calls_until_it_is_told_to_continue() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = text(&folder.path().join("file"));
+    std::fs::write(&path, "12345").unwrap();
+    let mut host = Host::new();
+    let owner = host.ask(Command::Own { devices: vec![], steps: vec![Step::Hold] });
+    assert_eq!(host.progress(owner), Progress::Opened { groups: vec![] });
+    assert_eq!(host.progress(owner), Progress::Holding);
+    let mut call = |path: String| {
+        let id = host.ask(Command::Call { target: owner, call: Call::ReadFile { path, size: 4 } });
+        // The server's answer may come before or after the owner's.
+        let Progress::Called { id: of, result } = host.progress(owner) else { panic!("the owner made no call") };
+        assert_eq!(of, id);
+        result.map_err(|errno| errno.name)
+    };
+    assert_eq!(call(path.clone()), Ok(Returned { value: 4, bytes: b"1234".to_vec() }));
+    assert_eq!(call(format!("{path}/x")), Err("ENOTDIR".to_owned()));
+    host.ok(Command::Continue { target: owner });
+    assert_eq!(host.done(owner), Outcome::Ok(Reply::Nothing));
 }
 
 #[test]

@@ -43,6 +43,7 @@ impl Command {
             Command::Hello
             | Command::PutFile { .. }
             | Command::Continue { .. }
+            | Command::Call { .. }
             | Command::Stop { .. }
             | Command::Kill { .. }
             | Command::Alarm { .. }
@@ -84,6 +85,7 @@ impl Command {
             | Command::SetLink { .. }
             | Command::PutFile { .. }
             | Command::Continue { .. }
+            | Command::Call { .. }
             | Command::Stop { .. }
             | Command::Kill { .. }
             | Command::Where { .. }
@@ -99,6 +101,7 @@ impl Command {
     pub fn target(&self) -> Option<OpId> {
         match self {
             Command::Continue { target }
+            | Command::Call { target, .. }
             | Command::Stop { target }
             | Command::Kill { target, .. }
             | Command::Where { target } => Some(*target),
@@ -158,6 +161,7 @@ impl fmt::Display for Command {
             }
             Command::Run { program, .. } => write!(f, "run {program}"),
             Command::Continue { target } => write!(f, "let {target} continue"),
+            Command::Call { target, call } => write!(f, "let {target} {call}"),
             Command::Stop { target } => write!(f, "stop {target}"),
             Command::Kill { target, signal } => write!(f, "send signal {signal} to {target}"),
             Command::Where { target } => write!(f, "find the tasks of {target}"),

@@ -13,6 +13,7 @@
 //!
 //! All times are nanoseconds of the guest's `CLOCK_MONOTONIC`.
 
+mod call;
 mod facts;
 mod inventory;
 mod line;
@@ -21,6 +22,7 @@ mod request;
 mod text;
 mod words;
 
+pub use call::{Ask, Call, Returned, VfioDevice};
 pub use facts::{Control, PROCESS_PREFIX};
 pub use inventory::{Inventory, PciFunction};
 pub use line::{LineError, VERSION, decode, encode};
@@ -28,7 +30,7 @@ pub use message::{
     Access, Errno, Failure, LinkEvent, Message, Outcome, ProgramEnd, Progress, Reply, Sighting, Swept, TaskState,
     Uevent, Waiting,
 };
-pub use request::{AttributeWrite, Command, OpId, Policy, Request, Sched, Source, Step, Sweep, VfioDevice};
+pub use request::{AttributeWrite, Command, OpId, Policy, Request, Sched, Source, Step, Sweep};
 
 /// Name of the virtio-serial port, as in `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "iov-regress.agent";

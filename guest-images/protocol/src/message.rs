@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::call::Returned;
 use crate::inventory::Inventory;
 use crate::request::OpId;
 
@@ -162,6 +163,13 @@ pub enum Progress {
     Written(Access),
     /// An owner waits for [`crate::Command::Continue`].
     Holding,
+    /// An owner has made a call of [`crate::Command::Call`].
+    Called {
+        /// Id of the request.
+        id: OpId,
+        /// What came.
+        result: Result<Returned, Errno>,
+    },
     /// The guest can be saved now ([`crate::Command::Save`]).
     Saving,
     /// An owner has closed a device.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::call::{Call, VfioDevice};
+
 /// Identifies an operation. The host chooses it, and never uses one twice in a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -143,6 +145,14 @@ pub enum Command {
         /// The owner's operation.
         target: OpId,
     },
+    /// Let an owner at [`Step::Hold`] make a call, and hold on. Done when the owner was told so. The owner reports the
+    /// result as [`crate::Progress::Called`].
+    Call {
+        /// The owner's operation.
+        target: OpId,
+        /// What to call.
+        call: Call,
+    },
     /// End a [`Command::Watch`], a [`Command::Cycle`], a [`Command::ReadPhy`] or a [`Command::Run`].
     Stop {
         /// Its operation.
@@ -204,18 +214,6 @@ pub struct Sweep {
     pub quiet_ms: u64,
 }
 
-/// A device for an owner to open.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct VfioDevice {
-    /// Its address, as `0000:01:00.0`.
-    pub bdf: String,
-    /// The VF token, a UUID, if the device needs one (`drivers/vfio/pci/vfio_pci_core.c`,
-    /// `vfio_pci_validate_vf_token()`).
-    #[serde(default)]
-    pub vf_token: Option<String>,
-}
-
 /// One value for one attribute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -239,20 +237,8 @@ pub enum Step {
     },
     /// Write an attribute. Reports [`crate::Progress::Writing`], then [`crate::Progress::Written`].
     Write(AttributeWrite),
-    /// Report [`crate::Progress::Holding`] and wait for [`Command::Continue`].
+    /// Report [`crate::Progress::Holding`], and make each [`Command::Call`] until [`Command::Continue`].
     Hold,
-    /// Connect a device's first MSI-X vector to an eventfd (`VFIO_DEVICE_SET_IRQS`), as a driver in user space does
-    /// before it uses the device. Reports nothing: the report of the next step shows that this one is done.
-    EnableMsix {
-        /// Address of the device.
-        bdf: String,
-    },
-    /// Reset a device together with its bus or slot (`VFIO_DEVICE_PCI_HOT_RESET`). All devices that are reset must be
-    /// in the device's IOMMU group. Reports nothing: the report of the next step shows that this one is done.
-    HotReset {
-        /// Address of the device.
-        bdf: String,
-    },
     /// Close a device. If it is the last one of its group, group and container are closed too. Reports
     /// [`crate::Progress::Closed`].
     Close {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::call::Returned;
 use crate::message::{
     Access, Errno, Failure, LinkEvent, Message, Outcome, ProgramEnd, Progress, Reply, Sighting, Uevent, Waiting,
 };
@@ -85,6 +86,10 @@ impl fmt::Display for Progress {
                 write!(f, "writing {} gave {errno}", short(path))
             }
             Progress::Holding => f.write_str("holding until told to continue"),
+            Progress::Called { id, result: Ok(returned) } => {
+                write!(f, "made the call of {id}, which returned {returned}")
+            }
+            Progress::Called { id, result: Err(errno) } => write!(f, "made the call of {id}, which gave {errno}"),
             Progress::Saving => f.write_str("standing still to be saved"),
             Progress::Closed { bdf } => write!(f, "closed {}", short(bdf)),
             Progress::Released => f.write_str("closed all its devices"),
@@ -100,6 +105,17 @@ impl fmt::Display for Progress {
             Progress::Watching => f.write_str("watching for events"),
             Progress::Printed { text } => write!(f, "printed {}", quoted(text)),
             Progress::Saw { event, .. } => write!(f, "saw {event}"),
+        }
+    }
+}
+
+/// The value and how many bytes there are.
+impl fmt::Display for Returned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.value)?;
+        match self.bytes.len() as u64 {
+            0 => Ok(()),
+            length => write!(f, " and {}", counted(length, "byte", "bytes")),
         }
     }
 }

@@ -7,8 +7,8 @@ use std::fmt::Debug;
 
 use examples::{messages, requests};
 use guest_protocol::{
-    Access, Command, Errno, Message, OpId, Outcome, Policy, Progress, Reply, Request, Sched, Source, Step, Uevent,
-    VERSION, decode, encode,
+    Access, Ask, Call, Command, Errno, Message, OpId, Outcome, Policy, Progress, Reply, Request, Sched, Source, Step,
+    Uevent, VERSION, decode, encode,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,6 +50,17 @@ fn every_command_and_step_has_an_example() {
         _ => None,
     });
     assert_eq!(steps.unwrap().iter().map(variant).collect::<BTreeSet<_>>(), variants::<Step>(r#""none""#));
+}
+
+#[test]
+fn every_call_has_an_example() {
+    let calls = examples::calls();
+    assert_eq!(calls.iter().map(variant).collect::<BTreeSet<_>>(), variants::<Call>(r#""none""#));
+    let asks = calls.iter().filter_map(|call| match call {
+        Call::On { ask, .. } => Some(variant(ask)),
+        _ => None,
+    });
+    assert_eq!(asks.collect::<BTreeSet<_>>(), variants::<Ask>(r#""none""#));
 }
 
 #[test]

@@ -5,15 +5,28 @@ mod examples;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use examples::{messages, requests};
+use examples::{calls, messages, requests};
 use guest_protocol::{Command, Failure, LinkEvent, Message, OpId, Outcome, Progress, Reply, Sighting, Source, Uevent};
 use proptest::prelude::*;
+
+/// The calls of an owner have a table of their own.
+fn is_no_further_call(command: &Command) -> bool {
+    !matches!(command, Command::Call { call, .. } if *call != calls()[0])
+}
+
+#[test]
+fn each_call_has_its_words_and_its_name() {
+    let mut table = String::new();
+    for call in calls() {
+        writeln!(table, "{}: {call}", call.name()).unwrap();
+    }
+    insta::assert_snapshot!(table);
+}
 
 #[test]
 fn each_command_has_its_words_and_facts() {
     let mut table = String::new();
-    for request in requests() {
-        let command = request.command;
+    for command in requests().into_iter().map(|request| request.command).filter(is_no_further_call) {
         let process = command.process().unwrap_or("at once");
         let control = command.control().map_or("nothing".to_owned(), |control| control.to_string());
         let target = command.target().map_or("none".to_owned(), |target| target.to_string());
@@ -70,6 +83,8 @@ fn each_command_has_its_words_and_facts() {
         at once, can be told nothing, target: none
     stand still to be saved
         at once, can be told nothing, target: none
+    let operation 4 open 0000:01:00.0
+        at once, can be told nothing, target: operation 4
     "#);
 }
 
@@ -95,7 +110,7 @@ fn a_process_name_fits_and_belongs_to_one_command() {
 fn each_message_has_its_words() {
     let lines: Vec<_> = messages().iter().map(Message::to_string).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    hello from Linux 6.12.117 with 2 CPUs (protocol version 8)
+    hello from Linux 6.12.117 with 2 CPUs (protocol version 9)
     the start of operation 4 as process 61
     progress of operation 4: opened its devices (IOMMU group 4)
     progress of operation 4: asked by the kernel to release 0000:01:00.0
@@ -104,6 +119,8 @@ fn each_message_has_its_words() {
     progress of operation 4: writing /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs
     progress of operation 4: wrote /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs
     progress of operation 4: holding until told to continue
+    progress of operation 4: made the call of operation 5, which returned 0x2 and 2 bytes
+    progress of operation 4: made the call of operation 6, which gave EIO
     progress of operation 4: standing still to be saved
     progress of operation 4: closed 0000:01:00.0
     progress of operation 4: closed all its devices

@@ -3,6 +3,7 @@
 mod aftermath;
 mod agreement;
 mod at;
+mod calls;
 mod cpus;
 mod death;
 mod device;
@@ -37,6 +38,7 @@ use kernels::{KnownReport, Selftests, SourceLines};
 
 pub use aftermath::Back;
 pub use at::Stopping;
+pub use calls::{Halt, OpenDevice, UserDriver, judged, must};
 pub use device::{Device, Pf, Slot};
 pub use ending::Ending;
 pub use error::Error;

@@ -73,6 +73,7 @@ fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, Agen
         Command::Hello
         | Command::PutFile { .. }
         | Command::Continue { .. }
+        | Command::Call { .. }
         | Command::Stop { .. }
         | Command::Kill { .. }
         | Command::Alarm { .. }

@@ -1,26 +1,32 @@
 //! A single-threaded owner of vfio-pci devices.
 
-use guest_protocol::{Control, Progress, Sched, Step, VfioDevice};
+use guest_protocol::{Progress, Sched, Step, VfioDevice};
 
 use super::{Report, attribute};
 use crate::error::{AgentError, doing};
-use crate::job::Controls;
-use crate::vfio::{self, Device, Devices};
+use crate::job::{Controls, Told};
+use crate::vfio::{self, Caller, Device, Devices};
 
 /// Opens the devices and takes the steps, one after the other.
 pub fn own(devices: &[VfioDevice], steps: &[Step], report: &Report, controls: &mut Controls) -> Result<(), AgentError> {
-    let mut open = Devices::default();
+    let (mut open, mut caller) = (Devices::default(), Caller::default());
     for device in devices {
         open.open(&device.bdf, device.vf_token.as_deref())?;
     }
     report.progress(Progress::Opened { groups: open.iter().map(Device::group).collect() })?;
     for step in steps {
-        take(step, &mut open, report, controls)?;
+        take(step, &mut open, &mut caller, report, controls)?;
     }
     release(&mut open, report)
 }
 
-fn take(step: &Step, open: &mut Devices, report: &Report, controls: &mut Controls) -> Result<(), AgentError> {
+fn take(
+    step: &Step,
+    open: &mut Devices,
+    caller: &mut Caller,
+    report: &Report,
+    controls: &mut Controls,
+) -> Result<(), AgentError> {
     match step {
         Step::AwaitRequest => {
             let bdf = vfio::wait_for_request(open)?;
@@ -36,22 +42,28 @@ fn take(step: &Step, open: &mut Devices, report: &Report, controls: &mut Control
         }
         Step::Hold => {
             report.progress(Progress::Holding)?;
-            let told: Option<Control> = doing("wait for the host", || controls.next())?;
-            match told {
-                Some(Control::Continue) => Ok(()),
-                Some(Control::Stop) => {
-                    Err(AgentError::Refused("the owner holds and was told to stop, not to continue".to_owned()))
-                }
-                None => Err(AgentError::Refused("the server ended while the owner held its devices".to_owned())),
-            }
+            hold(open, caller, report, controls)
         }
-        Step::EnableMsix { bdf } => open.find(bdf)?.enable_msix(),
-        Step::HotReset { bdf } => open.find(bdf)?.hot_reset(),
         Step::Close { bdf } => {
             open.close(bdf)?;
             report.progress(Progress::Closed { bdf: bdf.clone() })
         }
         Step::Release => release(open, report),
+    }
+}
+
+/// Makes calls until told to continue.
+fn hold(open: &mut Devices, caller: &mut Caller, report: &Report, controls: &mut Controls) -> Result<(), AgentError> {
+    loop {
+        let told: Option<Told> = doing("wait for the host", || controls.next())?;
+        match told {
+            Some(Told::Continue) => return Ok(()),
+            Some(Told::Call { id, call }) => {
+                let result = caller.make(&call, open)?;
+                report.progress(Progress::Called { id, result })?;
+            }
+            None => return Err(AgentError::Refused("the server ended while the owner held its devices".to_owned())),
+        }
     }
 }
 

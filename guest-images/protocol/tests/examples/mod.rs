@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use guest_protocol::{
-    Access, AttributeWrite, Command, Errno, Failure, Inventory, LinkEvent, Message, OpId, Outcome, PciFunction, Policy,
-    ProgramEnd, Progress, Reply, Request, Sched, Sighting, Source, Step, Sweep, Swept, TaskState, Uevent, VERSION,
-    VfioDevice, Waiting,
+    Access, Ask, AttributeWrite, Call, Command, Errno, Failure, Inventory, LinkEvent, Message, OpId, Outcome,
+    PciFunction, Policy, ProgramEnd, Progress, Reply, Request, Returned, Sched, Sighting, Source, Step, Sweep, Swept,
+    TaskState, Uevent, VERSION, VfioDevice, Waiting,
 };
 
 const PATH: &str = "/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs";
@@ -21,8 +21,6 @@ pub fn requests() -> Vec<Request> {
         Step::Read { path: path() },
         Step::Write(write.clone()),
         Step::Hold,
-        Step::EnableMsix { bdf: bdf() },
-        Step::HotReset { bdf: bdf() },
         Step::Close { bdf: bdf() },
         Step::Release,
     ];
@@ -72,7 +70,43 @@ pub fn requests() -> Vec<Request> {
         Command::Alarm { at: 12_500_000_000 },
         Command::Save,
     ];
+    let commands = commands.into_iter().chain(calls().into_iter().map(|call| Command::Call { target, call }));
     (1..).map(OpId).zip(commands).map(|(id, command)| Request { id, command }).collect()
+}
+
+/// The calls of an owner.
+pub fn calls() -> Vec<Call> {
+    let bdf = || "0000:01:00.0".to_owned();
+    let token = "14d63f20-8445-11ea-8900-1f9ce7d5650d";
+    let asks = vec![
+        Ask::Region { region: 7 },
+        Ask::Read { region: 7, at: 4, size: 2 },
+        Ask::Write { region: 7, at: 4, bytes: vec![6, 0] },
+        Ask::MapRegion { region: 0, size: 4096 },
+        Ask::Load { region: 0, at: 8 },
+        Ask::Irqs { index: 2 },
+        Ask::Arm { index: 2, count: 10 },
+        Ask::Disarm { index: 2 },
+        Ask::Reset,
+        Ask::HotResetInfo,
+        Ask::HotReset { groups: vec![bdf(), bdf()] },
+        Ask::MapDma { iova: 0x10_0000, size: 8192 },
+        Ask::UnmapDma { iova: 0x10_0000, size: 8192 },
+        Ask::DmaAvail,
+        Ask::OpenAgain { name: "nobody".to_owned() },
+        Ask::CloseAgain,
+        Ask::UnsetContainer,
+        Ask::Close,
+    ];
+    let calls = vec![
+        Call::Open(VfioDevice { bdf: bdf(), vf_token: None }),
+        Call::Open(VfioDevice { bdf: bdf(), vf_token: Some(token.to_owned()) }),
+        Call::OpenGroup { bdf: bdf() },
+        Call::Signals { bdf: bdf(), index: 2, vector: 9, within_ms: 500 },
+        Call::ReadFile { path: PATH.to_owned(), size: 256 },
+    ];
+    let asks = asks.into_iter().map(|ask| Call::On { bdf: bdf(), ask });
+    calls.into_iter().chain(asks).collect()
 }
 
 fn access(value: Result<&str, (i32, &str)>) -> Access {
@@ -137,6 +171,8 @@ pub fn messages() -> Vec<Message> {
         progress(Progress::Writing { path: PATH.to_owned() }),
         progress(Progress::Written(access(Ok("")))),
         progress(Progress::Holding),
+        progress(Progress::Called { id: OpId(5), result: Ok(Returned { value: 2, bytes: vec![6, 0] }) }),
+        progress(Progress::Called { id: OpId(6), result: Err(Errno { code: 5, name: "EIO".to_owned() }) }),
         progress(Progress::Saving),
         progress(Progress::Closed { bdf: "0000:01:00.0".to_owned() }),
         progress(Progress::Released),
