@@ -24,6 +24,7 @@ mod sweep;
 mod unbind;
 mod vfio;
 mod vfio_device;
+mod vfio_dma;
 mod vfio_irqs;
 mod vfio_selftests;
 mod vfio_sriov;
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Scenario> {
         vfio::ALL,
         vfio_device::ALL,
         vfio_irqs::ALL,
+        vfio_dma::ALL,
     ]
     .concat()
 }
