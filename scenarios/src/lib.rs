@@ -26,6 +26,7 @@ mod vfio;
 mod vfio_device;
 mod vfio_dma;
 mod vfio_irqs;
+mod vfio_lifetime;
 mod vfio_selftests;
 mod vfio_sriov;
 
@@ -51,6 +52,7 @@ pub fn all() -> Vec<Scenario> {
         vfio_device::ALL,
         vfio_irqs::ALL,
         vfio_dma::ALL,
+        vfio_lifetime::ALL,
     ]
     .concat()
 }
