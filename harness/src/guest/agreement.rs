@@ -92,12 +92,16 @@ impl Audit<'_> {
         }
     }
 
-    /// IOMMU groups, drivers and interfaces list the same functions as the functions' own links say.
+    /// IOMMU groups, drivers and interfaces list the same functions as the functions' own links say. No group is empty.
     fn memberships(&mut self) {
         let Inventory { functions, groups, drivers, interfaces, .. } = self.inventory;
         let own = |of: fn(&PciFunction) -> Vec<&String>| -> Pairs<'_> {
             functions.iter().flat_map(|(bdf, function)| of(function).into_iter().map(move |of| (of, bdf))).collect()
         };
+        // The kernel removes a group with its last device (`drivers/iommu/iommu.c`, `iommu_group_release()`).
+        for (group, _) in groups.iter().filter(|(_, members)| members.is_empty()) {
+            self.note("iommu_groups", format!("IOMMU group {group} has no device any more"));
+        }
         let facts = [
             ("iommu_group", own(|function| function.group.iter().collect()), pairs(groups)),
             ("driver", own(|function| function.driver.iter().collect()), pairs(drivers)),
@@ -196,6 +200,7 @@ mod tests {
             after(|i| drop(i.folders.pop())),
             after(|i| function(i, VFS[0]).group = None),
             after(|i| drop(i.groups.remove("3"))),
+            after(|i| drop(i.groups.insert("9".to_owned(), vec![]))),
             after(|i| function(i, VFS[1]).driver = Some("igbvf".to_owned())),
             after(|i| function(i, VFS[0]).driver = None),
             after(|i| function(i, PF).interfaces.clear()),
