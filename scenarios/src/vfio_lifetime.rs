@@ -65,8 +65,10 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "vfio_lifetime::close_one_of_two",
-        about: "A slot has two functions that cannot be reset alone. When one of them is closed, the other is in use and \
-                must keep its state. When both are closed, the slot must be reset.",
+        about: "A slot has two functions that cannot be reset alone. Their owner can reset them together. When one of \
+                them is closed, the other is in use and must keep its state. When both are closed, the slot must be \
+                reset.",
+        detects: &["hot-reset-needs-own-resets"],
         topology: "two-functions",
         run: |guest| Box::pin(judged(close_one_of_two(guest))),
         ..BASE
@@ -266,6 +268,8 @@ async fn close_one_of_two(guest: &Guest) -> Result<(), Halt> {
     }
     let both: Vec<_> = pfs.iter().map(|pf| &pf.device).collect();
     let driver = guest.user_driver(&both).await?;
+    let groups = pfs.iter().map(|pf| pf.device.bdf.to_string()).collect();
+    driver.device(&pfs[0]).does(Ask::HotReset { groups }).await?;
     let devices = marked(&driver, pfs).await?;
     for number in 0..devices.len() {
         let (closed, open) = (&devices[number], &devices[1 - number]);
