@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use kernels::{Bug, Chance, Fails, FailureKind};
+use globset::Glob;
+use kernels::{Bug, Chance, Cycle, Fails, FailureKind};
 use serde::{Deserialize, Serialize};
 
 /// The result of one cell.
@@ -32,6 +33,10 @@ pub struct Failure {
     pub function: Option<String>,
     /// One line for people: what happened, with the values, tasks and times that show it.
     pub summary: String,
+    /// The cycle that proves a deadlock: of each wait `TASK waits in FUNCTION for WHAT`, in the order of the cycle. Empty
+    /// if no cycle was found. None if nobody looked for one, and for other failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycle: Option<Vec<String>>,
 }
 
 impl Verdict {
@@ -49,7 +54,7 @@ impl Verdict {
 
     /// A failure.
     pub fn fail(kind: FailureKind, function: &str, summary: String) -> Verdict {
-        Verdict::Fail(Failure { kind, function: Some(function.to_owned()), summary })
+        Verdict::Fail(Failure { kind, function: Some(function.to_owned()), summary, cycle: None })
     }
 
     /// The reason for it, if there is one.
@@ -95,6 +100,9 @@ pub struct Signature {
     pub kind: FailureKind,
     /// The function or attribute at which it fails.
     pub function: String,
+    /// The cycles of which one proves it, if it is a deadlock ([`Bug::cycles`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cycles: Vec<Cycle>,
     /// How reliably the bug reproduces.
     #[serde(default)]
     pub chance: Chance,
@@ -111,6 +119,7 @@ impl Signature {
             bug: bug.id.clone(),
             kind: way.kind,
             function: way.function.clone(),
+            cycles: if way.kind == FailureKind::Deadlock { bug.cycles.clone() } else { Vec::new() },
             chance: bug.chance,
             without_lockdep,
         };
@@ -118,6 +127,26 @@ impl Signature {
         let usual = bug.fails.iter().filter(|way| !ways.contains(way)).map(|way| signature(way, true));
         ways.iter().map(|way| signature(way, false)).chain(usual).collect()
     }
+
+    /// Whether a failure is of this kind, at this place.
+    fn is_at(&self, failure: &Failure) -> bool {
+        self.kind == failure.kind && failure.function.as_deref() == Some(self.function.as_str())
+    }
+
+    /// Whether a failure closes one of the cycles of this bug. True if the bug names none, or nobody looked for one.
+    fn closes(&self, failure: &Failure) -> bool {
+        match &failure.cycle {
+            Some(waits) if !self.cycles.is_empty() => self.cycles.iter().any(|cycle| is_cycle(cycle, waits)),
+            _ => true,
+        }
+    }
+}
+
+/// Whether waits are those of a cycle, beginning with any of them.
+fn is_cycle(cycle: &Cycle, waits: &[String]) -> bool {
+    let is = |glob: &String, wait: &String| Glob::new(glob).is_ok_and(|glob| glob.compile_matcher().is_match(wait));
+    let from = |start: usize| cycle.iter().cycle().skip(start).zip(waits).all(|(glob, wait)| is(glob, wait));
+    cycle.len() == waits.len() && (0..cycle.len()).any(from)
 }
 
 impl Expected {
@@ -203,13 +232,20 @@ impl Expected {
         showing.peek().is_some() && showing.all(|signature| signature.chance.may_be_missed())
     }
 
-    fn showing<'a>(&'a self, failure: &'a Failure) -> impl Iterator<Item = &'a Signature> {
-        let signatures = match self {
-            Expected::Fail(signatures) => signatures.as_slice(),
+    fn signatures(&self) -> &[Signature] {
+        match self {
+            Expected::Fail(signatures) => signatures,
             Expected::Pass | Expected::None => &[],
-        };
-        let shows = |s: &&Signature| s.kind == failure.kind && failure.function.as_deref() == Some(s.function.as_str());
-        signatures.iter().filter(shows)
+        }
+    }
+
+    fn showing<'a>(&'a self, failure: &'a Failure) -> impl Iterator<Item = &'a Signature> {
+        self.signatures().iter().filter(|signature| signature.is_at(failure) && signature.closes(failure))
+    }
+
+    /// The expected bugs that fail in this way, but by another cycle.
+    pub fn closed_otherwise<'a>(&'a self, failure: &'a Failure) -> impl Iterator<Item = &'a Signature> {
+        self.signatures().iter().filter(|signature| signature.is_at(failure) && !signature.closes(failure))
     }
 }
 
@@ -224,6 +260,7 @@ mod tests {
             kind: FailureKind::Deadlock,
             function: Some(function.to_owned()),
             summary: String::new(),
+            cycle: None,
         })
     }
 
@@ -232,6 +269,7 @@ mod tests {
             bug: "b".to_owned(),
             kind: FailureKind::Deadlock,
             function: "sriov_numvfs_show".to_owned(),
+            cycles: Vec::new(),
             chance: Chance::Certain,
             without_lockdep: false,
         }])
@@ -243,6 +281,7 @@ mod tests {
             kind: FailureKind::StaleRead,
             function: Some("sriov_numvfs_show".to_owned()),
             summary: String::new(),
+            cycle: None,
         });
         for (verdict, met) in [
             (deadlock_at("sriov_numvfs_show"), true),
@@ -263,18 +302,45 @@ mod tests {
         let way = |function: &str| Fails { kind: FailureKind::Deadlock, function: function.to_owned() };
         let bug = Bug {
             id: "b".to_owned(),
-            title: String::new(),
-            references: Vec::new(),
             fails: vec![way("remover"), way("reader")],
-            under: BTreeMap::new(),
             chance: Chance::Window,
-            by_design: false,
+            ..Bug::default()
         };
         let expected = Expected::of(&["b".to_owned()], &["b"], &[bug], None);
         assert!(expected.met_by(&deadlock_at("remover")) && expected.met_by(&deadlock_at("reader")));
         assert!(!expected.met_by(&deadlock_at("writer")));
         let Expected::Fail(signatures) = &expected else { panic!("{expected:?}") };
         assert!(signatures.iter().all(|signature| signature.chance == Chance::Window));
+    }
+
+    #[test]
+    fn a_deadlock_at_the_function_of_a_bug_in_another_cycle_is_not_this_bug() {
+        let words = |waits: &[&str]| waits.iter().map(|&wait| wait.to_owned()).collect::<Vec<_>>();
+        let cycle = words(&["irq/*-pciehp waits in remove for user space to close *", "iov-own waits in show for device_lock of *"]);
+        let expected = match expected() {
+            Expected::Fail(one) => Expected::Fail(vec![Signature { cycles: vec![cycle], ..one[0].clone() }]),
+            other => panic!("{other:?}"),
+        };
+        let closed = |cycle: Option<&[&str]>| match deadlock_at("sriov_numvfs_show") {
+            Verdict::Fail(failure) => Failure { cycle: cycle.map(words), ..failure },
+            other => panic!("{other:?}"),
+        };
+        let remover = "irq/25-pciehp waits in remove for user space to close vfio device 0000:01:00.0";
+        let reader = "iov-own waits in show for device_lock of 0000:01:00.0";
+        let third = "iov-write waits in store for pci_rescan_remove_lock";
+        for (cycle, met) in [
+            (None, true),
+            (Some(&[remover, reader][..]), true),
+            (Some(&[reader, remover]), true),
+            (Some(&[]), false),
+            (Some(&[reader, third]), false),
+            (Some(&[remover, reader, third]), false),
+            (Some(&[reader]), false),
+        ] {
+            let failure = closed(cycle);
+            assert_eq!(expected.closed_otherwise(&failure).count(), usize::from(!met), "{cycle:?}");
+            assert_eq!(expected.met_by(&Verdict::Fail(failure)), met, "{cycle:?}");
+        }
     }
 
     #[test]
@@ -309,12 +375,9 @@ mod tests {
         let way = |kind, function: &str| Fails { kind, function: function.to_owned() };
         let bug = |fails: &[Fails]| Bug {
             id: "b".to_owned(),
-            title: String::new(),
-            references: Vec::new(),
             fails: fails.to_vec(),
             under: BTreeMap::from([("debug".to_owned(), vec![way(FailureKind::KernelSplat, "lock")])]),
-            chance: Chance::Certain,
-            by_design: false,
+            ..Bug::default()
         };
         let splat = Verdict::fail(FailureKind::KernelSplat, "lock", String::new());
         let expected = |fails: &[Fails], profile| Expected::of(&["b".to_owned()], &["b"], &[bug(fails)], profile);

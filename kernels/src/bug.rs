@@ -8,7 +8,7 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A bug of the catalogue. Variants have it, scenarios detect it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bug {
     /// Its name in the manifest, in scenarios and in reports.
@@ -25,6 +25,13 @@ pub struct Bug {
     /// How it fails under a profile, by the profile's name. A profile that is not in here shows the ways in `fails`.
     #[serde(default, deserialize_with = "by_profile", skip_serializing_if = "BTreeMap::is_empty")]
     pub under: BTreeMap<String, Vec<Fails>>,
+    /// The tasks that wait for each other when it shows as a deadlock. With several cycles, the trigger or the kernel
+    /// decides which one closes. Empty for a bug that is no deadlock, or whose cycle cannot be proven.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cycles: Vec<Cycle>,
+    /// Why no cycle proves its deadlock: which of the waits nothing in the kernel's memory explains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unproven: Option<String>,
     /// How reliably a scenario that detects the bug makes it show.
     #[serde(default)]
     pub chance: Chance,
@@ -32,6 +39,11 @@ pub struct Bug {
     #[serde(default, skip_serializing_if = "is_false")]
     pub by_design: bool,
 }
+
+/// A cycle of tasks that wait for each other, beginning with any of them. Each wait is a glob for
+/// `TASK waits in FUNCTION for WHAT`, in the words of `waits.txt` without pids, states and lines. The next wait is that of
+/// the task that has it.
+pub type Cycle = Vec<String>;
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn is_false(value: &bool) -> bool {
@@ -136,6 +148,11 @@ impl Bug {
         let usual = (!self.fails.is_empty()).then(|| words(&self.fails));
         let under = self.under.iter().map(|(profile, ways)| format!("under {profile}: {}", words(ways)));
         usual.into_iter().chain(under).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Whether it shows as a deadlock, with or without a profile.
+    pub fn deadlocks(&self) -> bool {
+        self.fails.iter().chain(self.under.values().flatten()).any(|way| way.kind == FailureKind::Deadlock)
     }
 
     /// The ways in which it shows on a kernel of a profile. Empty if it does not show there.

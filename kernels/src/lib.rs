@@ -38,7 +38,7 @@ mod unpack;
 mod workshop;
 
 pub use archive::{ArchiveError, Package};
-pub use bug::{Bug, Chance, Fails, FailureKind};
+pub use bug::{Bug, Chance, Cycle, Fails, FailureKind};
 pub use builder::Builder;
 pub use code::{Code, CodeError, SourceFile};
 pub use config::{FragmentError, Unmet};

@@ -70,7 +70,7 @@ pub(crate) async fn owner_reads_on_removal(guest: &Guest, path: String, expected
     guest.remove(pf).await?;
     owner.requested(guest.prompt()).await?;
     match guest.unless_stuck(owner.operation(), async |within| owner.has_read(&path, within).await).await? {
-        Came::Stuck(stuck) => return deadlock(guest, stuck).await,
+        Came::Stuck(stuck) => return Ok(guest.deadlock(&[stuck], &[])),
         Came::Yes(access) => {
             guest.note_read(&access, expected);
             if let Some(verdict) = wrong_value(&access, expected) {
@@ -80,25 +80,6 @@ pub(crate) async fn owner_reads_on_removal(guest: &Guest, path: String, expected
     }
     owner.released(guest.prompt()).await?;
     guest.passes_unless_stuck(&[], &[]).await
-}
-
-/// The owner is stuck. It is a deadlock if the remover waits for this owner. The device has no other owner.
-async fn deadlock(guest: &Guest, stuck: Stuck) -> Result<Verdict, Error> {
-    let removers = guest.removers_waiting().await?;
-    guest.note_tasks(Note::Stuck, std::slice::from_ref(&stuck.task));
-    guest.note_tasks(Note::Removers, &removers);
-    let Some(remover) = removers.first() else {
-        return Err(Error::Unprepared(format!(
-            "the owner is stuck in {}, but no task waits for it to release the device",
-            stuck.function
-        )));
-    };
-    let summary = format!(
-        "owner {} (pid {}) in D state in {} while {} (pid {}) waits in vfio for this owner: neither can go on",
-        stuck.task.comm, stuck.task.pid, stuck.function, remover.comm, remover.pid
-    );
-    let summary = guest.deadlock_in_words(stuck.task.tid, summary);
-    Ok(Verdict::fail(FailureKind::Deadlock, &stuck.function, summary))
 }
 
 async fn bystander_reads_during_removal(guest: &Guest) -> Result<Verdict, Error> {
@@ -132,7 +113,7 @@ async fn vf_owner_reads_during_disable(guest: &Guest) -> Result<Verdict, Error> 
     let disable = guest.write(pf.numvfs(), 0, Sched::default()).await?;
     guest.unless_refused(&disable, owner.requested(guest.prompt())).await?;
     match guest.unless_stuck(owner.operation(), async |within| owner.has_read(&pf.numvfs(), within).await).await? {
-        Came::Stuck(stuck) => deadlock(guest, stuck).await,
+        Came::Stuck(stuck) => Ok(guest.deadlock(&[stuck], &[])),
         Came::Yes(access) => {
             guest.note(Note::Read(Read::Any(access.shown().to_owned())));
             guest.passes_unless_stuck(&[owner.operation(), &disable], &[]).await
@@ -152,12 +133,8 @@ async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verd
             let summary = format!("{who} for {}, until the owner released the device", duration(access.latency()));
             Ok(Verdict::fail(FailureKind::Blocked, &function, summary))
         }
-        Came::Stuck(_) => {
-            let summary =
-                format!("{who}, and still stuck after the owner released the device and the device was removed");
-            let summary = guest.deadlock_in_words(task.tid, summary);
-            Ok(Verdict::fail(FailureKind::Deadlock, &function, summary))
-        }
+        // The owner has released the device, and the device was removed.
+        Came::Stuck(stuck) => Ok(guest.deadlock(&[stuck], &[])),
     }
 }
 

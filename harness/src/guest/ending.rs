@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use kernels::FailureKind;
-
 use super::place::{describe, over};
 use super::stuck::Scope;
 use super::{Error, Guest, Stuck};
@@ -78,7 +76,6 @@ impl Guest {
         let function = named.map_or_else(first, |&function| function.to_owned());
         let who: Vec<_> = tasks.iter().map(describe).collect();
         let pid = tasks.first().map_or(0, |task| task.tid);
-        let summary = self.deadlock_in_words(pid, format!("stuck in D state: {}", who.join("; ")));
-        Verdict::fail(FailureKind::Deadlock, &function, summary)
+        self.deadlock_of(pid, function, format!("stuck in D state: {}", who.join("; ")))
     }
 }

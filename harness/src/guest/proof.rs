@@ -6,8 +6,11 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use kernels::FailureKind;
+
 use super::Guest;
 use crate::notes::{Looks, Note};
+use crate::verdict::{Failure, Verdict};
 use crate::vm::NoGraph;
 use crate::waits::{Graph, Wait, words};
 
@@ -91,15 +94,27 @@ impl Guest {
         self.proven.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// The summary of a deadlock: the cycle, if one is proven with this task in or behind it, and else these words.
-    pub fn deadlock_in_words(&self, pid: i32, otherwise: String) -> String {
+    /// The verdict on a deadlock at this function: with the cycle, if one is proven that keeps this task, and else with
+    /// these words.
+    pub(super) fn deadlock_of(&self, pid: i32, function: String, otherwise: String) -> Verdict {
         let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
-        let graph = proven.as_ref().filter(|graph| graph.stuck().contains(&pid));
-        let cycle = graph.and_then(|graph| Some((graph, graph.deadlocks().into_iter().next()?)));
-        cycle.map_or(otherwise, |(graph, cycle)| {
-            let line = |wait: &Wait| words::line(graph, wait);
-            cycle.into_iter().map(line).collect::<Vec<_>>().join("; ")
-        })
+        let cycle = proven.as_ref().and_then(|graph| Some((graph, graph.deadlock_of(pid)?)));
+        let (summary, cycle) = match cycle {
+            Some((graph, cycle)) => {
+                let of_all = |words: fn(&Graph, &Wait) -> String| cycle.iter().map(|wait| words(graph, wait)).collect();
+                let lines: Vec<String> = of_all(words::line);
+                (lines.join("; "), Some(of_all(words::short)))
+            }
+            None => (otherwise, self.has_looked().then(Vec::new)),
+        };
+        Verdict::Fail(Failure { kind: FailureKind::Deadlock, function: Some(function), summary, cycle })
+    }
+
+    /// Whether the guest could be looked at, each time.
+    fn has_looked(&self) -> bool {
+        let notes = self.notes();
+        notes.iter().any(|note| matches!(note, Note::Looks(_)))
+            && !notes.iter().any(|note| matches!(note, Note::NoGraph(_)))
     }
 
     /// Counts a look.

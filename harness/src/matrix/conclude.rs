@@ -88,7 +88,7 @@ fn sign(error: &Error, seen: Seen<'_>) -> Option<Sign> {
 
 fn splatted(splat: &Splat) -> Verdict {
     let (function, summary) = (splat.function.clone(), splat.title.clone());
-    Verdict::Fail(Failure { kind: FailureKind::KernelSplat, function, summary })
+    Verdict::Fail(Failure { kind: FailureKind::KernelSplat, function, summary, cycle: None })
 }
 
 /// The verdict on a guest that did not boot, and the sign of the test bed, if there is one. It is the kernel's fault

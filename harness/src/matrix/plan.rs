@@ -240,12 +240,8 @@ mod tests {
             ],
             bugs: vec![Bug {
                 id: "bug".to_owned(),
-                title: String::new(),
-                references: Vec::new(),
                 fails,
-                under: Default::default(),
-                chance: Chance::Certain,
-                by_design: false,
+                ..Bug::default()
             }],
             profiles: Vec::new(),
             profile: None,

@@ -37,6 +37,12 @@ pub fn page(manifest: &Manifest, scenarios: &[Scenario], comparison: Comparison,
     for bug in &manifest.bugs {
         let _ = write!(page, "\n## {}\n\n{}.\n\n", bug.id, bug.title);
         let _ = writeln!(page, "- shows as: {} ({})", bug.shows_as(), chance(bug));
+        for cycle in &bug.cycles {
+            let _ = writeln!(page, "- closed by: `{}`", cycle.join("`; `"));
+        }
+        if let Some(why) = &bug.unproven {
+            let _ = writeln!(page, "- no cycle proves it: {why}");
+        }
         for reference in &bug.references {
             let _ = writeln!(page, "- see: {reference}");
         }
@@ -288,7 +294,12 @@ mod tests {
     fn a_bug_shows_as_the_profile_of_the_kernel_has_it() {
         let manifest = Manifest::of_project().unwrap();
         let bug = manifest.bug("rescan-lock-recursive-pf-remove").unwrap();
-        let failed = |kind| Failure { kind, function: Some("pci_lock_rescan_remove".into()), summary: String::new() };
+        let failed = |kind| Failure {
+            kind,
+            function: Some("pci_lock_rescan_remove".into()),
+            summary: String::new(),
+            cycle: None,
+        };
         let [splat, deadlock] = [FailureKind::KernelSplat, FailureKind::Deadlock].map(failed);
         assert!(is_shown_by(bug, &splat, "k+debug") && is_shown_by(bug, &deadlock, "k+debug"));
         assert!(!is_shown_by(bug, &splat, "k") && is_shown_by(bug, &deadlock, "k"));

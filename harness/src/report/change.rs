@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     fn fails(kind: FailureKind, function: &str) -> State {
-        State::Fail(Failure { kind, function: Some(function.to_owned()), summary: String::new() })
+        State::Fail(Failure { kind, function: Some(function.to_owned()), summary: String::new(), cycle: None })
     }
 
     fn stale() -> State {
@@ -245,7 +245,7 @@ mod tests {
     fn bug(id: &str, chance: Chance, fails: &[(FailureKind, &str)]) -> Bug {
         let fails = fails.iter().map(|&(kind, function)| Fails { kind, function: function.to_owned() }).collect();
         let (title, references, under) = Default::default();
-        Bug { id: id.to_owned(), title, references, fails, under, chance, by_design: false }
+        Bug { id: id.to_owned(), title, references, fails, under, chance, ..Bug::default() }
     }
 
     fn names(names: &[&str]) -> Vec<String> {

@@ -93,6 +93,7 @@ mod tests {
             bug: "freed-twice".to_owned(),
             kind: FailureKind::StaleRead,
             function: function.to_owned(),
+            cycles: Vec::new(),
             chance,
             without_lockdep: false,
         }

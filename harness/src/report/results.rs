@@ -55,7 +55,12 @@ fn cell(cell: &RunCell) -> Value {
     let record = &cell.record;
     let failure = match &record.verdict {
         Verdict::Fail(failure) => {
-            json!({"kind": failure.kind, "function": failure.function, "summary": failure.summary})
+            json!({
+                "kind": failure.kind,
+                "function": failure.function,
+                "summary": failure.summary,
+                "cycle": failure.cycle,
+            })
         }
         _ => Value::Null,
     };

@@ -27,6 +27,7 @@ fn has(bug: &str, kind: FailureKind, function: &str) -> Expected {
         bug: bug.to_owned(),
         kind,
         function: function.to_owned(),
+        cycles: Vec::new(),
         chance: Chance::Certain,
         without_lockdep: false,
     }])
@@ -79,11 +80,8 @@ fn info(planned: Vec<PlannedCell>) -> RunInfo {
         bugs: vec![Bug {
             id: "numvfs-show-vfio-remove".to_owned(),
             title: "reading sriov_numvfs deadlocks the owner of a device that is removed".to_owned(),
-            references: Vec::new(),
             fails: vec![Fails { kind: FailureKind::Deadlock, function: "sriov_numvfs_show".to_owned() }],
-            under: Default::default(),
-            chance: Chance::Certain,
-            by_design: false,
+            ..Bug::default()
         }],
         planned,
     }

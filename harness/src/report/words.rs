@@ -78,9 +78,20 @@ pub fn explanation(record: &CellRecord) -> String {
     let mut text = ended(&record.verdict);
     if let Some(expected) = expected(&record.expected).filter(|_| !record.is_as_expected()) {
         text += &format!(", expected {expected}");
+        text += &cycles_of(record);
     }
     if let Some(reason) = record.verdict.reason() {
         text += &format!(": {}", reason.split_whitespace().collect::<Vec<_>>().join(" "));
     }
     text
+}
+
+/// The cycles that were expected, if a deadlock shows at the right function in another one.
+fn cycles_of(record: &CellRecord) -> String {
+    let Verdict::Fail(failure) = &record.verdict else { return String::new() };
+    let of = |signature: &Signature| {
+        let cycles: Vec<_> = signature.cycles.iter().map(|waits| format!("\"{}\"", waits.join("; "))).collect();
+        format!(", by the cycle {}", cycles.join(" or "))
+    };
+    record.expected.closed_otherwise(failure).map(of).collect()
 }

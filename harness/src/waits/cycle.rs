@@ -28,26 +28,58 @@ fn holds(edge: &Edge, sure: Certainty, stuck: &HashSet<i32>) -> bool {
     edge.certainty <= sure && !edge.to.is_empty() && edge.to.iter().all(|pid| stuck.contains(pid))
 }
 
-/// For each stuck task that is on a cycle, the shortest one; each cycle once. A cycle begins with its lowest pid.
-pub(super) fn cycles(waits: &[Wait], sure: Certainty) -> Vec<Vec<&Wait>> {
-    let stuck = stuck(waits, sure);
-    let by_pid: HashMap<i32, &Wait> = waits.iter().map(|wait| (wait.pid, wait)).collect();
-    let next = |pid: i32| {
-        let edges = by_pid.get(&pid).map(|wait| wait.edges.as_slice()).unwrap_or_default();
-        edges.iter().filter(|edge| holds(edge, sure, &stuck)).flat_map(|edge| edge.to.iter().copied())
-    };
-    let starts: BTreeSet<i32> = stuck.iter().copied().collect();
-    let mut seen = HashSet::new();
-    let mut cycles = Vec::new();
-    for start in starts {
-        let Some(mut pids) = shortest(start, next) else { continue };
+/// The stuck tasks, and whom each waits for.
+struct Standstill<'a> {
+    sure: Certainty,
+    stuck: HashSet<i32>,
+    by_pid: HashMap<i32, &'a Wait>,
+}
+
+impl<'a> Standstill<'a> {
+    fn of(waits: &'a [Wait], sure: Certainty) -> Standstill<'a> {
+        let by_pid = waits.iter().map(|wait| (wait.pid, wait)).collect();
+        Standstill { sure, stuck: stuck(waits, sure), by_pid }
+    }
+
+    /// The stuck tasks that a stuck task waits for.
+    fn next(&self, pid: i32) -> impl Iterator<Item = i32> {
+        let edges = self.by_pid.get(&pid).map(|wait| wait.edges.as_slice()).unwrap_or_default();
+        edges.iter().filter(|edge| holds(edge, self.sure, &self.stuck)).flat_map(|edge| edge.to.iter().copied())
+    }
+
+    /// The pids of the shortest cycle on which a task is. It begins with its lowest pid.
+    fn cycle(&self, pid: i32) -> Option<Vec<i32>> {
+        let mut pids = shortest(pid, |pid| self.next(pid))?;
         let lowest = pids.iter().enumerate().min_by_key(|(_, pid)| **pid).map_or(0, |(index, _)| index);
         pids.rotate_left(lowest);
-        if seen.insert(pids.clone()) {
-            cycles.push(pids.iter().filter_map(|pid| by_pid.get(pid).copied()).collect());
-        }
+        Some(pids)
     }
-    cycles
+
+    fn waits(&self, pids: &[i32]) -> Vec<&'a Wait> {
+        pids.iter().filter_map(|pid| self.by_pid.get(pid).copied()).collect()
+    }
+}
+
+/// For each stuck task that is on a cycle, the shortest one; each cycle once. A cycle begins with its lowest pid.
+pub(super) fn cycles(waits: &[Wait], sure: Certainty) -> Vec<Vec<&Wait>> {
+    let standstill = Standstill::of(waits, sure);
+    let starts: BTreeSet<i32> = standstill.stuck.iter().copied().collect();
+    let mut seen = HashSet::new();
+    let cycles = starts.into_iter().filter_map(|start| standstill.cycle(start));
+    cycles.filter(|cycle| seen.insert(cycle.clone())).map(|cycle| standstill.waits(&cycle)).collect()
+}
+
+/// The cycle on which a task is, or the nearest for which it waits. None if the task is not stuck.
+pub(super) fn before(waits: &[Wait], pid: i32, sure: Certainty) -> Option<Vec<&Wait>> {
+    let standstill = Standstill::of(waits, sure);
+    let (mut seen, mut queue) = (HashSet::from([pid]), VecDeque::from([pid]));
+    while let Some(pid) = queue.pop_front().filter(|_| standstill.stuck.contains(&pid)) {
+        if let Some(cycle) = standstill.cycle(pid) {
+            return Some(standstill.waits(&cycle));
+        }
+        queue.extend(standstill.next(pid).filter(|pid| seen.insert(*pid)));
+    }
+    None
 }
 
 /// The shortest way from a task to itself.
@@ -119,6 +151,20 @@ mod tests {
         let waits = [wait(3, &[(&[5], Exact)]), wait(5, &[(&[3], Exact)]), wait(9, &[(&[3], Exact)])];
         assert_eq!(pids(cycles(&waits, Exact)), [[3, 5]]);
         assert_eq!(stuck(&waits, Exact), HashSet::from([3, 5, 9]));
+    }
+
+    #[test]
+    fn a_task_is_told_the_cycle_that_it_waits_for() {
+        let waits = [
+            wait(3, &[(&[5], Exact)]),
+            wait(5, &[(&[3], Exact)]),
+            wait(7, &[(&[7], Exact)]),
+            wait(8, &[(&[7], Exact)]),
+            wait(9, &[(&[8], Exact)]),
+            wait(10, &[(&[11], Exact)]),
+        ];
+        let told = |pid| before(&waits, pid, Exact).map(|cycle| pids(vec![cycle]).swap_remove(0));
+        assert_eq!((told(5), told(9), told(10), told(99)), (Some(vec![3, 5]), Some(vec![7]), None, None));
     }
 
     #[test]

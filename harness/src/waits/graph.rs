@@ -227,6 +227,11 @@ impl Graph {
         cycle::cycles(&self.waits, Certainty::Exact)
     }
 
+    /// The cycle that keeps a task from ever running again: the one it is on, or else the next that it waits for.
+    pub fn deadlock_of(&self, pid: i32) -> Option<Vec<&Wait>> {
+        cycle::before(&self.waits, pid, Certainty::Exact)
+    }
+
     /// The pids of all tasks that can never run again: those on a proven cycle, and those that wait for them. Sorted.
     pub fn stuck(&self) -> Vec<i32> {
         let mut stuck: Vec<i32> = cycle::stuck(&self.waits, Certainty::Exact).into_iter().collect();

@@ -20,6 +20,12 @@ pub fn line(graph: &Graph, wait: &Wait) -> String {
     line
 }
 
+/// A wait without what differs from run to run, source lines and who has the object: `TASK waits in FUNCTION for WHAT`.
+pub fn short(graph: &Graph, wait: &Wait) -> String {
+    let who = graph.task(wait.pid).map_or("a task", |task| task.comm.as_str());
+    format!("{who} waits in {} for {}", wait.at.function, object(&wait.object))
+}
+
 /// The whole graph: deadlocks, suspicions, other waits, and the tasks at the end of chains.
 pub fn text(graph: &Graph) -> String {
     let (deadlocks, suspicions) = (graph.deadlocks(), graph.suspicions());

@@ -291,6 +291,17 @@ mod tests {
     }
 
     #[test]
+    fn every_deadlock_of_the_project_says_which_cycle_proves_it_or_why_none_does() {
+        let manifest = Manifest::of_project().unwrap();
+        let silent = |bug: &&Bug| bug.deadlocks() && bug.cycles.is_empty() && bug.unproven.is_none();
+        let silent: Vec<_> = manifest.bugs.iter().filter(silent).map(|bug| &bug.id).collect();
+        assert!(silent.is_empty(), "{silent:?}");
+        for wait in manifest.bugs.iter().flat_map(|bug| &bug.cycles).flatten() {
+            assert!(wait.split(" waits in ").nth(1).is_some_and(|rest| rest.contains(" for ")), "{wait}");
+        }
+    }
+
+    #[test]
     fn every_patch_of_the_project_has_a_licence_and_a_subject() {
         let manifest = Manifest::load(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
         for patch in manifest.variants.iter().flat_map(|variant| &variant.patches) {

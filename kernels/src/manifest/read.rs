@@ -111,7 +111,7 @@ pub(super) fn manifest(text: &str, folder: &Path) -> Result<Manifest, Wrong> {
     }
 
     let profiles: Vec<Profile> = raw.profile.into_iter().map(|raw| profile(raw, folder)).collect::<Result<_, _>>()?;
-    raw.bug.iter().try_for_each(|bug| shows_somewhere(bug, &profiles))?;
+    raw.bug.iter().try_for_each(|bug| shows_somewhere(bug, &profiles).and_then(|()| may_be_proven(bug)))?;
     let bugs: Vec<Bug> = raw.bug.into_iter().map(Spanned::into_inner).collect();
     let ids: Vec<_> = bugs.iter().map(|bug| bug.id.as_str()).collect();
     let bases: Vec<Base> = raw.base.into_iter().map(|raw| base(raw, &ids, folder)).collect::<Result<_, _>>()?;
@@ -225,6 +225,19 @@ fn shows_somewhere(bug: &Spanned<Bug>, profiles: &[Profile]) -> Result<(), Wrong
     match under.keys().find(|name| !known().any(|known| known == name.as_str())) {
         Some(name) => Err(Wrong::new(bug.span(), Unknown::new("profile", name, known()).to_string())),
         None => Ok(()),
+    }
+}
+
+/// Checks that only a bug that is a deadlock says how that is proven, and that it does not also say that it is not.
+fn may_be_proven(bug: &Spanned<Bug>) -> Result<(), Wrong> {
+    let Bug { cycles, unproven, .. } = bug.get_ref();
+    let wrong = |message| Err(Wrong::new(bug.span(), message));
+    match (cycles.is_empty(), unproven) {
+        (true, None) => Ok(()),
+        _ if !bug.get_ref().deadlocks() => wrong("`cycles` and `unproven` are for bugs that show as a deadlock"),
+        (false, Some(_)) => wrong("`unproven` says why there are no `cycles`, and this bug has some"),
+        _ if cycles.iter().any(Vec::is_empty) => wrong("each of the `cycles` has at least one wait"),
+        _ => Ok(()),
     }
 }
 

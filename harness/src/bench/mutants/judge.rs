@@ -140,6 +140,7 @@ mod tests {
             kind: FailureKind::Deadlock,
             function: Some(function.to_owned()),
             summary: String::new(),
+            cycle: None,
         };
         CellChange {
             scenario: "reset::of_pf".to_owned(),

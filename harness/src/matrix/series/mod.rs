@@ -146,12 +146,10 @@ mod tests {
         let mut manifest = Manifest::of_project().unwrap();
         let bug = |id: &str, chance, by_design| Bug {
             id: id.to_owned(),
-            title: String::new(),
-            references: Vec::new(),
             fails: vec![Fails { kind: FailureKind::Deadlock, function: "f".to_owned() }],
-            under: Default::default(),
             chance,
             by_design,
+            ..Bug::default()
         };
         manifest.bugs = vec![
             bug("sure", Chance::Certain, false),

@@ -46,12 +46,9 @@ fn run(note: &AgainstNote, cells: &[Cell]) -> (tempfile::TempDir, Report) {
     let scenario = ScenarioNote { name: RACE.to_owned(), about: String::new(), detects: vec!["readd-race".to_owned()] };
     let bug = Bug {
         id: "readd-race".to_owned(),
-        title: String::new(),
-        references: Vec::new(),
         fails: vec![Fails { kind: FailureKind::KernelSplat, function: "proc_register".to_owned() }],
-        under: BTreeMap::new(),
         chance: Chance::Random,
-        by_design: false,
+        ..Bug::default()
     };
     let variant = |name: &str| VariantNote { name: name.to_owned(), about: format!("{name} it is"), bugs: Vec::new() };
     let info = RunInfo {

@@ -88,7 +88,7 @@ fn race() -> ScenarioNote {
 fn random_bug() -> Bug {
     let fails = vec![Fails { kind: FailureKind::KernelSplat, function: "proc_register".to_owned() }];
     let (title, references, under) = Default::default();
-    Bug { id: "readd-race".to_owned(), title, references, fails, under, chance: Chance::Random, by_design: false }
+    Bug { id: "readd-race".to_owned(), title, references, fails, under, chance: Chance::Random, ..Bug::default() }
 }
 
 /// A run of a series with these cells, as the harness writes it. The folder lives as long as the guard.

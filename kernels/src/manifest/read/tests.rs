@@ -135,6 +135,22 @@ fn a_bug_may_show_in_another_way_under_a_profile_or_only_under_one() {
     insta::assert_snapshot!(error("[\"one lock\", \"another lock\"]", "[]"), @"kernels.toml:38:8: `says` of a `known` report must have at least one text");
 }
 
+#[test]
+fn a_deadlock_says_which_cycle_proves_it_or_why_none_does() {
+    let with = |bug: &str, lines: &str| {
+        let title = format!("title = \"{bug}\"");
+        load(&GOOD.replacen(&title, &format!("{title}\n{lines}"), 1))
+    };
+    let cycles = "cycles = [[\"a waits in f for l\", \"b waits in g for m\"]]";
+    assert_eq!(with("It hangs", cycles).unwrap().bug("hangs").unwrap().cycles[0].len(), 2);
+    let unproven = "unproven = \"nobody says so\"";
+    assert!(with("It hangs", unproven).unwrap().bug("hangs").unwrap().unproven.is_some());
+    let error = |bug, lines: &str| with(bug, lines).unwrap_err();
+    insta::assert_snapshot!(error("It lies", cycles), @"kernels.toml:26:1: `cycles` and `unproven` are for bugs that show as a deadlock");
+    insta::assert_snapshot!(error("It hangs", &format!("{cycles}\n{unproven}")), @"kernels.toml:21:1: `unproven` says why there are no `cycles`, and this bug has some");
+    insta::assert_snapshot!(error("It hangs", "cycles = [[]]"), @"kernels.toml:21:1: each of the `cycles` has at least one wait");
+}
+
 /// [`GOOD`] with a second base and the variants on both, in a folder with a patch for that base alone.
 fn on_two_bases(text: &str) -> (tempfile::TempDir, Result<Manifest, ManifestError>) {
     let folder = tempfile::tempdir().unwrap();
