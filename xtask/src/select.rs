@@ -119,6 +119,10 @@ pub struct How {
     /// Skip the check that a removed card works again when it is put back. Saves one or two seconds a cell
     #[arg(long)]
     quick: bool,
+    /// Keep a dump of the guest's memory of each cell, not only of deadlocks: about 10 MiB each. `cargo xtask debug` opens
+    /// it
+    #[arg(long)]
+    dump: bool,
     /// Also run cells that are skipped because this version of QEMU is known to fail in them
     #[arg(long)]
     despite_qemu: bool,
@@ -138,6 +142,7 @@ impl How {
             snapshots: !self.no_snapshots,
             quick: self.quick,
             despite_qemu: self.despite_qemu,
+            dump: self.dump,
             fail_fast: false,
             accel: self.engine.accel.into(),
             clock: self.engine.clock.into(),

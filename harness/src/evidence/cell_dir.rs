@@ -47,6 +47,9 @@ pub struct KernelNote {
 /// The file of a cell's folder with the guest's serial console.
 pub const CONSOLE: &str = "console.log";
 
+/// The file of a cell's folder with the dump of the guest's memory.
+pub const DUMP: &str = "memory.kdump";
+
 /// The file of a cell's folder with the transcript of the agent's channel.
 pub const AGENT: &str = "agent.jsonl";
 
@@ -112,7 +115,7 @@ pub struct CellDir {
 }
 
 /// The file with the description of a cell.
-pub(super) const START: &str = "start.json";
+pub const START: &str = "start.json";
 /// The file with the result of a cell.
 pub(super) const VERDICT: &str = "verdict.json";
 
@@ -144,6 +147,11 @@ impl CellDir {
     /// The log of the serial console, which QEMU writes.
     pub fn console(&self) -> PathBuf {
         self.path.join(CONSOLE)
+    }
+
+    /// The dump of the guest's memory, if there is one.
+    pub fn dump(&self) -> PathBuf {
+        self.path.join(DUMP)
     }
 
     /// The transcript of the QMP channel.

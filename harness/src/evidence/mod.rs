@@ -29,7 +29,7 @@ mod run_dir;
 mod series;
 
 pub use against::{AgainstNote, EarlierCell, EarlierKernel};
-pub use cell_dir::{AGENT, CONSOLE, CellDir, CellRecord, CellStart, KernelNote};
+pub use cell_dir::{AGENT, CONSOLE, CellDir, CellRecord, CellStart, DUMP, KernelNote, START};
 pub use coverage::{CellCoverage, RunCoverage};
 pub use file::{EvidenceError, write_whole};
 pub use jsonl::JsonlWriter;

@@ -3,6 +3,7 @@
 //! A look at the guest's memory ([`crate::waits`]) says who waits for whom. A cycle of exact edges can never open by
 //! itself. It must be there in two looks, and no task of it may have run between them, although others have.
 
+use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -64,6 +65,13 @@ impl Guest {
                 self.note(Note::NoGraph(error.to_string()));
                 None
             }
+        }
+    }
+
+    /// Dumps the guest's memory into a file. If that is not possible, a note says why.
+    pub(crate) async fn dump(&self, path: &Path) {
+        if let Err(error) = self.vm.dump(self.of_kernel.looks.as_ref(), path).await {
+            self.note(Note::NoDump(error.to_string()));
         }
     }
 

@@ -82,6 +82,10 @@ pub struct Rules<'a> {
     pub put_back: bool,
     /// Whether the kernel can name who holds the lock for which a task hangs.
     pub names_holders: bool,
+    /// Where the guest's memory is dumped to after a deadlock.
+    pub dump: &'a Path,
+    /// Whether it is dumped after each other verdict, too.
+    pub always_dump: bool,
 }
 
 /// Runs a scenario in the guest that `start` boots or restores. `console` is the file of its serial console.
@@ -197,6 +201,9 @@ async fn run_in(
         },
         false => ran,
     };
+    if rules.always_dump || is_deadlock(&ran) {
+        guest.dump(rules.dump).await;
+    }
     if rules.names_holders && !silent && is_deadlock(&ran) {
         // Only the verdict counts. The name of the holder is one more piece of evidence.
         let _ = guest.let_holder_be_named().await;

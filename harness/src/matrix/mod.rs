@@ -71,6 +71,8 @@ pub struct Request {
     pub quick: bool,
     /// Run cells with which the version of QEMU is known to fail.
     pub despite_qemu: bool,
+    /// Dump the guest's memory at the end of each cell, not only after a deadlock.
+    pub dump: bool,
     /// The folder for the folders of runs.
     pub out: PathBuf,
     /// The command line, for the record.
@@ -110,6 +112,8 @@ pub struct Runner {
     times: Times,
     /// Skip the check that a removed card works again.
     quick: bool,
+    /// Dump the guest's memory at the end of each cell, not only after a deadlock.
+    always_dump: bool,
     /// The cells that cannot run.
     limits: Limits,
     /// By variant, the command line options that select the user's own kernel or a kernel of a series.
@@ -164,8 +168,8 @@ impl Runner {
         let times = Times::of(&request.out.join(LATEST));
         let run = RunDir::create(&request.out, info)?;
         let snapshots = request.snapshots.then(|| Snapshots::new(lab.cache().clone(), qemu.clone()));
-        let quick = request.quick;
-        Ok(Runner { times, limits, quick, own, ..Runner::new(parts, scenarios, run, qemu, snapshots) })
+        let (quick, always_dump) = (request.quick, request.dump);
+        Ok(Runner { times, limits, quick, always_dump, own, ..Runner::new(parts, scenarios, run, qemu, snapshots) })
     }
 
     /// A runner with these parts and scenarios that writes into this folder. `qemu` is the version text of QEMU.
@@ -186,6 +190,7 @@ impl Runner {
             times: Times::default(),
             limits: Limits::default(),
             quick: false,
+            always_dump: false,
             own: BTreeMap::new(),
             tracer: None,
         }
@@ -390,6 +395,7 @@ impl Runner {
         let host = Scale::of(machine.accel).slower(slower);
         let scale = if machine.is_held() { Scale::GUEST.slower(slower) } else { host };
         let known = profile.map_or(&[][..], |profile| &profile.known);
+        let dump = dir.dump();
         let rules = Rules {
             scale,
             host,
@@ -397,6 +403,8 @@ impl Runner {
             repeat: cell.id.repeat,
             put_back: !self.quick,
             names_holders: self.names_holders(cell),
+            dump: &dump,
+            always_dump: self.always_dump,
         };
         let mut retries = Vec::new();
         loop {

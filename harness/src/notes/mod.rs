@@ -82,6 +82,8 @@ pub enum Note {
     Looks(Looks),
     /// Why there was no look.
     NoGraph(String),
+    /// Why there is no dump of the guest.
+    NoDump(String),
     /// Why the source lines of a look are not known.
     NoLines(String),
     /// How QEMU ended, if not because the harness ended it.
@@ -399,6 +401,7 @@ mod tests {
             Note::NoSysrq("no answer".to_owned()),
             Note::Looks(Looks { taken: 9, with_cycle: 2 }),
             Note::NoGraph("why".to_owned()),
+            Note::NoDump("why".to_owned()),
             Note::NoLines("why".to_owned()),
             Note::QemuEnd("killed".to_owned()),
             Note::Phases(Phases { boot: 0.5, steps, scenario: 2.5, starved: 0.25, teardown: 0.5 }),

@@ -1,14 +1,17 @@
-//! Looking at a guest for who waits for whom, while it stands.
+//! Reading a guest's memory while it stands: for who waits for whom, and for a dump.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use qapi::qmp;
 use tokio::task::JoinError;
 
 use super::Vm;
-use super::memory::MemoryError;
+use super::argv::CPUS;
+use super::dump::{About, DumpError, dump};
+use super::memory::{GuestMemory, MemoryError};
 use super::qmp::QmpError;
-use crate::waits::{Graph, Kernel, LookError, look};
+use crate::waits::{Graph, Kernel, LookError, look, vmcoreinfo};
 
 /// There is no graph of a guest.
 #[derive(Debug, thiserror::Error)]
@@ -30,39 +33,78 @@ pub enum NoGraph {
     Task(#[from] JoinError),
 }
 
+/// There is no dump of a guest.
+#[derive(Debug, thiserror::Error)]
+pub enum NoDump {
+    /// The guest's memory cannot be read, or the guest does not stand.
+    #[error(transparent)]
+    Guest(#[from] NoGraph),
+    /// What the dump says of the kernel is not in its memory.
+    #[error(transparent)]
+    Kernel(#[from] LookError),
+    /// It was not written.
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+}
+
 impl Vm {
-    /// Looks at the guest for who waits for whom. A guest on the host's clock is stopped for some milliseconds. A guest
-    /// whose clock is held stands already.
+    /// Looks at the guest for who waits for whom.
     ///
     /// # Errors
     /// [`NoGraph`].
     pub async fn look(self: &Arc<Vm>, kernel: &Arc<Kernel>) -> Result<Graph, NoGraph> {
+        let kernel = kernel.clone();
+        Ok(self.standing(move |memory| look(memory, &kernel)).await??)
+    }
+
+    /// Dumps the guest's memory into a file. `kernel` is needed for what the dump says of the kernel.
+    ///
+    /// # Errors
+    /// [`NoDump`].
+    pub async fn dump(self: &Arc<Vm>, kernel: Option<&Arc<Kernel>>, path: &Path) -> Result<(), NoDump> {
+        let (kernel, path) = (kernel.cloned(), path.to_owned());
+        let written = self.standing(move |memory| {
+            let (names, vmcoreinfo) = match kernel {
+                Some(kernel) => vmcoreinfo(memory, &kernel)?,
+                None => Default::default(),
+            };
+            Ok::<_, NoDump>(dump(memory, memory.size(), &About { names, vmcoreinfo, cpus: CPUS }, &path)?)
+        });
+        written.await?
+    }
+
+    /// Does something with the memory of the guest while it stands. A guest on the host's clock is stopped meanwhile. A
+    /// guest whose clock is held stands already.
+    async fn standing<T: Send + 'static>(
+        self: &Arc<Vm>,
+        read: impl FnOnce(&GuestMemory) -> T + Send + 'static,
+    ) -> Result<T, NoGraph> {
         match self.gate() {
             Some(gate) => {
                 let memory = self.memory().await?;
                 if gate.stop().is_none() {
                     return Err(NoGraph::Runs);
                 }
-                Ok(look(memory, kernel)?)
+                Ok(read(memory))
             }
             None => {
-                // By itself, so that the guest goes on although whoever looks may be dropped.
-                let (vm, kernel) = (self.clone(), kernel.clone());
-                tokio::spawn(async move { vm.look_stopped(&kernel).await }).await?
+                // By itself, so that the guest goes on although whoever reads may be dropped.
+                let vm = self.clone();
+                tokio::spawn(async move { vm.stopped(read).await }).await?
             }
         }
     }
 
-    async fn look_stopped(&self, kernel: &Kernel) -> Result<Graph, NoGraph> {
+    async fn stopped<T>(&self, read: impl FnOnce(&GuestMemory) -> T) -> Result<T, NoGraph> {
         let memory = self.memory().await?;
         let _standing = self.standing.lock().await;
         if self.qmp.execute(qmp::query_status {}).await?.running {
             self.qmp.execute(qmp::stop {}).await?;
-            let graph = look(memory, kernel);
+            let read = read(memory);
             self.qmp.execute(qmp::cont {}).await?;
-            return Ok(graph?);
+            return Ok(read);
         }
         // It stands already, for example because it panicked, and must not go on.
-        Ok(look(memory, kernel)?)
+        Ok(read(memory))
     }
 }

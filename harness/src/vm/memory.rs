@@ -79,6 +79,13 @@ impl GuestMemory {
     }
 }
 
+impl GuestMemory {
+    /// How many bytes it has.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
 impl Memory for GuestMemory {
     fn read(&self, physical: u64, into: &mut [u8]) -> Result<(), Unreadable> {
         let end = physical.checked_add(into.len() as u64);

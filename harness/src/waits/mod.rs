@@ -30,6 +30,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod view;
+mod vmcoreinfo;
 pub mod words;
 
 pub use error::LookError;
@@ -38,3 +39,4 @@ pub use kernel::Kernel;
 pub use look::look;
 pub use memory::{Memory, Unreadable};
 pub use symbols::Symbols;
+pub use vmcoreinfo::{Names, vmcoreinfo};

@@ -71,6 +71,11 @@ impl<'a> View<'a> {
         self.kernel
     }
 
+    /// How far the kernel was moved in physical memory.
+    pub fn phys_base(&self) -> u64 {
+        self.phys_base
+    }
+
     /// Reads memory at a virtual address.
     pub fn read(&self, address: u64, into: &mut [u8]) -> Result<(), LookError> {
         let mut done = 0;

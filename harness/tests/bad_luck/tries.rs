@@ -137,6 +137,7 @@ fn two_cells(bed: &Bed, images: Images) -> Result<(Runner, Request), Failed> {
         snapshots: false,
         quick: false,
         despite_qemu: false,
+        dump: false,
         out,
         command: Vec::new(),
     };

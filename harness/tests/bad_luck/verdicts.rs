@@ -102,7 +102,8 @@ async fn judge(bed: &Bed, scenario: &Scenario, scale: Scale) -> Finding {
     let recorders = bed.recorders();
     let console = recorders.console.clone();
     let boot = Vm::boot(bed.machine(), recorders, scale.seconds(judge::BOOT));
-    let rules = Rules { scale, host: scale, known: &[], repeat: 1, put_back: true, names_holders: false };
+    let dump = console.with_file_name("memory.kdump");
+    let rules = Rules { scale, host: scale, known: &[], repeat: 1, put_back: true, names_holders: false, dump: &dump, always_dump: false };
     judge::run(scenario, None, rules, &console, OfKernel::default(), boot).await
 }
 

@@ -314,6 +314,7 @@ pub(super) fn whole_run(cells: Vec<PlannedCell>, jobs: Option<u16>, engine: Engi
         snapshots: true,
         quick: false,
         despite_qemu: false,
+        dump: false,
         fail_fast: false,
         accel: engine.accel.into(),
         clock: engine.clock.into(),
