@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::cache::{Cache, KeyMaker, Lock};
-use crate::compile::{Run, Trees};
+use crate::compile::{DebugInfo, Run, Trees};
 use crate::config::{Symbols, Unmet};
 use crate::error::BuildError;
 use crate::event::{BuildEvent, Step};
@@ -68,6 +68,7 @@ impl<'a> Follower<'a> {
         revision: &Revision,
         symbols: &Symbols,
         compiler: &str,
+        debug: DebugInfo,
         run: Run<'a>,
     ) -> Result<Follower<'a>, BuildError> {
         let Revision { tree, commit, .. } = revision;
@@ -76,13 +77,14 @@ impl<'a> Follower<'a> {
         let through = requirements::on_path("ccache").then_some("ccache gcc");
         let source = worktree.path().as_os_str();
         let key = KeyMaker::new().with("source", source.as_encoded_bytes()).with("symbols", symbols.to_string());
-        let key = key.with("compiler", compiler).with("through", through.unwrap_or_default()).finish();
+        let key = key.with("compiler", compiler).with("through", through.unwrap_or_default());
+        let key = debug.add_to(key).finish();
         let lock = cache.lock(&format!("{SHELF}-{}", key.as_str()), waiting)?;
         let folder = cache.root().join(SHELF).join(key.as_str());
         fs::create_dir_all(&folder).map_err(BuildError::io("create", &folder))?;
         // `gc` goes by this time.
         let _ = File::open(&folder).and_then(|folder| folder.set_modified(SystemTime::now()));
-        let trees = Trees { compiler: through, ..Trees::new(worktree.path().to_owned(), folder.join("output")) };
+        let trees = Trees { compiler: through, debug, ..Trees::new(worktree.path().to_owned(), folder.join("output")) };
         let follower =
             Follower { folder, cache: cache.root().to_owned(), worktree, site: Site::new(trees, run)?, _lock: lock };
         let is_new = !follower.worktree.path().join("Makefile").exists();

@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cache::{Cache, Key, Lock};
-use crate::compile::{Run, Trees};
+use crate::compile::{DebugInfo, Run, Trees};
 use crate::config::Symbols;
 use crate::error::BuildError;
 use crate::event::{BuildEvent, Step};
@@ -56,13 +56,14 @@ impl<'a> Workshop<'a> {
         key: &Key,
         source: &'a Path,
         wanted: &'a Symbols,
+        debug: DebugInfo,
         run: Run<'a>,
     ) -> Result<Workshop<'a>, BuildError> {
         let waiting = || run.observer.event(BuildEvent::Waiting { what: "another build of the same base".to_owned() });
         let lock = cache.lock(&format!("{SHELF}-{}", key.as_str()), waiting)?;
         let folder = cache.root().join(SHELF).join(key.as_str());
         fs::create_dir_all(&folder).map_err(BuildError::io("create", &folder))?;
-        let trees = Trees::new(folder.join(SOURCE), folder.join("work/output"));
+        let trees = Trees { debug, ..Trees::new(folder.join(SOURCE), folder.join("work/output")) };
         let site = Site::new(trees, run)?;
         Ok(Workshop { folder, site, source, wanted, patched: None, _lock: lock })
     }

@@ -60,6 +60,8 @@ enum Command {
     Classify(commands::classify::Args),
     /// Say which functions and lines of the kernel's drivers no cell of a run executed.
     Coverage(commands::coverage::Args),
+    /// Open the dump of a cell's guest in drgn, and print the stacks of the tasks that wait for each other.
+    Debug(commands::debug::Args),
     /// Check that this machine has what a run needs. Prints one line per check, with the fix. Changes nothing.
     Doctor(commands::doctor::Args),
     /// Install what is missing on this machine, with apt.
@@ -107,6 +109,7 @@ fn main() -> ExitCode {
         Command::Catalogue(args) => commands::catalogue::run(args),
         Command::Classify(args) => commands::classify::run(args),
         Command::Coverage(args) => commands::coverage::run(args),
+        Command::Debug(args) => commands::debug::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Setup(args) => commands::setup::run(args),
         Command::Gc(args) => commands::gc::run(args),

@@ -6,6 +6,7 @@ pub mod selftests;
 pub mod snapshots;
 
 use std::ffi::OsString;
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -167,6 +168,30 @@ impl Lab {
         };
         let fit = tokio::task::spawn_blocking(trying).await.map_err(|error| LabError::Thread(error.to_string()))?;
         fit.map_err(|error| LabError::Source(chain(&error)))
+    }
+
+    /// The image of a variant whose vmlinux has types and variables for a debugger. It is built if it is not in the cache.
+    ///
+    /// # Errors
+    /// [`LabError::Source`]: the build failed, or its kernel is not the one that is in the cache without types.
+    pub async fn with_types(&self, variant: &str, progress: Arc<dyn Progress>) -> Result<KernelImage, LabError> {
+        let builder = Builder::new(self.manifest().clone(), self.cache.clone()).with_types();
+        let (plain, cancel, variant) = (self.find(variant), self.cancel.child(), variant.to_owned());
+        let building = move || {
+            let tell = |event: BuildEvent| progress.event(Event::Build { variant: &variant, event });
+            let image = builder.build(&variant, &tell, &cancel).map_err(|error| chain(&error))?;
+            let map = |image: &KernelImage| {
+                fs::read(&image.system_map).map_err(|error| format!("{}: {error}", image.system_map.display()))
+            };
+            match plain {
+                Some(plain) if map(&plain)? != map(&image)? => {
+                    Err(format!("{variant} with types has other addresses than without"))
+                }
+                _ => Ok(image),
+            }
+        };
+        let built = tokio::task::spawn_blocking(building).await.map_err(|error| LabError::Thread(error.to_string()))?;
+        built.map_err(LabError::Source)
     }
 
     /// Builds what is not built yet, and decides on the accelerator. Returns when the guest image and one kernel are

@@ -87,7 +87,7 @@ impl Builder {
         }
         let log = self.log(recipe)?;
         let run = Run { observer, cancel, jobs: self.jobs, log: &log };
-        let mut workshop = Workshop::enter(&self.cache, &recipe.base_key, source, &recipe.symbols, run)?;
+        let mut workshop = Workshop::enter(&self.cache, &recipe.base_key, source, &recipe.symbols, self.debug, run)?;
         workshop.prepare(&recipe.variant.name, &recipe.variant.patches)?;
         self.keep_layout(recipe, &of_site(workshop.site()), observer, cancel)?;
         workshop.leave()
@@ -103,7 +103,7 @@ impl Builder {
         let log = self.log(recipe)?;
         let run = Run { observer, cancel, jobs: self.jobs, log: &log };
         let Recipe { variant, base, symbols, .. } = recipe;
-        let mut follower = Follower::enter(&self.cache, revision, symbols, self.compiler()?, run)?;
+        let mut follower = Follower::enter(&self.cache, revision, symbols, self.compiler()?, self.debug, run)?;
         let asked = Symbols::of_fragments(&base.asked)?;
         follower.prepare(&variant.name, revision, &variant.patches, &self.wanted(symbols, &asked))?;
         self.keep_layout(recipe, &of_site(follower.site()), observer, cancel)

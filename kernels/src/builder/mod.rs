@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::archive::Package;
 use crate::cache::{Cache, Key, KeyMaker};
-use crate::compile::Run;
+use crate::compile::{DebugInfo, Run};
 use crate::config::Symbols;
 use crate::error::BuildError;
 use crate::event::{BuildEvent, CancelToken, Observer, Step};
@@ -41,6 +41,7 @@ pub struct Builder {
     cache: Cache,
     jobs: usize,
     compiler: OnceLock<String>,
+    debug: DebugInfo,
 }
 
 /// The ingredients of a variant that must be known before anything is built.
@@ -72,7 +73,13 @@ impl Builder {
     /// A builder that runs as many commands in parallel as the host has CPUs.
     pub fn new(manifest: Manifest, cache: Cache) -> Builder {
         let jobs = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Builder { manifest, cache, jobs, compiler: OnceLock::new() }
+        Builder { manifest, cache, jobs, compiler: OnceLock::new(), debug: DebugInfo::default() }
+    }
+
+    /// The same kernels, but their vmlinux has types and variables for a debugger. It fits a guest or a dump of the kernel
+    /// without them: code, data and addresses are the same.
+    pub fn with_types(self) -> Builder {
+        Builder { debug: DebugInfo::Types, ..self }
     }
 
     /// The cache.
@@ -190,7 +197,7 @@ impl Builder {
             let log = self.log(&recipe)?;
             let run = Run { observer, cancel, jobs: self.jobs, log: &log };
             let began = Instant::now();
-            Workshop::enter(&self.cache, &recipe.base_key, &source.tree, &recipe.symbols, run)
+            Workshop::enter(&self.cache, &recipe.base_key, &source.tree, &recipe.symbols, self.debug, run)
                 .and_then(|workshop| self.fill(aside, &recipe, workshop, &source))
                 .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))?;
             observer.event(BuildEvent::Built { took: began.elapsed() });
@@ -226,7 +233,7 @@ impl Builder {
             let log = self.log(&recipe)?;
             let run = Run { observer, cancel, jobs: self.jobs, log: &log };
             let began = Instant::now();
-            Follower::enter(&self.cache, revision, &recipe.symbols, self.compiler()?, run)
+            Follower::enter(&self.cache, revision, &recipe.symbols, self.compiler()?, self.debug, run)
                 .and_then(|mut follower| {
                     let dropped = follower.build(&variant.name, revision, &variant.patches, &wanted)?;
                     let output = follower.site().trees.output.clone();
@@ -328,7 +335,7 @@ impl Builder {
             .with("source", &source.sha256)
             .with("symbols", symbols.to_string())
             .with("compiler", self.compiler()?);
-        let base_key = base_key.finish();
+        let base_key = self.debug.add_to(base_key).finish();
         let mut key = KeyMaker::new().with("base", base_key.as_str()).with("kept", KEPT);
         let mut layout_key = layout::ingredients(KeyMaker::new().with("base", base_key.as_str()));
         let mut has_layouts_of_base = true;

@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod classify;
 pub mod completions;
 pub mod coverage;
+pub mod debug;
 pub mod doctor;
 pub mod gc;
 pub mod list;
