@@ -1,7 +1,6 @@
 //! What looks at guests need to know of each kernel: its symbols, the layouts of its structs, and its source lines.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kernels::{BuildEvent, Builder, CancelToken, KernelImage, SourceLines};
@@ -69,12 +68,8 @@ fn read(
     cancel: &CancelToken,
     progress: &dyn Progress,
 ) -> Result<Kernel, String> {
-    let system_map = &image.system_map;
-    let symbols = fs::read_to_string(system_map).map_err(|error| format!("{}: {error}", system_map.display()))?;
+    let symbols = builder.symbols(image, cancel).map_err(|error| chain(&error))?;
     let symbols = Symbols::parse(&symbols);
-    if symbols.address("__start_orc_unwind").is_some() {
-        return Err("it has no frame pointers (CONFIG_UNWINDER_FRAME_POINTER)".to_owned());
-    }
     let tell = |event: BuildEvent| progress.event(Event::Build { variant: &image.variant, event });
     let layout = builder.layout(image, &tell, cancel).map_err(|error| chain(&error))?;
     Ok(Kernel::new(symbols, layout))

@@ -125,6 +125,8 @@ pub const MEMORY_MIB: u32 = 512;
 /// - `dyndbg`: acpiphp logs "Eject request" at debug level only. That message is the proof of its path.
 /// - `sysctl`: hung tasks show in the log before the cell ends.
 /// - `tsc=reliable`: it is of no use to compare the TSCs of QEMU's CPUs.
+/// - `nokaslr`: a kernel that was built elsewhere is where its symbols say, and so is its direct map. Those that are built
+///   here are not moved anyway: they are entered at their PVH note, which comes before any randomization.
 /// - `no_timer_check`: on a busy host the ticks that `check_timer()` waits for may come too late, and it panics.
 pub const COMMAND_LINE: &[&str] = &[
     "console=ttyS0",
@@ -135,6 +137,7 @@ pub const COMMAND_LINE: &[&str] = &[
     "sysctl.kernel.hung_task_timeout_secs=10",
     "tsc=reliable",
     "no_timer_check",
+    "nokaslr",
 ];
 
 /// More words for a guest whose clock is held.
@@ -291,7 +294,7 @@ mod tests {
         let held = Machine { clock: held(places), ..host.clone() };
         let added: Vec<_> = argv(&held).into_iter().filter(|word| !argv(&host).contains(word)).collect();
         insta::assert_snapshot!(added.join("\n"), @r#"
-        console=ttyS0 panic=-1 intel_iommu=on vfio_pci.enable_sriov=1 dyndbg="file drivers/pci/hotplug/acpiphp_glue.c +p" sysctl.kernel.hung_task_timeout_secs=10 tsc=reliable no_timer_check hpet=disable tsc_early_khz=1000000 preempt=full
+        console=ttyS0 panic=-1 intel_iommu=on vfio_pci.enable_sriov=1 dyndbg="file drivers/pci/hotplug/acpiphp_glue.c +p" sysctl.kernel.hung_task_timeout_secs=10 tsc=reliable no_timer_check nokaslr hpet=disable tsc_early_khz=1000000 preempt=full
         virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3,ioeventfd=off
         -icount
         shift=4,sleep=off

@@ -86,7 +86,7 @@ fn users(scene: &Scene<'_>, device: u64) -> Result<Vec<Edge>, LookError> {
 }
 
 fn has_open(scene: &Scene<'_>, files: u64, device: u64) -> Result<bool, LookError> {
-    let Some(operations) = scene.kernel().symbols.address("vfio_device_fops") else { return Ok(false) };
+    let Some(operations) = scene.view.address("vfio_device_fops") else { return Ok(false) };
     let view = &scene.view;
     let table = view.member(files, "files_struct", "fdt")?;
     let count = view.u32(table.wrapping_add(scene.kernel().offset("fdtable", "max_fds")?))?.min(MOST_FILES);
@@ -139,7 +139,7 @@ fn work(scene: &Scene<'_>, completion: u64) -> Result<Found, LookError> {
         let worker = scene.view.member(kthread, "kthread", "data")?;
         if is_object(worker) && has_scheduled(scene, worker, node)? {
             let function = scene.view.member(worker, "worker", "current_func")?;
-            let function = kernel.symbols.function(function).map(str::to_owned);
+            let function = scene.view.function(function);
             return Ok((Object::Work { function }, vec![has(scene, index, Certainty::Exact)]));
         }
     }

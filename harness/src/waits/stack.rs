@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::error::LookError;
+use super::orc::{Orc, SavedBp};
 use super::view::{View, is_kernel_address};
 
 /// The most frames that a look takes of a stack.
@@ -85,16 +86,44 @@ impl Stack {
         else {
             return;
         };
+        if let Some(orc) = view.orc() {
+            return self.unwind_by(orc, view, pointer, returns_to);
+        }
         while self.frames.len() < MOST && is_kernel_address(returns_to) {
             // The call may be the last instruction of its function, so the function is that of the byte before.
-            let Some(function) = view.kernel().symbols.function(returns_to - 1) else { return };
-            self.frames.push(Frame { function: function.to_owned(), returns_to, pointer });
+            let Some(function) = view.function(returns_to - 1) else { return };
+            self.frames.push(Frame { function, returns_to, pointer });
             let Some((outer, outer_return)) = self.caller(pointer) else { return };
             // The stack grows down: an outer frame is above. All else is damage, or the end.
             if outer & !1 <= pointer & !1 && outer != 0 {
                 return;
             }
             (pointer, returns_to) = (outer, outer_return);
+        }
+    }
+
+    /// The frames of a kernel without frame pointers. Those before an interrupt are not found.
+    fn unwind_by(&mut self, orc: &Orc, view: &View<'_>, mut bp: u64, mut returns_to: u64) {
+        let mut sp = self.from.wrapping_add(SAVED_RETURN + 8);
+        while self.frames.len() < MOST && is_kernel_address(returns_to) {
+            let Some(function) = view.function(returns_to - 1) else { return };
+            let rule = orc.rule(view, returns_to - 1).ok().flatten().filter(|rule| rule.is_call);
+            let caller = rule.and_then(|rule| {
+                let caller_sp = rule.caller_sp(sp, bp).filter(|caller_sp| *caller_sp > sp)?;
+                Some((caller_sp, rule.caller_bp(caller_sp, bp)?))
+            });
+            let Some((caller_sp, saved)) = caller else {
+                self.frames.push(Frame { function, returns_to, pointer: sp });
+                return;
+            };
+            // Where a frame pointer would be.
+            self.frames.push(Frame { function, returns_to, pointer: caller_sp.wrapping_sub(16) });
+            if let SavedBp::At(at) = saved {
+                let Some(word) = self.word(at) else { return };
+                bp = word;
+            }
+            let Some(word) = self.word(caller_sp.wrapping_sub(8)) else { return };
+            (sp, returns_to) = (caller_sp, word);
         }
     }
 

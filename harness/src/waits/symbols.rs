@@ -48,7 +48,7 @@ impl Symbols {
 
     /// The function that contains an address, without the suffix of a copy that the compiler made (`.constprop.0`).
     pub(super) fn function(&self, address: u64) -> Option<&str> {
-        self.at(address).map(|(name, _)| name.split('.').next().unwrap_or(name))
+        self.at(address).map(|(name, _)| plain(name))
     }
 
     /// From the symbol at or before an address to the next one.
@@ -60,6 +60,11 @@ impl Symbols {
     fn index(&self, address: u64) -> Option<usize> {
         self.sorted.partition_point(|(begin, _)| *begin <= address).checked_sub(1)
     }
+}
+
+/// The name of a function without the suffix of a copy that the compiler made.
+pub(super) fn plain(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
 }
 
 /// Whether a name may be that of the begin or the end of a section, such as `__sched_text_start`.

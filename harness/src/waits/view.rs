@@ -7,7 +7,10 @@ use std::rc::Rc;
 use super::error::LookError;
 use super::kernel::Kernel;
 use super::memory::Memory;
+use super::modules::{self, Module};
+use super::orc::Orc;
 use super::symbols::KERNEL_MAP;
+use super::vmcoreinfo::Names;
 
 const PAGE: u64 = 4096;
 /// Where the direct map begins unless `page_offset_base` says otherwise (`Documentation/arch/x86/x86_64/mm.rst`).
@@ -39,6 +42,9 @@ pub(super) struct View<'a> {
     phys_base: u64,
     direct_map: u64,
     page_tables: u64,
+    modules: Vec<Module>,
+    /// How stacks are unwound, if not by frame pointers.
+    orc: Option<Orc>,
     pages: RefCell<HashMap<u64, Rc<[u8]>>>,
     translated: RefCell<HashMap<u64, u64>>,
 }
@@ -51,7 +57,7 @@ impl<'a> View<'a> {
         let pages = RefCell::default();
         let translated = RefCell::default();
         let mut view =
-            View { memory, kernel, image, phys_base: 0, direct_map: DIRECT_MAP, page_tables, pages, translated };
+            View { memory, kernel, image, phys_base: 0, direct_map: DIRECT_MAP, page_tables, modules: Vec::new(), orc: None, pages, translated };
         // The kernel is not moved: it is entered at its PVH note, which comes before any randomization.
         if let Some(variable) = symbols.address("phys_base") {
             view.phys_base = view.u64(variable)?;
@@ -64,7 +70,31 @@ impl<'a> View<'a> {
         {
             return Err(LookError::FiveLevels);
         }
+        // The kernels that are built here have neither.
+        if symbols.address("__start_orc_unwind_ip").is_some() {
+            view.modules = modules::all(&view)?;
+            view.orc = Orc::of(&view, &view.modules, &Names::read(&view)?.release);
+        }
         Ok(view)
+    }
+
+    /// How stacks are unwound, if not by frame pointers.
+    pub fn orc(&self) -> Option<&Orc> {
+        self.orc.as_ref()
+    }
+
+    /// The function that contains an address, without the suffix of a copy that the compiler made.
+    pub fn function(&self, address: u64) -> Option<String> {
+        if self.image.contains(&address) || self.modules.is_empty() {
+            return self.kernel.symbols.function(address).map(str::to_owned);
+        }
+        self.modules.iter().find_map(|module| module.at(self, address))
+    }
+
+    /// The address of a symbol of the kernel or of a module.
+    pub fn address(&self, name: &str) -> Option<u64> {
+        let of_module = || self.modules.iter().find_map(|module| module.address(self, name));
+        self.kernel.symbols.address(name).or_else(of_module)
     }
 
     pub fn kernel(&self) -> &'a Kernel {
@@ -99,6 +129,10 @@ impl<'a> View<'a> {
 
     pub fn u8(&self, address: u64) -> Result<u8, LookError> {
         Ok(u8::from_le_bytes(self.array(address)?))
+    }
+
+    pub fn u16(&self, address: u64) -> Result<u16, LookError> {
+        Ok(u16::from_le_bytes(self.array(address)?))
     }
 
     pub fn u32(&self, address: u64) -> Result<u32, LookError> {

@@ -40,6 +40,14 @@ impl Builder {
         read.map_err(BuildError::layout(&image.layout))
     }
 
+    /// The symbols of a kernel, as the text of a `System.map`.
+    ///
+    /// # Errors
+    /// [`BuildError::Layout`] for a kernel that was built elsewhere and has no table of all its symbols.
+    pub fn symbols(&self, image: &KernelImage, cancel: &CancelToken) -> Result<String, BuildError> {
+        layout::symbols(image, cancel)
+    }
+
     /// Makes the file with the layouts of a kernel, and returns its path.
     fn make_layout(
         &self,

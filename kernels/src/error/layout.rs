@@ -49,6 +49,9 @@ pub enum LayoutError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// The symbols of a kernel that was built elsewhere cannot be found.
+    #[error("its table of symbols cannot be found: it needs CONFIG_KALLSYMS_ALL=y")]
+    NoSymbols,
     /// kbuild's record of how it compiles is not as expected.
     #[error("this file does not say how the kernel is compiled: {problem}")]
     Recorded {

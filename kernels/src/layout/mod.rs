@@ -7,6 +7,7 @@
 
 mod btf;
 mod dwarf;
+mod kallsyms;
 mod members;
 mod payload;
 mod recorded;
@@ -22,6 +23,8 @@ pub use self::members::{STRUCTS, Struct};
 pub(crate) use self::recorded::{OBJECT, Trees};
 pub(crate) use self::shelf::{Origin, file, influences, ingredients, keep};
 pub use crate::error::LayoutError;
+use crate::error::BuildError;
+use crate::event::CancelToken;
 use crate::image::KernelImage;
 
 /// Where a member is in its struct. Both numbers are in bytes.
@@ -99,4 +102,15 @@ impl Layout {
 /// The name of a member of a struct.
 fn key(name: &str, member: &str) -> String {
     format!("{name}.{member}")
+}
+
+/// The symbols of a kernel as the text of a `System.map`. Those of a kernel that was built elsewhere are in its image.
+pub(crate) fn symbols(image: &KernelImage, cancel: &CancelToken) -> Result<String, BuildError> {
+    let (map, boot) = (&image.system_map, &image.boot);
+    if map.exists() {
+        return fs::read_to_string(map).map_err(BuildError::io("read", map));
+    }
+    let scratch = tempfile::tempdir().map_err(BuildError::io("create a folder for", boot))?;
+    let vmlinux = payload::vmlinux(boot, scratch.path(), cancel)?;
+    kallsyms::system_map(&vmlinux).ok_or_else(|| BuildError::layout(boot)(LayoutError::NoSymbols))
 }
