@@ -1,11 +1,10 @@
 //! The symbols in a vmlinux that has no symbol table: the kernel's own, from which `/proc/kallsyms` is made.
 //!
-//! `scripts/kallsyms.c` writes them as tables in this order: [offsets, base until 6.3], number, names, markers, tokens,
-//! index of tokens, [offsets, base since 6.4]. Nothing says where they are. The index of tokens gives its table away: it
+//! `scripts/kallsyms.c` writes them as tables in this order: [offsets, base until 6.3], number, names, markers, [order of
+//! names in 6.1.y, 6.2 and 6.3], tokens, index of tokens, [offsets, base since 6.4]. Nothing says where they are. The index of tokens gives its table away: it
 //! has the offset of each of the 256 tokens before it. The others lie around it, each at a multiple of 8.
 
 use std::fmt::Write as _;
-use std::ops::Range;
 
 /// Where the kernel's image begins (`__START_KERNEL_map`), and its length at most.
 const KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
@@ -16,8 +15,11 @@ const FIRST_DIGIT: usize = 0x30;
 const TOKENS: usize = 256;
 /// There is a marker for every 256th name.
 const PER_MARKER: usize = 256;
-/// A name has fewer bytes than this, packed.
+/// A token has fewer bytes than this.
 const LONGEST: usize = 512;
+/// The most symbols, and the most bytes of their names, that a kernel may have.
+const MOST: u64 = 10_000_000;
+const MOST_NAMES: usize = 64 << 20;
 
 /// The text of a `System.map` with the symbols of a vmlinux. None if the tables are not found.
 pub(crate) fn system_map(vmlinux: &[u8]) -> Option<String> {
@@ -77,8 +79,7 @@ impl<'a> Tables<'a> {
         if !is_index {
             return None;
         }
-        let markers = markers(bytes, begin)?;
-        let (names, count) = names(bytes, markers..begin)?;
+        let (names, count) = names(bytes, &tokens, begin)?;
         let length = (4 * count).next_multiple_of(8);
         let after = index + 2 * TOKENS;
         // Since 6.4 (404bad70fcf7 "kallsyms: change the output order"), or before.
@@ -109,40 +110,29 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// Where the markers begin, which end before the tokens: ever greater numbers, from 0 on.
-fn markers(bytes: &[u8], end: usize) -> Option<usize> {
-    let mut at = end.checked_sub(4)?;
-    if u32_at(bytes, at)? == 0 {
-        at = at.checked_sub(4)?;
-    }
-    loop {
-        let (number, before) = (u32_at(bytes, at)?, u32_at(bytes, at.checked_sub(4)?)?);
-        if number <= before {
-            return None;
+/// Where the names begin, and how many there are. Their number is before them, and behind them are the markers: the offset
+/// of every 256th name. The tables after the markers differ from version to version.
+fn names(bytes: &[u8], tokens: &[&[u8]], end: usize) -> Option<(usize, usize)> {
+    let places = (end.saturating_sub(MOST_NAMES)..end).rev().filter(|at| at.is_multiple_of(8));
+    places.into_iter().find_map(|begin| {
+        let count = u64_at(bytes, begin.checked_sub(8)?).filter(|count| (PER_MARKER as u64..MOST).contains(count))?;
+        let count = usize::try_from(count).ok()?;
+        let (mut at, mut marked) = (begin, Vec::new());
+        for number in 0..count {
+            if number % PER_MARKER == 0 {
+                marked.push(u32::try_from(at - begin).ok()?);
+            }
+            let (length, name) = length(bytes, at)?;
+            // The first character is the kind.
+            let kind = tokens[usize::from(*bytes.get(name)?)].first()?;
+            if length == 0 || !kind.is_ascii_alphabetic() {
+                return None;
+            }
+            at = name + length;
         }
-        at -= 4;
-        if before == 0 {
-            return Some(at);
-        }
-    }
-}
-
-/// Where the names begin, and how many there are. The number is before them.
-fn names(bytes: &[u8], markers: Range<usize>) -> Option<(usize, usize)> {
-    let numbers = markers.clone().step_by(4).map_while(|at| u32_at(bytes, at));
-    let numbers: Vec<u32> = numbers.scan(None, |last, number| {
-        let is_next = last.is_none_or(|last| number > last);
-        *last = Some(number);
-        is_next.then_some(number)
-    }).collect();
-    let (second, last) = (*numbers.get(1)? as usize, *numbers.last()? as usize);
-    let latest = markers.start.checked_sub(last)? & !7;
-    let earliest = latest.saturating_sub(PER_MARKER * LONGEST).max(8);
-    (earliest..=latest).rev().filter(|at| at.is_multiple_of(8)).find_map(|begin| {
-        let count = u32_at(bytes, begin - 8)? as usize;
-        let fits = count.div_ceil(PER_MARKER) == numbers.len();
-        let after = || (0..PER_MARKER).try_fold(begin, |at, _| length(bytes, at).map(|(length, begin)| begin + length));
-        (fits && after() == Some(begin + second)).then_some((begin, count))
+        let markers = at.next_multiple_of(8);
+        let is_marked = |(number, offset): (usize, &u32)| u32_at(bytes, markers + 4 * number) == Some(*offset);
+        marked.iter().enumerate().all(is_marked).then_some((begin, count))
     })
 }
 
@@ -214,7 +204,9 @@ mod tests {
         let mut bytes = vec![7; 64];
         let count = (symbols.len() as u64).to_le_bytes().to_vec();
         let (first, last) = if offsets_first { (offsets, Vec::new()) } else { (Vec::new(), offsets) };
-        for part in [first, count, names, markers, tokens, index, last] {
+        // Of each symbol a number of three bytes.
+        let order = if offsets_first { vec![9; 3 * symbols.len()] } else { Vec::new() };
+        for part in [first, count, names, markers, order, tokens, index, last] {
             bytes.extend(part);
             align(&mut bytes);
         }
