@@ -125,12 +125,12 @@ async fn vf_owner_reads_during_disable(guest: &Guest) -> Result<Verdict, Error> 
 /// a deadlock.
 async fn blocked(guest: &Guest, stuck: Stuck, reader: &Operation) -> Result<Verdict, Error> {
     guest.note_tasks(Note::Stuck, std::slice::from_ref(&stuck.task));
-    let Stuck { task, function, .. } = stuck;
-    let who = format!("reader {} (pid {}) in D state in {function}", task.comm, task.pid);
+    let Stuck { task, function, held_up } = stuck;
+    let who = held_up.unwrap_or_else(|| format!("reader {} (pid {}) in D state in {function}", task.comm, task.pid));
     match guest.unless_stuck(reader, async |within| Ok(reader.accessed(within).await?)).await? {
         Came::Yes(access) => {
             guest.note_read(&access, NO_VFS);
-            let summary = format!("{who} for {}, until the owner released the device", duration(access.latency()));
+            let summary = format!("{who}: for {}, until the owner released the device", duration(access.latency()));
             Ok(Verdict::fail(FailureKind::Blocked, &function, summary))
         }
         // The owner has released the device, and the device was removed.

@@ -1,19 +1,21 @@
 //! Proof of a deadlock: tasks that wait for each other in a closed cycle.
 //!
 //! A look at the guest's memory ([`crate::waits`]) says who waits for whom. A cycle of exact edges can never open by
-//! itself. It must be there in two looks, and no task of it may have run between them, although others have.
+//! itself. It must be there in two looks, and no task of it may have run between them, although others have. In the same
+//! way two looks prove that an operation is held up by a process of user space.
 
 use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use guest_protocol::PROCESS_PREFIX;
 use kernels::FailureKind;
 
 use super::Guest;
 use crate::notes::{Looks, Note};
 use crate::verdict::{Failure, Verdict};
 use crate::vm::NoGraph;
-use crate::waits::{Graph, Wait, words};
+use crate::waits::{Graph, Party, Wait, words};
 
 /// Time between two looks.
 pub(super) const LOOK: Duration = Duration::from_millis(200);
@@ -25,29 +27,53 @@ type Cycle = Vec<(i32, u64)>;
 #[derive(Debug, Default)]
 pub(super) struct Proof {
     before: Vec<Cycle>,
+    /// Of each operation that is held up by a process of user space, the chain to it. None if these are of no interest.
+    chains: Option<Vec<Cycle>>,
     /// How often all tasks were switched out, in sum.
     switches: u64,
 }
 
+/// What two looks prove.
+#[derive(Debug, Default)]
+pub(super) struct Proven {
+    /// The pids of all tasks that can never run again.
+    pub stuck: Vec<i32>,
+    /// The pids of operations that are held up, and in words by whom.
+    pub held_up: Vec<(i32, String)>,
+}
+
 impl Proof {
-    /// Whether the last look found a cycle. Then the next one proves a deadlock, or that there is none.
-    pub fn is_near(&self) -> bool {
-        !self.before.is_empty()
+    /// One that also finds operations which are held up by a process of user space.
+    pub fn with_chains() -> Proof {
+        Proof { chains: Some(Vec::new()), ..Proof::default() }
     }
 
-    /// Whether a cycle stands since the look before. A look counts only if the guest has run since the one before: on a
-    /// busy host it may not have.
-    fn add(&mut self, graph: &Graph) -> bool {
+    /// Whether the last look found something. Then the next one proves it, or that it is not so.
+    pub fn is_near(&self) -> bool {
+        !self.before.is_empty() || self.chains.as_ref().is_some_and(|chains| !chains.is_empty())
+    }
+
+    /// Whether a cycle stands since the look before, and the chains that do. A look counts only if the guest has run since
+    /// the one before: on a busy host it may not have.
+    fn add(&mut self, graph: &Graph) -> (bool, Vec<Cycle>) {
         let all = graph.tasks.iter().fold(0, |sum: u64, task| sum.wrapping_add(task.switches));
         if std::mem::replace(&mut self.switches, all) == all {
-            return false;
+            return (false, Vec::new());
         }
-        let switches = |wait: &&Wait| Some((wait.pid, graph.task(wait.pid)?.switches));
-        let cycle = |waits: &Vec<&Wait>| waits.iter().map(switches).collect::<Option<Cycle>>();
+        let switches = |pid: i32| Some((pid, graph.task(pid)?.switches));
+        let cycle = |waits: &Vec<&Wait>| waits.iter().map(|wait| switches(wait.pid)).collect::<Option<Cycle>>();
         let now: Vec<Cycle> = graph.deadlocks().iter().filter_map(cycle).collect();
         let stands = now.iter().any(|cycle| self.before.contains(cycle));
         self.before = now;
-        stands
+        let chain = |task: &Party| graph.held_up(task.pid)?.into_iter().map(switches).collect::<Option<Cycle>>();
+        let stand = self.chains.as_mut().map(|before| {
+            let operations = graph.tasks.iter().filter(|task| task.comm.starts_with(PROCESS_PREFIX));
+            let now: Vec<Cycle> = operations.filter_map(chain).collect();
+            let stand = now.iter().filter(|chain| before.contains(chain)).cloned().collect();
+            *before = now;
+            stand
+        });
+        (stands, stand.unwrap_or_default())
     }
 }
 
@@ -86,15 +112,24 @@ impl Guest {
         graph
     }
 
-    /// Looks again. If that proves a deadlock, the pids of all tasks that can never run again.
-    pub(super) async fn prove(&self, proof: &mut Proof) -> Option<Vec<i32>> {
+    /// Looks again. None if that proves nothing.
+    pub(super) async fn prove(&self, proof: &mut Proof) -> Option<Proven> {
         let graph = self.look().await?;
-        if !proof.add(&graph) {
+        let (stands, chains) = proof.add(&graph);
+        if !stands && chains.is_empty() {
             return None;
         }
-        let (stuck, graph) = (graph.stuck(), self.with_lines(graph));
-        *self.proven.lock().unwrap_or_else(PoisonError::into_inner) = Some(graph);
-        Some(stuck)
+        let graph = self.with_lines(graph);
+        let held_up = chains.iter().filter_map(|chain| {
+            let pids: Vec<_> = chain.iter().map(|(pid, _)| *pid).collect();
+            Some((*pids.first()?, words::chain(&graph, &pids)))
+        });
+        let mut proven = Proven { stuck: Vec::new(), held_up: held_up.collect() };
+        if stands {
+            proven.stuck = graph.stuck();
+            *self.proven.lock().unwrap_or_else(PoisonError::into_inner) = Some(graph);
+        }
+        Some(proven)
     }
 
     /// Whether a deadlock is proven.
@@ -140,7 +175,7 @@ impl Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::waits::{Call, Certainty, Edge, Object, Party, Relation, State};
+    use crate::waits::{Call, Certainty, Edge, Object, Relation, State};
 
     fn task(pid: i32, switches: u64) -> Party {
         Party {
@@ -175,17 +210,37 @@ mod tests {
     fn a_cycle_must_be_seen_twice_and_nobody_on_it_may_have_run() {
         let mut proof = Proof::default();
         let look = |others, switches| beside(others, graph(switches, Certainty::Exact));
-        assert!(!proof.add(&look(1, 3)) && proof.is_near());
-        assert!(!proof.add(&look(2, 4)), "a task has run");
-        assert!(!proof.add(&beside(3, Graph::default())) && !proof.is_near());
-        assert!(!proof.add(&look(4, 4)), "not in the look before");
-        assert!(!proof.add(&look(4, 4)) && proof.is_near(), "the guest has not run");
-        assert!(proof.add(&look(5, 4)));
+        assert!(!proof.add(&look(1, 3)).0 && proof.is_near());
+        assert!(!proof.add(&look(2, 4)).0, "a task has run");
+        assert!(!proof.add(&beside(3, Graph::default())).0 && !proof.is_near());
+        assert!(!proof.add(&look(4, 4)).0, "not in the look before");
+        assert!(!proof.add(&look(4, 4)).0 && proof.is_near(), "the guest has not run");
+        assert!(proof.add(&look(5, 4)).0);
     }
 
     #[test]
     fn a_guess_proves_nothing() {
         let mut proof = Proof::default();
-        assert!([1, 2].iter().all(|others| !proof.add(&beside(*others, graph(3, Certainty::Guess)))));
+        assert!([1, 2].iter().all(|others| !proof.add(&beside(*others, graph(3, Certainty::Guess))).0));
+    }
+
+    /// An operation that waits for a process, which sleeps in this function.
+    fn held_up(others: u64, switches: u64, function: &str) -> Graph {
+        let call = Call { function: function.to_owned(), returns_to: 1, line: None };
+        let sleeper = Party { state: State::Interruptible, stack: vec![call], ..task(2, switches) };
+        let operation = Party { comm: format!("{PROCESS_PREFIX}read"), ..task(1, 5) };
+        let waits = graph(0, Certainty::Exact).waits.into_iter().take(1).collect();
+        beside(others, Graph { tasks: vec![operation, sleeper], waits })
+    }
+
+    #[test]
+    fn an_operation_is_held_up_by_a_process_that_sleeps_and_has_not_run_between_two_looks() {
+        let mut proof = Proof::with_chains();
+        assert!(proof.add(&held_up(1, 7, "pipe_read")).1.is_empty() && proof.is_near());
+        assert!(proof.add(&held_up(2, 8, "pipe_read")).1.is_empty(), "the sleeper has run");
+        assert_eq!(proof.add(&held_up(3, 8, "pipe_read")), (false, vec![vec![(1, 5), (2, 8)]]));
+        assert!(proof.add(&held_up(4, 8, "hrtimer_nanosleep")).1.is_empty() && !proof.is_near(), "it wakes by itself");
+        let mut without = Proof::default();
+        assert!((1..4).all(|others| without.add(&held_up(others, 8, "pipe_read")).1.is_empty()) && !without.is_near());
     }
 }

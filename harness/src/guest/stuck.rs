@@ -15,7 +15,7 @@ use std::time::Duration;
 use guest_protocol::{PROCESS_PREFIX, TaskState};
 
 use super::place::{POLL, describe};
-use super::proof::{LOOK, Proof};
+use super::proof::{LOOK, Proof, Proven};
 use super::{Error, Guest};
 use crate::classify::stack;
 use crate::vm::agent::Operation;
@@ -29,13 +29,15 @@ pub struct Stuck {
     pub task: TaskState,
     /// The function that waits: the first on its stack that is not part of the scheduler or the locking code.
     pub function: String,
+    /// Who holds it up, in words: the chain to a process of user space, if a proof found it.
+    pub held_up: Option<String>,
 }
 
 impl Stuck {
     /// None if no function on its stack is known to wait.
     fn of(task: &TaskState) -> Option<Stuck> {
         let function = stack::function(&task.stack)?.to_owned();
-        Some(Stuck { task: task.clone(), function })
+        Some(Stuck { task: task.clone(), function, held_up: None })
     }
 }
 
@@ -95,7 +97,9 @@ impl Guest {
         coming: impl Future<Output = Result<T, Error>>,
     ) -> Result<Result<T, Vec<Stuck>>, Error> {
         let mut coming = pin!(coming);
-        let (mut detector, mut proof) = (self.stuck_detector(), Proof::default());
+        // Only what is asked of one operation may be answered by who holds it up. Others may wait for as long as they like.
+        let proof = if scope == Scope::Operations { Proof::with_chains() } else { Proof::default() };
+        let (mut detector, mut proof) = (self.stuck_detector(), proof);
         let (time, began) = (self.vm().time(), self.vm().time().now());
         let mut due = began + self.seconds(FIRST_SAMPLE);
         loop {
@@ -108,7 +112,7 @@ impl Guest {
             }
             let sample = self.sample(operations).await?;
             let tids: Vec<_> = sample.of_operations.iter().map(|task| task.tid).collect();
-            let proven = proven.map(|pids| sample.stuck(&pids)).unwrap_or_default();
+            let proven = proven.map(|proven| sample.proven(&proven)).unwrap_or_default();
             let seen = match detector.add(time.now().saturating_sub(began), sample) {
                 Finding::Stuck(stuck) => stuck,
                 Finding::None | Finding::Undecided => Vec::new(),
@@ -143,7 +147,7 @@ impl Guest {
             if !sample.blocked.is_empty()
                 && let Some(proven) = self.prove(&mut proof).await
             {
-                let stuck = sample.stuck(&proven);
+                let stuck = sample.proven(&proven);
                 if !stuck.is_empty() {
                     return Ok(stuck);
                 }
@@ -237,8 +241,13 @@ impl Sample {
     }
 
     /// The tasks among these that sleep uninterruptibly. The others wait interruptibly.
-    fn stuck(&self, pids: &[i32]) -> Vec<Stuck> {
-        self.blocked.iter().filter(|task| pids.contains(&task.tid)).filter_map(Stuck::of).collect()
+    fn proven(&self, proven: &Proven) -> Vec<Stuck> {
+        let held_up = |tid: i32| proven.held_up.iter().find(|(pid, _)| *pid == tid).map(|(_, words)| words.clone());
+        let of = |task: &TaskState| match held_up(task.tid) {
+            None if !proven.stuck.contains(&task.tid) => None,
+            held_up => Some(Stuck { held_up, ..Stuck::of(task)? }),
+        };
+        self.blocked.iter().filter_map(of).collect()
     }
 
     fn has_blocked(&self, task: &TaskState) -> bool {

@@ -82,6 +82,31 @@ pub(super) fn before(waits: &[Wait], pid: i32, sure: Certainty) -> Option<Vec<&W
     None
 }
 
+/// The way from a task to one of these, which sleep until somebody wants something of them: each task on it waits, by
+/// exact edges, for the next. None if the task may go on without any of them.
+pub(super) fn chain(waits: &[Wait], pid: i32, sleepers: &HashSet<i32>) -> Option<Vec<i32>> {
+    let mut held = sleepers.clone();
+    // Of each held task, the one for which it waits.
+    let mut next = HashMap::new();
+    loop {
+        let before = held.len();
+        for wait in waits.iter().filter(|wait| !sleepers.contains(&wait.pid)) {
+            let edge = wait.edges.iter().find(|edge| holds(edge, Certainty::Exact, &held));
+            if let Some(edge) = edge.filter(|_| held.insert(wait.pid)) {
+                next.insert(wait.pid, edge.to[0]);
+            }
+        }
+        if held.len() == before {
+            break;
+        }
+    }
+    let mut chain = vec![pid];
+    while let Some(pid) = next.get(chain.last()?) {
+        chain.push(*pid);
+    }
+    (chain.len() > 1).then_some(chain)
+}
+
 /// The shortest way from a task to itself.
 fn shortest<I: Iterator<Item = i32>>(start: i32, next: impl Fn(i32) -> I) -> Option<Vec<i32>> {
     let mut before = HashMap::new();
@@ -165,6 +190,22 @@ mod tests {
         ];
         let told = |pid| before(&waits, pid, Exact).map(|cycle| pids(vec![cycle]).swap_remove(0));
         assert_eq!((told(5), told(9), told(10), told(99)), (Some(vec![3, 5]), Some(vec![7]), None, None));
+    }
+
+    #[test]
+    fn a_chain_leads_to_a_sleeper_by_exact_edges_only() {
+        let waits = [
+            wait(3, &[(&[5], Exact)]),
+            wait(5, &[(&[9], Exact)]),
+            wait(6, &[(&[9], Guess)]),
+            wait(7, &[(&[9, 10], Exact)]),
+            wait(8, &[(&[8], Exact)]),
+        ];
+        let to = |pid, sleepers: &[i32]| chain(&waits, pid, &sleepers.iter().copied().collect());
+        assert_eq!((to(3, &[9]), to(5, &[9])), (Some(vec![3, 5, 9]), Some(vec![5, 9])));
+        assert_eq!((to(6, &[9]), to(7, &[9]), to(8, &[9]), to(9, &[9])), (None, None, None, None));
+        assert_eq!(to(7, &[9, 10]), Some(vec![7, 9]), "both of the process sleep");
+        assert_eq!(to(3, &[]), None);
     }
 
     #[test]

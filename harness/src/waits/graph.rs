@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::cycle;
+use super::functions::only_waits;
 pub use super::task::State;
 
 /// Who waits for whom, at one moment.
@@ -191,6 +192,18 @@ pub enum Mode {
     Write,
 }
 
+/// Where a process of user space sleeps until another one, or the host, writes something to it. None of these ends by a
+/// timeout (`fs/pipe.c`, `fs/eventfd.c`).
+const READS: &[&str] = &["pipe_read", "anon_pipe_read", "eventfd_read"];
+
+impl Party {
+    /// Whether it is a process of user space that sleeps until somebody wants something of it.
+    fn sleeps_of_its_own_accord(&self) -> bool {
+        let place = self.stack.iter().map(|call| &*call.function).find(|function| !only_waits(function));
+        !self.kernel_thread && self.state == State::Interruptible && place.is_some_and(|place| READS.contains(&place))
+    }
+}
+
 impl Graph {
     /// The task with this pid.
     pub fn task(&self, pid: i32) -> Option<&Party> {
@@ -237,6 +250,13 @@ impl Graph {
         let mut stuck: Vec<i32> = cycle::stuck(&self.waits, Certainty::Exact).into_iter().collect();
         stuck.sort_unstable();
         stuck
+    }
+
+    /// The pids from a task to a process of user space that sleeps until somebody wants something of it: each waits, by
+    /// exact edges, for the next. The first goes on when the last lets it, and not before. None if there is no such way.
+    pub fn held_up(&self, pid: i32) -> Option<Vec<i32>> {
+        let sleepers = self.tasks.iter().filter(|task| task.sleeps_of_its_own_accord());
+        cycle::chain(&self.waits, pid, &sleepers.map(|task| task.pid).collect())
     }
 
     /// The cycles that close if all guesses are true, beside those that are proven.

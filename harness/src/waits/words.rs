@@ -20,6 +20,16 @@ pub fn line(graph: &Graph, wait: &Wait) -> String {
     line
 }
 
+/// A chain of tasks as [`Graph::held_up`] gives it: what each waits for, and where the last sleeps.
+pub fn chain(graph: &Graph, pids: &[i32]) -> String {
+    let one = |pid: &i32| match (graph.wait(*pid).filter(|wait| !wait.edges.is_empty()), graph.task(*pid)) {
+        (Some(wait), _) => line(graph, wait),
+        (None, Some(task)) => rest(task),
+        (None, None) => format!("pid {pid}"),
+    };
+    pids.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
 /// A wait without what differs from run to run, source lines and who has the object: `TASK waits in FUNCTION for WHAT`.
 pub fn short(graph: &Graph, wait: &Wait) -> String {
     let who = graph.task(wait.pid).map_or("a task", |task| task.comm.as_str());
