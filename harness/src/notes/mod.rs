@@ -423,12 +423,12 @@ mod tests {
             "resets": "9 rounds, 1 refused", "reset": "over", "store": "in pci_wait_cfg", "enable": "elsewhere",
             "owner": "over", "event-of-pf": "not before the end of the write", "lockdep": "off",
             "lockdep-off-after": "a report", "stuck-for": 3600.0, "no-place": "f", "aftermath": 0.5, "put-back": 1.5, "no-sysrq": "no answer",
-            "looks": {"taken": 9, "with-cycle": 2}, "no-graph": "why", "no-lines": "why",
+            "looks": {"taken": 9, "with-cycle": 2}, "no-graph": "why", "no-dump": "why", "no-lines": "why",
             "qemu-end": "killed", "phases": {"boot": 0.5, "restore": 0.5, "scenario": 2.5, "starved": 0.25, "teardown": 0.5},
         });
         assert_eq!(serde_json::to_value(&notes).unwrap(), written);
         let back = read(written);
-        assert_eq!((back.notes.len(), &back), (35, &notes));
+        assert_eq!((back.notes.len(), &back), (36, &notes));
         // The same keys with values of another shape.
         for note in [Note::Read(Read::Any("0".to_owned())), Note::Rounds(Rounds::Begun(10))] {
             let notes = Notes::from_iter([note]);

@@ -23,6 +23,8 @@ const PAGE: usize = 4096;
 const LINUX_6_1: &str = "6.1.192";
 const LINUX_6_12: &str = "6.12.117";
 const LINUX_7_3: &str = "7.3.4";
+/// Debian's own: with modules, and without frame pointers.
+const DEBIAN_6_12: &str = "6.12.117+deb12-amd64";
 
 /// Recorded memory.
 #[derive(Clone)]

@@ -85,6 +85,7 @@ fn look_at_damaged((memory, kernel): &(Recorded, Kernel), damages: &[Damage]) ->
 static NOTHING_WAITS: LazyLock<(Recorded, Kernel)> = LazyLock::new(|| fixture(LINUX_6_12, "nothing-waits"));
 static RWSEM_READER: LazyLock<(Recorded, Kernel)> = LazyLock::new(|| fixture(LINUX_6_12, "rwsem-reader"));
 static KERNFS: LazyLock<(Recorded, Kernel)> = LazyLock::new(|| fixture(LINUX_6_12, "kernfs"));
+static DEBIAN: LazyLock<(Recorded, Kernel)> = LazyLock::new(|| fixture(DEBIAN_6_12, "vfio-user-debian"));
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
@@ -99,5 +100,6 @@ proptest! {
     fn a_damaged_guest_never_ends_a_look_by_a_panic(damages in prop::collection::vec(damage(), 1..30)) {
         look_at_damaged(&RWSEM_READER, &damages);
         look_at_damaged(&KERNFS, &damages);
+        look_at_damaged(&DEBIAN, &damages);
     }
 }

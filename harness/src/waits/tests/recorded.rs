@@ -125,6 +125,20 @@ fn users_of_vfio_are_found_on_6_1() {
     ");
 }
 
+/// The same on Debian's kernel, whose vfio is in modules, and whose stacks are unwound by objtool's tables.
+#[test]
+fn a_kernel_with_modules_and_without_frame_pointers_is_read() {
+    let graph = graph(DEBIAN_6_12, "vfio-user-debian");
+    insta::assert_snapshot!(words::text(&graph), @r"
+    deadlock:
+      irq/25-pciehp (pid 64) [S] waits in vfio_unregister_group_dev for user space to close vfio device 0000:01:00.0, open in iov-own (pid 151)
+      iov-own (pid 151) [D] waits in sriov_numvfs_show for device_lock of 0000:01:00.0, held by irq/25-pciehp (pid 64)
+    ");
+    let remover = graph.task(64).unwrap();
+    let stack: Vec<_> = remover.stack.iter().map(|call| call.function.as_str()).collect();
+    insta::assert_snapshot!(stack.join(" "), @"__schedule schedule schedule_timeout __wait_for_common vfio_unregister_group_dev vfio_pci_core_unregister_device vfio_pci_remove pci_device_remove device_release_driver_internal pci_stop_bus_device pci_stop_and_remove_bus_device pciehp_unconfigure_device pciehp_disable_slot pciehp_handle_presence_or_link_change pciehp_ist irq_thread_fn irq_thread kthread ret_from_fork ret_from_fork_asm");
+}
+
 /// `numvfs_events::pf_uevent`, which passes.
 #[test]
 fn nobody_waits_in_a_guest_that_goes_on() {
