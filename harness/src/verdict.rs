@@ -316,7 +316,10 @@ mod tests {
     #[test]
     fn a_deadlock_at_the_function_of_a_bug_in_another_cycle_is_not_this_bug() {
         let words = |waits: &[&str]| waits.iter().map(|&wait| wait.to_owned()).collect::<Vec<_>>();
-        let cycle = words(&["irq/*-pciehp waits in remove for user space to close *", "iov-own waits in show for device_lock of *"]);
+        let cycle = words(&[
+            "irq/*-pciehp waits in remove for user space to close *",
+            "iov-own waits in show for device_lock of *",
+        ]);
         let expected = match expected() {
             Expected::Fail(one) => Expected::Fail(vec![Signature { cycles: vec![cycle], ..one[0].clone() }]),
             other => panic!("{other:?}"),

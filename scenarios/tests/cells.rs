@@ -97,6 +97,7 @@ fn prepare(shared: &Shared) -> Result<Runner> {
         snapshots: true,
         quick: false,
         despite_qemu: false,
+        dump: false,
         fail_fast: false,
         accel: Choice::Auto,
         clock: clock::Choice::Guest,

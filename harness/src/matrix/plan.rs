@@ -238,11 +238,7 @@ mod tests {
                 variant("aside", &["bug"], &["other"]),
                 variant("stock-old", &["bug", "other"], &[]),
             ],
-            bugs: vec![Bug {
-                id: "bug".to_owned(),
-                fails,
-                ..Bug::default()
-            }],
+            bugs: vec![Bug { id: "bug".to_owned(), fails, ..Bug::default() }],
             profiles: Vec::new(),
             profile: None,
             own: None,

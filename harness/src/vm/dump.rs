@@ -163,7 +163,8 @@ fn second_header(pages: u64, about: &About) -> Vec<u8> {
 /// An ELF note with the vmcoreinfo. libkdumpfile reads it from there.
 fn note(info: &[u8]) -> Vec<u8> {
     const NAME: &[u8] = b"VMCOREINFO\0";
-    let mut note: Vec<u8> = [NAME.len(), info.len(), 0].iter().flat_map(|&length| low(length as u64).to_le_bytes()).collect();
+    let mut note: Vec<u8> =
+        [NAME.len(), info.len(), 0].iter().flat_map(|&length| low(length as u64).to_le_bytes()).collect();
     note.extend(NAME);
     note.resize(NOTE_HEADER, 0);
     note.extend(info);

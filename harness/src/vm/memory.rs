@@ -130,6 +130,25 @@ mod tests {
         assert!(memory.read(u64::MAX, &mut bytes).is_err());
     }
 
+    /// QEMU may end while its guest is looked at.
+    #[test]
+    fn the_memory_of_a_process_that_has_ended_is_an_error() {
+        let mut process = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", process.id())).unwrap();
+        let stack = maps.lines().find(|line| line.ends_with("[stack]")).unwrap();
+        let base = u64::from_str_radix(stack.split('-').next().unwrap(), 16).unwrap();
+        let memory = GuestMemory::at(process.id(), base, 1).unwrap();
+        let mut bytes = [0; 8];
+        memory.read(0, &mut bytes).unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+        let error = memory.read(0, &mut bytes).unwrap_err().to_string();
+        assert!(
+            error.starts_with("cannot read the guest's memory at physical address 0x0: QEMU's memory: "),
+            "{error}"
+        );
+    }
+
     #[test]
     fn a_guest_with_two_blocks_of_memory_is_refused() {
         let error = GuestMemory::at(std::process::id(), 0, 4096).unwrap_err();

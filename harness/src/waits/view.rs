@@ -56,8 +56,18 @@ impl<'a> View<'a> {
         let page_tables = kernel.symbol("init_top_pgt")?;
         let pages = RefCell::default();
         let translated = RefCell::default();
-        let mut view =
-            View { memory, kernel, image, phys_base: 0, direct_map: DIRECT_MAP, page_tables, modules: Vec::new(), orc: None, pages, translated };
+        let mut view = View {
+            memory,
+            kernel,
+            image,
+            phys_base: 0,
+            direct_map: DIRECT_MAP,
+            page_tables,
+            modules: Vec::new(),
+            orc: None,
+            pages,
+            translated,
+        };
         // The kernel is not moved: it is entered at its PVH note, which comes before any randomization.
         if let Some(variable) = symbols.address("phys_base") {
             view.phys_base = view.u64(variable)?;

@@ -103,7 +103,16 @@ async fn judge(bed: &Bed, scenario: &Scenario, scale: Scale) -> Finding {
     let console = recorders.console.clone();
     let boot = Vm::boot(bed.machine(), recorders, scale.seconds(judge::BOOT));
     let dump = console.with_file_name("memory.kdump");
-    let rules = Rules { scale, host: scale, known: &[], repeat: 1, put_back: true, names_holders: false, dump: &dump, always_dump: false };
+    let rules = Rules {
+        scale,
+        host: scale,
+        known: &[],
+        repeat: 1,
+        put_back: true,
+        names_holders: false,
+        dump: &dump,
+        always_dump: false,
+    };
     judge::run(scenario, None, rules, &console, OfKernel::default(), boot).await
 }
 

@@ -83,7 +83,8 @@ impl<'a> Tables<'a> {
         let length = (4 * count).next_multiple_of(8);
         let after = index + 2 * TOKENS;
         // Since 6.4 (404bad70fcf7 "kallsyms: change the output order"), or before.
-        let places = [Some((after, after + length)), (names - 16).checked_sub(length).map(|before| (before, names - 16))];
+        let places =
+            [Some((after, after + length)), (names - 16).checked_sub(length).map(|before| (before, names - 16))];
         let is_base = |at| u64_at(bytes, at).filter(|base| (KERNEL_MAP..KERNEL_MAP + KERNEL_SIZE).contains(base));
         let (offsets, base) = places.into_iter().flatten().find_map(|(offsets, at)| Some((offsets, is_base(at)?)))?;
         // With them, the offsets of all but per-CPU variables are negative.

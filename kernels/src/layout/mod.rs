@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 pub use self::members::{STRUCTS, Struct};
 pub(crate) use self::recorded::{OBJECT, Trees};
 pub(crate) use self::shelf::{Origin, file, influences, ingredients, keep};
-pub use crate::error::LayoutError;
 use crate::error::BuildError;
+pub use crate::error::LayoutError;
 use crate::event::CancelToken;
 use crate::image::KernelImage;
 

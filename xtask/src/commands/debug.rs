@@ -69,7 +69,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let folder = folder(&args.cell)?;
     let dump = folder.join(DUMP);
     if !dump.is_file() {
-        bail!("{} has no {DUMP}. This runs the cell again, and keeps one: {}/repro.sh --dump", folder.display(), folder.display());
+        bail!(
+            "{} has no {DUMP}. This runs the cell again, and keeps one: {}/repro.sh --dump",
+            folder.display(),
+            folder.display()
+        );
     }
     let drgn = Command::new(DRGN).arg("--version").output();
     if !drgn.is_ok_and(|output| output.status.success()) {
@@ -96,7 +100,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         drgn.arg("--quiet").arg("--core").arg(&dump).arg("--symbols").arg(vmlinux);
         drgn
     };
-    let waits: Option<Graph> = read(&folder.join("waits.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let waits: Option<Graph> =
+        read(&folder.join("waits.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let pids = waits.map(|graph| graph.stuck()).unwrap_or_default();
     let mut script = tempfile::Builder::new().suffix(".py").tempfile().context("cannot make a file for drgn")?;
     write!(script, "PIDS = {pids:?}\n{STACKS}").context("cannot write a file for drgn")?;
@@ -157,7 +162,9 @@ async fn with_types(lab: &Lab, start: &CellStart, ui: Arc<Ui>) -> Result<PathBuf
     let variant = &start.cell.variant;
     let Some(kernel) = &start.kernel else { bail!("this cell had no kernel") };
     if lab.key(variant).is_some_and(|key| key != kernel.key) {
-        bail!("{variant} is another kernel now than in this cell: its source, patches, configuration or compiler changed");
+        bail!(
+            "{variant} is another kernel now than in this cell: its source, patches, configuration or compiler changed"
+        );
     }
     Ok(lab.with_types(variant, ui).await?.vmlinux)
 }
