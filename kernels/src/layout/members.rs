@@ -40,7 +40,9 @@ pub const STRUCTS: &[Struct] = &[
         members: &[
             ("bus", "leads to the name of its bus"),
             ("kobj", "leads to its name"),
+            ("kobj.kref", "how many use it: 0 if it is freed"),
             ("kobj.ktype", "is `device_ktype`: proves that the memory is a device"),
+            ("kobj.sd", "its folder in sysfs, until it is removed"),
             ("mutex", "the device_lock"),
         ],
     },
@@ -102,6 +104,24 @@ pub const STRUCTS: &[Struct] = &[
         about: "which file of sysfs a task reads or writes",
         members: &[("file", "the open file"), ("kn", "the file"), ("mutex", "one reader or writer at a time")],
     },
+    Struct {
+        name: "kmem_cache",
+        about: "the objects of one size or kind (private to `mm/slub.c`)",
+        members: &[
+            ("cpu_sheaves", "free objects of each CPU, since 6.18"),
+            ("cpu_slab", "leads to the slab of each CPU, until 6.19 and without SLUB_TINY"),
+            ("list", "node in `slab_caches`"),
+            ("name", "its name"),
+            ("offset", "where the pointer to the next free object is in an object"),
+            ("random", "with what that pointer is mixed, with SLAB_FREELIST_HARDENED"),
+            ("size", "the distance from an object to the next"),
+        ],
+    },
+    Struct {
+        name: "kmem_cache_cpu",
+        about: "the slab that a CPU allocates from",
+        members: &[("freelist", "the first free object in it")],
+    },
     Struct { name: "kobject", about: "names of devices and slots", members: &[("name", "the name")] },
     Struct {
         name: "kthread",
@@ -149,6 +169,11 @@ pub const STRUCTS: &[Struct] = &[
         name: "mutex_waiter",
         about: "on the stack of a task that waits for a mutex",
         members: &[("list", "node in the list of waiters"), ("task", "the task")],
+    },
+    Struct {
+        name: "page",
+        about: "the array of all pages, in which the slabs are",
+        members: &[("flags", "gives the struct away: only its size is used")],
     },
     Struct { name: "pci_dev", about: "which PCI device a stack is about", members: &[("dev", "the device in it")] },
     Struct {
@@ -204,6 +229,14 @@ pub const STRUCTS: &[Struct] = &[
         name: "signal_struct",
         about: "the threads of a process",
         members: &[("thread_head", "head of the list of threads")],
+    },
+    Struct {
+        name: "slab",
+        about: "pages with objects of one cache",
+        members: &[
+            ("counters", "how many objects it has, and how many of them are in use"),
+            ("slab_cache", "the kmem_cache"),
+        ],
     },
     Struct {
         name: "swait_queue",

@@ -30,7 +30,7 @@ const HEADERS: &str = include_str!("../../layout/types.c");
 
 /// Files of the kernel that have structs of their own in [`STRUCTS`].
 const PRIVATE: &[&str] =
-    &["kernel/kthread.c", "kernel/locking/rwsem.c", "kernel/locking/semaphore.c", "kernel/workqueue.c"];
+    &["kernel/kthread.c", "kernel/locking/rwsem.c", "kernel/locking/semaphore.c", "kernel/workqueue.c", "mm/slub.c"];
 
 /// C files from which the build makes headers, and folders with programs that do.
 const GENERATORS: &[&str] =
