@@ -15,7 +15,7 @@ use super::Guest;
 use crate::notes::{Looks, Note};
 use crate::verdict::{Failure, Verdict};
 use crate::vm::NoGraph;
-use crate::waits::{Graph, Party, Wait, words};
+use crate::waits::{Graph, Party, Wait, look, words};
 
 /// Time between two looks.
 pub(super) const LOOK: Duration = Duration::from_millis(200);
@@ -81,7 +81,7 @@ impl Guest {
     /// Looks at who waits for whom in the guest. None if that is not possible; a note says why.
     pub(crate) async fn look(&self) -> Option<Graph> {
         let kernel = self.of_kernel.looks.as_ref()?;
-        match self.vm.look(kernel).await {
+        match self.vm.look(kernel, look).await {
             Ok(graph) => {
                 self.note_look(!graph.deadlocks().is_empty());
                 Some(graph)

@@ -1,4 +1,4 @@
-//! Reading a guest's memory while it stands: for who waits for whom, and for a dump.
+//! Reading a guest's memory while it stands: to look for something, and for a dump.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use super::argv::CPUS;
 use super::dump::{About, DumpError, dump};
 use super::memory::{GuestMemory, MemoryError};
 use super::qmp::QmpError;
-use crate::waits::{Graph, Kernel, LookError, look, vmcoreinfo};
+use crate::waits::{Kernel, LookError, Memory, vmcoreinfo};
 
-/// There is no graph of a guest.
+/// A guest could not be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum NoGraph {
     /// Its memory cannot be read from outside.
@@ -47,12 +47,15 @@ pub enum NoDump {
     Dump(#[from] DumpError),
 }
 
+/// What is looked for: one of the functions of [`crate::waits`].
+pub type Look<T> = fn(&dyn Memory, &Kernel) -> Result<T, LookError>;
+
 impl Vm {
-    /// Looks at the guest for who waits for whom.
+    /// Looks at the guest.
     ///
     /// # Errors
     /// [`NoGraph`].
-    pub async fn look(self: &Arc<Vm>, kernel: &Arc<Kernel>) -> Result<Graph, NoGraph> {
+    pub async fn look<T: Send + 'static>(self: &Arc<Vm>, kernel: &Arc<Kernel>, look: Look<T>) -> Result<T, NoGraph> {
         let kernel = kernel.clone();
         Ok(self.standing(move |memory| look(memory, &kernel)).await??)
     }

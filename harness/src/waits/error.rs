@@ -34,6 +34,12 @@ pub enum LookError {
         /// The list, in words.
         list: &'static str,
     },
+    /// The objects of the kernel cannot be counted.
+    #[error("the guest's kernel has {why}, and its objects cannot be counted")]
+    Uncounted {
+        /// What it has.
+        why: &'static str,
+    },
     /// The kernel uses five levels of page tables.
     #[error("the guest's kernel uses five levels of page tables, and only four can be read")]
     FiveLevels,

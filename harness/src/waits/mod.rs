@@ -1,4 +1,5 @@
-//! Who waits for whom in a guest, read from the guest's memory, in words.
+//! Who waits for whom in a guest, read from the guest's memory, in words. And which objects its kernel has: [`census()`]
+//! counts them, and [`unfreed()`] finds the PCI devices that it removed and did not free.
 //!
 //! A closed cycle of tasks that wait for each other proves a deadlock. [`look()`] needs the guest's physical memory, the
 //! kernel's `System.map`, and the layout of its structures. It needs nothing in the guest. The kernel must be built with
@@ -26,11 +27,13 @@ mod names;
 mod orc;
 mod readers;
 mod scene;
+mod slabs;
 mod stack;
 mod symbols;
 mod task;
 #[cfg(test)]
 mod tests;
+mod unfreed;
 mod view;
 mod vmcoreinfo;
 pub mod words;
@@ -40,5 +43,7 @@ pub use graph::{Call, Certainty, Edge, Graph, Mode, Object, Party, Relation, Sta
 pub use kernel::Kernel;
 pub use look::look;
 pub use memory::{Memory, Unreadable};
+pub use slabs::{Census, census};
 pub use symbols::Symbols;
+pub use unfreed::{Unfreed, unfreed};
 pub use vmcoreinfo::{Names, vmcoreinfo};

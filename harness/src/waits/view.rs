@@ -179,6 +179,11 @@ impl<'a> View<'a> {
         printable.then(|| text.to_owned())
     }
 
+    /// The address of physical memory in the direct map.
+    pub fn of_physical(&self, physical: u64) -> u64 {
+        self.direct_map.wrapping_add(physical)
+    }
+
     fn physical(&self, address: u64) -> Result<u64, LookError> {
         if self.image.contains(&address) {
             return Ok(address.wrapping_sub(KERNEL_MAP).wrapping_add(self.phys_base));
