@@ -80,7 +80,16 @@ pub const ALL: &[Scenario] = &[
         about: "A PF with VFs is removed. The PF and its VFs must be removed.",
         detects: &["rescan-lock-recursive-pf-remove"],
         topology: "igb",
-        triggers: Trigger::ALL,
+        triggers: &[Trigger::DeviceDelAcpi, Trigger::SysfsRemove],
+        run: |guest| Box::pin(remove_pf_with_vfs(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "rescan_lock::unplug_pf_with_vfs",
+        about: "A PF with VFs is removed by pciehp, which removes the VFs before their PF. All must be removed and freed.",
+        detects: &["rescan-lock-recursive-pf-remove", "unplugged-pf-not-freed"],
+        topology: "igb",
+        triggers: Trigger::PCIEHP,
         run: |guest| Box::pin(remove_pf_with_vfs(guest)),
         ..BASE
     },

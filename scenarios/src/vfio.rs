@@ -63,6 +63,17 @@ pub const ALL: &[Scenario] = &[
         about: "A PF is removed while two VFs have owners, which release them one after the other when asked. The PF \
                 and the VFs must be removed.",
         also: &["virtio-net"],
+        triggers: &[Trigger::DeviceDelAcpi, Trigger::SysfsRemove],
+        run: |guest| Box::pin(vf_owners_while_the_pf_goes(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "vfio::vf_owners_while_the_pf_is_unplugged",
+        about: "As before, but pciehp removes the card: first the VFs, and then the PF. Both must end, and the PF must \
+                be freed.",
+        detects: &["unplugged-pf-not-freed"],
+        also: &["virtio-net"],
+        triggers: Trigger::PCIEHP,
         run: |guest| Box::pin(vf_owners_while_the_pf_goes(guest)),
         ..BASE
     },

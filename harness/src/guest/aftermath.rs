@@ -1,5 +1,5 @@
 //! The checks after a scenario that passed: no task is stuck, the places in sysfs agree with each other, registers are
-//! what they were, and a card that was removed works when it is put back.
+//! what they were, removed devices are freed, and a card that was removed works when it is put back.
 
 use std::collections::BTreeSet;
 
@@ -56,7 +56,10 @@ impl Guest {
         if !stuck.is_empty() {
             return Ok(self.deadlock(&stuck, &[]));
         }
-        let verdict = self.in_order(Scope::Hardware).await?;
+        let verdict = match self.in_order(Scope::Hardware).await? {
+            Verdict::Pass => self.all_freed().await?,
+            failed => failed,
+        };
         self.note(Note::Aftermath((time.now() - began).as_secs_f64()));
         Ok(verdict)
     }
@@ -118,6 +121,32 @@ impl Guest {
             }
         }
         Ok(Verdict::Pass)
+    }
+
+    /// Removes all cards that are left through sysfs, and checks that the kernel has freed them then: who counts as their
+    /// user and never puts the reference shows only now.
+    ///
+    /// # Errors
+    /// Those of the checks. A deadline if a removal does not end and no task is stuck: then there is no verdict.
+    pub(crate) async fn clear(&self) -> Result<Verdict, Error> {
+        let inventory = match self.inventory().await? {
+            Ok(inventory) => inventory,
+            Err(verdict) => return Ok(verdict),
+        };
+        for devpath in cards(&inventory, &self.hardware.slots) {
+            let removal = self.write(format!("/sys{devpath}/remove"), 1, Sched::default()).await?;
+            if let Ending::Stuck(stuck) = self.ending(&[&removal]).await? {
+                return Ok(self.deadlock(&stuck, &[]));
+            }
+            if let Err(errno) = removal.accessed(self.prompt()).await?.value {
+                let summary = format!("at the end, writing 1 to {devpath}/remove fails with {}", errno.name);
+                return Ok(Verdict::fail(FailureKind::WrongState, "remove", summary));
+            }
+        }
+        match self.agreement().await? {
+            Verdict::Pass => self.all_freed().await,
+            failed => Ok(failed),
+        }
     }
 
     /// Whether all places in which the kernel shows its PCI functions agree, at once or after a short time.
@@ -207,8 +236,58 @@ fn is_empty(slot: &Slot, inventory: &Inventory) -> bool {
     inventory.folders.contains(&slot.port.devpath) && !inventory.folders.iter().any(|folder| folder.starts_with(&below))
 }
 
+/// The folders of the cards in slots, without those that go with a card above them.
+fn cards(inventory: &Inventory, slots: &[Slot]) -> Vec<String> {
+    let is_in = |devpath: &str, slot: &Slot| {
+        let below = devpath.strip_prefix(&slot.port.devpath).and_then(|rest| rest.strip_prefix('/'));
+        below.is_some_and(|name| !name.contains('/'))
+    };
+    let functions = inventory.functions.values().filter(|function| function.physfn.is_none());
+    let folders = functions.map(|function| &function.devpath);
+    let mut cards: Vec<String> = Vec::new();
+    let in_slots: BTreeSet<&String> = folders.filter(|path| slots.iter().any(|slot| is_in(path, slot))).collect();
+    for path in in_slots {
+        if !cards.iter().any(|card| path.starts_with(&format!("{card}/"))) {
+            cards.push(path.clone());
+        }
+    }
+    cards
+}
+
 fn wrong(standing: &BTreeSet<Disagreement>) -> Verdict {
     let attribute = standing.first().map_or("", |first| first.attribute);
     let all: Vec<_> = standing.iter().map(ToString::to_string).collect();
     Verdict::fail(FailureKind::WrongState, attribute, format!("after the scenario: {}", all.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_protocol::PciFunction;
+
+    use super::*;
+    use crate::guest::Device;
+
+    #[test]
+    fn cards_are_removed_without_their_vfs_and_without_what_is_below_them() {
+        let port = |name: &str, devpath: &str| Slot {
+            id: name.to_owned(),
+            number: 1,
+            port: Device { bdf: "0000:00:10.0".parse().unwrap(), devpath: devpath.to_owned() },
+        };
+        let mut inventory = Inventory::default();
+        for (bdf, devpath, physfn) in [
+            ("0000:00:10.0", "/rp0", None),
+            ("0000:01:00.0", "/rp0/pf", None),
+            ("0000:01:10.0", "/rp0/vf", Some("0000:01:00.0")),
+            ("0000:02:00.0", "/rp1/up", None),
+            ("0000:03:00.0", "/rp1/up/dp0", None),
+            ("0000:04:00.0", "/rp1/up/dp0/pf", None),
+        ] {
+            let function =
+                PciFunction { devpath: devpath.to_owned(), physfn: physfn.map(str::to_owned), ..Default::default() };
+            inventory.functions.insert(bdf.to_owned(), function);
+        }
+        let slots = [port("rp0", "/rp0"), port("rp1", "/rp1"), port("dp0", "/rp1/up/dp0")];
+        assert_eq!(cards(&inventory, &slots), ["/rp0/pf", "/rp1/up"]);
+    }
 }

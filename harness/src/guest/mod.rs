@@ -28,6 +28,7 @@ mod selftest;
 mod sriov;
 mod stuck;
 mod sweep;
+mod unfreed;
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};

@@ -78,7 +78,7 @@ pub struct Rules<'a> {
     pub known: &'a [KnownReport],
     /// Which repeat of the cell this is, from 1. A guest that is stopped at a place stands there at this execution.
     pub repeat: u32,
-    /// Whether a removed card is put back after the scenario.
+    /// Whether a removed card is put back after the scenario, and all cards are removed at the end.
     pub put_back: bool,
     /// Whether the kernel can name who holds the lock for which a task hangs.
     pub names_holders: bool,
@@ -241,10 +241,10 @@ async fn after(guest: &Guest, put_back: bool) -> Ran {
         Verdict::Pass if put_back => {}
         verdict => return Ok(verdict),
     }
-    Ok(match guest.put_back().await? {
-        Back::There(_) | Back::Nothing => Verdict::Pass,
-        Back::Failed(verdict) => verdict,
-    })
+    match guest.put_back().await? {
+        Back::There(_) | Back::Nothing => guest.clear().await,
+        Back::Failed(verdict) => Ok(verdict),
+    }
 }
 
 /// Notes all stuck tasks with their stacks before the guest is ended. The guest may not answer; then these notes are
