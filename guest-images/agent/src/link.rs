@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use guest_protocol::LinkEvent;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkVfInfo, VfInfo, VfInfoMac};
 use nix::sys::socket::{MsgFlags, NetlinkAddr, SockProtocol, sendto};
 
 use crate::error::{AgentError, doing};
@@ -69,16 +69,30 @@ fn event(link: LinkMessage, gone: bool) -> LinkEvent {
 
 /// Sets an interface up or down with an `RTM_NEWLINK` request, and waits for the answer.
 pub fn set(ifname: &str, up: bool) -> Result<(), AgentError> {
+    let mut link = named(ifname)?;
+    link.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+    link.header.change_mask = LinkFlags::Up;
+    let action = format!("set {ifname} {}", if up { "up" } else { "down" });
+    request(RouteNetlinkMessage::SetLink(link), &action)
+}
+
+/// Sets the MAC address of a VF through its PF's interface, with an `RTM_SETLINK` request, and waits for the answer.
+pub fn set_vf_mac(ifname: &str, vf: u32, mac: [u8; 6]) -> Result<(), AgentError> {
+    let mut link = named(ifname)?;
+    let info = LinkVfInfo(vec![VfInfo::Mac(VfInfoMac::new(vf, &mac))]);
+    link.attributes.push(LinkAttribute::VfInfoList(vec![info]));
+    request(RouteNetlinkMessage::SetLink(link), &format!("set the MAC address of VF {vf} of {ifname}"))
+}
+
+/// A message about an interface.
+fn named(ifname: &str) -> Result<LinkMessage, AgentError> {
     let path = format!("/sys/class/net/{ifname}/ifindex");
     let index = doing(&format!("find the interface {ifname}: read {path}"), || fs::read_to_string(&path))?;
     let index =
         index.trim_end().parse().map_err(|_| AgentError::Refused(format!("{path} is not a number: {index:?}")))?;
     let mut link = LinkMessage::default();
     link.header.index = index;
-    link.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
-    link.header.change_mask = LinkFlags::Up;
-    let action = format!("set {ifname} {}", if up { "up" } else { "down" });
-    request(RouteNetlinkMessage::SetLink(link), &action)
+    Ok(link)
 }
 
 fn request(message: RouteNetlinkMessage, action: &str) -> Result<(), AgentError> {

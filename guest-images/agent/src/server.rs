@@ -112,6 +112,7 @@ impl Server {
                 Ok(())
             }
             Command::Read { .. }
+            | Command::ReadBytes { .. }
             | Command::Write { .. }
             | Command::List { .. }
             | Command::ReadLink { .. }
@@ -122,6 +123,7 @@ impl Server {
             | Command::Sweep(_)
             | Command::Watch { .. }
             | Command::SetLink { .. }
+            | Command::SetVfMac { .. }
             | Command::Run { .. }
             | Command::Where { .. }
             | Command::Tasks { .. }

@@ -49,6 +49,7 @@ impl Command {
             | Command::Alarm { .. }
             | Command::Save => None,
             Command::Read { .. } => Some("iov-read"),
+            Command::ReadBytes { .. } => Some("iov-readbytes"),
             Command::Write { .. } => Some("iov-write"),
             Command::List { .. } => Some("iov-list"),
             Command::ReadLink { .. } => Some("iov-readlink"),
@@ -59,6 +60,7 @@ impl Command {
             Command::Sweep(_) => Some("iov-sweep"),
             Command::Watch { .. } => Some("iov-watch"),
             Command::SetLink { .. } => Some("iov-setlink"),
+            Command::SetVfMac { .. } => Some("iov-setvfmac"),
             Command::Run { .. } => Some("iov-run"),
             Command::Where { .. } => Some("iov-where"),
             Command::Tasks { .. } => Some("iov-tasks"),
@@ -77,12 +79,14 @@ impl Command {
             }
             Command::Hello
             | Command::Read { .. }
+            | Command::ReadBytes { .. }
             | Command::Write { .. }
             | Command::List { .. }
             | Command::ReadLink { .. }
             | Command::Bind { .. }
             | Command::Sweep(_)
             | Command::SetLink { .. }
+            | Command::SetVfMac { .. }
             | Command::PutFile { .. }
             | Command::Continue { .. }
             | Command::Call { .. }
@@ -107,6 +111,7 @@ impl Command {
             | Command::Where { target } => Some(*target),
             Command::Hello
             | Command::Read { .. }
+            | Command::ReadBytes { .. }
             | Command::Write { .. }
             | Command::List { .. }
             | Command::ReadLink { .. }
@@ -117,6 +122,7 @@ impl Command {
             | Command::Sweep(_)
             | Command::Watch { .. }
             | Command::SetLink { .. }
+            | Command::SetVfMac { .. }
             | Command::PutFile { .. }
             | Command::Run { .. }
             | Command::Tasks { .. }
@@ -134,6 +140,9 @@ impl fmt::Display for Command {
         match self {
             Command::Hello => f.write_str("say hello again"),
             Command::Read { path } => write!(f, "read {path}"),
+            Command::ReadBytes { path, at, length } => {
+                write!(f, "read {} of {path} at offset {at:#x}", counted(u64::from(*length), "byte", "bytes"))
+            }
             Command::Write { path, data, at: 0, .. } => write!(f, "write {} to {path}", quoted(data)),
             Command::Write { path, data, at, .. } => write!(f, "write {} to {path} at offset {at:#x}", quoted(data)),
             Command::List { path } => write!(f, "list {path}"),
@@ -156,6 +165,10 @@ impl fmt::Display for Command {
             Command::Watch { source, .. } => write!(f, "watch {source}"),
             Command::SetLink { ifname, up: true } => write!(f, "set {ifname} up"),
             Command::SetLink { ifname, up: false } => write!(f, "set {ifname} down"),
+            Command::SetVfMac { ifname, vf, mac } => {
+                let mac: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+                write!(f, "set the MAC address of VF {vf} of {ifname} to {}", mac.join(":"))
+            }
             Command::PutFile { path, offset, size, .. } => {
                 write!(f, "put {} into {path} at {offset}", counted(*size, "byte", "bytes"))
             }

@@ -32,6 +32,16 @@ pub enum Command {
         /// Absolute path in the guest.
         path: String,
     },
+    /// Read bytes of a file, as hexadecimal digits: of `/proc`, or of an attribute that is no text. Done with
+    /// [`crate::Reply::Access`].
+    ReadBytes {
+        /// Absolute path in the guest.
+        path: String,
+        /// Where to begin.
+        at: u64,
+        /// At most so many bytes. There are fewer if the file ends before.
+        length: u32,
+    },
     /// Write an attribute with a single `write(2)`, from a process of its own. Done with [`crate::Reply::Access`].
     Write {
         /// Absolute path in the guest.
@@ -111,6 +121,16 @@ pub enum Command {
         ifname: String,
         /// True for up, false for down.
         up: bool,
+    },
+    /// Set the MAC address of a VF through the interface of its PF, with rtnetlink: `ip link set PF vf N mac`. Done with
+    /// [`crate::Reply::Nothing`].
+    SetVfMac {
+        /// The PF's interface.
+        ifname: String,
+        /// The number of the VF, from 0.
+        vf: u32,
+        /// The address.
+        mac: [u8; 6],
     },
     /// Create a file, or replace one. The next bytes of the file follow the newline of this request on the channel. The
     /// folder must exist, and be on a file system in memory. Done with [`crate::Reply::Nothing`] when the bytes are

@@ -49,6 +49,34 @@ impl Guest {
         set.map(drop).map_err(|error| Error::of_grant("RTM_NEWLINK", error))
     }
 
+    /// Sets the MAC address of a VF through its PF's interface, as `ip link set PF vf N mac` does.
+    ///
+    /// # Errors
+    /// The agent's; [`Error::Refused`].
+    pub async fn set_vf_mac(&self, ifname: &str, vf: u32, mac: [u8; 6]) -> Result<(), Error> {
+        let command = Command::SetVfMac { ifname: ifname.to_owned(), vf, mac };
+        let set = self.agent().call(command, self.prompt()).await;
+        set.map(drop).map_err(|error| Error::of_grant("IFLA_VF_MAC", error))
+    }
+
+    /// Reads up to `length` bytes of a file from an offset on, where the read must succeed and not block.
+    ///
+    /// # Errors
+    /// The agent's; [`Error::Refused`]; [`Error::Unprepared`] if the agent answers with something else than bytes.
+    pub async fn read_bytes(&self, path: String, at: u64, length: u32) -> Result<Vec<u8>, Error> {
+        let read = self.agent().start(Command::ReadBytes { path: path.clone(), at, length }).await?;
+        let digits = match read.accessed(self.prompt()).await?.value {
+            Ok(digits) => digits,
+            Err(errno) => {
+                let (at, what) = (name_of(&path).to_owned(), format!("read {path}"));
+                return Err(Error::Refused { at, what, why: errno.name });
+            }
+        };
+        let byte = |at: usize| digits.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
+        let bytes: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(byte).collect();
+        bytes.ok_or_else(|| Error::Unprepared(format!("the agent's answer for {path} is not bytes: {digits}")))
+    }
+
     /// Starts to write attributes in alternation in a separate process, for this number of rounds, or until
     /// [`Guest::stop_cycle`].
     ///

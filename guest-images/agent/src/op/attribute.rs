@@ -25,6 +25,19 @@ pub fn read_into(path: &str, buffer: &mut [u8]) -> Access {
     .map_value(|length| String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned())
 }
 
+/// Reads up to `length` bytes from an offset on, as hexadecimal digits. Files of `/proc` give a page or less at a time.
+pub fn read_bytes(path: &str, at: u64, length: u32) -> Access {
+    let mut bytes = Vec::new();
+    let read = access(path, || {
+        let mut file = File::open(path)?;
+        if at > 0 {
+            file.seek(SeekFrom::Start(at))?;
+        }
+        file.take(length.into()).read_to_end(&mut bytes)
+    });
+    read.map_value(|_| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// Applies the scheduling request, then writes an attribute with one `write(2)` at an offset.
 pub fn write(path: &str, data: &str, at: u64, sched: Sched) -> Result<Access, AgentError> {
     sched::apply(sched)?;

@@ -53,6 +53,7 @@ fn serve() -> Result<(), AgentError> {
 fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, AgentError> {
     match job.command {
         Command::Read { path } => Ok(Reply::Access(attribute::read(&path))),
+        Command::ReadBytes { path, at, length } => Ok(Reply::Access(attribute::read_bytes(&path, at, length))),
         Command::Write { path, data, at, sched } => attribute::write(&path, &data, at, sched).map(Reply::Access),
         Command::List { path } => attribute::list(&path).map(Reply::Names),
         Command::ReadLink { path } => attribute::read_link(&path).map(Reply::Target),
@@ -65,6 +66,7 @@ fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, Agen
             watch::watch(&source, &read, sched, report, controls).map(|()| Reply::Nothing)
         }
         Command::SetLink { ifname, up } => link::set(&ifname, up).map(|()| Reply::Nothing),
+        Command::SetVfMac { ifname, vf, mac } => link::set_vf_mac(&ifname, vf, mac).map(|()| Reply::Nothing),
         Command::Run { program, args, env } => run::run(&program, &args, &env, report, controls),
         Command::Where { .. } => job.target.map_or(Ok(Vec::new()), procfs::tasks_with_session_of).map(Reply::Tasks),
         Command::Tasks { in_functions } => procfs::tasks_in(&in_functions).map(Reply::Tasks),

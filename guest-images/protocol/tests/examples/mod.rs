@@ -31,6 +31,7 @@ pub fn requests() -> Vec<Request> {
     let commands = vec![
         Command::Hello,
         Command::Read { path: path() },
+        Command::ReadBytes { path: path(), at: 0x168, length: 2 },
         Command::Write { path: path(), data: "4\n".to_owned(), at: 0, sched },
         Command::Write { path: path(), data: "\0\0".to_owned(), at: 0x168, sched: Sched::default() },
         Command::List { path: path() },
@@ -48,6 +49,7 @@ pub fn requests() -> Vec<Request> {
         Command::Watch { source: uevent, read: vec![path()], sched: Sched::default() },
         Command::Watch { source: Source::Rtnetlink, read: vec![], sched },
         Command::SetLink { ifname: "eth0".to_owned(), up: true },
+        Command::SetVfMac { ifname: "eth0".to_owned(), vf: 1, mac: [2, 0, 0, 0, 0, 0x1f] },
         Command::PutFile {
             path: "/tmp/test".to_owned(),
             offset: 65536,
