@@ -57,6 +57,11 @@ impl Verdict {
         Verdict::Fail(Failure { kind, function: Some(function.to_owned()), summary, cycle: None })
     }
 
+    /// The first of several verdicts that is no pass.
+    pub fn first(verdicts: impl IntoIterator<Item = Verdict>) -> Verdict {
+        verdicts.into_iter().find(|verdict| *verdict != Verdict::Pass).unwrap_or(Verdict::Pass)
+    }
+
     /// The reason for it, if there is one.
     pub fn reason(&self) -> Option<&str> {
         match self {

@@ -9,11 +9,13 @@ use harness::scenario::Scenario;
 mod aer;
 mod autoprobe;
 mod driver_override;
+mod igb_contract;
 mod nested_hotplug;
 mod numvfs_contract;
 mod numvfs_events;
 mod numvfs_read;
 mod numvfs_rounds;
+mod pci_contract;
 pub mod proposals;
 mod registers;
 mod rescan_lock;
@@ -48,6 +50,8 @@ pub fn all() -> Vec<Scenario> {
         nested_hotplug::ALL,
         slot::ALL,
         numvfs_contract::ALL,
+        pci_contract::ALL,
+        igb_contract::ALL,
         vfio::ALL,
         vfio_device::ALL,
         vfio_irqs::ALL,

@@ -1,0 +1,114 @@
+//! What igb promises about its VFs (`drivers/net/ethernet/intel/igb/igb_main.c`).
+
+use guest_protocol::{Errno, Sched};
+use harness::guest::{Device, Error, Guest};
+use harness::scenario::{Needs, Scenario};
+use harness::verdict::Verdict;
+use kernels::FailureKind;
+
+/// The metadata that all scenarios of this family share.
+const BASE: Scenario = Scenario {
+    name: "",
+    about: "",
+    detects: &[],
+    topology: "igb",
+    also: &[],
+    triggers: &[],
+    append: &[],
+    needs: Needs::NOTHING,
+    run: |guest| Box::pin(vf_mac(guest)),
+};
+
+/// The scenarios of this family.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "igb_contract::vf_mac",
+        about: "The MAC address of a VF is set through its PF. The VF has it after each reset by its driver. An address \
+                for a VF that does not exist is refused.",
+        run: |guest| Box::pin(vf_mac(guest)),
+        ..BASE
+    },
+    Scenario {
+        name: "igb_contract::vf_reset_while_down",
+        about: "A VF that has its driver, and whose interface is down, is reset through sysfs. The reset must end, and \
+                then the VFs must go.",
+        detects: &["igbvf-reset-while-down"],
+        run: |guest| Box::pin(vf_reset_while_down(guest)),
+        ..BASE
+    },
+];
+
+/// Where igbvf waits for NAPI to be off (`net/core/dev.c`).
+const WAITS_FOR_NAPI: &[&str] = &["napi_disable"];
+
+async fn vf_reset_while_down(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let vfs = guest.enable_vfs(pf, 2).await?;
+    for vf in &vfs {
+        let reset = guest.write(vf.attribute("reset"), 1, Sched::default()).await?;
+        let verdict = guest.passes_unless_stuck(&[&reset], WAITS_FOR_NAPI).await?;
+        if verdict != Verdict::Pass {
+            return Ok(verdict);
+        }
+        guest.granted(&reset).await?;
+    }
+    guest.set(pf.numvfs(), 0).await?;
+    Ok(Verdict::Pass)
+}
+
+/// Addresses for the two VFs: unicast, locally administered.
+const MACS: [[u8; 6]; 2] = [[0x02, 0x10, 0x20, 0x30, 0x40, 0x50], [0x02, 0x10, 0x20, 0x30, 0x40, 0x51]];
+
+/// How often each VF is bound again. A probe resets the VF, and asks the PF for the address.
+const RESETS: u32 = 3;
+
+async fn vf_mac(guest: &Guest) -> Result<Verdict, Error> {
+    let pf = guest.pf()?;
+    let ifname = guest.interface(pf).await?;
+    // The PF answers a VF only while its interface is up.
+    guest.set_link(&ifname, true).await?;
+    let vfs = guest.enable_vfs(pf, 2).await?;
+    let Some(driver) = pf.model().vf_driver.as_ref() else {
+        return Err(Error::Unprepared("the model has no driver for VFs".to_owned()));
+    };
+    for (number, mac) in (0..).zip(MACS) {
+        guest.set_vf_mac(&ifname, number, mac).await?;
+    }
+    for number in [2, 7, 8] {
+        match guest.set_vf_mac(&ifname, number, MACS[0]).await {
+            Err(Error::Refused { why, .. }) if why.contains(INVALID) => {}
+            answer => {
+                let came = answer.map_or_else(|error| error.to_string(), |()| "it succeeded".to_owned());
+                let summary = format!(
+                    "{ifname} has VFs 0 and 1, and the address of VF {number} was set: {came}; it must fail with {INVALID}"
+                );
+                return Ok(Verdict::fail(FailureKind::WrongState, "IFLA_VF_MAC", summary));
+            }
+        }
+    }
+    for reset in 1..=RESETS {
+        for (vf, mac) in vfs.iter().zip(MACS) {
+            guest.set(vf.attribute("driver/unbind"), vf.bdf).await?;
+            guest.bind(vf, driver.name).await?;
+            let address = address(guest, vf).await?;
+            let must = mac.map(|byte| format!("{byte:02x}")).join(":");
+            if address.as_deref() != Ok(must.as_str()) {
+                let has = address.map_or_else(|errno| errno.name, |address| address);
+                let summary = format!("VF {} has the address {has} after reset {reset}; its PF has set {must}", vf.bdf);
+                return Ok(Verdict::fail(FailureKind::WrongState, "address", summary));
+            }
+        }
+    }
+    Ok(Verdict::Pass)
+}
+
+const INVALID: &str = "EINVAL";
+
+/// The address of the interface of a VF.
+async fn address(guest: &Guest, vf: &Device) -> Result<Result<String, Errno>, Error> {
+    let names = guest.list(&vf.attribute("net")).await?;
+    let Some(name) = names.first() else {
+        return Err(Error::Unprepared(format!("VF {} has no interface", vf.bdf)));
+    };
+    Ok(guest.read_now(vf.attribute(&format!("net/{name}/address"))).await?.value)
+}
