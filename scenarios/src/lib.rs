@@ -21,6 +21,7 @@ mod registers;
 mod rescan_lock;
 mod rescan_race;
 mod reset;
+mod sequences;
 mod slot;
 mod sweep;
 mod unbind;
@@ -51,6 +52,7 @@ pub fn all() -> Vec<Scenario> {
         slot::ALL,
         numvfs_contract::ALL,
         pci_contract::ALL,
+        sequences::ALL,
         igb_contract::ALL,
         vfio::ALL,
         vfio_device::ALL,
