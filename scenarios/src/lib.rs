@@ -10,6 +10,7 @@ mod aer;
 mod autoprobe;
 mod driver_override;
 mod igb_contract;
+mod leaks;
 mod nested_hotplug;
 mod numvfs_contract;
 mod numvfs_events;
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Scenario> {
         numvfs_contract::ALL,
         pci_contract::ALL,
         sequences::ALL,
+        leaks::ALL,
         igb_contract::ALL,
         vfio::ALL,
         vfio_device::ALL,

@@ -4,6 +4,7 @@ mod aftermath;
 mod agreement;
 mod at;
 mod calls;
+mod census;
 mod cpus;
 mod death;
 mod device;
