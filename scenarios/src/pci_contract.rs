@@ -305,7 +305,8 @@ async fn are_in_proc(guest: &Guest, devices: &[Device], expected: bool) -> Resul
         let is_there = buses.iter().any(|one| one == bus)
             && guest.list(&format!("/proc/bus/pci/{bus}")).await?.iter().any(|one| one == function);
         if is_there != expected {
-            let (is, must) = if expected { ("is not in", "must be") } else { ("is still in", "has gone and must not be") };
+            let (is, must) =
+                if expected { ("is not in", "must be") } else { ("is still in", "has gone and must not be") };
             let summary = format!("{name} {is} /proc/bus/pci; it {must} there");
             return Ok(Verdict::fail(FailureKind::WrongState, "/proc/bus/pci", summary));
         }

@@ -125,7 +125,8 @@ fn complete(what: &str, expected: &Expected<'_>, events: &[Uevent]) -> Verdict {
     let in_words = |list: &[&str]| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
     let must = if *changes { "change at least once".to_owned() } else { in_words(actions) };
     let summary = format!("{what} sent these uevents of {}: {}; it must send {must}", device.bdf, in_words(&all));
-    let kind = if came.len() < actions.len() || lacks_change { FailureKind::LostEvent } else { FailureKind::WrongState };
+    let kind =
+        if came.len() < actions.len() || lacks_change { FailureKind::LostEvent } else { FailureKind::WrongState };
     Verdict::fail(kind, "kobject_uevent", summary)
 }
 

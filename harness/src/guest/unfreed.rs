@@ -57,9 +57,10 @@ impl Guest {
             several => format!("{} ({several} references are left)", one.name),
         };
         let all: Vec<String> = kept.iter().map(each).collect();
-        let how = self.first_removed().await.map_or_else(String::new, |(pf, trigger)| {
-            format!("; {} was removed by {}", pf.device.bdf, trigger.name())
-        });
+        let how = self
+            .first_removed()
+            .await
+            .map_or_else(String::new, |(pf, trigger)| format!("; {} was removed by {}", pf.device.bdf, trigger.name()));
         let summary = format!("removed PCI devices are never freed: {}{how}", all.join(", "));
         Verdict::fail(FailureKind::WrongState, FREES, summary)
     }

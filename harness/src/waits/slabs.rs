@@ -72,10 +72,8 @@ impl Slabs {
         let sizes = caches.keys().map(|cache| Ok((*cache, size_of(view, *cache)?)));
         let sizes = sizes.collect::<Result<HashMap<u64, u64>, LookError>>()?;
         let base = kernel.symbols.address("vmemmap_base").map_or(Ok(PAGES), |variable| view.u64(variable))?;
-        let struct_page = u64::from(kernel.layout.size("page").ok_or(LookError::NoMember {
-            structure: "page",
-            member: "flags",
-        })?);
+        let struct_page =
+            u64::from(kernel.layout.size("page").ok_or(LookError::NoMember { structure: "page", member: "flags" })?);
         let slab_cache = kernel.offset("slab", "slab_cache")? as usize;
         let counters = kernel.offset("slab", "counters")? as usize;
         let pages = view.u64(kernel.symbol("max_pfn")?)?.min(MOST_PAGES);

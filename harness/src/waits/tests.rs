@@ -16,6 +16,7 @@ mod forged;
 mod garbled;
 mod members;
 mod recorded;
+mod slabs;
 
 const PAGE: usize = 4096;
 
