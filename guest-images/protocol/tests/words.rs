@@ -37,6 +37,8 @@ fn each_command_has_its_words_and_facts() {
         at once, can be told nothing, target: none
     read /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs
         iov-read, can be told nothing, target: none
+    read 2 bytes of /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs at offset 0x168
+        iov-readbytes, can be told nothing, target: none
     write "4\n" to /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs
         iov-write, can be told nothing, target: none
     write "\0\0" to /sys/bus/pci/devices/0000:01:00.0/sriov_numvfs at offset 0x168
@@ -61,6 +63,8 @@ fn each_command_has_its_words_and_facts() {
         iov-watch, can be told stop, target: none
     set eth0 up
         iov-setlink, can be told nothing, target: none
+    set the MAC address of VF 1 of eth0 to 02:00:00:00:00:1f
+        iov-setvfmac, can be told nothing, target: none
     put 4096 bytes into /tmp/test at 65536
         at once, can be told nothing, target: none
     run /tmp/test
