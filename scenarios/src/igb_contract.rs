@@ -93,7 +93,7 @@ async fn vf_mac(guest: &Guest) -> Result<Verdict, Error> {
             let address = address(guest, vf).await?;
             let must = mac.map(|byte| format!("{byte:02x}")).join(":");
             if address.as_deref() != Ok(must.as_str()) {
-                let has = address.map_or_else(|errno| errno.name, |address| address);
+                let has = address.unwrap_or_else(|errno| errno.name);
                 let summary = format!("VF {} has the address {has} after reset {reset}; its PF has set {must}", vf.bdf);
                 return Ok(Verdict::fail(FailureKind::WrongState, "address", summary));
             }
