@@ -57,7 +57,7 @@ impl Guest {
             return Ok(self.deadlock(&stuck, &[]));
         }
         let verdict = match self.in_order(Scope::Hardware).await? {
-            Verdict::Pass => self.all_freed().await?,
+            Verdict::Pass => self.nothing_left().await,
             failed => failed,
         };
         self.note(Note::Aftermath((time.now() - began).as_secs_f64()));
@@ -144,7 +144,7 @@ impl Guest {
             }
         }
         match self.agreement().await? {
-            Verdict::Pass => self.all_freed().await,
+            Verdict::Pass => Ok(self.nothing_left().await),
             failed => Ok(failed),
         }
     }

@@ -16,6 +16,7 @@ mod gadget;
 mod grant;
 mod holder;
 mod hotplug;
+mod left;
 mod noting;
 mod owner;
 mod place;
@@ -29,7 +30,6 @@ mod selftest;
 mod sriov;
 mod stuck;
 mod sweep;
-mod unfreed;
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};

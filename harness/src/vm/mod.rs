@@ -48,7 +48,7 @@ use argv::{Channels, Machine};
 use ended::Ended;
 pub use error::{BootError, KillError};
 use gate::Gate;
-pub use look::{NoDump, NoGraph};
+pub use look::{Look, NoDump, NoGraph};
 use memory::{GuestMemory, MemoryError};
 use process::Process;
 use qmp::{EXIT_AFTER_CLOSE, Qmp};

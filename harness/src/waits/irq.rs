@@ -21,6 +21,12 @@ fn threads<'a>(scene: &'a Scene<'_>) -> impl Iterator<Item = (usize, u64)> + 'a 
     })
 }
 
+/// The controllers of pciehp's slots: a port has its interrupt for its slot.
+pub(super) fn controllers<'a>(scene: &'a Scene<'_>) -> impl Iterator<Item = u64> + 'a {
+    let of = |action: u64| scene.view.member(action, "irqaction", "dev_id").ok().filter(|at| is_object(*at));
+    threads(scene).filter_map(move |(_, action)| of(action)).filter(|at| names::slot(scene, *at).is_some())
+}
+
 fn is_at_rest(task: &Task) -> bool {
     let sleeps_in = task.stack.frames.get(waiting_frames(task));
     sleeps_in.is_some_and(|frame| AT_REST.contains(&frame.function.as_str()))

@@ -9,13 +9,13 @@ use super::task::Task;
 use super::view::{is_kernel_address, is_object};
 
 /// The low bits of a mutex's and an rwsem's owner are flags (`kernel/locking/mutex.h`, `kernel/locking/rwsem.c`).
-const FLAGS: u64 = 7;
+pub(super) const FLAGS: u64 = 7;
 /// The mutex was handed over to a task that has not woken yet (`MUTEX_FLAG_PICKUP`).
 const PICKUP: u64 = 4;
 /// `RWSEM_WRITER_LOCKED` and `RWSEM_READER_SHIFT`, and the bit above the readers, `RWSEM_READER_OWNED` aside.
-const WRITER_LOCKED: u64 = 1;
-const READER_SHIFT: u32 = 8;
-const READ_FAIL: u64 = 1 << 63;
+pub(super) const WRITER_LOCKED: u64 = 1;
+pub(super) const READER_SHIFT: u32 = 8;
+pub(super) const READ_FAIL: u64 = 1 << 63;
 /// `enum rwsem_waiter_type`.
 const WAITING_FOR_WRITE: u32 = 0;
 /// The low bits of `task->blocker` are the lock's kind (`include/linux/hung_task.h`).

@@ -34,7 +34,7 @@ pub fn census(memory: &dyn Memory, kernel: &Kernel) -> Result<Census, LookError>
         }
     }
     let view = View::new(memory, kernel)?;
-    let slabs = Slabs::find(&view)?;
+    let slabs = Slabs::find(&view, |_| true)?;
     let mut counts = HashMap::new();
     for slab in &slabs.slabs {
         *counts.entry(slab.cache).or_insert(0) += slab.in_use;
@@ -66,11 +66,14 @@ pub(super) struct Slabs {
 }
 
 impl Slabs {
-    pub fn find(view: &View<'_>) -> Result<Slabs, LookError> {
+    /// The slabs of the caches with these names.
+    pub fn find(view: &View<'_>, is_wanted: impl Fn(&str) -> bool) -> Result<Slabs, LookError> {
         let kernel = view.kernel();
-        let caches = caches(view)?;
+        let mut caches = caches(view)?;
+        caches.retain(|_, name| is_wanted(name));
         let sizes = caches.keys().map(|cache| Ok((*cache, size_of(view, *cache)?)));
-        let sizes = sizes.collect::<Result<HashMap<u64, u64>, LookError>>()?;
+        // In the order of the caches. There are many pages, so what is done for each is kept short.
+        let sizes = sizes.collect::<Result<Vec<(u64, u64)>, LookError>>()?;
         let base = kernel.symbols.address("vmemmap_base").map_or(Ok(PAGES), |variable| view.u64(variable))?;
         let struct_page =
             u64::from(kernel.layout.size("page").ok_or(LookError::NoMember { structure: "page", member: "flags" })?);
@@ -88,11 +91,11 @@ impl Slabs {
             }
             for (number, page) in (first..pages).zip(bytes.chunks_exact(struct_page as usize)) {
                 let cache = word(page, slab_cache);
-                let Some(size) = sizes.get(&cache) else { continue };
+                let Ok(found) = sizes.binary_search_by_key(&cache, |(cache, _)| *cache) else { continue };
                 let counters = word(page, counters);
                 let objects = counters >> 16 & (MOST_OBJECTS - 1);
                 let at = view.of_physical(number * PAGE);
-                slabs.push(Slab { cache, at, size: size * objects, in_use: counters & 0xffff });
+                slabs.push(Slab { cache, at, size: sizes[found].1 * objects, in_use: counters & 0xffff });
             }
         }
         Ok(Slabs { caches, slabs })

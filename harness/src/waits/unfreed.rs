@@ -1,13 +1,8 @@
 //! PCI devices that the kernel has removed and cannot free, as somebody still counts as their user.
 
 use super::error::LookError;
-use super::kernel::Kernel;
-use super::memory::Memory;
 use super::slabs::Slabs;
 use super::view::{View, is_kernel_address};
-
-/// The caches of `kzalloc()`, which makes each `struct pci_dev` (`drivers/pci/probe.c`, `pci_alloc_dev()`).
-const CACHES: &str = "kmalloc";
 
 /// A PCI device that was removed and is not freed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,33 +15,46 @@ pub struct Unfreed {
     pub references: u32,
 }
 
-/// The PCI devices that were removed and are not freed. The guest should be stopped meanwhile.
+/// Those of these devices that are PCI devices, were removed, and are not freed.
 ///
 /// A device that has references and is not in sysfs has gone (`device_del()`), or is not there yet, for some
 /// microseconds. Freed memory is not taken for a device: the kernel frees one after its reference count has become 0,
 /// and whoever gets the memory next overwrites it.
-///
-/// # Errors
-/// As [`look()`](super::look()).
-pub fn unfreed(memory: &dyn Memory, kernel: &Kernel) -> Result<Vec<Unfreed>, LookError> {
-    let view = View::new(memory, kernel)?;
-    let ktype = kernel.symbol("device_ktype")?;
+pub(super) fn unfreed(view: &View<'_>, devices: &[u64]) -> Result<Vec<Unfreed>, LookError> {
+    let removed = devices.iter().map(|device| removed(view, *device));
+    removed.filter_map(Result::transpose).collect()
+}
+
+/// The devices in all memory that may be a `struct pci_dev`. Devices of other kinds, and some that were freed, may be among
+/// them.
+pub(super) fn devices(view: &View<'_>) -> Result<Vec<u64>, LookError> {
+    let kernel = view.kernel();
+    let ktype = kernel.symbol("device_ktype")?.to_le_bytes();
     let to_ktype = kernel.offset("device", "kobj.ktype")?;
-    let slabs = Slabs::find(&view)?;
-    let is_kmalloc = |cache: u64| slabs.caches.get(&cache).is_some_and(|name| name.contains(CACHES));
+    let size = kernel.layout.size("pci_dev").ok_or(LookError::NoMember { structure: "pci_dev", member: "dev" })?;
+    let slabs = Slabs::find(view, |cache| holds(cache, size.into()))?;
     let mut found = Vec::new();
     let mut bytes = Vec::new();
-    for slab in slabs.slabs.iter().filter(|slab| is_kmalloc(slab.cache)) {
+    for slab in slabs.slabs {
         bytes.resize(slab.size as usize, 0);
         view.read(slab.at, &mut bytes)?;
-        for (at, word) in (0..).step_by(8).zip(bytes.chunks_exact(8)) {
-            if word == ktype.to_le_bytes() {
-                found.extend(removed(&view, slab.at.wrapping_add(at).wrapping_sub(to_ktype))?);
-            }
-        }
+        let words = (0..).step_by(8).zip(bytes.chunks_exact(8)).filter(|(_, word)| *word == ktype);
+        found.extend(words.map(|(at, _)| slab.at.wrapping_add(at).wrapping_sub(to_ktype)));
     }
-    found.sort();
     Ok(found)
+}
+
+/// Whether `kzalloc()` takes objects of this size from a cache of this name: `kmalloc-2k` has those above 1024 bytes
+/// (`mm/slab_common.c`, `kmalloc_info`). `pci_alloc_dev()` of `drivers/pci/probe.c` makes each `struct pci_dev` so.
+fn holds(cache: &str, size: u64) -> bool {
+    let capacity = || {
+        let text = cache.contains("kmalloc").then(|| cache.rsplit_once('-'))??.1;
+        match text.strip_suffix('k') {
+            Some(kib) => kib.parse::<u64>().ok()?.checked_mul(1024),
+            None => text.parse().ok(),
+        }
+    };
+    capacity().is_some_and(|capacity: u64| capacity == size.next_power_of_two())
 }
 
 /// The device at an address, if it is a PCI device that was removed and has references.
@@ -61,4 +69,17 @@ fn removed(view: &View<'_>, at: u64) -> Result<Option<Unfreed>, LookError> {
     let name = view.member(at.wrapping_add(kernel.offset("device", "kobj")?), "kobject", "name")?;
     let name = Some(name).filter(|name| is_kernel_address(*name)).and_then(|name| view.string(name));
     Ok(Some(Unfreed { at, name: name.unwrap_or_else(|| format!("the PCI device at {at:#x}")), references }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_of_a_size_is_known() {
+        assert!(holds("kmalloc-4k", 2100) && holds("kmalloc-rnd-07-4k", 4096) && holds("kmalloc-256", 200));
+        for other in ["kmalloc-2k", "kmalloc-8k", "kmalloc-", "task_struct", "ext4-4k", ""] {
+            assert!(!holds(other, 2100), "{other}");
+        }
+    }
 }
