@@ -37,6 +37,8 @@ pub struct Pressed {
 /// `pcie_aer_error_list`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AerError {
+    /// Bad TLP: correctable, it needs no recovery.
+    BadTlp,
     /// Completion timeout: non-fatal, recovery walks the bus below the port.
     CompletionTimeout,
     /// Data link protocol error: fatal, recovery resets the link.
@@ -205,6 +207,7 @@ impl Guest {
     /// QMP's, or an unexpected answer of the monitor.
     pub async fn inject(&self, slot: &Slot, error: AerError) -> Result<(), Error> {
         let name = match error {
+            AerError::BadTlp => "BAD_TLP",
             AerError::CompletionTimeout => "COMP_TIME",
             AerError::DataLinkProtocol => "DLP",
         };

@@ -62,6 +62,9 @@ const SRIOV: Place = Place::Extended(0x10);
 /// The address bits of a base address register.
 const ADDRESS: u32 = 0xffff_fff0;
 const ALL: u32 = 0xffff_ffff;
+/// The errors that are fatal by default (PCI Express 5.0, section 7.8.4.4). The kernel leaves their bits in the status of a
+/// port that was not reset itself (`drivers/pci/pcie/err.c`, `pcie_do_recovery()`).
+const FATAL: u32 = 0x0046_2030;
 
 const REGISTERS: &[Register] = &[
     // Memory Space, Bus Master, Interrupt Disable. Firmware sets further bits, which a card that was put back has not.
@@ -84,7 +87,7 @@ const REGISTERS: &[Register] = &[
     register("Slot Control", EXP, 0x18, 2, 0x1cff, Must::EqualIfAsFull),
     register("Root Control", EXP, 0x1c, 2, 0x001f, Must::Equal),
     register("Device Control 2", EXP, 0x28, 2, 0xffff, Must::EqualIfAsFull),
-    register("Uncorrectable Error Status", AER, 0x04, 4, ALL, Must::BeClear),
+    register("Uncorrectable Error Status", AER, 0x04, 4, !FATAL, Must::BeClear),
     register("Uncorrectable Error Mask", AER, 0x08, 4, ALL, Must::Equal),
     register("Uncorrectable Error Severity", AER, 0x0c, 4, ALL, Must::Equal),
     register("Correctable Error Status", AER, 0x10, 4, ALL, Must::BeClear),

@@ -30,6 +30,9 @@ const ALIGNED: u32 = 0xffc;
 /// q35's object, and its property with the address of the configuration space (QEMU `hw/pci-host/q35.c`).
 const HOST: &str = "/machine/q35";
 const ECAM: &str = "MCFG";
+/// Class code and revision (`PCI_CLASS_REVISION`). Of a VF, vendor and device read as all ones too (PCI Express 5.0,
+/// sections 9.3.4.1.1 and 9.3.4.1.2).
+const CLASS: u16 = 0x08;
 /// What a register of an absent function reads as.
 const ABSENT: u32 = 0xffff_ffff;
 
@@ -53,7 +56,7 @@ impl Vm {
         let Some(space) = ConfigSpace::parse(&answer) else {
             return Err(unexpected(command, answer, "4096 bytes"));
         };
-        Ok((space.read(0, 4) != ABSENT).then_some(space))
+        Ok((space.read(CLASS, 4) != ABSENT).then_some(space))
     }
 }
 
