@@ -24,6 +24,7 @@ mod rescan_race;
 mod reset;
 mod sequences;
 mod slot;
+mod slot_state;
 mod sweep;
 mod unbind;
 mod vfio;

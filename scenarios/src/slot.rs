@@ -1,19 +1,17 @@
 //! Cards that are added to a slot, or removed from it, at critical moments.
 
-use std::fmt;
 use std::pin::pin;
-use std::time::Duration;
 
 use guest_protocol::{Sched, Step, TaskState};
-use harness::classify::stack;
 use harness::guest::{ENABLES_VFS, Ending, Error, Guest, Slot};
 use harness::notes::Note;
 use harness::scenario::{Needs, Places, Scenario};
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
-use harness::vm::pci::Bdf;
 use kernels::FailureKind;
+
+use crate::slot_state::{BEGINS, RUNNING, State, WILL_GO, busy_for_ever, comes_up, empties};
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -121,21 +119,9 @@ pub const ALL: &[Scenario] = &[
 /// How many times to try to hit the window.
 const ATTEMPTS: u32 = 5;
 
-/// Time between two checks of a slot. No event says when a slot is empty and idle, so it is polled.
-const LOOK: Duration = Duration::from_millis(200);
-
-/// This many checks in a row must find it empty and idle.
-const LOOKS: usize = 2;
-
-/// The function on the stack of a port's interrupt thread while the thread works (`drivers/pci/hotplug/pciehp_hpc.c`).
-const PORT_THREAD: &str = "pciehp_ist";
-
 /// The kernel logs this for a VF whose config space reads as all ones (`drivers/pci/probe.c`, `pci_setup_device()`):
 /// the yank hit the window.
 const NO_VF: &str = "unknown header type 7f";
-
-/// The kernel logs this when pciehp begins to bring up a card, at least 100 ms before it enumerates the card.
-const BEGINS: &str = "Link Up";
 
 /// The kernel logs this when igb begins to probe a card. The probe takes seconds here.
 const PROBES: &str = "enabling device";
@@ -306,9 +292,6 @@ async fn card_exchanged(guest: &Guest) -> Result<Verdict, Error> {
     }
 }
 
-/// What pciehp logs at the first press of the button of a powered slot (`drivers/pci/hotplug/pciehp_ctrl.c`,
-/// `pciehp_handle_button_press()`), in 6.12 and in 6.1.
-const WILL_GO: [&str; 2] = ["Button press: will power off", "Powering off due to button press"];
 /// What it logs at the second press.
 const WILL_STAY: [&str; 2] = ["Button press: canceling request to power off", "Action canceled due to button press"];
 /// What it logs at a press that it does not expect.
@@ -356,108 +339,4 @@ fn is_one_of(said: &str, texts: &[&str]) -> bool {
 fn not_taken(which: &str, answer: &str) -> Verdict {
     let summary = format!("at the {which} press of the button pciehp logged {answer:?}");
     Verdict::fail(FailureKind::WrongState, "pciehp_handle_button_press", summary)
-}
-
-/// Adds a card to a slot. A driver must bind to it, and all removals must end.
-async fn comes_up(guest: &Guest, slot: &Slot, id: &str) -> Result<Verdict, Error> {
-    let card = guest.plug(slot, id).await?;
-    match guest.ending_with(&[], async |within| guest.plugged(&card, within).await.map(drop)).await {
-        Ok(ending) => Ok(guest.verdict_on(&ending, &[])),
-        Err(error) if error.is_deadline() => {
-            let state = State::of(guest, slot).await?;
-            let is_lost = state.adapter == "1" && (state.power == "0" || state.devices.is_empty());
-            if is_lost { Ok(state.wrong()) } else { Err(error) }
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Waits until the guest shows a slot as empty and its port's thread is idle. The thread turns the power indicator off
-/// one second after the power, and QEMU ejects whatever is in the slot at that time.
-async fn empties(guest: &Guest, slot: &Slot, within: Duration) -> Result<Verdict, Error> {
-    let patience = guest.vm().time().patience(within);
-    let (mut looks, mut busy) = (0, None);
-    while looks < LOOKS {
-        let state = State::of(guest, slot).await?;
-        let tasks = guest.agent().tasks(&[PORT_THREAD], guest.prompt()).await?;
-        let is_busy = tasks.iter().any(|task| task.stack.iter().any(|frame| frame == PORT_THREAD));
-        let is_empty = state.adapter == "0" && state.power == "0" && state.devices.is_empty();
-        looks = if is_empty && !is_busy { looks + 1 } else { 0 };
-        busy = tasks.into_iter().find(|task| task.state == RUNNING).or(busy);
-        if looks == 0 && patience.is_over().is_some() {
-            return Ok(match guest.ending(&[]).await? {
-                Ending::Done => {
-                    let busy = busy.and_then(|task| busy_for_ever(guest, &task, &state.to_string()));
-                    busy.unwrap_or_else(|| state.wrong())
-                }
-                Ending::Stuck(stuck) => guest.deadlock(&stuck, &[]),
-            });
-        }
-        guest.vm().time().pause(LOOK).await;
-    }
-    Ok(Verdict::Pass)
-}
-
-/// A task's state while it runs (proc_pid_stat(5)).
-const RUNNING: char = 'R';
-
-/// The failure of a task that is still running after more time than it can need; `None` if it is not running.
-fn busy_for_ever(guest: &Guest, task: &TaskState, so: &str) -> Option<Verdict> {
-    let function = stack::busy_in(&task.stack).filter(|_| task.state == RUNNING)?;
-    guest.note_tasks(Note::Busy, std::slice::from_ref(task));
-    let summary = format!("{} (pid {}) keeps running in {function}: {so}", task.comm, task.pid);
-    Some(Verdict::fail(FailureKind::WrongState, function, summary))
-}
-
-/// The state of a slot as the guest shows it.
-#[derive(Debug)]
-struct State {
-    /// Whether a card is in it, according to the hardware.
-    adapter: String,
-    /// Whether it has power.
-    power: String,
-    /// The devices behind its port.
-    devices: Vec<String>,
-}
-
-impl State {
-    async fn of(guest: &Guest, slot: &Slot) -> Result<State, Error> {
-        let adapter = guest.read_now(slot.attribute("adapter")).await?.shown().to_owned();
-        let power = guest.read_now(slot.attribute("power")).await?.shown().to_owned();
-        let mut devices = guest.list(&slot.port.attribute("")).await?;
-        devices.retain(|name| name.parse::<Bdf>().is_ok());
-        Ok(State { adapter, power, devices })
-    }
-
-    /// The failure of a slot that is still in this state after more time than the guest can need.
-    fn wrong(&self) -> Verdict {
-        Verdict::fail(FailureKind::WrongState, "power", self.to_string())
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let State { adapter, power, devices } = self;
-        write!(f, "the slot stays with adapter {adapter}, power {power} and ")?;
-        match devices.as_slice() {
-            [] => f.write_str("no device"),
-            devices => write!(f, "the devices {}", devices.join(", ")),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_state_of_a_slot_lists_its_devices() {
-        let state = |devices: &[&str]| {
-            let devices = devices.iter().map(|&bdf| bdf.to_owned()).collect();
-            State { adapter: "1".to_owned(), power: "0".to_owned(), devices }.to_string()
-        };
-        assert_eq!(state(&[]), "the slot stays with adapter 1, power 0 and no device");
-        let two = "the slot stays with adapter 1, power 0 and the devices 0000:01:00.0, 0000:01:00.1";
-        assert_eq!(state(&["0000:01:00.0", "0000:01:00.1"]), two);
-    }
 }
