@@ -6,8 +6,10 @@
 
 use harness::scenario::Scenario;
 
+mod acpi_slot_files;
 mod aer;
 mod autoprobe;
+mod check;
 mod driver_override;
 mod igb_contract;
 mod leaks;
@@ -24,6 +26,7 @@ mod rescan_race;
 mod reset;
 mod sequences;
 mod slot;
+mod slot_files;
 mod slot_state;
 mod sweep;
 mod unbind;
@@ -52,6 +55,8 @@ pub fn all() -> Vec<Scenario> {
         aer::ALL,
         nested_hotplug::ALL,
         slot::ALL,
+        slot_files::ALL,
+        acpi_slot_files::ALL,
         numvfs_contract::ALL,
         pci_contract::ALL,
         sequences::ALL,

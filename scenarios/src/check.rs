@@ -1,0 +1,90 @@
+//! Checks of which the first that fails ends a scenario.
+
+use std::future::Future;
+
+use guest_protocol::{Access, Sched};
+use harness::guest::{Ending, Error, Guest};
+use harness::verdict::Verdict;
+use kernels::FailureKind;
+
+/// Why a scenario ends before its last check.
+pub enum Early {
+    /// The kernel failed a check.
+    Failed(Verdict),
+    /// A check could not be made.
+    Error(Error),
+}
+
+impl<E: Into<Error>> From<E> for Early {
+    fn from(error: E) -> Early {
+        Early::Error(error.into())
+    }
+}
+
+/// The verdict on a kernel after these checks.
+pub async fn judged(checks: impl Future<Output = Result<(), Early>>) -> Result<Verdict, Error> {
+    match checks.await {
+        Ok(()) => Ok(Verdict::Pass),
+        Err(Early::Failed(verdict)) => Ok(verdict),
+        Err(Early::Error(error)) => Err(error),
+    }
+}
+
+/// Ends the scenario unless this verdict is a pass.
+pub fn passed(verdict: Verdict) -> Result<(), Early> {
+    if verdict == Verdict::Pass { Ok(()) } else { Err(Early::Failed(verdict)) }
+}
+
+/// The failure of a kernel whose attribute or register has another value than it must have.
+pub fn wrong(attribute: &str, summary: String) -> Early {
+    Early::Failed(Verdict::fail(FailureKind::WrongState, attribute, summary))
+}
+
+/// The failure of a kernel that did not send an event.
+pub fn lost(event: &str, summary: String) -> Early {
+    Early::Failed(Verdict::fail(FailureKind::LostEvent, event, summary))
+}
+
+/// Writes an attribute and waits until the write returns. If it never does, that is the verdict.
+pub async fn written(guest: &Guest, path: &str, data: impl ToString) -> Result<Access, Early> {
+    let write = guest.write(path.to_owned(), data, Sched::default()).await?;
+    match guest.ending(&[&write]).await? {
+        Ending::Stuck(stuck) => Err(Early::Failed(guest.deadlock(&stuck, &[]))),
+        Ending::Done => Ok(write.accessed(guest.prompt()).await?),
+    }
+}
+
+/// Writes an attribute, which must accept the value.
+pub async fn accepts(guest: &Guest, path: &str, data: impl ToString, when: &str) -> Result<Access, Early> {
+    let data = data.to_string();
+    let access = written(guest, path, &data).await?;
+    match &access.value {
+        Ok(_) => Ok(access),
+        Err(errno) => Err(wrong(name(path), format!("{when}, writing {data} to {path} fails with {}", errno.name))),
+    }
+}
+
+/// Writes an attribute, which must refuse the value with one of these errors.
+pub async fn refuses(guest: &Guest, path: &str, data: &str, with: &[&str], when: &str) -> Result<(), Early> {
+    let access = written(guest, path, data).await?;
+    let answer = access.value.as_ref().map_or_else(|errno| errno.name.as_str(), |_| "success");
+    if with.contains(&answer) {
+        return Ok(());
+    }
+    let must = with.join(" or ");
+    Err(wrong(name(path), format!("{when}, writing {data} to {path} returns {answer}, and must return {must}")))
+}
+
+/// Reads an attribute, which must have this value.
+pub async fn reads(guest: &Guest, path: &str, value: &str, when: &str) -> Result<(), Early> {
+    let read = guest.read_now(path.to_owned()).await?;
+    if read.shown() == value {
+        return Ok(());
+    }
+    Err(wrong(name(path), format!("{when}, {path} reads {}, and must read {value}", read.shown())))
+}
+
+/// The last component of a path.
+fn name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
