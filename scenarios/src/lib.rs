@@ -8,6 +8,7 @@ use harness::scenario::Scenario;
 
 mod acpi_slot_files;
 mod aer;
+mod aer_state;
 mod autoprobe;
 mod check;
 mod driver_override;
@@ -19,12 +20,15 @@ mod numvfs_events;
 mod numvfs_read;
 mod numvfs_rounds;
 mod pci_contract;
+mod port;
 pub mod proposals;
+mod recovery;
 mod registers;
 mod rescan_lock;
 mod rescan_race;
 mod reset;
 mod sequences;
+mod reset_state;
 mod slot;
 mod slot_files;
 mod slot_state;
@@ -57,6 +61,9 @@ pub fn all() -> Vec<Scenario> {
         slot::ALL,
         slot_files::ALL,
         acpi_slot_files::ALL,
+        port::ALL,
+        recovery::ALL,
+        reset_state::ALL,
         numvfs_contract::ALL,
         pci_contract::ALL,
         sequences::ALL,
