@@ -64,6 +64,16 @@ impl Slabs {
     }
 }
 
+/// What is left, in words.
+fn said(forge: Forge) -> Vec<String> {
+    let (memory, kernel) = forge.done();
+    let word = |left: Left| match left {
+        Left::Held(Held { lock, holder }) => format!("{lock} is held by {holder}"),
+        Left::Unfreed(Unfreed { name, references, .. }) => format!("{name} has {references} references"),
+    };
+    left(&memory, &kernel).unwrap().into_iter().map(word).collect()
+}
+
 #[test]
 fn a_removed_device_with_references_is_found_and_no_other() {
     let mut slabs = Slabs::new("kmalloc-4k", OBJECTS);
@@ -71,10 +81,32 @@ fn a_removed_device_with_references_is_found_and_no_other() {
     slabs.device(1, "pci_bus_type", 2, false);
     slabs.device(2, "pci_bus_type", 0, false);
     slabs.device(3, "platform_bus_type", 1, false);
-    let at = slabs.slab + SIZE + DEVICE;
-    let (memory, kernel) = slabs.forge.done();
-    let expected = Unfreed { at, name: "0000:01:00.0".to_owned(), references: 2 };
-    assert_eq!(unfreed(&memory, &kernel), Ok(vec![expected]));
+    assert_eq!(said(slabs.forge), ["0000:01:00.0 has 2 references"]);
+}
+
+#[test]
+fn locks_that_are_held_are_found_with_their_holders() {
+    let mut slabs = Slabs::new("kmalloc-4k", OBJECTS);
+    for number in 0..3 {
+        slabs.device(number, "pci_bus_type", 1, true);
+    }
+    let holder = slabs.forge.task(7, "sh", 1, &["__schedule", "schedule", "pipe_read"]);
+    let gone = slabs.forge.object();
+    for (number, owner) in [(0, holder.address | 1), (1, 0), (2, gone)] {
+        slabs.forge.set(slabs.slab + number * SIZE + DEVICE, "device", "mutex", owner);
+    }
+    let sem = slabs.forge.variable("pci_bus_sem");
+    slabs.forge.set(sem, "rw_semaphore", "count", 2 << 8);
+    let lock = slabs.forge.variable("pci_rescan_remove_lock");
+    slabs.forge.set(lock, "mutex", "owner", 0);
+    assert_eq!(
+        said(slabs.forge),
+        [
+            "pci_bus_sem is held by 2 readers",
+            "device_lock of 0000:00:00.0 is held by sh (pid 7)",
+            "device_lock of 0000:02:00.0 is held by a task that has ended",
+        ]
+    );
 }
 
 #[test]
