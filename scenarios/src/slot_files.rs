@@ -25,10 +25,18 @@ const BASE: Scenario = Scenario {
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "slot_files::power",
-        about: "A slot is powered off by its power file, first with VFs, and filled again, twice. The files and the registers of its \
+        about: "A slot is powered off by its power file, and filled again, twice. The files and the registers of its \
                 port must say so as soon as a write returns. What the slot is already, and values that mean nothing, \
                 must be refused.",
         run: |guest| Box::pin(judged(power(guest))),
+        ..BASE
+    },
+    Scenario {
+        name: "slot_files::power_off_with_vfs",
+        about: "A slot is powered off by its power file while its card has VFs. They must go with the card, and all of \
+                them must be freed.",
+        detects: &["unplugged-pf-not-freed"],
+        run: |guest| Box::pin(judged(power_off_with_vfs(guest))),
         ..BASE
     },
     Scenario {
@@ -139,13 +147,9 @@ pub async fn emptied(guest: &Guest, slot: &Slot, expected: Shows, when: &str) ->
     shows(guest, slot, expected, when).await
 }
 
-/// VFs of the card that is powered off first. They must go with it.
-const VFS: u16 = 2;
-
 async fn power(guest: &Guest) -> Result<(), Early> {
     let pf = guest.pf()?;
     let (slot, file) = (&pf.slot, pf.slot.attribute("power"));
-    guest.enable_vfs(pf, VFS).await?;
     reads(guest, &slot.attribute("address"), &address(&pf.device), "after boot").await?;
     let mut on = COLD;
     shows(guest, slot, on, "after boot").await?;
@@ -162,6 +166,16 @@ async fn power(guest: &Guest) -> Result<(), Early> {
         on = ON;
     }
     Ok(())
+}
+
+/// VFs of the card that is powered off.
+const VFS: u16 = 2;
+
+async fn power_off_with_vfs(guest: &Guest) -> Result<(), Early> {
+    let pf = guest.pf()?;
+    guest.enable_vfs(pf, VFS).await?;
+    accepts(guest, &pf.slot.attribute("power"), 0, "while the card has VFs").await?;
+    shows(guest, &pf.slot, EMPTY, "after 0 was written to power").await
 }
 
 /// What the `address` file of a device's slot must have: the address without the function (`drivers/pci/slot.c`,
