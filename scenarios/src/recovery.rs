@@ -44,6 +44,7 @@ pub const ALL: &[Scenario] = &[
         name: "recovery::without_driver",
         about: "The port of a PF without a driver reports errors. Recovery must fail, twice. With its driver, the PF \
                 must recover.",
+        detects: &["aer-no-event-before-reset"],
         run: |guest| Box::pin(judged(without_driver(guest))),
         ..BASE
     },
@@ -51,6 +52,7 @@ pub const ALL: &[Scenario] = &[
         name: "recovery::one_without_driver",
         about: "A card has two functions, one of them without a driver. After an error of its port recovery must fail \
                 for both. With both drivers it must succeed.",
+        detects: &["aer-no-event-before-reset"],
         topology: "two-functions",
         run: |guest| Box::pin(judged(one_without_driver(guest))),
         ..BASE
@@ -59,6 +61,7 @@ pub const ALL: &[Scenario] = &[
         name: "recovery::one_with_vfio_pci",
         about: "A card has two functions, one with igb and one with vfio-pci, which cannot be told of a reset. After \
                 errors both must recover.",
+        detects: &["aer-no-event-before-reset"],
         topology: "two-functions",
         run: |guest| Box::pin(judged(one_with_vfio_pci(guest))),
         ..BASE
@@ -67,7 +70,7 @@ pub const ALL: &[Scenario] = &[
         name: "recovery::port_above_switch",
         about: "The port of a switch reports errors. All devices behind the switch must recover, and the card in its \
                 hotplug slot must stay.",
-        detects: &["aer-upstream-port-no-bus-master"],
+        detects: &["aer-upstream-port-no-bus-master", "aer-no-event-before-reset"],
         topology: "switch",
         run: |guest| Box::pin(judged(port_above_switch(guest))),
         ..BASE
@@ -76,6 +79,7 @@ pub const ALL: &[Scenario] = &[
         name: "recovery::driver_has_resumed",
         about: "A reader woken by the event of a successful recovery reads the interface of the PF. Its driver must \
                 have resumed.",
+        detects: &["aer-no-event-before-reset"],
         run: |guest| Box::pin(judged(driver_has_resumed(guest))),
         ..BASE
     },
