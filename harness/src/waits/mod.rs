@@ -1,5 +1,5 @@
 //! Who waits for whom in a guest, read from the guest's memory, in words. And which objects its kernel has: [`census()`]
-//! counts them, and [`unfreed()`] finds the PCI devices that it removed and did not free.
+//! counts them, and [`left()`] finds the locks that are still held, and the PCI devices that it removed and did not free.
 //!
 //! A closed cycle of tasks that wait for each other proves a deadlock. [`look()`] needs the guest's physical memory, the
 //! kernel's `System.map`, and the layout of its structures. It needs nothing in the guest. The kernel must be built with
