@@ -88,6 +88,22 @@ impl Comparison {
 }
 
 impl Scenario {
+    /// A scenario on one igb that detects no bug, removes nothing and needs nothing. What names it and what differs is
+    /// added with `..Scenario::of(run)`.
+    pub const fn of(run: for<'a> fn(&'a Guest) -> Running<'a>) -> Scenario {
+        Scenario {
+            name: "",
+            about: "",
+            detects: &[],
+            topology: "igb",
+            also: &[],
+            triggers: &[],
+            append: &[],
+            needs: Needs::NOTHING,
+            run,
+        }
+    }
+
     /// All its topologies, the default one first.
     pub fn topologies(&self) -> impl Iterator<Item = &'static str> + '_ {
         std::iter::once(self.topology).chain(self.also.iter().copied())

@@ -3,24 +3,15 @@
 
 use guest_protocol::Message;
 use harness::guest::{Guest, Pf};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 
 use crate::check::{Early, accepts, judged, lost, passed, reads, refuses, wrong};
 use crate::slot_files::address;
 
 /// The metadata that all scenarios of this family share. The trigger makes the machine one with ACPI hotplug.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[Trigger::DeviceDelAcpi],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(judged(power(guest))),
-};
+const BASE: Scenario =
+    Scenario { triggers: &[Trigger::DeviceDelAcpi], ..Scenario::of(|guest| Box::pin(judged(power(guest)))) };
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[

@@ -2,7 +2,7 @@
 
 use guest_protocol::{Ask, Sched};
 use harness::guest::{AerError, ENABLES_VFS, Ending, Error, Guest, Halt, Slot, judged};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
 
@@ -15,12 +15,7 @@ pub const ALL: &[Scenario] = &[
         about: "The port of a PF reports a non-fatal error while VFs of the PF are being enabled. Recovery and the \
                 write must both end.",
         detects: &["aer-bus-sem-vs-numvfs"],
-        topology: "igb",
-        also: &[],
-        triggers: &[],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(error_while_vfs_are_added(guest)),
+        ..Scenario::of(|guest| Box::pin(error_while_vfs_are_added(guest)))
     },
     Scenario {
         name: "aer::fatal_error_during_bring_up",
@@ -28,11 +23,7 @@ pub const ALL: &[Scenario] = &[
                 must end, and the driver must bind to the card.",
         detects: &["slot-mutex-vs-reset-lock"],
         topology: "empty-slot",
-        also: &[],
-        triggers: &[],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(fatal_error_during_bring_up(guest)),
+        ..Scenario::of(|guest| Box::pin(fatal_error_during_bring_up(guest)))
     },
     Scenario {
         name: "aer::error_after_interrupts_and_reset",
@@ -40,12 +31,7 @@ pub const ALL: &[Scenario] = &[
                 step ends before the next begins, so each must end. With a profile that has lockdep, lockdep has then \
                 seen every order in which vfio-pci takes its locks.",
         detects: &["vfio-igate-memlock-bussem"],
-        topology: "igb",
-        also: &[],
-        triggers: &[],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(judged(error_after_interrupts_and_reset(guest))),
+        ..Scenario::of(|guest| Box::pin(judged(error_after_interrupts_and_reset(guest))))
     },
 ];
 

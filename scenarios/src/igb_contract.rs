@@ -3,22 +3,9 @@
 use guest_protocol::{Errno, Sched};
 use harness::guest::{Device, Error, Guest};
 use harness::notes::Place;
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
-
-/// The metadata that all scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(vf_mac(guest)),
-};
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -26,16 +13,14 @@ pub const ALL: &[Scenario] = &[
         name: "igb_contract::vf_mac",
         about: "The MAC address of a VF is set through its PF. The VF has it after each reset by its driver. An address \
                 for a VF that does not exist is refused.",
-        run: |guest| Box::pin(vf_mac(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(vf_mac(guest)))
     },
     Scenario {
         name: "igb_contract::vf_reset_while_down",
         about: "A VF that has its driver, and whose interface is down, is reset through sysfs. The reset must end, and \
                 then the VFs must go.",
         detects: &["igbvf-reset-while-down"],
-        run: |guest| Box::pin(vf_reset_while_down(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(vf_reset_while_down(guest)))
     },
 ];
 

@@ -7,22 +7,9 @@ use std::time::Duration;
 use guest_protocol::Step;
 use harness::guest::{Error, Guest};
 use harness::notes::{Note, Rounds};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
-
-/// The metadata that all scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(vfs(guest)),
-};
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -30,30 +17,26 @@ pub const ALL: &[Scenario] = &[
         name: "leaks::vfs",
         about: "VFs are enabled with their driver and disabled, for many rounds. Nothing may grow with the rounds.",
         also: &["nvme", "virtio-net"],
-        run: |guest| Box::pin(vfs(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(vfs(guest)))
     },
     Scenario {
         name: "leaks::drivers_and_owner",
         about: "A PF goes from its driver to vfio-pci, is opened and closed, and goes back, for many rounds. Nothing may \
                 grow with the rounds.",
         also: &["nvme", "virtio-net"],
-        run: |guest| Box::pin(drivers_and_owner(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(drivers_and_owner(guest)))
     },
     Scenario {
         name: "leaks::removal_and_rescan",
         about: "A PF is removed through sysfs and found again, for many rounds. Nothing may grow with the rounds.",
         also: &["nvme", "virtio-net"],
-        run: |guest| Box::pin(removal_and_rescan(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(removal_and_rescan(guest)))
     },
     Scenario {
         name: "leaks::port_driver",
         about: "A port loses its driver and gets it back, for many rounds. Nothing may grow with the rounds.",
         topology: "empty-slot",
-        run: |guest| Box::pin(port_driver(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(port_driver(guest)))
     },
 ];
 

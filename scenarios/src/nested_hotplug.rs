@@ -6,21 +6,15 @@
 
 use guest_protocol::Sched;
 use harness::guest::{Device, Error, Guest, Hold, RESCAN_LOCK, Slot};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
 
 /// The metadata that all scenarios of this family share.
 const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
     detects: &["nested-pciehp-subtree"],
     topology: "switch",
-    also: &[],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(button_below_removed_port(guest)),
+    ..Scenario::of(|guest| Box::pin(button_below_removed_port(guest)))
 };
 
 /// The scenarios of this family.

@@ -3,25 +3,12 @@
 
 use harness::guest::{ENABLES_VFS, Error, Guest, Pf};
 use harness::notes::Note;
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::model::Row;
 use kernels::FailureKind;
 
 use crate::numvfs_rounds::{READER, WRITER};
-
-/// The metadata that all scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(counts(guest)),
-};
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -30,25 +17,21 @@ pub const ALL: &[Scenario] = &[
         about: "VFs can be enabled in any number that the driver allows, and disabled. A write is refused and changes \
                 nothing if VFs are enabled in another number, if the number is too large, or if it is not a number.",
         also: &["nvme", "virtio-net"],
-        run: |guest| Box::pin(counts(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(counts(guest)))
     },
     Scenario {
         name: "numvfs_contract::without_driver",
         about: "A PF without a driver refuses to enable VFs; its limit is then the TotalVFs of the hardware. With a \
                 driver it enables VFs again.",
         also: &["nvme", "virtio-net"],
-        run: |guest| Box::pin(without_driver(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(without_driver(guest)))
     },
     Scenario {
         name: "numvfs_contract::refused_by_driver",
         about: "igb without MSI-X refuses to enable VFs, repeatedly and without side effects. vfio-pci then enables \
                 them.",
         append: &["pci=nomsi"],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(refused_by_driver(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(refused_by_driver(guest)))
     },
     Scenario {
         name: "numvfs_contract::failed_probe",
@@ -56,8 +39,7 @@ pub const ALL: &[Scenario] = &[
                 driver can enable all VFs of the hardware.",
         detects: &["totalvfs-of-failed-probe"],
         topology: "igb-multicast",
-        run: |guest| Box::pin(failed_probe(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(failed_probe(guest)))
     },
     Scenario {
         name: "numvfs_contract::vfs_do_not_answer",
@@ -66,9 +48,7 @@ pub const ALL: &[Scenario] = &[
         detects: &["numvfs-early-not-undone", "vf-setup-fail-null-deref"],
         also: &["nvme", "virtio-net"],
         append: &["preempt=full"],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(vfs_do_not_answer(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(vfs_do_not_answer(guest)))
     },
 ];
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use guest_protocol::{Message, Sighting, Source};
 use harness::guest::{Device, Error, Guest};
 use harness::notes::{EventOfPf, Note};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::text::duration;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
@@ -19,17 +19,7 @@ use kernels::FailureKind;
 use crate::numvfs_rounds::Rounds;
 
 /// The metadata that all scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[],
-    append: &["preempt=full"],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(pf_uevent(guest)),
-};
+const BASE: Scenario = Scenario { append: &["preempt=full"], ..Scenario::of(|guest| Box::pin(pf_uevent(guest))) };
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[

@@ -6,7 +6,7 @@
 use guest_protocol::{Access, Sched, Step};
 use harness::guest::{Came, Error, Guest, Stuck};
 use harness::notes::{Note, Read};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::text::duration;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
@@ -20,36 +20,26 @@ pub const ALL: &[Scenario] = &[
         about: "vfio notifies a single-threaded owner of the removal. The owner reads sriov_numvfs before it releases \
                 the PF. The read must return, and the removal must complete.",
         detects: &["numvfs-show-vfio-remove"],
-        topology: "igb",
         also: &["igb+amd-iommu", "igb+virtio-iommu", "nvme", "virtio-net"],
         triggers: Trigger::ALL,
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(owner_reads_numvfs(guest)),
+        ..Scenario::of(|guest| Box::pin(owner_reads_numvfs(guest)))
     },
     Scenario {
         name: "numvfs_read::bystander_reads_during_removal",
         about: "The PF is being removed, and its owner has not released it yet. Another process reads sriov_numvfs. \
                 The read must not wait for the owner.",
         detects: &["numvfs-show-bystander"],
-        topology: "igb",
         also: &["nvme", "virtio-net"],
         triggers: Trigger::ALL,
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(bystander_reads_during_removal(guest)),
+        ..Scenario::of(|guest| Box::pin(bystander_reads_during_removal(guest)))
     },
     Scenario {
         name: "numvfs_read::vf_owner_reads_during_disable",
         about: "vfio notifies the owner of a VF that VFs are being disabled. The owner reads the PF's sriov_numvfs \
                 before it releases the VF. The read must return, and the VFs must be removed.",
         detects: &["numvfs-show-vf-busy-disable"],
-        topology: "igb",
         also: &["nvme", "virtio-net"],
-        triggers: &[],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(vf_owner_reads_during_disable(guest)),
+        ..Scenario::of(|guest| Box::pin(vf_owner_reads_during_disable(guest)))
     },
 ];
 

@@ -4,23 +4,10 @@
 
 use guest_protocol::Sched;
 use harness::guest::{Device, Ending, Error, Guest, Pf};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::agent::AgentError;
 use kernels::FailureKind;
-
-/// The metadata that all scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(writes(guest)),
-};
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -28,32 +15,28 @@ pub const ALL: &[Scenario] = &[
         name: "pci_contract::writes",
         about: "Each attribute of a PF takes what it must take and refuses what it must refuse: with a driver, and \
                 without one. A refused write changes nothing.",
-        run: |guest| Box::pin(writes(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(writes(guest)))
     },
     Scenario {
         name: "pci_contract::vfs_are_complete",
         about: "VFs have all of their configuration space, a reset and an entry in /proc/bus/pci. The SR-IOV capability \
                 of the PF has what was asked for, and nothing of it when the VFs are disabled.",
         also: &["nvme", "virtio-net"],
-        run: |guest| Box::pin(vfs_are_complete(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(vfs_are_complete(guest)))
     },
     Scenario {
         name: "pci_contract::rescan_of_empty_bus",
         about: "The empty bus of a port is rescanned twice. Both rescans must end, and a card that is then plugged in \
                 must come up.",
         topology: "empty-slot",
-        run: |guest| Box::pin(rescan_of_empty_bus(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(rescan_of_empty_bus(guest)))
     },
     Scenario {
         name: "pci_contract::after_failed_probe",
         about: "igb's probe of a PF fails. The PF has no driver then: VFs cannot be enabled, and a reset succeeds \
                 without one.",
         topology: "igb-multicast",
-        run: |guest| Box::pin(after_failed_probe(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(after_failed_probe(guest)))
     },
     Scenario {
         name: "pci_contract::functions_go_one_by_one",
@@ -62,8 +45,7 @@ pub const ALL: &[Scenario] = &[
         topology: "two-functions",
         // Without this, freed memory keeps its contents, and a use after free goes unnoticed.
         append: &["init_on_free=1"],
-        run: |guest| Box::pin(functions_go_one_by_one(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(functions_go_one_by_one(guest)))
     },
     Scenario {
         name: "pci_contract::switch_is_found_again",
@@ -71,16 +53,14 @@ pub const ALL: &[Scenario] = &[
                 the same addresses, twice.",
         topology: "switch",
         append: &["init_on_free=1"],
-        run: |guest| Box::pin(switch_is_found_again(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(switch_is_found_again(guest)))
     },
     Scenario {
         name: "pci_contract::removal_and_rescan_at_once",
         about: "A PF is removed and the bus rescanned at the same time, repeatedly. Both must end, and the PF must be \
                 there after a further rescan.",
         append: &["init_on_free=1"],
-        run: |guest| Box::pin(removal_and_rescan_at_once(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(removal_and_rescan_at_once(guest)))
     },
 ];
 

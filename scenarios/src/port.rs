@@ -2,7 +2,7 @@
 //! `pciehp_probe()`, `pciehp_remove()`).
 
 use harness::guest::{Guest, Slot};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 
 use crate::check::{Early, accepts, judged, passed};
 use crate::slot_files::{COLD, EMPTY, ON, emptied, filled, pressed, shows};
@@ -10,16 +10,9 @@ use crate::slot_state::{AFTER_BUTTON, idle};
 
 /// The metadata that all scenarios of this family share.
 const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[],
     // Without this, freed memory keeps its contents, and a use after free goes unnoticed.
     append: &["init_on_free=1"],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(judged(unbound_after_button(guest))),
+    ..Scenario::of(|guest| Box::pin(judged(unbound_after_button(guest))))
 };
 
 /// The scenarios of this family.

@@ -3,25 +3,12 @@
 
 use guest_protocol::{Message, Policy, Progress, Sched, Sighting, Source, Step};
 use harness::guest::{AerError, Error, Guest, Pf};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 
 use crate::aer_state::{CANNOT, End, GIVES_UP, GOES_ON, Hierarchy};
 use crate::check::{Early, accepts, judged, lost, passed, reads, wrong};
 use crate::slot_files::{EMPTY, filled, shows};
 use crate::slot_state::idle;
-
-/// The metadata that all scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(judged(errors_of_port(guest))),
-};
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -30,23 +17,20 @@ pub const ALL: &[Scenario] = &[
         about: "The port of a PF reports errors of each severity, each of them twice. The kernel must count and clear \
                 them and recover, and the PF and its slot must work afterwards.",
         detects: &["aer-no-event-before-reset", "igb-resumes-what-runs"],
-        run: |guest| Box::pin(judged(errors_of_port(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(errors_of_port(guest))))
     },
     Scenario {
         name: "recovery::port_of_owned_card",
         about: "The port of a PF that a process owns through vfio reports errors, each of them twice. The kernel must recover, and igb \
                 must be able to use the PF afterwards.",
-        run: |guest| Box::pin(judged(port_of_owned_card(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(port_of_owned_card(guest))))
     },
     Scenario {
         name: "recovery::without_driver",
         about: "The port of a PF without a driver reports errors. Recovery must fail, twice. With its driver, the PF \
                 must recover.",
         detects: &["aer-no-event-before-reset"],
-        run: |guest| Box::pin(judged(without_driver(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(without_driver(guest))))
     },
     Scenario {
         name: "recovery::one_without_driver",
@@ -54,8 +38,7 @@ pub const ALL: &[Scenario] = &[
                 for both. With both drivers it must succeed.",
         detects: &["aer-no-event-before-reset"],
         topology: "two-functions",
-        run: |guest| Box::pin(judged(one_without_driver(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(one_without_driver(guest))))
     },
     Scenario {
         name: "recovery::one_with_vfio_pci",
@@ -63,8 +46,7 @@ pub const ALL: &[Scenario] = &[
                 errors both must recover.",
         detects: &["aer-no-event-before-reset"],
         topology: "two-functions",
-        run: |guest| Box::pin(judged(one_with_vfio_pci(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(one_with_vfio_pci(guest))))
     },
     Scenario {
         name: "recovery::port_above_switch",
@@ -72,16 +54,14 @@ pub const ALL: &[Scenario] = &[
                 hotplug slot must stay.",
         detects: &["aer-upstream-port-no-bus-master", "aer-no-event-before-reset"],
         topology: "switch",
-        run: |guest| Box::pin(judged(port_above_switch(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(port_above_switch(guest))))
     },
     Scenario {
         name: "recovery::driver_has_resumed",
         about: "A reader woken by the event of a successful recovery reads the interface of the PF. Its driver must \
                 have resumed.",
         detects: &["aer-no-event-before-reset"],
-        run: |guest| Box::pin(judged(driver_has_resumed(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(driver_has_resumed(guest))))
     },
 ];
 

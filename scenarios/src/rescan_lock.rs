@@ -10,24 +10,15 @@ use std::time::Duration;
 use guest_protocol::{Sched, Step};
 use harness::guest::{Ending, Error, Guest, RESCAN_LOCK, Stuck};
 use harness::notes::Note;
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::text::duration;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
 /// The metadata that most scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "two-slots",
-    also: &[],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(store_during_removal(guest)),
-};
+const BASE: Scenario =
+    Scenario { topology: "two-slots", ..Scenario::of(|guest| Box::pin(store_during_removal(guest))) };
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[

@@ -10,19 +10,6 @@ use harness::scenario::{Needs, Places, Scenario};
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
-/// The metadata that all scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(numvfs(guest)),
-};
-
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
     Scenario {
@@ -33,16 +20,14 @@ pub const ALL: &[Scenario] = &[
         // In so many rounds it shows in every held guest: no time passes there while the harness starts a write, so both
         // sides really run at the same time.
         needs: Needs { places: Places { functions: &[], show: &["numvfs-vs-rescan-dup-add"] }, ..Needs::NOTHING },
-        run: |guest| Box::pin(numvfs(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(numvfs(guest)))
     },
     Scenario {
         name: "rescan_race::unbind_and_bind",
         about: "A PF with VFs is unbound and bound repeatedly while the bus is rescanned all the time. No VF may be \
                 added again while it is being removed.",
         detects: &["pf-unbind-vs-rescan-readd", "pf-unbind-without-rescan-lock"],
-        run: |guest| Box::pin(unbind(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(unbind(guest)))
     },
 ];
 

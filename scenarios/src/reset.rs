@@ -6,7 +6,7 @@
 use guest_protocol::{Sched, Step};
 use harness::guest::{Ending, Error, Guest, ResetMethod, WAITS_FOR_OWNER};
 use harness::notes::{Cycled, Note};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
@@ -17,12 +17,7 @@ pub const ALL: &[Scenario] = &[
         name: "reset::function_reset_while_vfs_are_enabled",
         about: "A PF is reset repeatedly while its VFs are enabled. The write must end.",
         detects: &["cfg-lock-vs-device-lock-reset"],
-        topology: "igb",
-        also: &[],
-        triggers: &[],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(function_reset_while_vfs_are_enabled(guest)),
+        ..Scenario::of(|guest| Box::pin(function_reset_while_vfs_are_enabled(guest)))
     },
     Scenario {
         name: "reset::slot_reset_during_unplug",
@@ -30,11 +25,8 @@ pub const ALL: &[Scenario] = &[
                 the lock is free, both must end.",
         detects: &["reset-lock-vs-device-lock"],
         topology: "two-slots",
-        also: &[],
         triggers: Trigger::PCIEHP,
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(slot_reset_during_unplug(guest)),
+        ..Scenario::of(|guest| Box::pin(slot_reset_during_unplug(guest)))
     },
     Scenario {
         name: "reset::owner_closes_while_two_slots_unplug",
@@ -43,11 +35,8 @@ pub const ALL: &[Scenario] = &[
                 process can close the other device.",
         detects: &["reset-lock-rescan-vfio-3way"],
         topology: "two-slots",
-        also: &[],
         triggers: &[Trigger::DeviceDel],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(owner_closes_while_two_slots_unplug(guest)),
+        ..Scenario::of(|guest| Box::pin(owner_closes_while_two_slots_unplug(guest)))
     },
 ];
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use guest_protocol::{Sched, Step};
 use harness::guest::{Device, Error, Guest, Pf, Register, ResetMethod, register};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::vm::agent::AgentError;
 
 use crate::check::{Early, accepts, judged, passed, reads, refuses, wrong};
@@ -14,70 +14,50 @@ use crate::port::{bind as bind_port, unbind as unbind_port};
 use crate::slot_files::{COLD, EMPTY, emptied, filled, shows};
 use crate::slot_state::{empties, idle};
 
-/// The metadata that all scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(judged(registers(guest))),
-};
-
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "reset_state::registers",
         about: "A PF with VFs is reset by each method that it has, twice. Its registers must be what they were, its VFs \
                 must answer, and its driver must be able to use it.",
-        run: |guest| Box::pin(judged(registers(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(registers(guest))))
     },
     Scenario {
         name: "reset_state::registers_of_nvme",
         about: "The same with an NVMe controller, which its driver stops before a reset. It must be live afterwards.",
         topology: "nvme",
-        run: |guest| Box::pin(judged(registers(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(registers(guest))))
     },
     Scenario {
         name: "reset_state::slot",
         about: "A PF is reset through its slot, twice. The control registers of the port must be what they were, and it \
                 must notice when the card is pulled.",
-        run: |guest| Box::pin(judged(slot(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(slot(guest))))
     },
     Scenario {
         name: "reset_state::switch",
         about: "The bus above a switch is reset. The registers of the switch's ports must be what they were, and the \
                 card behind it must work.",
         topology: "switch",
-        run: |guest| Box::pin(judged(switch(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(switch(guest))))
     },
     Scenario {
         name: "reset_state::methods",
         about: "Methods are written to reset_method. The file must refuse those that the device does not have, keep \
                 what it had, and a reset must then still work.",
-        run: |guest| Box::pin(judged(methods(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(methods(guest))))
     },
     Scenario {
         name: "reset_state::gone",
         about: "A card that is gone is reset. That must fail, twice, and leave no lock: the device must be removed, its \
                 port bound, and the next card reset.",
-        run: |guest| Box::pin(judged(gone(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(gone(guest))))
     },
     Scenario {
         name: "reset_state::busy",
         about: "A bus is reset while one of its devices is locked. That must fail, twice, and leave no lock: when the \
                 device is unlocked, the bus must be reset.",
-        run: |guest| Box::pin(judged(busy(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(busy(guest))))
     },
 ];
 

@@ -5,24 +5,11 @@ use std::collections::BTreeMap;
 
 use guest_protocol::{Message, Progress, Source, Uevent};
 use harness::guest::{Device, Error, Guest, Pf};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
 use crate::numvfs_rounds::{READER, WRITER};
-
-/// The metadata that all scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(operations(guest)),
-};
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -31,8 +18,7 @@ pub const ALL: &[Scenario] = &[
         about: "VFs are enabled and disabled, and their PF is unbound, bound, removed and found again. Each operation \
                 sends the uevents of PF and VFs once and in order, with the variables of a PCI device.",
         also: &["virtio-net"],
-        run: |guest| Box::pin(operations(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(operations(guest)))
     },
     Scenario {
         name: "sequences::promises",
@@ -40,8 +26,7 @@ pub const ALL: &[Scenario] = &[
                 between PF and VF at change, the driver at bind.",
         also: &["nvme", "virtio-net"],
         append: &["preempt=full"],
-        run: |guest| Box::pin(promises(guest)),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(promises(guest)))
     },
 ];
 

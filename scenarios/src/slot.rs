@@ -20,12 +20,8 @@ pub const ALL: &[Scenario] = &[
         about: "A PF is yanked after its VFs were enabled and before they are added. The write must fail, and the PF \
                 must be removed.",
         detects: &["vf-setup-fail-null-deref"],
-        topology: "igb",
-        also: &[],
         triggers: &[Trigger::Yank],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(yanked_while_vfs_are_enabled(guest)),
+        ..Scenario::of(|guest| Box::pin(yanked_while_vfs_are_enabled(guest)))
     },
     Scenario {
         name: "slot::port_bound_again_while_removed",
@@ -33,12 +29,9 @@ pub const ALL: &[Scenario] = &[
                 slot outlives its bus. The removal must end.",
         detects: &["slot-bus-uaf"],
         topology: "two-port-switch",
-        also: &[],
-        triggers: &[],
         // Without this, freed memory keeps its contents, and a use after free goes unnoticed.
         append: &["init_on_free=1"],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(port_bound_again_while_removed(guest)),
+        ..Scenario::of(|guest| Box::pin(port_bound_again_while_removed(guest)))
     },
     Scenario {
         name: "slot::yanked_during_link_check",
@@ -46,11 +39,7 @@ pub const ALL: &[Scenario] = &[
                 come up.",
         detects: &["iov-restore-vs-yank"],
         topology: "empty-slot",
-        also: &[],
-        triggers: &[],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(yanked_during_link_check(guest)),
+        ..Scenario::of(|guest| Box::pin(yanked_during_link_check(guest)))
     },
     Scenario {
         name: "slot::yanked_during_probe",
@@ -58,49 +47,32 @@ pub const ALL: &[Scenario] = &[
                 up.",
         detects: &["igb-waits-for-absent-card", "iov-restore-vs-yank"],
         topology: "empty-slot",
-        also: &[],
-        triggers: &[],
-        append: &[],
         needs: Needs {
             places: Places { functions: &[RELEASES], show: &["igb-waits-for-absent-card"] },
             ..Needs::NOTHING
         },
-        run: |guest| Box::pin(yanked_during_probe(guest)),
+        ..Scenario::of(|guest| Box::pin(yanked_during_probe(guest)))
     },
     Scenario {
         name: "slot::yanked_while_phy_is_read",
         about: "A card is yanked while a process reads its PHY, as mii-tool does. The process must make progress, and \
                 the card must be removed.",
         detects: &["igb-phy-read-vs-yank"],
-        topology: "igb",
-        also: &[],
         triggers: &[Trigger::Yank],
-        append: &[],
         needs: Needs { places: Places { functions: &[RELEASES], show: &["igb-phy-read-vs-yank"] }, ..Needs::NOTHING },
-        run: |guest| Box::pin(yanked_while_phy_is_read(guest)),
+        ..Scenario::of(|guest| Box::pin(yanked_while_phy_is_read(guest)))
     },
     Scenario {
         name: "slot::card_added_right_after_unplug",
         about: "A card is added to a slot at the moment when the guest has powered it off. The card must come up.",
-        detects: &[],
-        topology: "igb",
-        also: &[],
         triggers: &[Trigger::DeviceDel],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(added_right_after_unplug(guest)),
+        ..Scenario::of(|guest| Box::pin(added_right_after_unplug(guest)))
     },
     Scenario {
         name: "slot::card_exchanged",
         about: "A card is yanked, and another is added at once. pciehp powers the slot off because of the first card, \
                 which ejects the second. The slot must end up empty, and a third card must come up.",
-        detects: &[],
-        topology: "igb",
-        also: &[],
-        triggers: &[],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(card_exchanged(guest)),
+        ..Scenario::of(|guest| Box::pin(card_exchanged(guest)))
     },
     Scenario {
         name: "slot::button_pressed_twice",
@@ -108,11 +80,7 @@ pub const ALL: &[Scenario] = &[
                 pressed a third time, the card must be removed.",
         detects: &["pciehp-cancel-forgets-state"],
         topology: "two-functions",
-        also: &[],
-        triggers: &[],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(button_pressed_twice(guest)),
+        ..Scenario::of(|guest| Box::pin(button_pressed_twice(guest)))
     },
 ];
 

@@ -3,23 +3,10 @@
 
 use guest_protocol::Sched;
 use harness::guest::{Device, Ending, Error, Guest, Slot, register};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 
 use crate::check::{Early, accepts, judged, passed, reads, refuses, wrong};
 use crate::slot_state::{AFTER_BUTTON, BEGINS, State, WILL_GO, comes_up, empties, idle};
-
-/// The metadata that all scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(judged(power(guest))),
-};
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -28,59 +15,51 @@ pub const ALL: &[Scenario] = &[
         about: "A slot is powered off by its power file, and filled again, twice. The files and the registers of its \
                 port must say so as soon as a write returns. What the slot is already, and values that mean nothing, \
                 must be refused.",
-        run: |guest| Box::pin(judged(power(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(power(guest))))
     },
     Scenario {
         name: "slot_files::power_off_with_vfs",
         about: "A slot is powered off by its power file while its card has VFs. They must go with the card, and all of \
                 them must be freed.",
         detects: &["unplugged-pf-not-freed"],
-        run: |guest| Box::pin(judged(power_off_with_vfs(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(power_off_with_vfs(guest))))
     },
     Scenario {
         name: "slot_files::attention",
         about: "The attention file of a slot is written. The file and Slot Control must have what was written, and the \
                 power indicator must stay.",
-        run: |guest| Box::pin(judged(attention(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(attention(guest))))
     },
     Scenario {
         name: "slot_files::several_writers",
         about: "Several processes write to the power file of a slot at once. All writes must return, one of them must \
                 have powered the slot off, and of an empty slot all must be refused.",
-        run: |guest| Box::pin(judged(several_writers(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(several_writers(guest))))
     },
     Scenario {
         name: "slot_files::power_after_button",
         about: "The power file is written within five seconds after the attention button was pressed. 1 must be \
                 refused, 0 must power the slot off at once, and the press must have no effect on the next card.",
-        run: |guest| Box::pin(judged(power_after_button(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(power_after_button(guest))))
     },
     Scenario {
         name: "slot_files::pulled_after_button",
         about: "A card is pulled within five seconds after the attention button was pressed. The slot must be off at \
                 once, and the press must have no effect on the next card.",
-        run: |guest| Box::pin(judged(pulled_after_button(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(pulled_after_button(guest))))
     },
     Scenario {
         name: "slot_files::surprise_removals",
         about: "A card is pulled and another one plugged in, twice. The files and the registers of the port must say \
                 so, and the power file must refuse what the slot is already.",
-        run: |guest| Box::pin(judged(surprise_removals(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(surprise_removals(guest))))
     },
     Scenario {
         name: "slot_files::failed_power_on",
         about: "A card is pulled before pciehp has enumerated it. The slot must be off with the attention indicator \
                 on. The next card must come up and turn the indicator off.",
         topology: "empty-slot",
-        run: |guest| Box::pin(judged(failed_power_on(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(failed_power_on(guest))))
     },
 ];
 

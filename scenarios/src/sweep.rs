@@ -11,7 +11,7 @@ use guest_protocol::{Sched, Step, Swept, Waiting};
 use harness::classify::stack;
 use harness::guest::{Ending, Error, Guest, Pf, Sweeping};
 use harness::notes::{Access, Accesses, Note, Slow, Wait as WaitNote};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
 use kernels::FailureKind;
@@ -28,12 +28,8 @@ pub const ALL: &[Scenario] = &[
             "uevent-show-bystander",
             "driver-override-show-bystander",
         ],
-        topology: "igb",
-        also: &[],
         triggers: Trigger::ALL,
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(during_removal(guest)),
+        ..Scenario::of(|guest| Box::pin(during_removal(guest)))
     },
     Scenario {
         name: "sweep::during_disable",
@@ -45,12 +41,7 @@ pub const ALL: &[Scenario] = &[
             "uevent-show-bystander",
             "driver-override-show-bystander",
         ],
-        topology: "igb",
-        also: &[],
-        triggers: &[],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(during_disable(guest)),
+        ..Scenario::of(|guest| Box::pin(during_disable(guest)))
     },
     Scenario {
         name: "sweep::during_enable",
@@ -63,11 +54,7 @@ pub const ALL: &[Scenario] = &[
             "driver-override-show-bystander",
         ],
         topology: "two-slots",
-        also: &[],
-        triggers: &[],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(during_enable(guest)),
+        ..Scenario::of(|guest| Box::pin(during_enable(guest)))
     },
 ];
 

@@ -14,15 +14,9 @@ use kernels::FailureKind;
 
 /// The metadata that all scenarios of this family share.
 const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
     also: &["nvme", "virtio-net"],
     triggers: Trigger::ALL,
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(owner_lets_go(guest)),
+    ..Scenario::of(|guest| Box::pin(owner_lets_go(guest)))
 };
 
 /// The scenarios of this family.

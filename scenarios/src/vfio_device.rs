@@ -3,24 +3,14 @@
 
 use guest_protocol::Ask;
 use harness::guest::{Error, Guest, Halt, OpenDevice, Pf, judged, must};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 
 use crate::registers::{
     CAP_PCIE, COMMAND_MASTER, COMMAND_MEMORY, CONFIG, FIRST_BAR, MSIX, capability, command, msix_table, word,
 };
 
 /// The metadata that all scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &["nvme"],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(judged(config_space(guest))),
-};
+const BASE: Scenario = Scenario { also: &["nvme"], ..Scenario::of(|guest| Box::pin(judged(config_space(guest)))) };
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[

@@ -2,19 +2,12 @@
 
 use guest_protocol::Ask;
 use harness::guest::{Guest, Halt, OpenDevice, UserDriver, judged, must};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 
 /// The metadata that all scenarios of this family share.
 const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
     also: &["igb+amd-iommu", "igb+virtio-iommu"],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(judged(mappings(guest))),
+    ..Scenario::of(|guest| Box::pin(judged(mappings(guest))))
 };
 
 /// The scenarios of this family.

@@ -5,25 +5,12 @@ use std::time::Duration;
 
 use guest_protocol::{Ask, Sched};
 use harness::guest::{AerError, Guest, Halt, OpenDevice, Pf, UserDriver, judged, must};
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 
 use crate::aer::RECOVERED;
 use crate::registers::{
     CAP_MSI, COMMAND_MASTER, COMMAND_MEMORY, CONFIG, EIAC, EICS, EIMS, ERR, GPIE, INTX, MSI, MSIX, MULTIPLE_MSIX, REQ,
     capability, command, msix_table, word,
-};
-
-/// The metadata that all scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(judged(counts(guest))),
 };
 
 /// The scenarios of this family.
@@ -32,22 +19,19 @@ pub const ALL: &[Scenario] = &[
         name: "vfio_irqs::counts",
         about: "vfio must report as many vectors as the device has, arm all of them, and refuse one more.",
         also: &["nvme", "virtio-net"],
-        run: |guest| Box::pin(judged(counts(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(counts(guest))))
     },
     Scenario {
         name: "vfio_irqs::msix_arrives",
         about: "The device sends MSI-X interrupts. Each must signal its own eventfd, also after a reset and after the \
                 device was closed and opened again, and none after it was disarmed.",
-        run: |guest| Box::pin(judged(msix_arrives(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(msix_arrives(guest))))
     },
     Scenario {
         name: "vfio_irqs::errors",
         about: "The port of an open device reports errors. Each must signal the device's error eventfd, until the \
                 device is closed.",
-        run: |guest| Box::pin(judged(errors(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(errors(guest))))
     },
 ];
 

@@ -6,24 +6,11 @@ use std::time::Duration;
 use guest_protocol::{Ask, Call, Sched};
 use harness::guest::{ENABLES_VFS, Error, Guest, Halt, OpenDevice, Pf, UserDriver, WAITS_FOR_OWNER, judged, must};
 use harness::notes::Place;
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
 
 use crate::registers::{COMMAND_MEMORY, FCTTV, REQ, command};
-
-/// The metadata that all scenarios of this family share.
-const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
-    also: &[],
-    triggers: &[],
-    append: &[],
-    needs: Needs::NOTHING,
-    run: |guest| Box::pin(judged(opened_twice(guest))),
-};
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -32,36 +19,31 @@ pub const ALL: &[Scenario] = &[
         about: "While a device is open, its group cannot be opened again or leave its container, but the group gives a \
                 second descriptor of the device. Afterwards all can be done again.",
         also: &["nvme", "virtio-net"],
-        run: |guest| Box::pin(judged(opened_twice(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(opened_twice(guest))))
     },
     Scenario {
         name: "vfio_lifetime::failed_opens",
         about: "Opening a device fails, because it has another name, or because its lock is taken. Nothing must be left: \
                 it can be opened, closed, unbound and removed.",
-        run: |guest| Box::pin(judged(failed_opens(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(failed_opens(guest))))
     },
     Scenario {
         name: "vfio_lifetime::asked_again",
         about: "An owner does nothing when vfio asks for the device, and registers another eventfd. vfio must ask again, \
                 and the unbind must end when the device is closed.",
-        run: |guest| Box::pin(judged(asked_again(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(asked_again(guest))))
     },
     Scenario {
         name: "vfio_lifetime::token_of_closed_vf",
         about: "A VF is opened with the token of its PF, and closed. The PF must then open without the token.",
-        run: |guest| Box::pin(judged(token_of_closed_vf(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(token_of_closed_vf(guest))))
     },
     Scenario {
         name: "vfio_lifetime::hot_reset",
         about: "A slot with two functions is reset by an owner of both, and an owner who has one is refused. Both \
                 functions must work afterwards.",
         topology: "two-functions",
-        run: |guest| Box::pin(judged(hot_reset(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(hot_reset(guest))))
     },
     Scenario {
         name: "vfio_lifetime::close_one_of_two",
@@ -70,8 +52,7 @@ pub const ALL: &[Scenario] = &[
                 reset.",
         detects: &["hot-reset-needs-own-resets"],
         topology: "two-functions",
-        run: |guest| Box::pin(judged(close_one_of_two(guest))),
-        ..BASE
+        ..Scenario::of(|guest| Box::pin(judged(close_one_of_two(guest))))
     },
 ];
 

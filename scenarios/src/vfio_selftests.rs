@@ -10,15 +10,9 @@ use harness::verdict::Verdict;
 
 /// The metadata that all scenarios of this family share.
 const BASE: Scenario = Scenario {
-    name: "",
-    about: "",
-    detects: &[],
-    topology: "igb",
     also: &["nvme"],
-    triggers: &[],
-    append: &[],
     needs: Needs { selftests: true, ..Needs::NOTHING },
-    run: |guest| Box::pin(on_pf(guest, &[])),
+    ..Scenario::of(|guest| Box::pin(on_pf(guest, &[])))
 };
 
 /// The scenarios of this family.
