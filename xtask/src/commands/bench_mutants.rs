@@ -86,6 +86,12 @@ const BASES: [&str; 2] = [CANDIDATE, "stock"];
 pub async fn run(lab: &Lab, args: &Args, engine: Engine, format: Format, ui: &Arc<Ui>) -> Result<ExitCode> {
     let earlier = args.against.as_ref().map(|path| Results::read(path).map(|earlier| (path, earlier))).transpose()?;
     let task = task(args, engine)?;
+    if let Some(mutant) = task.mutants.iter().find(|mutant| lab.manifest().variant(&mutant.name).is_ok()) {
+        bail!(
+            "a mutant and a kernel of kernels.toml are both called `{}`: rename the patch of the mutant",
+            mutant.name
+        );
+    }
     ui.say(&format!("{}: {}", count(task.mutants.len()), names_of(&task.mutants)));
     let tell = |judged: &Judged, results: &Results| {
         ui.say(&format!("({}/{}) {}", results.mutants.len(), results.planned, judged.line()));
