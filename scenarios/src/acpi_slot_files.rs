@@ -2,11 +2,11 @@
 //! values: a slot has power while its devices are enabled, and its latch is open while no card is in it.
 
 use guest_protocol::Message;
-use harness::guest::{Guest, Pf};
+use harness::guest::{Guest, Halt, Pf, judged};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 
-use crate::check::{Early, accepts, judged, lost, passed, reads, refuses, wrong};
+use crate::check::{accepts, lost, passed, reads, refuses, wrong};
 use crate::slot_files::address;
 
 /// The metadata that all scenarios of this family share. The trigger makes the machine one with ACPI hotplug.
@@ -36,7 +36,7 @@ pub const ALL: &[Scenario] = &[
 const SLOTS: &str = "/sys/bus/pci/slots";
 
 /// The folder of the slot of a device. Its name is `_SUN` of the ACPI object, which is no number of the topology.
-async fn folder(guest: &Guest, pf: &Pf) -> Result<String, Early> {
+async fn folder(guest: &Guest, pf: &Pf) -> Result<String, Halt> {
     let of_device = address(&pf.device);
     for name in guest.list(SLOTS).await? {
         let read = guest.read_now(format!("{SLOTS}/{name}/address")).await?;
@@ -47,7 +47,7 @@ async fn folder(guest: &Guest, pf: &Pf) -> Result<String, Early> {
     Err(wrong("address", format!("no slot has the address {of_device}, where acpiphp has hotplug slots")))
 }
 
-async fn power(guest: &Guest) -> Result<(), Early> {
+async fn power(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;
     let folder = folder(guest, pf).await?;
     let file = format!("{folder}/power");
@@ -71,7 +71,7 @@ async fn power(guest: &Guest) -> Result<(), Early> {
 }
 
 /// Checks the files of a slot that is empty or has a card with power.
-async fn shows(guest: &Guest, folder: &str, occupied: &str, when: &str) -> Result<(), Early> {
+async fn shows(guest: &Guest, folder: &str, occupied: &str, when: &str) -> Result<(), Halt> {
     let latch = if occupied == "1" { "0" } else { "1" };
     for (name, value) in [("power", occupied), ("adapter", occupied), ("latch", latch)] {
         reads(guest, &format!("{folder}/{name}"), value, when).await?;
@@ -79,7 +79,7 @@ async fn shows(guest: &Guest, folder: &str, occupied: &str, when: &str) -> Resul
     Ok(())
 }
 
-async fn empty(guest: &Guest, pf: &Pf, folder: &str, when: &str) -> Result<(), Early> {
+async fn empty(guest: &Guest, pf: &Pf, folder: &str, when: &str) -> Result<(), Halt> {
     shows(guest, folder, "0", when).await?;
     let name = pf.device.bdf.to_string();
     match guest.list(&pf.slot.port.attribute("")).await?.contains(&name) {
@@ -88,7 +88,7 @@ async fn empty(guest: &Guest, pf: &Pf, folder: &str, when: &str) -> Result<(), E
     }
 }
 
-async fn switch_removed_twice(guest: &Guest) -> Result<(), Early> {
+async fn switch_removed_twice(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf_named("pf1")?;
     let upstream = pf.slot.port.parent();
     let above = upstream.as_ref().and_then(|upstream| upstream.parent());

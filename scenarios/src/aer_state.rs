@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use guest_protocol::Message;
-use harness::guest::{AerError, Device, Ending, Error, Guest, Slot, register};
+use harness::guest::{AerError, Device, Ending, Error, Guest, Halt, Slot, register};
 
 use crate::aer::RECOVERED;
-use crate::check::{Early, lost, wrong};
+use crate::check::{lost, wrong};
 
 /// Time between two reads of counters.
 const LOOK: Duration = Duration::from_millis(100);
@@ -113,7 +113,7 @@ pub struct Hierarchy<'a> {
 
 impl Hierarchy<'_> {
     /// Has the port report a correctable error, and waits until the kernel has counted it.
-    pub async fn corrected(&self, when: &str) -> Result<(), Early> {
+    pub async fn corrected(&self, when: &str) -> Result<(), Halt> {
         let guest = self.guest;
         let before = counts(guest, &self.slot.port, &self.functions).await?;
         let expected = self.expected(&before, AerError::BadTlp);
@@ -137,7 +137,7 @@ impl Hierarchy<'_> {
         end: End,
         events: &[(&Device, &[&str])],
         when: &str,
-    ) -> Result<(), Early> {
+    ) -> Result<(), Halt> {
         let (guest, messages) = (self.guest, self.guest.agent().messages());
         let before = counts(guest, &self.slot.port, &self.functions).await?;
         let expected = self.expected(&before, error);
@@ -146,7 +146,7 @@ impl Hierarchy<'_> {
         let said = async |within| guest.says(from, RECOVERED, within).await.map(drop);
         match guest.ending_with(&[], said).await {
             Ok(Ending::Done) => {}
-            Ok(Ending::Stuck(stuck)) => return Err(Early::Failed(guest.deadlock(&stuck, &["pcie_do_recovery"]))),
+            Ok(Ending::Stuck(stuck)) => return Err(Halt::Failed(guest.deadlock(&stuck, &["pcie_do_recovery"]))),
             Err(error) if error.is_deadline() => {
                 let summary = format!("{when}, {} reported an error, and there was no recovery", self.slot.id);
                 return Err(lost("pcie_do_recovery", summary));
@@ -174,7 +174,7 @@ impl Hierarchy<'_> {
     }
 
     /// Checks the recovery events of a device, in order.
-    async fn sent(&self, device: &Device, expected: &[&str], from: usize, when: &str) -> Result<(), Early> {
+    async fn sent(&self, device: &Device, expected: &[&str], from: usize, when: &str) -> Result<(), Halt> {
         let messages = self.guest.agent().messages();
         let last = expected.last().copied();
         let is_last = |message: &Message| (recovery_event(message, device).as_deref() == last).then_some(());
@@ -205,7 +205,7 @@ impl Hierarchy<'_> {
     }
 
     /// Compares the counters with those before an error and those that must be there.
-    async fn counted(&self, before: &Counts, expected: &Counts, when: &str) -> Result<(), Early> {
+    async fn counted(&self, before: &Counts, expected: &Counts, when: &str) -> Result<(), Halt> {
         let is = counts(self.guest, &self.slot.port, &self.functions).await?;
         // Errors that are left of a failed recovery count again, by their names and not in the total.
         let counts =
@@ -218,7 +218,7 @@ impl Hierarchy<'_> {
     }
 
     /// Checks that the port has no error left.
-    async fn cleared(&self, when: &str) -> Result<(), Early> {
+    async fn cleared(&self, when: &str) -> Result<(), Halt> {
         self.armed(when).await?;
         let registers = self.guest.registers(&self.slot.port).await?;
         // A fatal error stays in the status of a port that was not reset itself.
@@ -239,7 +239,7 @@ impl Hierarchy<'_> {
     }
 
     /// Checks that the root port reports the next error: nothing is pending, and interrupts are on.
-    async fn armed(&self, when: &str) -> Result<(), Early> {
+    async fn armed(&self, when: &str) -> Result<(), Halt> {
         let port = self.guest.registers(&self.slot.port).await?;
         let (status, command) = (port.value(register::ROOT_STATUS)?, port.value(register::ROOT_COMMAND)?);
         if status != 0 {

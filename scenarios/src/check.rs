@@ -1,61 +1,36 @@
-//! Checks of which the first that fails ends a scenario.
-
-use std::future::Future;
+//! Checks of attributes that several families make. The first that fails ends a scenario.
 
 use guest_protocol::{Access, Sched};
-use harness::guest::{Ending, Error, Guest};
+use harness::guest::{Ending, Guest, Halt};
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
-/// Why a scenario ends before its last check.
-pub enum Early {
-    /// The kernel failed a check.
-    Failed(Verdict),
-    /// A check could not be made.
-    Error(Error),
-}
-
-impl<E: Into<Error>> From<E> for Early {
-    fn from(error: E) -> Early {
-        Early::Error(error.into())
-    }
-}
-
-/// The verdict on a kernel after these checks.
-pub async fn judged(checks: impl Future<Output = Result<(), Early>>) -> Result<Verdict, Error> {
-    match checks.await {
-        Ok(()) => Ok(Verdict::Pass),
-        Err(Early::Failed(verdict)) => Ok(verdict),
-        Err(Early::Error(error)) => Err(error),
-    }
-}
-
 /// Ends the scenario unless this verdict is a pass.
-pub fn passed(verdict: Verdict) -> Result<(), Early> {
-    if verdict == Verdict::Pass { Ok(()) } else { Err(Early::Failed(verdict)) }
+pub fn passed(verdict: Verdict) -> Result<(), Halt> {
+    if verdict == Verdict::Pass { Ok(()) } else { Err(Halt::Failed(verdict)) }
 }
 
 /// The failure of a kernel whose attribute or register has another value than it must have.
-pub fn wrong(attribute: &str, summary: String) -> Early {
-    Early::Failed(Verdict::fail(FailureKind::WrongState, attribute, summary))
+pub fn wrong(attribute: &str, summary: String) -> Halt {
+    Halt::Failed(Verdict::fail(FailureKind::WrongState, attribute, summary))
 }
 
 /// The failure of a kernel that did not send an event.
-pub fn lost(event: &str, summary: String) -> Early {
-    Early::Failed(Verdict::fail(FailureKind::LostEvent, event, summary))
+pub fn lost(event: &str, summary: String) -> Halt {
+    Halt::Failed(Verdict::fail(FailureKind::LostEvent, event, summary))
 }
 
 /// Writes an attribute and waits until the write returns. If it never does, that is the verdict.
-pub async fn written(guest: &Guest, path: &str, data: impl ToString) -> Result<Access, Early> {
+pub async fn written(guest: &Guest, path: &str, data: impl ToString) -> Result<Access, Halt> {
     let write = guest.write(path.to_owned(), data, Sched::default()).await?;
     match guest.ending(&[&write]).await? {
-        Ending::Stuck(stuck) => Err(Early::Failed(guest.deadlock(&stuck, &[]))),
+        Ending::Stuck(stuck) => Err(Halt::Failed(guest.deadlock(&stuck, &[]))),
         Ending::Done => Ok(write.accessed(guest.prompt()).await?),
     }
 }
 
 /// Writes an attribute, which must accept the value.
-pub async fn accepts(guest: &Guest, path: &str, data: impl ToString, when: &str) -> Result<Access, Early> {
+pub async fn accepts(guest: &Guest, path: &str, data: impl ToString, when: &str) -> Result<Access, Halt> {
     let data = data.to_string();
     let access = written(guest, path, &data).await?;
     match &access.value {
@@ -65,7 +40,7 @@ pub async fn accepts(guest: &Guest, path: &str, data: impl ToString, when: &str)
 }
 
 /// Writes an attribute, which must refuse the value with one of these errors.
-pub async fn refuses(guest: &Guest, path: &str, data: &str, with: &[&str], when: &str) -> Result<(), Early> {
+pub async fn refuses(guest: &Guest, path: &str, data: &str, with: &[&str], when: &str) -> Result<(), Halt> {
     let access = written(guest, path, data).await?;
     let answer = access.value.as_ref().map_or_else(|errno| errno.name.as_str(), |_| "success");
     if with.contains(&answer) {
@@ -76,7 +51,7 @@ pub async fn refuses(guest: &Guest, path: &str, data: &str, with: &[&str], when:
 }
 
 /// Reads an attribute, which must have this value.
-pub async fn reads(guest: &Guest, path: &str, value: &str, when: &str) -> Result<(), Early> {
+pub async fn reads(guest: &Guest, path: &str, value: &str, when: &str) -> Result<(), Halt> {
     let read = guest.read_now(path.to_owned()).await?;
     if read.shown() == value {
         return Ok(());

@@ -1,10 +1,10 @@
 //! Hotplug ports that lose their driver and get it back (`drivers/pci/pcie/portdrv.c`; `drivers/pci/hotplug/pciehp_core.c`,
 //! `pciehp_probe()`, `pciehp_remove()`).
 
-use harness::guest::{Guest, Slot};
+use harness::guest::{Guest, Halt, Slot, judged};
 use harness::scenario::Scenario;
 
-use crate::check::{Early, accepts, judged, passed};
+use crate::check::{accepts, passed};
 use crate::slot_files::{COLD, EMPTY, ON, emptied, filled, pressed, shows};
 use crate::slot_state::{AFTER_BUTTON, idle};
 
@@ -55,19 +55,19 @@ const DRIVER: &str = "/sys/bus/pci/drivers/pcieport";
 const ROUNDS: usize = 3;
 
 /// Unbinds the port of a slot from its driver.
-pub async fn unbind(guest: &Guest, slot: &Slot) -> Result<(), Early> {
+pub async fn unbind(guest: &Guest, slot: &Slot) -> Result<(), Halt> {
     let unbound = format!("{DRIVER}/unbind");
     accepts(guest, &unbound, slot.port.bdf, "while the port is bound").await.map(drop)
 }
 
 /// Binds the port of a slot to its driver, and waits until all is done that pciehp then does.
-pub async fn bind(guest: &Guest, slot: &Slot) -> Result<(), Early> {
+pub async fn bind(guest: &Guest, slot: &Slot) -> Result<(), Halt> {
     let bound = format!("{DRIVER}/bind");
     accepts(guest, &bound, slot.port.bdf, "while the port is unbound").await?;
     Ok(idle(guest).await?)
 }
 
-async fn unbound_after_button(guest: &Guest) -> Result<(), Early> {
+async fn unbound_after_button(guest: &Guest) -> Result<(), Halt> {
     let slot = &guest.pf()?.slot;
     pressed(guest, "pf0").await?;
     unbind(guest, slot).await?;
@@ -78,13 +78,13 @@ async fn unbound_after_button(guest: &Guest) -> Result<(), Early> {
 }
 
 /// Empties a slot by its power file, and fills it.
-async fn works(guest: &Guest, slot: &Slot, id: &str) -> Result<(), Early> {
+async fn works(guest: &Guest, slot: &Slot, id: &str) -> Result<(), Halt> {
     accepts(guest, &slot.attribute("power"), 0, "after the port was bound again").await?;
     shows(guest, slot, EMPTY, "after 0 was written to power").await?;
     filled(guest, slot, id, "after a card was plugged in").await
 }
 
-async fn rounds(guest: &Guest) -> Result<(), Early> {
+async fn rounds(guest: &Guest) -> Result<(), Halt> {
     let slot = &guest.pf()?.slot;
     for _ in 0..ROUNDS {
         unbind(guest, slot).await?;
@@ -97,7 +97,7 @@ async fn rounds(guest: &Guest) -> Result<(), Early> {
     emptied(guest, slot, EMPTY, "after the card was pulled").await
 }
 
-async fn card_pulled_while_unbound(guest: &Guest) -> Result<(), Early> {
+async fn card_pulled_while_unbound(guest: &Guest) -> Result<(), Halt> {
     let slot = &guest.pf()?.slot;
     unbind(guest, slot).await?;
     guest.yank(slot).await?;
@@ -106,7 +106,7 @@ async fn card_pulled_while_unbound(guest: &Guest) -> Result<(), Early> {
     filled(guest, slot, "pf1", "after a card was plugged in").await
 }
 
-async fn card_plugged_while_unbound(guest: &Guest) -> Result<(), Early> {
+async fn card_plugged_while_unbound(guest: &Guest) -> Result<(), Halt> {
     let slot = guest.slot("rp0")?;
     unbind(guest, slot).await?;
     let card = guest.plug(slot, "pf0").await?;

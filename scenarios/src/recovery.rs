@@ -2,11 +2,11 @@
 //! `Documentation/PCI/pci-error-recovery.rst`; `drivers/pci/pcie/aer.c`, `err.c`).
 
 use guest_protocol::{Message, Policy, Progress, Sched, Sighting, Source, Step};
-use harness::guest::{AerError, Error, Guest, Pf};
+use harness::guest::{AerError, Error, Guest, Halt, Pf, judged};
 use harness::scenario::Scenario;
 
 use crate::aer_state::{CANNOT, End, GIVES_UP, GOES_ON, Hierarchy};
-use crate::check::{Early, accepts, judged, lost, passed, reads, wrong};
+use crate::check::{accepts, lost, passed, reads, wrong};
 use crate::slot_files::{EMPTY, filled, shows};
 use crate::slot_state::idle;
 
@@ -71,7 +71,7 @@ const UNCORRECTABLE: [(AerError, &str); 2] =
 /// How often each error is reported.
 const TIMES: usize = 2;
 
-async fn errors_of_port(guest: &Guest) -> Result<(), Early> {
+async fn errors_of_port(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;
     let interface = guest.interface(pf).await?;
     guest.set_link(&interface, true).await?;
@@ -90,7 +90,7 @@ async fn errors_of_port(guest: &Guest) -> Result<(), Early> {
 }
 
 /// Uses a PF, its VFs, the bus and the slot after recovery.
-async fn works(guest: &Guest, pf: &Pf, interface: &str) -> Result<(), Early> {
+async fn works(guest: &Guest, pf: &Pf, interface: &str) -> Result<(), Halt> {
     let when = "after recovery";
     for up in [false, true] {
         guest.set_link(interface, up).await?;
@@ -104,7 +104,7 @@ async fn works(guest: &Guest, pf: &Pf, interface: &str) -> Result<(), Early> {
     filled(guest, &pf.slot, "pf2", "after a card was plugged in").await
 }
 
-async fn port_of_owned_card(guest: &Guest) -> Result<(), Early> {
+async fn port_of_owned_card(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;
     guest.bind(pf, "vfio-pci").await?;
     let owner = guest.open(&[&pf.device], vec![Step::Hold, Step::Release]).await?;
@@ -122,7 +122,7 @@ async fn port_of_owned_card(guest: &Guest) -> Result<(), Early> {
     works(guest, pf, &guest.interface(pf).await?).await
 }
 
-async fn without_driver(guest: &Guest) -> Result<(), Early> {
+async fn without_driver(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;
     accepts(guest, &pf.driver_attribute("unbind"), pf.device.bdf, "while the PF is bound").await?;
     let hierarchy = Hierarchy { guest, slot: &pf.slot, functions: vec![&pf.device] };
@@ -139,11 +139,11 @@ async fn without_driver(guest: &Guest) -> Result<(), Early> {
 }
 
 /// Two functions of one card.
-fn functions(guest: &Guest) -> Result<(&Pf, &Pf), Early> {
+fn functions(guest: &Guest) -> Result<(&Pf, &Pf), Halt> {
     Ok((guest.pf_named("pf0")?, guest.pf_named("pf1")?))
 }
 
-async fn one_without_driver(guest: &Guest) -> Result<(), Early> {
+async fn one_without_driver(guest: &Guest) -> Result<(), Halt> {
     let (first, second) = functions(guest)?;
     // The driver that is asked first must not decide alone.
     accepts(guest, &second.driver_attribute("unbind"), second.device.bdf, "while the function is bound").await?;
@@ -160,7 +160,7 @@ async fn one_without_driver(guest: &Guest) -> Result<(), Early> {
     Ok(())
 }
 
-async fn one_with_vfio_pci(guest: &Guest) -> Result<(), Early> {
+async fn one_with_vfio_pci(guest: &Guest) -> Result<(), Halt> {
     let (first, second) = functions(guest)?;
     guest.bind(second, "vfio-pci").await?;
     let hierarchy = Hierarchy { guest, slot: &first.slot, functions: vec![&first.device, &second.device] };
@@ -179,7 +179,7 @@ async fn one_with_vfio_pci(guest: &Guest) -> Result<(), Early> {
     passed(guest.agreement().await?)
 }
 
-async fn port_above_switch(guest: &Guest) -> Result<(), Early> {
+async fn port_above_switch(guest: &Guest) -> Result<(), Halt> {
     let (pf, slot) = (guest.pf_named("pf1")?, guest.slot("rp1")?);
     let interface = guest.interface(pf).await?;
     let upstream = pf.slot.port.parent().ok_or_else(|| Error::Unprepared("the topology has no switch".to_owned()))?;
@@ -213,7 +213,7 @@ fn reader(cpu: u32) -> Sched {
 
 /// igb detaches its interface when an error is reported, and attaches it when it resumes. Of a detached interface the
 /// speed cannot be read (`net/core/net-sysfs.c`, `speed_show()`).
-async fn driver_has_resumed(guest: &Guest) -> Result<(), Early> {
+async fn driver_has_resumed(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;
     let interface = guest.interface(pf).await?;
     guest.set_link(&interface, true).await?;

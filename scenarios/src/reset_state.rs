@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use guest_protocol::{Sched, Step};
-use harness::guest::{Device, Error, Guest, Pf, Register, ResetMethod, register};
+use harness::guest::{Device, Error, Guest, Halt, Pf, Register, ResetMethod, judged, register};
 use harness::scenario::Scenario;
 use harness::vm::agent::AgentError;
 
-use crate::check::{Early, accepts, judged, passed, reads, refuses, wrong};
+use crate::check::{accepts, passed, reads, refuses, wrong};
 use crate::port::{bind as bind_port, unbind as unbind_port};
 use crate::slot_files::{COLD, EMPTY, emptied, filled, shows};
 use crate::slot_state::{empties, idle};
@@ -100,12 +100,12 @@ const TIMES: usize = 2;
 const VFS: u16 = 2;
 
 /// Resets a function. The write must return what was written.
-async fn reset(guest: &Guest, device: impl AsRef<Device>, when: &str) -> Result<(), Early> {
+async fn reset(guest: &Guest, device: impl AsRef<Device>, when: &str) -> Result<(), Halt> {
     let path = device.as_ref().attribute("reset");
     match accepts(guest, &path, 1, when).await {
         Ok(_) => Ok(()),
         // The agent reports a short write so: no attribute of the kernel takes less than it is given.
-        Err(Early::Error(Error::Agent(AgentError::Failed { failure, .. }))) if failure.errno.is_none() => {
+        Err(Halt::Error(Error::Agent(AgentError::Failed { failure, .. }))) if failure.errno.is_none() => {
             Err(wrong("reset", format!("{when}: {}", failure.message)))
         }
         Err(early) => Err(early),
@@ -113,7 +113,7 @@ async fn reset(guest: &Guest, device: impl AsRef<Device>, when: &str) -> Result<
 }
 
 /// The file through which the bus below a port is reset. It came with 6.14, and with stable kernels of that time.
-async fn reset_bus(guest: &Guest, port: &Device) -> Result<String, Early> {
+async fn reset_bus(guest: &Guest, port: &Device) -> Result<String, Halt> {
     let name = "reset_subordinate";
     match guest.list(&port.attribute("")).await?.iter().any(|file| file == name) {
         true => Ok(port.attribute(name)),
@@ -122,7 +122,7 @@ async fn reset_bus(guest: &Guest, port: &Device) -> Result<String, Early> {
 }
 
 /// The reset methods of a device.
-async fn methods_of(guest: &Guest, pf: &Pf) -> Result<Vec<String>, Early> {
+async fn methods_of(guest: &Guest, pf: &Pf) -> Result<Vec<String>, Halt> {
     let read = guest.read_now(pf.attribute("reset_method")).await?;
     match &read.value {
         Ok(methods) => Ok(methods.split_whitespace().map(str::to_owned).collect()),
@@ -131,7 +131,7 @@ async fn methods_of(guest: &Guest, pf: &Pf) -> Result<Vec<String>, Early> {
     }
 }
 
-async fn registers(guest: &Guest) -> Result<(), Early> {
+async fn registers(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;
     let vfs = guest.enable_vfs(pf, VFS).await?;
     for method in methods_of(guest, pf).await? {
@@ -164,7 +164,7 @@ async fn registers(guest: &Guest) -> Result<(), Early> {
 }
 
 /// Has the driver use its function: its interface goes up and down and has a carrier, or its controller is live.
-async fn uses(guest: &Guest, pf: &Pf) -> Result<(), Early> {
+async fn uses(guest: &Guest, pf: &Pf) -> Result<(), Halt> {
     if pf.model().driver.name == NVME {
         return live(guest, pf).await;
     }
@@ -181,7 +181,7 @@ const NVME: &str = "nvme";
 
 /// Waits until an NVMe controller is live. Its driver restarts it after a reset, in a work item
 /// (`drivers/nvme/host/pci.c`, `nvme_reset_done()`).
-async fn live(guest: &Guest, pf: &Pf) -> Result<(), Early> {
+async fn live(guest: &Guest, pf: &Pf) -> Result<(), Halt> {
     let folder = pf.attribute("nvme");
     for controller in guest.list(&folder).await? {
         becomes(guest, format!("{folder}/{controller}/state"), "live", "after resets").await?;
@@ -190,7 +190,7 @@ async fn live(guest: &Guest, pf: &Pf) -> Result<(), Early> {
 }
 
 /// Waits until an attribute has a value. No event says so.
-async fn becomes(guest: &Guest, path: String, value: &str, when: &str) -> Result<(), Early> {
+async fn becomes(guest: &Guest, path: String, value: &str, when: &str) -> Result<(), Halt> {
     let patience = guest.vm().time().patience(guest.prompt());
     loop {
         let read = guest.read_now(path.clone()).await?;
@@ -208,7 +208,7 @@ async fn becomes(guest: &Guest, path: String, value: &str, when: &str) -> Result
 /// Time between two reads of an attribute.
 const LOOK: Duration = Duration::from_millis(100);
 
-async fn slot(guest: &Guest) -> Result<(), Early> {
+async fn slot(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;
     guest.reset_by(pf, ResetMethod::Bus).await?;
     for time in 1..=TIMES {
@@ -227,7 +227,7 @@ async fn slot(guest: &Guest) -> Result<(), Early> {
     filled(guest, &pf.slot, "pf1", "after a card was plugged in").await
 }
 
-async fn switch(guest: &Guest) -> Result<(), Early> {
+async fn switch(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf_named("pf1")?;
     let nested = &pf.slot;
     let missing = || Error::Unprepared("the topology has no switch".to_owned());
@@ -263,7 +263,7 @@ const NO_METHOD: &[&str] = &["EINVAL"];
 /// All methods (`pci_reset_fn_methods`).
 const ALL_METHODS: [&str; 7] = ["device_specific", "acpi", "flr", "af_flr", "pm", "bus", "cxl_bus"];
 
-async fn methods(guest: &Guest) -> Result<(), Early> {
+async fn methods(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;
     let file = pf.attribute("reset_method");
     let has = methods_of(guest, pf).await?;
@@ -295,7 +295,7 @@ async fn methods(guest: &Guest) -> Result<(), Early> {
 /// The errors of a reset of a card that is gone (`pci_dev_wait()`).
 const GONE: &[&str] = &["ENOTTY"];
 
-async fn gone(guest: &Guest) -> Result<(), Early> {
+async fn gone(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;
     accepts(guest, &pf.driver_attribute("unbind"), pf.device.bdf, "while the PF is bound").await?;
     // Otherwise pciehp would remove the device.
@@ -315,7 +315,7 @@ async fn gone(guest: &Guest) -> Result<(), Early> {
 const BUSY: &[&str] = &["EAGAIN"];
 
 /// A task that unbinds a driver holds the device lock. vfio-pci makes it wait for the owner.
-async fn busy(guest: &Guest) -> Result<(), Early> {
+async fn busy(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;
     let reset_bus = reset_bus(guest, &pf.slot.port).await?;
     guest.bind(pf, "vfio-pci").await?;

@@ -2,10 +2,10 @@
 //! `pciehp_core.c`), against the registers of the slot's port.
 
 use guest_protocol::Sched;
-use harness::guest::{Device, Ending, Error, Guest, Slot, register};
+use harness::guest::{Device, Ending, Error, Guest, Halt, Slot, judged, register};
 use harness::scenario::Scenario;
 
-use crate::check::{Early, accepts, judged, passed, reads, refuses, wrong};
+use crate::check::{accepts, passed, reads, refuses, wrong};
 use crate::slot_state::{AFTER_BUTTON, BEGINS, State, WILL_GO, comes_up, empties, idle};
 
 /// The scenarios of this family.
@@ -87,7 +87,7 @@ pub const EMPTY: Shows = Shows { power: "0", adapter: "0", attention: "0", power
 const FAILED: Shows = Shows { attention: "1", attention_indicator: 1, ..EMPTY };
 
 /// Checks that the files of a slot, the registers of its port, and the devices below it agree.
-pub async fn shows(guest: &Guest, slot: &Slot, expected: Shows, when: &str) -> Result<(), Early> {
+pub async fn shows(guest: &Guest, slot: &Slot, expected: Shows, when: &str) -> Result<(), Halt> {
     for (file, value) in [("power", expected.power), ("adapter", expected.adapter), ("attention", expected.attention)] {
         reads(guest, &slot.attribute(file), value, when).await?;
     }
@@ -114,19 +114,19 @@ pub async fn shows(guest: &Guest, slot: &Slot, expected: Shows, when: &str) -> R
 }
 
 /// Plugs a card in, waits until all is done for it, and checks the slot.
-pub async fn filled(guest: &Guest, slot: &Slot, id: &str, when: &str) -> Result<(), Early> {
+pub async fn filled(guest: &Guest, slot: &Slot, id: &str, when: &str) -> Result<(), Halt> {
     passed(comes_up(guest, slot, id).await?)?;
     idle(guest).await?;
     shows(guest, slot, ON, when).await
 }
 
 /// Waits until a slot is empty and idle, and checks it.
-pub async fn emptied(guest: &Guest, slot: &Slot, expected: Shows, when: &str) -> Result<(), Early> {
+pub async fn emptied(guest: &Guest, slot: &Slot, expected: Shows, when: &str) -> Result<(), Halt> {
     passed(empties(guest, slot, guest.prompt()).await?)?;
     shows(guest, slot, expected, when).await
 }
 
-async fn power(guest: &Guest) -> Result<(), Early> {
+async fn power(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;
     let (slot, file) = (&pf.slot, pf.slot.attribute("power"));
     reads(guest, &slot.attribute("address"), &address(&pf.device), "after boot").await?;
@@ -150,7 +150,7 @@ async fn power(guest: &Guest) -> Result<(), Early> {
 /// VFs of the card that is powered off.
 const VFS: u16 = 2;
 
-async fn power_off_with_vfs(guest: &Guest) -> Result<(), Early> {
+async fn power_off_with_vfs(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;
     guest.enable_vfs(pf, VFS).await?;
     accepts(guest, &pf.slot.attribute("power"), 0, "while the card has VFs").await?;
@@ -164,7 +164,7 @@ pub fn address(device: &Device) -> String {
     bdf.split_once('.').map_or(bdf.clone(), |(slot, _)| slot.to_owned())
 }
 
-async fn attention(guest: &Guest) -> Result<(), Early> {
+async fn attention(guest: &Guest) -> Result<(), Halt> {
     let slot = &guest.pf()?.slot;
     let file = slot.attribute("attention");
     // The file has 0 for off, and Slot Control 3 (PCI Express 5.0, section 7.5.3.10).
@@ -181,7 +181,7 @@ async fn attention(guest: &Guest) -> Result<(), Early> {
 /// How many processes write at once.
 const WRITERS: usize = 3;
 
-async fn several_writers(guest: &Guest) -> Result<(), Early> {
+async fn several_writers(guest: &Guest) -> Result<(), Halt> {
     let slot = &guest.pf()?.slot;
     let off = at_once(guest, slot, "0").await?;
     if off.iter().all(|answer| answer != SUCCESS) || off.iter().any(|answer| answer != SUCCESS && answer != "ENODEV") {
@@ -200,13 +200,13 @@ async fn several_writers(guest: &Guest) -> Result<(), Early> {
 const SUCCESS: &str = "success";
 
 /// Has several processes write to the power file. Returns their answers.
-async fn at_once(guest: &Guest, slot: &Slot, data: &str) -> Result<Vec<String>, Early> {
+async fn at_once(guest: &Guest, slot: &Slot, data: &str) -> Result<Vec<String>, Halt> {
     let mut writes = Vec::new();
     for _ in 0..WRITERS {
         writes.push(guest.write(slot.attribute("power"), data, Sched::default()).await?);
     }
     if let Ending::Stuck(stuck) = guest.ending(&writes.iter().collect::<Vec<_>>()).await? {
-        return Err(Early::Failed(guest.deadlock(&stuck, &[])));
+        return Err(Halt::Failed(guest.deadlock(&stuck, &[])));
     }
     let mut answers = Vec::new();
     for write in &writes {
@@ -224,7 +224,7 @@ pub async fn pressed(guest: &Guest, id: &str) -> Result<(), Error> {
     Ok(())
 }
 
-async fn power_after_button(guest: &Guest) -> Result<(), Early> {
+async fn power_after_button(guest: &Guest) -> Result<(), Halt> {
     let slot = &guest.pf()?.slot;
     let file = slot.attribute("power");
     let mut id = "pf0";
@@ -243,7 +243,7 @@ async fn power_after_button(guest: &Guest) -> Result<(), Early> {
     Ok(())
 }
 
-async fn pulled_after_button(guest: &Guest) -> Result<(), Early> {
+async fn pulled_after_button(guest: &Guest) -> Result<(), Halt> {
     let slot = &guest.pf()?.slot;
     pressed(guest, "pf0").await?;
     guest.yank(slot).await?;
@@ -254,7 +254,7 @@ async fn pulled_after_button(guest: &Guest) -> Result<(), Early> {
     shows(guest, slot, ON, "more than five seconds after the button was pressed for the card before").await
 }
 
-async fn surprise_removals(guest: &Guest) -> Result<(), Early> {
+async fn surprise_removals(guest: &Guest) -> Result<(), Halt> {
     let slot = &guest.pf()?.slot;
     let file = slot.attribute("power");
     for id in ["pf1", "pf2"] {
@@ -270,7 +270,7 @@ async fn surprise_removals(guest: &Guest) -> Result<(), Early> {
     shows(guest, slot, EMPTY, "after 0 was written to power").await
 }
 
-async fn failed_power_on(guest: &Guest) -> Result<(), Early> {
+async fn failed_power_on(guest: &Guest) -> Result<(), Halt> {
     let slot = guest.slot("rp0")?;
     let from = guest.agent().messages().position();
     guest.plug(slot, "pf0").await?;

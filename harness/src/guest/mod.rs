@@ -5,6 +5,7 @@ mod agreement;
 mod at;
 mod calls;
 mod census;
+mod check;
 mod cpus;
 mod death;
 mod device;
@@ -41,7 +42,8 @@ use kernels::{KnownReport, Selftests, SourceLines};
 
 pub use aftermath::Back;
 pub use at::Stopping;
-pub use calls::{Halt, OpenDevice, UserDriver, judged, must};
+pub use calls::{OpenDevice, UserDriver};
+pub use check::{Halt, judged, must};
 pub use device::{Device, Pf, Slot};
 pub use ending::Ending;
 pub use error::Error;
