@@ -21,8 +21,12 @@ pub struct Register {
 /// Where a register is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Of {
-    /// In the header.
+    /// In the header of every function.
     Header,
+    /// In the header of a bridge.
+    Bridge,
+    /// In the header of a function that is no bridge.
+    Endpoint,
     /// In a capability with this id.
     Capability(u8),
     /// In an extended capability with this id.
@@ -58,14 +62,22 @@ pub mod register {
 
     /// 7.5.1.1.3.
     pub const COMMAND: Register = half("Command", Of::Header, 0x04);
+    /// 7.5.1.3.2 to 7.5.1.3.4: Primary, Secondary and Subordinate Bus Number.
+    pub const BUS_NUMBERS: Register = Register { name: "bus numbers", of: Of::Bridge, at: 0x18, mask: 0x00ff_ffff };
+    /// 7.5.1.3.13.
+    pub const BRIDGE_CONTROL: Register = half("Bridge Control", Of::Bridge, 0x3e);
+    /// 7.5.2.2.
+    pub const POWER_MANAGEMENT: Register = half("Power Management Control", Of::Capability(0x01), 0x04);
+    /// Message Control of MSI, 7.7.1.2.
+    pub const MSI_CONTROL: Register = half("Message Control of MSI", Of::Capability(0x05), 0x02);
     /// 7.5.1.2.1. The lowest bits say what kind of memory it is.
     pub const BARS: [Register; 6] = [
-        word("BAR 0", Of::Header, 0x10),
-        word("BAR 1", Of::Header, 0x14),
-        word("BAR 2", Of::Header, 0x18),
-        word("BAR 3", Of::Header, 0x1c),
-        word("BAR 4", Of::Header, 0x20),
-        word("BAR 5", Of::Header, 0x24),
+        word("BAR 0", Of::Endpoint, 0x10),
+        word("BAR 1", Of::Endpoint, 0x14),
+        word("BAR 2", Of::Endpoint, 0x18),
+        word("BAR 3", Of::Endpoint, 0x1c),
+        word("BAR 4", Of::Endpoint, 0x20),
+        word("BAR 5", Of::Endpoint, 0x24),
     ];
     /// Message Control of MSI-X, 7.7.2.2: the upper half of the word.
     pub const MSIX_CONTROL: Register = half("Message Control of MSI-X", Of::Capability(0x11), 0x02);
@@ -79,6 +91,8 @@ pub mod register {
     pub const SLOT_CONTROL: Register = half("Slot Control", EXPRESS, 0x18);
     /// 7.5.3.11.
     pub const SLOT_STATUS: Register = half("Slot Status", EXPRESS, 0x1a);
+    /// 7.5.3.12.
+    pub const ROOT_CONTROL: Register = half("Root Control", EXPRESS, 0x1c);
     /// 7.5.3.16.
     pub const DEVICE_CONTROL_2: Register = half("Device Control 2", EXPRESS, 0x28);
     /// 7.8.4.2.
@@ -89,12 +103,16 @@ pub mod register {
     pub const UNCORRECTABLE_SEVERITY: Register = word("Uncorrectable Error Severity", AER, 0x0c);
     /// 7.8.4.5.
     pub const CORRECTABLE_STATUS: Register = word("Correctable Error Status", AER, 0x10);
+    /// 7.8.4.6.
+    pub const CORRECTABLE_MASK: Register = word("Correctable Error Mask", AER, 0x14);
     /// 7.8.4.9.
     pub const ROOT_COMMAND: Register = word("Root Error Command", AER, 0x2c);
     /// 7.8.4.10: without the number of its interrupt.
     pub const ROOT_STATUS: Register = Register { name: "Root Error Status", of: AER, at: 0x30, mask: 0x7f };
     /// 7.7.8.3.
     pub const ACS_CONTROL: Register = half("ACS Control", Of::Extended(0x0d), 0x06);
+    /// 7.8.8.3.
+    pub const ARI_CONTROL: Register = half("ARI Control", Of::Extended(0x0e), 0x06);
     /// 9.3.3.3.
     pub const SRIOV_CONTROL: Register = half("SR-IOV Control", SRIOV, 0x08);
     /// 9.3.3.7.
@@ -122,6 +140,25 @@ pub mod register {
     pub const PRESENCE: Field = Field { name: "Presence Detect State", of: SLOT_STATUS, bits: 0x0040 };
 }
 
+impl Register {
+    /// Its value in a configuration space; `None` if it is not there.
+    pub(super) fn read(&self, space: &ConfigSpace) -> Option<u32> {
+        let begin = match self.of {
+            Of::Header => Some(0),
+            Of::Bridge => space.is_bridge().then_some(0),
+            Of::Endpoint => (!space.is_bridge()).then_some(0),
+            Of::Capability(id) => space.capability(id),
+            Of::Extended(id) => space.extended(id),
+        }?;
+        Some(space.read(begin + self.at, self.bytes()) & self.mask)
+    }
+
+    /// How many bytes it has.
+    pub(super) fn bytes(&self) -> u16 {
+        if self.mask > 0xffff { 4 } else { 2 }
+    }
+}
+
 /// A copy of the registers of a function.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Registers {
@@ -143,15 +180,9 @@ impl Guest {
 }
 
 impl Registers {
-    /// The value of a register; `None` if the function does not have its capability.
+    /// The value of a register; `None` if the function does not have it.
     pub fn get(&self, register: Register) -> Option<u32> {
-        let at = register.at
-            + match register.of {
-                Of::Header => 0,
-                Of::Capability(id) => self.space.capability(id)?,
-                Of::Extended(id) => self.space.extended(id)?,
-            };
-        Some(self.space.read(at, if register.mask > 0xffff { 4 } else { 2 }) & register.mask)
+        register.read(&self.space)
     }
 
     /// The value of a register that the function must have.
