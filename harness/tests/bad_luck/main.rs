@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use harness::guest::Guest;
-use harness::scenario::{Needs, Scenario};
+use harness::scenario::Scenario;
 use harness::text::duration;
 use harness::verdict::Verdict;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -53,13 +53,7 @@ fn scenario() -> Scenario {
     Scenario {
         name: "bad_luck::asks",
         about: "Reads a file and asks the monitor.",
-        detects: &[],
-        topology: "igb",
-        also: &[],
-        triggers: &[],
-        append: &[],
-        needs: Needs::NOTHING,
-        run: |guest| Box::pin(ask(guest)),
+        ..Scenario::of(|guest| Box::pin(ask(guest)))
     }
 }
 
