@@ -46,17 +46,26 @@ impl Vm {
     /// # Errors
     /// QMP's, or an unexpected answer of the monitor.
     pub async fn config_space(&self, bdf: Bdf) -> Result<Option<ConfigSpace>, QmpError> {
-        let base = self.qmp().execute(qmp::qom_get { path: HOST.to_owned(), property: ECAM.to_owned() }).await?;
-        let unexpected = |command: String, answer: String, expected| QmpError::Monitor { command, answer, expected };
-        let Some(base) = base.as_u64() else {
-            return Err(unexpected(format!("qom-get {HOST} {ECAM}"), base.to_string(), "an address"));
-        };
-        let command = format!("xp /{}wx {:#x}", SIZE / 4, base + (u64::from(bdf.routing_id()) << 12));
+        let command = format!("xp /{}wx {:#x}", SIZE / 4, self.ecam().await? + (u64::from(bdf.routing_id()) << 12));
         let answer = self.qmp().monitor(&command).await?;
         let Some(space) = ConfigSpace::parse(&answer) else {
-            return Err(unexpected(command, answer, "4096 bytes"));
+            return Err(QmpError::Monitor { command, answer, expected: "4096 bytes" });
         };
         Ok((space.read(CLASS, 4) != ABSENT).then_some(space))
+    }
+
+    /// Where the configuration space of all functions begins. Firmware sets it before the kernel starts, so QEMU is asked
+    /// once.
+    async fn ecam(&self) -> Result<u64, QmpError> {
+        let ask = async || {
+            let base = self.qmp().execute(qmp::qom_get { path: HOST.to_owned(), property: ECAM.to_owned() }).await?;
+            base.as_u64().ok_or_else(|| QmpError::Monitor {
+                command: format!("qom-get {HOST} {ECAM}"),
+                answer: base.to_string(),
+                expected: "an address",
+            })
+        };
+        self.ecam.get_or_try_init(ask).await.copied()
     }
 }
 

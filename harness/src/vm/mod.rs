@@ -79,6 +79,8 @@ pub struct Vm {
     process: Process,
     steps: Steps,
     memory: OnceCell<GuestMemory>,
+    /// Where its configuration space is in physical memory.
+    ecam: OnceCell<u64>,
     /// Held by whoever has stopped the guest by QMP, until it goes on.
     standing: Mutex<()>,
     // Dropped last: it contains QEMU's sockets.
@@ -158,8 +160,8 @@ impl Connected {
 
     fn into_vm(self) -> Vm {
         let Connected { machine, qmp, agent, gate, process, sockets, steps, began: _ } = self;
-        let (memory, standing) = (OnceCell::new(), Mutex::new(()));
-        Vm { machine, qmp, agent, gate, process, steps, memory, standing, _sockets: sockets }
+        let (memory, ecam, standing) = (OnceCell::new(), OnceCell::new(), Mutex::new(()));
+        Vm { machine, qmp, agent, gate, process, steps, memory, ecam, standing, _sockets: sockets }
     }
 }
 
