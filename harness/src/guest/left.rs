@@ -25,12 +25,13 @@ impl Guest {
     /// Whether nothing is left, at once or after a short time. Passes if the guest cannot be looked at; a note says why.
     pub(crate) async fn nothing_left(&self) -> Verdict {
         let left = self.lasting().await;
-        let held: Vec<&Held> =
-            left.iter().filter_map(|left| if let Left::Held(held) = left { Some(held) } else { None }).collect();
-        let unfreed: Vec<&Unfreed> = left
-            .iter()
-            .filter_map(|left| if let Left::Unfreed(unfreed) = left { Some(unfreed) } else { None })
-            .collect();
+        let (mut held, mut unfreed) = (Vec::new(), Vec::new());
+        for one in &left {
+            match one {
+                Left::Held(lock) => held.push(lock),
+                Left::Unfreed(device) => unfreed.push(device),
+            }
+        }
         if !held.is_empty() {
             return still_held(&held);
         }
