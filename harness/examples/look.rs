@@ -83,7 +83,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The memory of a QEMU whose guest has one block of it, in a file that is mapped.
+/// The memory of a QEMU that has it in a file that is mapped.
 fn memory_of(pid: u32) -> Result<GuestMemory> {
     let command = fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
     let words: Vec<&str> = command.split('\0').collect();

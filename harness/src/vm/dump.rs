@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use miniz_oxide::deflate::compress_to_vec_zlib;
@@ -51,19 +52,21 @@ pub struct About {
     pub cpus: u32,
 }
 
-/// Dumps so many bytes of memory, from address 0 on, into a file. The guest must stand meanwhile.
+/// Dumps memory into a file: all of these blocks of physical addresses, which are in order. The guest must stand
+/// meanwhile.
 ///
 /// # Errors
 /// [`DumpError`].
-pub fn dump(memory: &dyn Memory, size: u64, about: &About, path: &Path) -> Result<(), DumpError> {
-    let pages = size / PAGE as u64;
-    let mut present = vec![0u8; (pages as usize).div_ceil(8)];
+pub fn dump(memory: &dyn Memory, of: &[Range<u64>], about: &About, path: &Path) -> Result<(), DumpError> {
+    let pages = of.last().map_or(0, |block| block.end / PAGE as u64);
+    let [mut all, mut present] = [(); 2].map(|()| vec![0u8; (pages as usize).div_ceil(8)]);
     let mut page = vec![0; PAGE];
     let mut kept = Vec::new();
-    for number in 0..pages {
+    for number in of.iter().flat_map(|block| block.start / PAGE as u64..block.end / PAGE as u64) {
         memory.read(number * PAGE as u64, &mut page)?;
+        set(&mut all, number);
         if page != [0; PAGE] {
-            present[(number / 8) as usize] |= 1 << (number % 8);
+            set(&mut present, number);
             kept.push(number);
         }
     }
@@ -75,7 +78,6 @@ pub fn dump(memory: &dyn Memory, size: u64, about: &About, path: &Path) -> Resul
     write_block(&mut file, 0, &header(pages, blocks_of, about))?;
     write_block(&mut file, 1, &second)?;
     // The first says which pages there are, the second which of them are in the dump.
-    let all = vec![0xff; present.len()];
     write_block(&mut file, 1 + blocks_of.second, &all)?;
     write_block(&mut file, 1 + blocks_of.second + bitmap, &present)?;
     let mut at = (begin_of_descriptors + DESCRIPTOR * kept.len()) as u64;
@@ -95,6 +97,10 @@ pub fn dump(memory: &dyn Memory, size: u64, about: &About, path: &Path) -> Resul
     file.seek(SeekFrom::Start(begin_of_descriptors as u64))?;
     file.write_all(&descriptors)?;
     Ok(file.flush()?)
+}
+
+fn set(bitmap: &mut [u8], page: u64) {
+    bitmap[(page / 8) as usize] |= 1 << (page % 8);
 }
 
 /// How many blocks the parts before the pages have.
@@ -208,13 +214,16 @@ mod tests {
         let path = folder.path().join("dump");
         let names = Names { release: "6.12.1".to_owned(), version: "#1 SMP".to_owned() };
         let about = About { names, vmcoreinfo: "OSRELEASE=6.12.1\n".to_owned(), cpus: 2 };
-        dump(&Pages(memory.clone()), memory.len() as u64, &about, &path).unwrap();
+        // All pages but the third are memory, as if the guest had two blocks.
+        let of = [0..2 * PAGE as u64, 3 * PAGE as u64..memory.len() as u64];
+        dump(&Pages(memory.clone()), &of, &about, &path).unwrap();
         let dump = std::fs::read(&path).unwrap();
         assert_eq!(&dump[..12], b"KDUMP   \x06\0\0\0");
         let info = number(&dump, PAGE + 32) as usize;
         assert_eq!(&dump[info..info + number(&dump, PAGE + 40) as usize], about.vmcoreinfo.as_bytes());
         let [note, length] = [48, 56].map(|at| number(&dump, PAGE + at) as usize);
         assert_eq!((note + NOTE_HEADER, length), (info, NOTE_HEADER + 20));
+        assert_eq!((dump[2 * PAGE], dump[2 * PAGE + 1]), (0b1111_1011, 0b1));
         assert_eq!((dump[3 * PAGE], dump[3 * PAGE + 1]), (0b10, 0b1));
         for (index, page) in [1, 8].into_iter().enumerate() {
             let descriptor = 4 * PAGE + DESCRIPTOR * index;
@@ -229,7 +238,8 @@ mod tests {
     #[test]
     fn memory_that_cannot_be_read_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        let error = dump(&Pages(vec![1; PAGE]), 2 * PAGE as u64, &About::default(), &folder.path().join("dump"));
+        let of = [Range { start: 0, end: 2 * PAGE as u64 }];
+        let error = dump(&Pages(vec![1; PAGE]), &of, &About::default(), &folder.path().join("dump"));
         assert!(error.unwrap_err().to_string().ends_with("physical address 0x1000: the end"));
     }
 }

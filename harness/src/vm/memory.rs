@@ -6,16 +6,23 @@
 //! none of the guest's writes.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::qmp::{Qmp, QmpError};
 use crate::waits::{Memory, Unreadable};
 
-/// The most memory that a q35 machine has in one block from address 0 on (`pc_q35_init`, `hw/i386/pc_q35.c`): with
-/// more, all above 2 GiB is at 4 GiB.
+/// With this much memory or more, a q35 machine has all above [`LOWEST_BLOCK`] at [`HIGH_BLOCK`] (`pc_q35_init`,
+/// `hw/i386/pc_q35.c`). With less, it has one block.
+const TWO_BLOCKS: u64 = 0xb000_0000;
+
+/// The size of the block at address 0, if there are two.
 const LOWEST_BLOCK: u64 = 2 << 30;
 
-/// The memory of a guest with at most 2 GiB.
+/// Where the second block is.
+const HIGH_BLOCK: u64 = 4 << 30;
+
+/// The memory of a guest. QEMU has it in one piece, in which the second block follows the first.
 #[derive(Debug)]
 pub struct GuestMemory {
     file: File,
@@ -41,12 +48,6 @@ pub enum MemoryError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// The guest has memory in more than one block.
-    #[error("the guest has {mib} MiB, and only the memory of guests with at most 2048 MiB can be read")]
-    TooMuch {
-        /// Its memory in MiB.
-        mib: u32,
-    },
 }
 
 impl GuestMemory {
@@ -70,30 +71,42 @@ impl GuestMemory {
     /// # Errors
     /// All of [`MemoryError`] but [`MemoryError::Address`].
     pub fn at(pid: u32, base: u64, mib: u32) -> Result<GuestMemory, MemoryError> {
-        let size = u64::from(mib) << 20;
-        if size > LOWEST_BLOCK {
-            return Err(MemoryError::TooMuch { mib });
-        }
         let file = File::open(format!("/proc/{pid}/mem")).map_err(|source| MemoryError::Open { pid, source })?;
-        Ok(GuestMemory { file, base, size })
+        Ok(GuestMemory { file, base, size: u64::from(mib) << 20 })
     }
 }
 
 impl GuestMemory {
-    /// How many bytes it has.
-    pub fn size(&self) -> u64 {
-        self.size
+    /// The physical addresses that have memory, in order.
+    pub fn blocks(&self) -> Vec<Range<u64>> {
+        if self.size < TWO_BLOCKS {
+            return vec![0..self.size];
+        }
+        vec![0..LOWEST_BLOCK, HIGH_BLOCK..HIGH_BLOCK + self.size - LOWEST_BLOCK]
+    }
+
+    /// Where so many bytes at a physical address are, from the beginning of the guest's memory on. None if the guest
+    /// does not have all of them, or not in one block.
+    fn place(&self, physical: u64, length: usize) -> Option<u64> {
+        let end = physical.checked_add(length as u64)?;
+        let mut before = 0;
+        for block in self.blocks() {
+            if block.start <= physical && end <= block.end {
+                return Some(before + physical - block.start);
+            }
+            before += block.end - block.start;
+        }
+        None
     }
 }
 
 impl Memory for GuestMemory {
     fn read(&self, physical: u64, into: &mut [u8]) -> Result<(), Unreadable> {
-        let end = physical.checked_add(into.len() as u64);
-        if end.is_none_or(|end| end > self.size) {
-            return Err(Unreadable { physical, why: "the guest has no memory there".to_owned() });
-        }
-        let failed = |error: std::io::Error| Unreadable { physical, why: format!("QEMU's memory: {error}") };
-        self.file.read_exact_at(into, self.base + physical).map_err(failed)
+        let unreadable = |why| Unreadable { physical, why };
+        let place = self.place(physical, into.len());
+        let place = place.ok_or_else(|| unreadable("the guest has no memory there".to_owned()))?;
+        let read = self.file.read_exact_at(into, self.base + place);
+        read.map_err(|error| unreadable(format!("QEMU's memory: {error}")))
     }
 }
 
@@ -149,12 +162,20 @@ mod tests {
         );
     }
 
+    /// As QEMU 10.0 says with `gpa2hva` for `-m 2500`, `-m 2816` and `-m 4096`.
     #[test]
-    fn a_guest_with_two_blocks_of_memory_is_refused() {
-        let error = GuestMemory::at(std::process::id(), 0, 4096).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the guest has 4096 MiB, and only the memory of guests with at most 2048 MiB can be read"
-        );
+    fn memory_above_2_gib_is_found() {
+        let place = |mib, physical| GuestMemory::at(std::process::id(), 0, mib).unwrap().place(physical, 4096);
+        assert_eq!(place(2500, 0x9c3f_f000), Some(0x9c3f_f000));
+        assert_eq!(place(2500, 0xafff_f000), None);
+        for mib in [2816, 4096] {
+            assert_eq!(place(mib, 0x7fff_f000), Some(0x7fff_f000), "{mib} MiB");
+            assert_eq!(place(mib, 0x7fff_f800), None, "{mib} MiB: not in one block");
+            assert_eq!(place(mib, 0x8000_0000), None, "{mib} MiB");
+            assert_eq!(place(mib, 0x1_0000_0000), Some(0x8000_0000), "{mib} MiB");
+        }
+        assert_eq!(place(2816, 0x1_7fff_f000), None);
+        assert_eq!(place(4096, 0x1_7fff_f000), Some(0xffff_f000));
+        assert_eq!(place(4096, u64::MAX), None);
     }
 }

@@ -10,8 +10,8 @@ use super::view::{View, is_object};
 /// Where the array of all pages begins unless `vmemmap_base` says otherwise (`Documentation/arch/x86/x86_64/mm.rst`).
 const PAGES: u64 = 0xffff_ea00_0000_0000;
 const PAGE: u64 = 4096;
-/// The most pages of a guest whose memory can be read: 2 GiB.
-const MOST_PAGES: u64 = (2 << 30) / PAGE;
+/// The most pages that are looked through, should the guest's own number be damaged: 16 GiB.
+const MOST_PAGES: u64 = (16 << 30) / PAGE;
 /// The most caches, CPUs, and objects in a slab (15 bits of `counters`).
 const MOST_CACHES: usize = 10_000;
 const MOST_CPUS: u64 = 256;
