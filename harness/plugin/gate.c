@@ -32,14 +32,18 @@
  * speed of a CPU. The exit status is 0, because the harness ends QEMU by it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "api.h"
@@ -124,6 +128,58 @@ static void *listen_to_host(void *unused)
 	obey();
 }
 
+/* ---- QEMU's main loop ---- */
+
+/*
+ * The main loop runs beside the thread of the virtual CPUs. It also runs the guest's timers, and moves the guest's time
+ * when all virtual CPUs are idle (icount_start_warp_timer() in accel/tcg/icount-common.c). So two things depend on how
+ * far it is, and that on the host's load:
+ * - It is woken whenever the virtual CPUs become idle, and once more by the timers that are then due. If it still runs
+ *   when a virtual CPU executes "hlt", it may move the time before the instructions of this turn have been counted.
+ * - It ends the turn of a virtual CPU when it runs a timer. The thread of the virtual CPUs does not.
+ *
+ * So the thread of the virtual CPUs waits until the main loop sleeps, before each "hlt" and before a guest goes on.
+ */
+
+/* Says in which system call the main thread sleeps ("/proc/PID/task/TID/syscall", proc(5)). -1: it cannot be read. */
+static int main_thread = -1;
+
+/*
+ * The main loop may itself wait for the virtual CPUs, so it is not waited for longer than about 0.2 s. It sleeps within
+ * some microseconds unless the host is busy.
+ */
+#define LOOKS 2000
+
+static void open_main_thread(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", getpid());
+	main_thread = open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* Whether the main thread sleeps in ppoll(), and nothing has woken it. */
+static bool main_loop_sleeps(void)
+{
+	char line[16];
+	ssize_t length = pread(main_thread, line, sizeof(line) - 1, 0);
+
+	if (length <= 0)
+		return true;
+	line[length] = 0;
+	/* It says "running" of a thread that does not sleep. */
+	return line[0] >= '0' && line[0] <= '9' && strtol(line, NULL, 10) == SYS_ppoll;
+}
+
+static void await_main_loop(void)
+{
+	struct timespec pause = { .tv_nsec = 50 * 1000 };
+
+	for (int looks = 0; main_thread >= 0 && looks < LOOKS && !main_loop_sleeps(); looks++)
+		if (looks > 20)
+			nanosleep(&pause, NULL);
+}
+
 /* Stops the guest, tells the harness, and waits. */
 static void stop(const char *line, int length)
 {
@@ -136,6 +192,14 @@ static void stop(const char *line, int length)
 			pthread_cond_wait(&changed, &lock);
 	}
 	pthread_mutex_unlock(&lock);
+	await_main_loop();
+}
+
+static void at_hlt(unsigned int vcpu, void *unused)
+{
+	(void)vcpu;
+	(void)unused;
+	await_main_loop();
 }
 
 static void at_marker(unsigned int vcpu, void *unused)
@@ -167,6 +231,13 @@ static bool is_marker(const struct qemu_plugin_insn *insn)
 	       !memcmp(bytes, marker, sizeof(marker));
 }
 
+static bool is_hlt(const struct qemu_plugin_insn *insn)
+{
+	uint8_t byte;
+
+	return qemu_plugin_insn_size(insn) == 1 && qemu_plugin_insn_data(insn, &byte, 1) == 1 && byte == 0xf4;
+}
+
 /* Whether this is an address of the kernel (Documentation/arch/x86/x86_64/mm.rst). */
 static bool is_kernel(uint64_t address)
 {
@@ -180,7 +251,11 @@ static bool is_kernel(uint64_t address)
 static void look_through(struct qemu_plugin_tb *block)
 {
 	size_t count = qemu_plugin_tb_n_insns(block);
+	struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(block, count - 1);
 
+	/* Nothing of a block is executed after it. */
+	if (is_hlt(last))
+		qemu_plugin_register_vcpu_insn_exec_cb(last, at_hlt, QEMU_PLUGIN_CB_NO_REGS, NULL);
 	for (size_t i = 0; i < count; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(block, i);
 		uint64_t address = qemu_plugin_insn_vaddr(insn);
@@ -293,5 +368,6 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
 #else
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
 #endif
+	open_main_thread();
 	return start_to_listen();
 }

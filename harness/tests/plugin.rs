@@ -110,6 +110,18 @@ async fn qemu_ends_when_its_gate_is_closed() {
 }
 
 #[tokio::test]
+async fn a_cpu_halts_when_the_main_loop_sleeps() {
+    for api in [4, 7] {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("gate");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let mut qemu = Command::new(fake_qemu(folder.path(), "gate.c", api, &["-DHLT"]));
+        let output = qemu.arg(format!("socket={}", socket.display())).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "the main loop sleeps\n", "API {api}");
+    }
+}
+
+#[tokio::test]
 async fn wrong_arguments_are_refused() {
     for (plugin, argument, why) in [
         ("gate.c", "at=x", "gate: cannot parse a place: x"),
