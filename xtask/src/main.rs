@@ -7,6 +7,7 @@ mod commands;
 mod examples;
 mod interrupt;
 mod judging;
+mod kernel;
 mod machine;
 mod names;
 mod out;

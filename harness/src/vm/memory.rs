@@ -80,7 +80,7 @@ impl GuestMemory {
     /// The physical addresses that have memory, in order.
     pub fn blocks(&self) -> Vec<Range<u64>> {
         if self.size < TWO_BLOCKS {
-            return vec![0..self.size];
+            return vec![Range { start: 0, end: self.size }];
         }
         vec![0..LOWEST_BLOCK, HIGH_BLOCK..HIGH_BLOCK + self.size - LOWEST_BLOCK]
     }

@@ -14,8 +14,8 @@ use harness::lab::Lab;
 use harness::waits::Graph;
 
 use crate::interrupt::until_interrupted;
+use crate::kernel::Origin;
 use crate::machine::workspace;
-use crate::own::Own;
 use crate::ui::Ui;
 
 /// Which cell.
@@ -46,7 +46,9 @@ pub struct Args {
 #[derive(Parser)]
 struct Words {
     #[command(flatten)]
-    own: Own,
+    origin: Origin,
+    #[arg(long)]
+    kernel: String,
     #[arg(long)]
     profile: Option<String>,
 }
@@ -148,13 +150,10 @@ fn folder(cell: &str) -> Result<PathBuf> {
 
 /// The lab that has the kernel of a cell.
 fn lab(start: &CellStart) -> Result<Lab> {
-    if start.own.iter().any(|word| word == "--series") {
-        bail!("this is a cell of a series. Apply its patches to a tree, and run the cell with --tree");
-    }
-    let words = std::iter::once("cell").chain(start.own.iter().map(String::as_str));
-    let Words { own, profile } = Words::try_parse_from(words).context("start.json names a kernel in an unknown way")?;
-    let profile = profile.or(kernels::split_profile(&start.cell.variant).1.map(str::to_owned));
-    Ok(own.lab(profile.as_deref().filter(|_| !own.tree.debug))?.0)
+    let words = ["cell", "--kernel", &start.cell.variant].into_iter().chain(start.own.iter().map(String::as_str));
+    let words = Words::try_parse_from(words).context("start.json names a kernel in an unknown way")?;
+    let profile = words.profile.or(kernels::split_profile(&words.kernel).1.map(str::to_owned));
+    Ok(words.origin.lab(profile.as_deref())?.0)
 }
 
 /// The vmlinux of a cell's kernel with types and variables, built if the cache does not have it.
@@ -175,9 +174,20 @@ mod tests {
 
     #[test]
     fn the_words_that_name_a_kernel_are_read() {
-        let words = ["cell", "--tree", "/src", "--rev", "v6.11", "--config", "a.config"];
-        let Words { own, profile } = Words::try_parse_from(words).unwrap();
-        assert_eq!((own.tree.path, own.rev, profile), (Some("/src".into()), vec!["v6.11".to_owned()], None));
-        assert!(Words::try_parse_from(["cell", "--series", "x"]).is_err());
+        let words = |own: &[&str]| Words::try_parse_from([&["cell", "--kernel", "patch-2"], own].concat());
+        let of_tree = words(&["--tree", "/src", "--rev", "v6.11", "--config", "a.config"]).unwrap();
+        assert_eq!((of_tree.kernel.as_str(), of_tree.profile), ("patch-2", None));
+        assert_eq!(of_tree.origin.series, None);
+        let of_series = words(&["--base", "stock", "--series", "/run/patches"]).unwrap();
+        assert_eq!(of_series.origin.series, Some("/run/patches".into()));
+        assert!(words(&["--color"]).is_err());
+    }
+
+    #[test]
+    fn a_series_that_is_not_there_any_more_is_said() {
+        let own = ["--base", "v6.12", "--series", "/no/such/patches"].map(str::to_owned);
+        let words = ["cell", "--kernel", "patch-1"].into_iter().chain(own.iter().map(String::as_str));
+        let error = Words::try_parse_from(words).unwrap().origin.lab(None).map(drop).unwrap_err();
+        assert!(error.to_string().starts_with("cannot read /no/such/patches: "), "{error}");
     }
 }

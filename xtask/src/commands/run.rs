@@ -1,14 +1,13 @@
 //! `cargo xtask run`: runs one cell, and shows the guest's console on the terminal.
 
 use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use harness::classify::Splat;
 use harness::evidence::CellRecord;
-use harness::lab::Lab;
 use harness::matrix::Runner;
 use harness::matrix::plan::{Selection, plan};
 use harness::matrix::series;
@@ -17,10 +16,9 @@ use harness::verdict::Expected;
 use harness::vm::transcript::Recorder;
 
 use crate::interrupt::until_interrupted;
+use crate::kernel::Origin;
 use crate::names;
 use crate::out;
-use crate::own::Own;
-use crate::patched::{Base, kept};
 use crate::select::How;
 use crate::ui::Ui;
 
@@ -44,15 +42,7 @@ pub struct Args {
     #[arg(value_parser = names::kernels(), hide_possible_values = true)]
     kernel: Option<String>,
     #[command(flatten)]
-    own: Own,
-    /// Run on a kernel of a series: the folder `patches` that a run of `cargo xtask series` wrote. Then --kernel is
-    /// `base`, or for example `patch-2` for the base with the first two patches
-    #[arg(long, value_name = "DIR", requires = "kernel", conflicts_with = "kernel_image")]
-    series: Option<PathBuf>,
-    /// The base of the series: a base of kernels.toml or, with --tree, a revision, like --rev [default: the first base;
-    /// with --tree, HEAD]
-    #[arg(long, value_name = "REV", requires = "series", conflicts_with = "rev")]
-    base: Option<String>,
+    origin: Origin,
     /// The trigger. Needed for a scenario that removes a device in several ways
     #[arg(short, long, value_parser = names::triggers())]
     trigger: Option<String>,
@@ -68,10 +58,7 @@ pub struct Args {
 
 /// Runs one cell, and prints its verdict.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let (lab, own) = match &args.series {
-        Some(folder) => (of_series(&args, folder)?, Vec::new()),
-        None => args.own.lab(args.how.profile.as_deref())?,
-    };
+    let (lab, own) = args.origin.lab(args.how.profile.as_deref())?;
     let scenarios = scenarios::all();
     let selection = Selection {
         kernels: args.kernel.map_or(own, |kernel| vec![kernel]),
@@ -99,7 +86,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     until_interrupted(&lab, &folder, async {
         let runner = Runner::prepare(&lab, &scenarios, &request, ui.clone()).await?;
         let _ = folder.set(runner.folder().to_owned());
-        let runner = match &args.series {
+        let runner = match &args.origin.series {
             Some(patches) => runner.of_series(&series::options(&lab, &std::path::absolute(patches)?)),
             None => runner,
         };
@@ -109,16 +96,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         out::print(&summary(&record, &runner.folder().join(cell.id.folder()))?)?;
         Ok(ExitCode::from(report.exit_code()))
     })
-}
-
-/// The kernels of a series.
-fn of_series(args: &Args, folder: &Path) -> Result<Lab> {
-    let rev = match args.own.rev.as_slice() {
-        [] => args.base.as_deref(),
-        [rev] => Some(rev.as_str()),
-        revs => bail!("a series has one base, but {} --rev are given", revs.len()),
-    };
-    Base { tree: &args.own.tree, rev }.lab(&kept(folder)?, args.how.profile.as_deref())
 }
 
 /// The observations as JSON, then the verdict.
