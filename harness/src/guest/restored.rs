@@ -1,4 +1,4 @@
-//! Whether the hardware is after a scenario what it was before: a guest's functions, and their registers.
+//! Whether a guest's functions are after a scenario what they were before: their registers, and who refers to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
@@ -9,6 +9,7 @@ use super::agreement::Disagreement;
 use super::registers::{Use, differences};
 use super::{Device, Error, Guest};
 use crate::vm::config_space::ConfigSpace;
+use crate::waits::{Referenced, referenced};
 
 /// The driver of ports (`drivers/pci/pcie/portdrv.c`).
 const PORT_DRIVER: &str = "pcieport";
@@ -24,23 +25,26 @@ pub struct Before {
     space: ConfigSpace,
     /// The driver that it had, if it had one.
     driver: Option<&'static str>,
-    /// Whether there were functions behind it.
-    is_full: bool,
+    /// How many functions were right behind it.
+    behind: usize,
+    /// What the kernel had of it. None if the guest's memory cannot be read.
+    kept: Option<Referenced>,
 }
 
 impl Guest {
-    /// Remembers the registers of all ports and PFs of the topology.
+    /// Remembers the registers of all ports and PFs of the topology, and how many references they have.
     ///
     /// # Errors
     /// QMP's.
-    pub(crate) async fn remember_registers(&self) -> Result<(), Error> {
+    pub(crate) async fn remember_functions(&self) -> Result<(), Error> {
         let mut before = Vec::new();
+        let mut known = self.referenced().await;
         for (device, driver) in self.functions() {
             let Some(space) = self.vm.config_space(device.bdf).await? else { continue };
             let driver = driver.filter(|_| space.read(COMMAND, 2) & MASTER != 0);
-            let below = format!("{}/", device.devpath);
-            let is_full = self.pfs().iter().any(|pf| pf.device.devpath.starts_with(&below));
-            before.push(Before { device, space, driver, is_full });
+            let behind = behind(&device, self.functions().map(|(other, _)| other.devpath));
+            let kept = known.remove(&device.bdf.to_string());
+            before.push(Before { device, space, driver, behind, kept });
         }
         // A panic in another thread cannot leave a list half changed.
         *self.before.lock().unwrap_or_else(PoisonError::into_inner) = before;
@@ -63,23 +67,32 @@ impl Guest {
         all.into_values()
     }
 
+    /// What the kernel has of each PCI device, by its name. Empty if the guest's memory cannot be read: then a look for
+    /// what is left says why.
+    async fn referenced(&self) -> BTreeMap<String, Referenced> {
+        let Some(kernel) = self.of_kernel.looks.as_ref() else { return BTreeMap::new() };
+        let found = self.vm.look(kernel, referenced).await.unwrap_or_default();
+        found.into_iter().map(|one| (one.name.clone(), one)).collect()
+    }
+
     /// The registers that are not as they must be, of the functions that are in the inventory and were there before the
-    /// scenario.
+    /// scenario, and those whose references were not put, or put once too often.
     ///
     /// # Errors
     /// QMP's.
     pub(super) async fn not_restored(&self, inventory: &Inventory) -> Result<BTreeSet<Disagreement>, Error> {
         let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut found = BTreeSet::new();
-        for Before { device, space, driver, is_full } in before {
+        let known = self.referenced().await;
+        for Before { device, space, driver, behind: before, kept } in before {
             let Some(function) = inventory.functions.get(&device.bdf.to_string()) else { continue };
             let Some(now) = self.vm.config_space(device.bdf).await? else { continue };
-            let below = format!("{}/", device.devpath);
+            let behind = behind(&device, inventory.functions.values().map(|function| function.devpath.clone()));
             let used = Use {
                 as_before: driver.is_some()
                     && function.driver.as_deref() == driver
                     && function.numvfs.as_deref().is_none_or(|vfs| vfs == "0"),
-                as_full: is_full == inventory.folders.iter().any(|folder| folder.starts_with(&below)),
+                as_full: (before == 0) == (behind == 0),
             };
             let differences = differences(&device.bdf.to_string(), &space, &now, used);
             found.extend(
@@ -87,7 +100,48 @@ impl Guest {
                     .into_iter()
                     .map(|difference| Disagreement { attribute: difference.name, what: difference.to_string() }),
             );
+            let kept = kept.zip(known.get(&device.bdf.to_string()));
+            found.extend(kept.filter(|_| used.as_before && before == behind).and_then(|(old, now)| lost(&old, now)));
         }
         Ok(found)
+    }
+}
+
+/// How many of the functions with these folders are right behind a port.
+fn behind(port: &Device, folders: impl Iterator<Item = String>) -> usize {
+    let is_behind = |folder: &String| {
+        let rest = folder.strip_prefix(&port.devpath).and_then(|rest| rest.strip_prefix('/'));
+        rest.is_some_and(|name| !name.contains('/'))
+    };
+    folders.filter(is_behind).count()
+}
+
+/// The difference if a device has not as many references as before. A device that was replaced by another one of the same
+/// name is not compared.
+fn lost(before: &Referenced, now: &Referenced) -> Option<Disagreement> {
+    let Referenced { name, references, .. } = now;
+    let what = || format!("{name} has {references} references; it had {}", before.references);
+    let differs = before.at == now.at && before.references != *references;
+    differs.then(|| Disagreement { attribute: "pci_dev_get", what: what() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_right_behind_a_port_count() {
+        let port = Device { bdf: "0000:00:10.0".parse().unwrap(), devpath: "/pci/rp0".to_owned() };
+        let folders = ["/pci/rp0", "/pci/rp0/pf", "/pci/rp0/vf", "/pci/rp0/up/down", "/pci/rp01/pf"];
+        assert_eq!(behind(&port, folders.iter().map(|&folder| folder.to_owned())), 2);
+    }
+
+    #[test]
+    fn references_of_the_same_device_are_compared() {
+        let device = |at, references| Referenced { at: (at, 7), name: "0000:00:10.0".to_owned(), references };
+        assert_eq!(lost(&device(1, 9), &device(1, 9)), None);
+        assert_eq!(lost(&device(1, 9), &device(2, 10)), None);
+        let what = lost(&device(1, 9), &device(1, 10)).unwrap().what;
+        assert_eq!(what, "0000:00:10.0 has 10 references; it had 9");
     }
 }

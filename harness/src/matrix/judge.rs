@@ -179,7 +179,7 @@ async fn run_in(
             return Over { silent, ..Over::without_notes(error) };
         }
     };
-    if let Err(error) = guest.remember_registers().await {
+    if let Err(error) = guest.remember_functions().await {
         return Over::without_notes(error);
     }
     let begins = guest.agent().messages().position();

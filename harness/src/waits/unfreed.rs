@@ -1,6 +1,9 @@
-//! PCI devices that the kernel has removed and cannot free, as somebody still counts as their user.
+//! PCI devices and their reference counts: those that the kernel has, and those that it has removed and cannot free, as
+//! somebody still counts as their user.
 
 use super::error::LookError;
+use super::kernel::Kernel;
+use super::memory::Memory;
 use super::slabs::Slabs;
 use super::view::{View, is_kernel_address};
 
@@ -59,16 +62,54 @@ fn holds(cache: &str, size: u64) -> bool {
 
 /// The device at an address, if it is a PCI device that was removed and has references.
 fn removed(view: &View<'_>, at: u64) -> Result<Option<Unfreed>, LookError> {
+    let unfreed = |device: Device| Unfreed { at, name: device.name, references: device.references };
+    Ok(device(view, at)?.filter(|device| device.folder == 0).map(unfreed))
+}
+
+/// A PCI device that is in sysfs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referenced {
+    /// Where the kernel has it and its folder in sysfs. Another device of the same name has others.
+    pub at: (u64, u64),
+    /// Its name.
+    pub name: String,
+    /// How many references it has.
+    pub references: u32,
+}
+
+/// The PCI devices that are in sysfs. The guest should be stopped meanwhile.
+///
+/// # Errors
+/// As [`look()`](super::look()).
+pub fn referenced(memory: &dyn Memory, kernel: &Kernel) -> Result<Vec<Referenced>, LookError> {
+    let view = View::new(memory, kernel)?;
+    let known = |at: u64| {
+        let of =
+            |device: Device| Referenced { at: (at, device.folder), name: device.name, references: device.references };
+        Ok(device(&view, at)?.filter(|device| device.folder != 0).map(of))
+    };
+    devices(&view)?.into_iter().map(known).filter_map(Result::transpose).collect()
+}
+
+struct Device {
+    name: String,
+    references: u32,
+    /// Its folder in sysfs. 0 if it has none.
+    folder: u64,
+}
+
+/// The PCI device at an address, if it is one that has references.
+fn device(view: &View<'_>, at: u64) -> Result<Option<Device>, LookError> {
     let kernel = view.kernel();
     let references = view.u32(at.wrapping_add(kernel.offset("device", "kobj.kref")?))?;
     let is_pci = view.member(at, "device", "bus")? == kernel.symbol("pci_bus_type")?;
-    let folder = view.member(at, "device", "kobj.sd")?;
-    if !is_pci || references == 0 || folder != 0 {
+    if !is_pci || references == 0 {
         return Ok(None);
     }
+    let folder = view.member(at, "device", "kobj.sd")?;
     let name = view.member(at.wrapping_add(kernel.offset("device", "kobj")?), "kobject", "name")?;
     let name = Some(name).filter(|name| is_kernel_address(*name)).and_then(|name| view.string(name));
-    Ok(Some(Unfreed { at, name: name.unwrap_or_else(|| format!("the PCI device at {at:#x}")), references }))
+    Ok(Some(Device { name: name.unwrap_or_else(|| format!("the PCI device at {at:#x}")), references, folder }))
 }
 
 #[cfg(test)]
