@@ -18,7 +18,8 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "acpi_slot_files::power",
         about: "An ACPI slot is powered off by its power file, filled again, and emptied by an eject request. The files \
-                must say so each time, and writes for an empty slot must change nothing.",
+                must say so each time, and writes for an empty slot must change nothing. Then its port is removed, and \
+                found again by a rescan.",
         run: |guest| Box::pin(judged(power(guest))),
         ..BASE
     },
@@ -67,7 +68,11 @@ async fn power(guest: &Guest) -> Result<(), Halt> {
     }
     let ejected = guest.press_button("pf2").await?;
     guest.unplugged(&ejected, guest.prompt()).await?;
-    empty(guest, pf, &folder, "after an eject request").await
+    empty(guest, pf, &folder, "after an eject request").await?;
+    // If a request for the slot is still counted as a user of the port, the port is never freed.
+    accepts(guest, &pf.slot.port.attribute("remove"), 1, "of the port of the empty slot").await?;
+    accepts(guest, "/sys/bus/pci/rescan", 1, "after the removal of the port").await?;
+    shows(guest, &folder, "0", "after the port was found again").await
 }
 
 /// Checks the files of a slot that is empty or has a card with power.
