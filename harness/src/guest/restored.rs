@@ -32,7 +32,7 @@ pub struct Before {
 }
 
 impl Guest {
-    /// Remembers the registers of all ports and PFs of the topology, and how many references they have.
+    /// Remembers the registers of all ports and PFs of the topology, and what the kernel counts for them.
     ///
     /// # Errors
     /// QMP's.
@@ -76,7 +76,7 @@ impl Guest {
     }
 
     /// The registers that are not as they must be, of the functions that are in the inventory and were there before the
-    /// scenario, and those whose references were not put, or put once too often.
+    /// scenario, and what is counted up and not down for them, or down once too often.
     ///
     /// # Errors
     /// QMP's.
@@ -101,7 +101,8 @@ impl Guest {
                     .map(|difference| Disagreement { attribute: difference.name, what: difference.to_string() }),
             );
             let kept = kept.zip(known.get(&device.bdf.to_string()));
-            found.extend(kept.filter(|_| used.as_before && before == behind).and_then(|(old, now)| lost(&old, now)));
+            let same = kept.filter(|_| used.as_before && before == behind);
+            found.extend(same.map(|(old, now)| lost(&old, now)).unwrap_or_default());
         }
         Ok(found)
     }
@@ -116,18 +117,25 @@ fn behind(port: &Device, folders: impl Iterator<Item = String>) -> usize {
     folders.filter(is_behind).count()
 }
 
-/// The difference if a device has not as many references as before. A device that was replaced by another one of the same
-/// name is not compared.
-fn lost(before: &Referenced, now: &Referenced) -> Option<Disagreement> {
-    let Referenced { name, references, .. } = now;
-    let what = || format!("{name} has {references} references; it had {}", before.references);
-    let differs = before.at == now.at && before.references != *references;
-    differs.then(|| Disagreement { attribute: "pci_dev_get", what: what() })
+/// What is not counted for a device as before. A device that was replaced by another one of the same name is not compared.
+fn lost(before: &Referenced, now: &Referenced) -> Vec<Disagreement> {
+    let (old, new) = (before.counts, now.counts);
+    let counts = [
+        ("pci_dev_get", "references", Some(old.references), Some(new.references)),
+        ("pci_enable_device", "users that enabled it", old.enabled, new.enabled),
+    ];
+    let differ = counts.into_iter().filter(|(_, _, old, new)| before.at == now.at && old != new);
+    let said = |(attribute, what, old, new): (_, _, Option<u32>, Option<u32>)| {
+        let (old, new) = old.zip(new)?;
+        Some(Disagreement { attribute, what: format!("{} has {new} {what}; it had {old}", now.name) })
+    };
+    differ.filter_map(said).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::waits::Counts;
 
     #[test]
     fn functions_right_behind_a_port_count() {
@@ -137,11 +145,16 @@ mod tests {
     }
 
     #[test]
-    fn references_of_the_same_device_are_compared() {
-        let device = |at, references| Referenced { at: (at, 7), name: "0000:00:10.0".to_owned(), references };
-        assert_eq!(lost(&device(1, 9), &device(1, 9)), None);
-        assert_eq!(lost(&device(1, 9), &device(2, 10)), None);
-        let what = lost(&device(1, 9), &device(1, 10)).unwrap().what;
-        assert_eq!(what, "0000:00:10.0 has 10 references; it had 9");
+    fn counts_of_the_same_device_are_compared() {
+        let device = |at, references, enabled| {
+            let counts = Counts { references, enabled: Some(enabled) };
+            Referenced { at: (at, 7), name: "0000:00:10.0".to_owned(), counts }
+        };
+        assert_eq!(lost(&device(1, 9, 1), &device(1, 9, 1)), []);
+        assert_eq!(lost(&device(1, 9, 1), &device(2, 10, 2)), []);
+        let lost: Vec<String> = lost(&device(1, 9, 1), &device(1, 10, 2)).iter().map(ToString::to_string).collect();
+        let expected =
+            ["0000:00:10.0 has 10 references; it had 9", "0000:00:10.0 has 2 users that enabled it; it had 1"];
+        assert_eq!(lost, expected);
     }
 }

@@ -1,6 +1,6 @@
 //! Who waits for whom in a guest, read from the guest's memory, in words. And which objects its kernel has: [`census()`]
 //! counts them, [`left()`] finds the locks that are still held, and the PCI devices that it removed and did not free, and
-//! [`referenced()`] says how many references the others have.
+//! [`referenced()`] says how many references the others have, and what else is counted for them.
 //!
 //! A closed cycle of tasks that wait for each other proves a deadlock. [`look()`] needs the guest's physical memory, the
 //! kernel's `System.map`, and the layout of its structures. It needs nothing in the guest. The kernel must be built with
@@ -50,5 +50,5 @@ pub use look::look;
 pub use memory::{Memory, Unreadable};
 pub use slabs::{Census, census};
 pub use symbols::Symbols;
-pub use unfreed::{Referenced, Unfreed, referenced};
+pub use unfreed::{Counts, Referenced, Unfreed, referenced};
 pub use vmcoreinfo::{Names, vmcoreinfo};

@@ -73,8 +73,17 @@ pub struct Referenced {
     pub at: (u64, u64),
     /// Its name.
     pub name: String,
-    /// How many references it has.
+    /// What the kernel counts for it.
+    pub counts: Counts,
+}
+
+/// What the kernel counts up and down for a PCI device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Its references (`get_device()`).
     pub references: u32,
+    /// How many have enabled it (`pci_enable_device()`).
+    pub enabled: Option<u32>,
 }
 
 /// The PCI devices that are in sysfs. The guest should be stopped meanwhile.
@@ -84,11 +93,18 @@ pub struct Referenced {
 pub fn referenced(memory: &dyn Memory, kernel: &Kernel) -> Result<Vec<Referenced>, LookError> {
     let view = View::new(memory, kernel)?;
     let known = |at: u64| {
-        let of =
-            |device: Device| Referenced { at: (at, device.folder), name: device.name, references: device.references };
-        Ok(device(&view, at)?.filter(|device| device.folder != 0).map(of))
+        let Some(device) = device(&view, at)?.filter(|device| device.folder != 0) else { return Ok(None) };
+        let counts = counts(&view, at, device.references)?;
+        Ok(Some(Referenced { at: (at, device.folder), name: device.name, counts }))
     };
     devices(&view)?.into_iter().map(known).filter_map(Result::transpose).collect()
+}
+
+fn counts(view: &View<'_>, at: u64, references: u32) -> Result<Counts, LookError> {
+    let kernel = view.kernel();
+    let within = kernel.offset_if_any("pci_dev", "enable_cnt").zip(kernel.offset_if_any("pci_dev", "dev"));
+    let enabled = within.map(|(offset, dev)| view.u32(at.wrapping_sub(dev).wrapping_add(offset)));
+    Ok(Counts { references, enabled: enabled.transpose()? })
 }
 
 struct Device {

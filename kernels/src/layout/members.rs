@@ -175,7 +175,11 @@ pub const STRUCTS: &[Struct] = &[
         about: "the array of all pages, in which the slabs are",
         members: &[("flags", "gives the struct away: only its size is used")],
     },
-    Struct { name: "pci_dev", about: "which PCI device a stack is about", members: &[("dev", "the device in it")] },
+    Struct {
+        name: "pci_dev",
+        about: "which PCI device a stack is about",
+        members: &[("dev", "the device in it"), ("enable_cnt", "how many have enabled it")],
+    },
     Struct {
         name: "pci_slot",
         about: "the name of pciehp's slot",
