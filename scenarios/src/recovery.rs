@@ -41,6 +41,14 @@ pub const ALL: &[Scenario] = &[
         ..Scenario::of(|guest| Box::pin(judged(one_without_driver(guest))))
     },
     Scenario {
+        name: "recovery::fails_after_reset",
+        about: "A card has two functions, one of them without a driver. After a fatal error of its port recovery must \
+                fail for both, although igb asks for a reset. When both were removed and found again, it must succeed.",
+        detects: &["igb-disabled-twice-after-failed-recovery"],
+        topology: "two-functions",
+        ..Scenario::of(|guest| Box::pin(judged(fails_after_reset(guest))))
+    },
+    Scenario {
         name: "recovery::one_with_vfio_pci",
         about: "A card has two functions, one with igb and one with vfio-pci, which cannot be told of a reset. After \
                 errors both must recover.",
@@ -158,6 +166,24 @@ async fn one_without_driver(guest: &Guest) -> Result<(), Halt> {
         hierarchy.recovers(error, End::Successful, &events, &when).await?;
     }
     Ok(())
+}
+
+async fn fails_after_reset(guest: &Guest) -> Result<(), Halt> {
+    let (first, second) = functions(guest)?;
+    accepts(guest, &second.driver_attribute("unbind"), second.device.bdf, "while the function is bound").await?;
+    let hierarchy = Hierarchy { guest, slot: &first.slot, functions: vec![&first.device, &second.device] };
+    let events = [(&first.device, GIVES_UP), (&second.device, CANNOT)];
+    let when = "after a fatal error of the port of a card of which one function has no driver";
+    hierarchy.recovers(AerError::DataLinkProtocol, End::Failed, &events, when).await?;
+    // Neither function was restored after its reset, so igb needs both to be found again.
+    for pf in [second, first] {
+        accepts(guest, &pf.attribute("remove"), 1, "after recovery has failed").await?;
+    }
+    accepts(guest, &first.slot.port.attribute("rescan"), 1, "after both functions were removed").await?;
+    passed(guest.agreement().await?)?;
+    let events = [(&first.device, GOES_ON), (&second.device, GOES_ON)];
+    let when = "after a fatal error of the port, when both functions were found again";
+    hierarchy.recovers(AerError::DataLinkProtocol, End::Successful, &events, when).await
 }
 
 async fn one_with_vfio_pci(guest: &Guest) -> Result<(), Halt> {
