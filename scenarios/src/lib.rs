@@ -21,6 +21,7 @@ mod numvfs_read;
 mod numvfs_rounds;
 mod pci_contract;
 mod port;
+mod proc_pci;
 pub mod proposals;
 mod recovery;
 mod registers;
@@ -66,6 +67,7 @@ pub fn all() -> Vec<Scenario> {
         reset_state::ALL,
         numvfs_contract::ALL,
         pci_contract::ALL,
+        proc_pci::ALL,
         sequences::ALL,
         leaks::ALL,
         igb_contract::ALL,

@@ -3,15 +3,14 @@
 use std::pin::pin;
 
 use guest_protocol::{Sched, Step, TaskState};
-use harness::guest::{ENABLES_VFS, Ending, Error, Guest, Slot};
+use harness::guest::{ENABLES_VFS, Ending, Error, Guest, RUNNING, Slot};
 use harness::notes::Note;
 use harness::scenario::{Needs, Places, Scenario};
 use harness::trigger::Trigger;
 use harness::verdict::Verdict;
-use harness::vm::agent::Operation;
 use kernels::FailureKind;
 
-use crate::slot_state::{BEGINS, RUNNING, State, WILL_GO, busy_for_ever, comes_up, empties};
+use crate::slot_state::{BEGINS, State, WILL_GO, busy_for_ever, comes_up, empties};
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -101,9 +100,6 @@ const RELEASES: &str = "igb_release_swfw_sync_82575";
 /// igb tries for up to three seconds to get its semaphore, on any machine. If it is still busy after this many seconds
 /// (scaled to the speed of the guest), it does not give up.
 const LONG_IN_IGB: f64 = 8.0;
-
-/// How many times to sample the stack of a running task.
-const STACKS: usize = 20;
 
 /// Register of a PHY's status: `MII_BMSR` in `include/uapi/linux/mii.h`.
 const PHY_STATUS: u16 = 1;
@@ -204,11 +200,13 @@ async fn yanked_while_phy_is_read(guest: &Guest) -> Result<Verdict, Error> {
         place.stopped(guest.prompt()).await?;
     }
     guest.remove(pf).await?;
+    let still_reads =
+        |task: &TaskState| busy_for_ever(guest, task, "the card is absent, but its device is not removed");
     let operations = [&reader];
     let mut ending = pin!(guest.ending(&operations));
     let ended = match guest.vm().time().timeout(guest.seconds(LONG_IN_IGB), &mut ending).await {
         Ok(ended) => ended?,
-        Err(_) => match still_busy(guest, &reader).await? {
+        Err(_) => match guest.find_running(&reader, still_reads).await? {
             Some(verdict) => return Ok(verdict),
             None => ending.await?,
         },
@@ -216,25 +214,6 @@ async fn yanked_while_phy_is_read(guest: &Guest) -> Result<Verdict, Error> {
     match ended {
         Ending::Done => guest.put_back_and_use().await,
         Ending::Stuck(stuck) => Ok(guest.deadlock(&stuck, &[])),
-    }
-}
-
-/// Checks whether the process still reads the PHY. A single sample may find no stack for a running task. If no sample
-/// finds one, because the task runs on the other CPU all the time, the backtrace of that CPU is requested.
-async fn still_busy(guest: &Guest, reader: &Operation) -> Result<Option<Verdict>, Error> {
-    let busy = |task: &TaskState| busy_for_ever(guest, task, "the card is absent, but its device is not removed");
-    let mut running = None;
-    for _ in 0..STACKS {
-        let tasks = reader.whereabouts(guest.prompt()).await?;
-        let found = tasks.iter().find_map(busy);
-        if found.is_some() {
-            return Ok(found);
-        }
-        running = tasks.into_iter().find(|task| task.state == RUNNING).or(running);
-    }
-    match running {
-        Some(task) => Ok(guest.on_cpu(&task).await?.as_ref().and_then(busy)),
-        None => Ok(None),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use guest_protocol::TaskState;
 use harness::classify::stack;
-use harness::guest::{Ending, Error, Guest, Slot};
+use harness::guest::{Ending, Error, Guest, RUNNING, Slot};
 use harness::notes::Note;
 use harness::verdict::Verdict;
 use harness::vm::pci::Bdf;
@@ -88,9 +88,6 @@ pub async fn idle(guest: &Guest) -> Result<(), Error> {
 fn thread_works(tasks: &[TaskState]) -> bool {
     tasks.iter().any(|task| task.stack.iter().any(|frame| frame == PORT_THREAD))
 }
-
-/// A task's state while it runs (proc_pid_stat(5)).
-pub const RUNNING: char = 'R';
 
 /// The failure of a task that is still running after more time than it can need; `None` if it is not running.
 pub fn busy_for_ever(guest: &Guest, task: &TaskState, so: &str) -> Option<Verdict> {

@@ -44,6 +44,7 @@ pub use aftermath::Back;
 pub use at::Stopping;
 pub use calls::{OpenDevice, UserDriver};
 pub use check::{Halt, judged, must};
+pub use cpus::RUNNING;
 pub use device::{Device, Pf, Slot};
 pub use ending::Ending;
 pub use error::Error;
@@ -210,6 +211,14 @@ impl Guest {
         Ok(self.agent().start(Command::Write { path, data: data.to_string(), at: 0, sched }).await?)
     }
 
+    /// Starts to write at an offset of a file in a separate process.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn write_at(&self, path: String, at: u64, data: &str, sched: Sched) -> Result<Operation, Error> {
+        Ok(self.agent().start(Command::Write { path, data: data.to_owned(), at, sched }).await?)
+    }
+
     /// Starts to write into the configuration space of a device in a separate process. The write waits while the kernel
     /// blocks access to that space (`drivers/pci/access.c`, `pci_wait_cfg()`).
     ///
@@ -222,8 +231,7 @@ impl Guest {
         data: &str,
         sched: Sched,
     ) -> Result<Operation, Error> {
-        let path = device.as_ref().attribute("config");
-        Ok(self.agent().start(Command::Write { path, data: data.to_owned(), at, sched }).await?)
+        self.write_at(device.as_ref().attribute("config"), at, data, sched).await
     }
 
     /// Starts an event-driven reader. Returns when it is armed: from then on it misses no event.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 
 use guest_protocol::{Access, Sched};
 
@@ -38,16 +39,14 @@ pub fn read_bytes(path: &str, at: u64, length: u32) -> Access {
     read.map_value(|_| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Applies the scheduling request, then writes an attribute with one `write(2)` at an offset.
+/// Applies the scheduling request, then writes an attribute: with one `write(2)` at its start, or with one `pwrite(2)`
+/// at an offset. A seek to an offset that the file does not have would fail, and the write would not be tried.
 pub fn write(path: &str, data: &str, at: u64, sched: Sched) -> Result<Access, AgentError> {
     sched::apply(sched)?;
     let written = access(path, || {
         let mut file = File::options().write(true).open(path)?;
-        // Some files cannot seek.
-        if at > 0 {
-            file.seek(SeekFrom::Start(at))?;
-        }
-        file.write(data.as_bytes())
+        // Some files have no offsets.
+        if at > 0 { file.write_at(data.as_bytes(), at) } else { file.write(data.as_bytes()) }
     });
     if let Ok(length) = written.value
         && length != data.len()
