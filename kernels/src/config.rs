@@ -83,6 +83,13 @@ impl Symbols {
         Ok(all)
     }
 
+    /// These symbols with the values that `further` ones give them, and those.
+    pub(crate) fn with(&self, further: &Symbols) -> Symbols {
+        let mut all = self.clone();
+        all.0.extend(further.0.clone());
+        all
+    }
+
     /// Reads the text of a `.config`.
     pub(crate) fn of_config(text: &str) -> Symbols {
         let symbol = |line| match parse_line(line) {

@@ -140,7 +140,8 @@ impl Mutant {
     pub fn on(&self, kernel: &Variant) -> Variant {
         let patches = kernel.patches.iter().chain([&self.patch]).cloned().collect();
         let about = format!("{} with the mistake {}", kernel.name, self.name);
-        Variant::unknown(&self.name, &about, &kernel.base, patches)
+        let config = kernel.config.clone();
+        Variant { config, ..Variant::unknown(&self.name, &about, &kernel.base, patches) }
     }
 }
 

@@ -48,9 +48,14 @@ impl<'a> Site<'a> {
     /// Writes a configuration with the wanted symbols on top of tinyconfig. [`Site::configure`] completes it.
     pub(crate) fn want(&mut self, wanted: &Symbols) -> Result<(), BuildError> {
         self.make(["tinyconfig"])?;
+        self.add(wanted)
+    }
+
+    /// Writes symbols into the configuration that is there. [`Site::configure`] completes it.
+    pub(crate) fn add(&self, symbols: &Symbols) -> Result<(), BuildError> {
         let config = self.config();
-        let tiny = fs::read_to_string(&config).map_err(BuildError::io("read", &config))?;
-        fs::write(&config, wanted.merged_into(&tiny)).map_err(BuildError::io("write", &config))
+        let before = fs::read_to_string(&config).map_err(BuildError::io("read", &config))?;
+        fs::write(&config, symbols.merged_into(&before)).map_err(BuildError::io("write", &config))
     }
 
     /// Completes the configuration (`make olddefconfig`), and returns the result.

@@ -20,6 +20,7 @@ use crate::error::BuildError;
 use crate::event::{BuildEvent, Step};
 use crate::files::remove;
 use crate::job::Job;
+use crate::manifest::Variant;
 use crate::site::{Site, configures};
 use crate::{layout, patch};
 
@@ -83,21 +84,24 @@ impl<'a> Workshop<'a> {
         Ok(base)
     }
 
-    /// Builds a variant in a copy of the base's output tree. The result is there until [`Workshop::leave`].
-    pub(crate) fn variant(&mut self, name: &str, base: &Path, patches: &[PathBuf]) -> Result<PathBuf, BuildError> {
+    /// Builds a variant, with `further` symbols, in a copy of the base's output tree. The result is there until
+    /// [`Workshop::leave`].
+    pub(crate) fn variant(&mut self, variant: &Variant, base: &Path, further: &Symbols) -> Result<PathBuf, BuildError> {
+        let name = &variant.name;
         self.lay_out(name, Some(base))?;
-        self.patch(name, patches)?;
+        self.patch(variant, further)?;
         self.site.compile(name, &self.folder.join("variant-commands"), VARIANT_COMMANDS)?;
         let scratch = self.folder.join("work/stripped");
         let code = |output: &Path| self.site.code(&output.join("vmlinux"), &scratch);
         if code(base)? == code(&self.site.trees.output)? {
-            return Err(BuildError::NoEffect { variant: name.to_owned() });
+            return Err(BuildError::NoEffect { variant: name.clone() });
         }
         Ok(self.site.trees.output.clone())
     }
 
     /// Prepares the build of a variant and compiles one object of it. The trees are there until [`Workshop::leave`].
-    pub(crate) fn prepare(&mut self, name: &str, patches: &[PathBuf]) -> Result<(), BuildError> {
+    pub(crate) fn prepare(&mut self, variant: &Variant, further: &Symbols) -> Result<(), BuildError> {
+        let name = &variant.name;
         let base = self.folder.join(BASE);
         let stored = base.is_dir().then_some(&*base);
         self.lay_out(name, stored)?;
@@ -106,7 +110,7 @@ impl<'a> Workshop<'a> {
             self.site.want(self.wanted)?;
             self.configure()?;
         }
-        self.patch(name, patches)?;
+        self.patch(variant, further)?;
         self.site.step(Step::Compile, name);
         self.site.object(layout::OBJECT)
     }
@@ -118,14 +122,15 @@ impl<'a> Workshop<'a> {
         base.is_dir().then(|| (folder.join(SOURCE), base))
     }
 
-    /// Applies the patches of a variant to the source tree.
-    fn patch(&mut self, name: &str, patches: &[PathBuf]) -> Result<(), BuildError> {
-        self.site.step(Step::Patch, name);
-        let patched = patch::apply(&self.site.trees.source, patches, self.site.run.cancel)?;
-        // The base's configuration is still complete if the patches change nothing that it depends on.
-        if patched.iter().any(|file| configures(file)) {
-            self.site.step(Step::Configure, name);
-            self.configure()?;
+    /// Applies the patches of a variant to the source tree, and its symbols to the configuration.
+    fn patch(&mut self, variant: &Variant, further: &Symbols) -> Result<(), BuildError> {
+        self.site.step(Step::Patch, &variant.name);
+        let patched = patch::apply(&self.site.trees.source, &variant.patches, self.site.run.cancel)?;
+        // The base's configuration is still complete if nothing changes that it depends on.
+        if !variant.config.is_empty() || patched.iter().any(|file| configures(file)) {
+            self.site.step(Step::Configure, &variant.name);
+            self.site.add(further)?;
+            self.configure_as(&self.wanted.with(further))?;
         }
         self.patched = Some(patched);
         Ok(())
@@ -192,10 +197,15 @@ impl<'a> Workshop<'a> {
         Ok(true)
     }
 
-    /// Completes the configuration and checks that all symbols have the values that were asked for.
+    /// Completes the configuration and checks that all symbols of the base have the values that were asked for.
     fn configure(&mut self) -> Result<(), BuildError> {
+        self.configure_as(self.wanted)
+    }
+
+    /// Completes the configuration and checks that all symbols have the values that were asked for.
+    fn configure_as(&mut self, wanted: &Symbols) -> Result<(), BuildError> {
         let config = self.site.configure()?;
-        let unmet = self.wanted.unmet(&config, &self.site.trees.source);
+        let unmet = wanted.unmet(&config, &self.site.trees.source);
         if unmet.is_empty() { Ok(()) } else { Err(BuildError::Config { unmet }) }
     }
 }

@@ -19,10 +19,10 @@ vmlinux: $(O)/vmlinux
 \t@mkdir -p $(O)/include/config
 \t@nm $(O)/vmlinux > $(O)/System.map
 \t@echo 6.12.0 > $(O)/include/config/kernel.release
-$(O)/vmlinux: show.c slow
+$(O)/vmlinux: show.c slow $(O)/.config
 \t@echo '  CC      show.o'
 \t@sleep $$(cat slow)
-\t@gcc -c $(CURDIR)/show.c -o $@
+\t@gcc -c $$(sed -n s/CONFIG_DEFINE_//p $(O)/.config | sed s/^/-D/) $(CURDIR)/show.c -o $@
 ";
 
 const MANIFEST: &str = r#"
@@ -44,6 +44,11 @@ name = "reworded"
 about = "another comment"
 base = "tiny"
 patches = ["comment.patch"]
+[[variant]]
+name = "further"
+about = "has a variable more"
+base = "tiny"
+config = ["further.config"]
 [[variant]]
 name = "broken"
 about = "does not compile"
@@ -67,9 +72,10 @@ impl Bench {
             ("tree/scripts/kconfig/conf.c", ""),
             ("tree/slow", "0"),
             ("tree/Makefile", MAKEFILE),
-            ("tree/show.c", "/* words */\nint show(void)\n{\n\treturn 0;\n}\n"),
+            ("tree/show.c", "/* words */\nint show(void)\n{\n\treturn 0;\n}\n#ifdef MORE\nint more;\n#endif\n"),
             ("kernels.toml", MANIFEST),
             ("a.config", "CONFIG_A=y\n"),
+            ("further.config", "CONFIG_A=n\nCONFIG_DEFINE_MORE=y\n"),
             ("fix.patch", &change("\treturn 0;", "\treturn 1;")),
             ("broken.patch", &change("\treturn 0;", "\treturn nothing;")),
             ("stale.patch", &change("\treturn 5;", "\treturn 1;")),
@@ -146,6 +152,23 @@ fn a_variant_is_built_once_and_on_top_of_its_base() {
     assert_eq!(bench.builder().find("fixed"), Some(fixed));
     assert!(!bench.works()[0].join("output").exists(), "the trees were not cleared");
     assert!(fs::read_to_string(bench.path("tree/show.c")).unwrap().contains("return 0"), "the user's tree was changed");
+}
+
+#[test]
+fn a_variant_may_have_symbols_of_its_own() {
+    use Step::{Collect, Compile, Configure, Patch, Prepare};
+    let bench = Bench::new();
+    let stock = bench.build("stock").0.unwrap();
+    let (further, steps) = bench.build("further");
+    assert_eq!(steps, [Prepare, Patch, Configure, Compile, Collect]);
+    let further = further.unwrap();
+    let config = fs::read_to_string(&further.config).unwrap();
+    assert_eq!(config, "CONFIG_TINY=y\n# CONFIG_A is not set\nCONFIG_DEFINE_MORE=y\n");
+    assert!(fs::read_to_string(&further.system_map).unwrap().contains(" more\n"));
+    assert_eq!(bench.build("stock").0.unwrap(), stock, "the base has the symbols of the variant");
+
+    bench.write("further.config", "CONFIG_REFUSED=y\n");
+    assert!(bench.error("further").contains("CONFIG_REFUSED=y was asked for and is n"), "{}", bench.error("further"));
 }
 
 #[test]

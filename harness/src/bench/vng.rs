@@ -26,9 +26,8 @@ pub fn with_kernel(mut manifest: Manifest) -> Manifest {
     let fragment = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("kernels").join("config/vng.config");
     let config = base.config.iter().cloned().chain([fragment]).collect();
     let base = Base { name: format!("{}-vng", base.name), config, ..base.clone() };
-    let about = "a kernel that virtme-ng can boot too".to_owned();
-    let (name, patches, bugs, concerns) = (KERNEL.to_owned(), Vec::new(), base.bugs.clone(), Vec::new());
-    manifest.variants.push(Variant { name, about, base: base.name.clone(), patches, bugs, concerns, known: true });
+    let plain = Variant::unknown(KERNEL, "a kernel that virtme-ng can boot too", &base.name, Vec::new());
+    manifest.variants.push(Variant { bugs: base.bugs.clone(), known: true, ..plain });
     manifest.bases.push(base);
     manifest
 }

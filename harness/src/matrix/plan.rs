@@ -217,6 +217,7 @@ mod tests {
             about: String::new(),
             base: if name.ends_with("-old") { "old" } else { "new" }.to_owned(),
             patches: if name.starts_with("stock") { Vec::new() } else { vec!["fix.patch".into()] },
+            config: Vec::new(),
             bugs: globs(bugs),
             concerns: globs(concerns),
             known: true,

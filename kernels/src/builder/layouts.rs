@@ -96,7 +96,7 @@ impl Builder {
         let log = self.log(recipe)?;
         let run = Run { observer, cancel, jobs: self.jobs, log: &log };
         let mut workshop = Workshop::enter(&self.cache, &recipe.base_key, source, &recipe.symbols, self.debug, run)?;
-        workshop.prepare(&recipe.variant.name, &recipe.variant.patches)?;
+        workshop.prepare(recipe.variant, &recipe.further)?;
         self.keep_layout(recipe, &of_site(workshop.site()), observer, cancel)?;
         workshop.leave()
     }

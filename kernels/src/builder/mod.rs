@@ -49,13 +49,15 @@ struct Recipe<'a> {
     variant: &'a Variant,
     base: &'a Base,
     symbols: Symbols,
+    /// The symbols that the variant sets beside those of its base.
+    further: Symbols,
     /// Key of the base's trees.
     base_key: Key,
     /// Key of the variant's image.
     key: Key,
     /// Key of the layouts of its structs.
     layout_key: Key,
-    /// Whether no patch can change these, so that they are those of the base.
+    /// Whether neither a patch nor a symbol can change these, so that they are those of the base.
     has_layouts_of_base: bool,
 }
 
@@ -287,13 +289,13 @@ impl Builder {
     }
 
     fn fill(&self, entry: &Path, recipe: &Recipe, mut workshop: Workshop, source: &Unpacked) -> Result<(), BuildError> {
-        let patches = &recipe.variant.patches;
         let base = workshop.base(&recipe.base.name)?;
-        let output = if patches.is_empty() { base } else { workshop.variant(&recipe.variant.name, &base, patches)? };
+        let is_plain = recipe.variant.is_plain();
+        let output = if is_plain { base } else { workshop.variant(recipe.variant, &base, &recipe.further)? };
         let site = workshop.site();
         self.keep(entry, recipe, site, &output, &source.identity, Vec::new())?;
         // If the base was there already, its own source tree has the patches of another variant.
-        let tree = if patches.is_empty() { &source.tree } else { &site.trees.source };
+        let tree = if is_plain { &source.tree } else { &site.trees.source };
         self.keep_layout_of_build(recipe, site, Trees { source: tree, recorded: &site.trees.source, output: &output })?;
         workshop.leave()
     }
@@ -338,7 +340,13 @@ impl Builder {
         let base_key = self.debug.add_to(base_key).finish();
         let mut key = KeyMaker::new().with("base", base_key.as_str()).with("kept", KEPT);
         let mut layout_key = layout::ingredients(KeyMaker::new().with("base", base_key.as_str()));
+        let further = Symbols::of_fragments(&variant.config)?;
         let mut has_layouts_of_base = true;
+        if !variant.config.is_empty() {
+            has_layouts_of_base = false;
+            key = key.with("config", further.to_string());
+            layout_key = layout_key.with("config", further.to_string());
+        }
         for patch in &variant.patches {
             let text = fs::read(patch).map_err(BuildError::io("read", patch))?;
             key = key.with("patch", changes(&text));
@@ -348,7 +356,7 @@ impl Builder {
             }
         }
         let (key, layout_key) = (key.finish(), layout_key.finish());
-        Ok(Recipe { variant, base, symbols, base_key, key, layout_key, has_layouts_of_base })
+        Ok(Recipe { variant, base, symbols, further, base_key, key, layout_key, has_layouts_of_base })
     }
 
     /// The versions of compiler and linker.

@@ -90,7 +90,7 @@ pub enum Source {
     Ready(ReadyKernel),
 }
 
-/// A kernel under test: a base with patches.
+/// A kernel under test: a base with patches, and with configuration of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variant {
     /// Its name.
@@ -101,6 +101,8 @@ pub struct Variant {
     pub base: String,
     /// Patches, as absolute paths in the order in which they apply. Empty for the base without patches.
     pub patches: Vec<PathBuf>,
+    /// Configuration fragments beside those of its base, as absolute paths. They apply after these.
+    pub config: Vec<PathBuf>,
     /// Ids of the bugs that it has: first those of its base that its patches do not fix, then those that its patches
     /// add.
     pub bugs: Vec<String>,
@@ -111,9 +113,9 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// Whether it is its base without patches.
+    /// Whether it is its base as it is.
     pub fn is_plain(&self) -> bool {
-        self.patches.is_empty()
+        self.patches.is_empty() && self.config.is_empty()
     }
 
     /// A variant that is not in the manifest: a base with patches of the user's, or without any.
@@ -123,6 +125,7 @@ impl Variant {
             about: about.to_owned(),
             base: base.to_owned(),
             patches,
+            config: Vec::new(),
             bugs: Vec::new(),
             concerns: Vec::new(),
             known: false,

@@ -79,9 +79,18 @@ struct RawVariant {
     #[serde(default)]
     patches: Vec<Spanned<PathBuf>>,
     #[serde(default)]
+    config: Vec<Spanned<PathBuf>>,
+    #[serde(default)]
     fixes: Vec<Spanned<String>>,
     #[serde(default)]
     bugs: Vec<Spanned<String>>,
+}
+
+impl RawVariant {
+    /// Whether the drivers of its own configuration bring this bug, which its patches may fix.
+    fn brings(&self, bug: &str) -> bool {
+        !self.config.is_empty() && self.bugs.iter().any(|brought| brought.get_ref() == bug)
+    }
 }
 
 #[derive(Deserialize)]
@@ -254,23 +263,26 @@ fn variants_of(raw: &RawVariant, bases: &[Base], bugs: &[&str], folder: &Path) -
     known_bugs(&raw.bugs, bugs)?;
     if let Some(bug) = raw.fixes.iter().chain(&raw.bugs).next()
         && raw.patches.is_empty()
+        && raw.config.is_empty()
     {
-        let message =
-            "a variant without `patches` has exactly the bugs of its base, so it has neither `fixes` nor `bugs`";
+        let message = "a variant without `patches` and `config` has exactly the bugs of its base, so it has neither \
+                       `fixes` nor `bugs`";
         return Err(Wrong::new(bug.span(), message));
     }
     let of_name = |name: &str| bases.iter().find(|base| base.name == name);
-    has_what_it_fixes(&raw.fixes, &wanted.iter().filter_map(|name| of_name(name.get_ref())).collect::<Vec<_>>())?;
+    let fixed_in_base: Vec<_> = raw.fixes.iter().filter(|bug| !raw.brings(bug.get_ref())).cloned().collect();
+    has_what_it_fixes(&fixed_in_base, &wanted.iter().filter_map(|name| of_name(name.get_ref())).collect::<Vec<_>>())?;
     let on = |(number, wanted): (usize, &Spanned<String>)| {
         let unknown = || missing("base", wanted, bases.iter().map(|base| base.name.as_str()));
         let base = of_name(wanted.get_ref()).ok_or_else(unknown)?;
         let suffix = if number == 0 { String::new() } else { format!("-{}", base.name) };
-        let (bugs, concerns) = effective(base, &raw.fixes, &raw.bugs)?;
+        let (bugs, concerns) = effective(base, raw)?;
         Ok(Variant {
             name: format!("{}{suffix}", raw.name.get_ref()),
             about: raw.about.clone(),
             base: base.name.clone(),
             patches: files("a patch", &raw.patches, folder)?.into_iter().map(|patch| of_base(patch, base)).collect(),
+            config: files("a config fragment", &raw.config, folder)?,
             bugs,
             concerns,
             known: true,
@@ -305,20 +317,17 @@ fn of_base(patch: PathBuf, base: &Base) -> PathBuf {
 
 /// The bugs that a variant of a base has, and the bugs that it fixes or adds. Another base of the variant may have a bug
 /// that this one does not have: there is nothing to fix here.
-fn effective(
-    base: &Base,
-    fixed: &[Spanned<String>],
-    added: &[Spanned<String>],
-) -> Result<(Vec<String>, Vec<String>), Wrong> {
-    if let Some(bug) = added.iter().find(|bug| base.bugs.contains(bug.get_ref())) {
+fn effective(base: &Base, raw: &RawVariant) -> Result<(Vec<String>, Vec<String>), Wrong> {
+    if let Some(bug) = raw.bugs.iter().find(|bug| base.bugs.contains(bug.get_ref())) {
         let message = format!("the base `{}` has the bug `{}` already", base.name, bug.get_ref());
         return Err(Wrong::new(bug.span(), message));
     }
-    let fixed: Vec<_> = fixed.iter().map(Spanned::get_ref).filter(|bug| base.bugs.contains(bug)).collect();
-    let left = base.bugs.iter().filter(|bug| !fixed.contains(bug));
-    let added = added.iter().map(Spanned::get_ref).filter(|bug| !base.immune.contains(bug));
-    let bugs = left.chain(added.clone()).cloned().collect();
-    Ok((bugs, fixed.into_iter().chain(added).cloned().collect()))
+    let has = |bug: &&String| base.bugs.contains(bug) || raw.brings(bug);
+    let fixed: Vec<_> = raw.fixes.iter().map(Spanned::get_ref).filter(has).collect();
+    let added = raw.bugs.iter().map(Spanned::get_ref).filter(|bug| !base.immune.contains(bug));
+    let bugs = base.bugs.iter().chain(added.clone()).filter(|bug| !fixed.contains(bug)).cloned().collect();
+    let added = added.filter(|bug| !fixed.contains(bug));
+    Ok((bugs, fixed.iter().copied().chain(added).cloned().collect()))
 }
 
 /// Checks that each bug of a list exists, and that none is named twice.

@@ -264,6 +264,7 @@ mod tests {
             about: format!("about {name}"),
             base: base.to_owned(),
             patches: if name.starts_with("stock") { Vec::new() } else { vec!["a.patch".into()] },
+            config: Vec::new(),
             bugs: strings(bugs),
             concerns: Vec::new(),
             known: true,

@@ -222,7 +222,26 @@ fn a_variant_fixes_only_bugs_of_its_base_and_adds_only_others() {
     insta::assert_snapshot!(error("fixes = [\"hangs\"]", "fixes = [\"hang\"]"), @"kernels.toml:18:10: there is no bug `hang`; did you mean `hangs`?");
     insta::assert_snapshot!(error("bugs = [\"splats\"]", "bugs = [\"lies\"]"), @"kernels.toml:19:9: the base `6.12` has the bug `lies` already");
     insta::assert_snapshot!(error("bugs = [\"splats\"]", "bugs = [\"hangs\"]"), @"kernels.toml:19:9: the base `6.12` has the bug `hangs` already");
-    insta::assert_snapshot!(error("patches = [\"fix.patch\"]\n", ""), @"kernels.toml:17:10: a variant without `patches` has exactly the bugs of its base, so it has neither `fixes` nor `bugs`");
+    insta::assert_snapshot!(error("patches = [\"fix.patch\"]\n", ""), @"kernels.toml:17:10: a variant without `patches` and `config` has exactly the bugs of its base, so it has neither `fixes` nor `bugs`");
+}
+
+#[test]
+fn a_variant_fixes_what_its_own_configuration_brings() {
+    let with = |lines: &str| load(&GOOD.replace("fixes = [\"hangs\"]\nbugs = [\"splats\"]\n", lines));
+    let manifest = with("config = [\"a.config\"]\nfixes = [\"splats\"]\nbugs = [\"splats\"]\n").unwrap();
+    let fixed = manifest.variant("fixed").unwrap();
+    assert_eq!(
+        (fixed.bugs.as_slice(), fixed.concerns.as_slice()),
+        (&words(&["hangs", "lies"])[..], &words(&["splats"])[..])
+    );
+    assert!(fixed.config[0].ends_with("a.config") && !fixed.is_plain());
+    let brought = with("config = [\"a.config\"]\nbugs = [\"splats\"]\n").unwrap();
+    assert_eq!(brought.variant("fixed").unwrap().bugs, ["hangs", "lies", "splats"]);
+    insta::assert_snapshot!(with("config = [\"b.config\"]\n").unwrap_err(), @"kernels.toml:18:11: a config fragment that does not exist: b.config");
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
 }
 
 #[test]
@@ -240,7 +259,7 @@ fn a_bug_fails_in_one_way_or_in_one_of_several() {
 
 #[test]
 fn unknown_keys_are_refused() {
-    insta::assert_snapshot!(error("about = \"as", "abuot = \"as"), @"kernels.toml:10:1: unknown key `abuot`, expected one of `name`, `about`, `base`, `bases`, `patches`, `fixes`, `bugs`; did you mean `about`?");
+    insta::assert_snapshot!(error("about = \"as", "abuot = \"as"), @"kernels.toml:10:1: unknown key `abuot`, expected one of `name`, `about`, `base`, `bases`, `patches`, `config`, `fixes`, `bugs`; did you mean `about`?");
     insta::assert_snapshot!(error("[[base]]", "[[bases]]"), @"kernels.toml:2:3: unknown key `bases`, expected one of `base`, `variant`, `bug`, `profile`, `own`, `selftests`; did you mean `base`?");
     insta::assert_snapshot!(error("package =", "url = \"x\"\npackage ="), @"kernels.toml:4:1: unknown key `url`, expected one of `name`, `package`, `suite`, `path`, `config`, `bugs`, `immune`");
 }
