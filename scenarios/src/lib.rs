@@ -10,6 +10,7 @@ mod acpi_slot_files;
 mod aer;
 mod aer_state;
 mod autoprobe;
+mod bridge_slot;
 mod check;
 mod driver_override;
 mod igb_contract;
@@ -62,6 +63,7 @@ pub fn all() -> Vec<Scenario> {
         slot::ALL,
         slot_files::ALL,
         acpi_slot_files::ALL,
+        bridge_slot::ALL,
         port::ALL,
         recovery::ALL,
         reset_state::ALL,

@@ -51,6 +51,7 @@ impl Search<'_> {
                     found.pfs.push(Pf { slot: slot.clone(), function: Function::clone(function), device });
                 }
             }
+            Holds::Room(_) => {}
             Holds::Switch { id, ports } => {
                 let upstream = pick(&below, id, |_| true)?;
                 let below = self.devices_below(&upstream).await?;

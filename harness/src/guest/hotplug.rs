@@ -58,9 +58,16 @@ impl Guest {
     /// # Errors
     /// QMP's; [`Error::Unprepared`] if the topology has no such slot.
     pub async fn plug(&self, slot: &Slot, id: &str) -> Result<Plugged, Error> {
-        let port = port(&self.vm().machine().topology.ports, &slot.id);
-        let port = port.ok_or_else(|| Error::Unprepared(format!("there is no port {}", slot.id)))?;
-        let model = port.models().first().copied().unwrap_or(Model::Igb);
+        let model = self.port(slot)?.models().first().copied().unwrap_or(Model::Igb);
+        self.plug_model(slot, id, model).await
+    }
+
+    /// As [`Guest::plug`], with another model.
+    ///
+    /// # Errors
+    /// As [`Guest::plug`].
+    pub async fn plug_model(&self, slot: &Slot, id: &str, model: Model) -> Result<Plugged, Error> {
+        let port = self.port(slot)?;
         let function = Function { id: id.to_owned(), model };
         let messages = self.agent().messages().position();
         self.plugs.fetch_add(1, Ordering::Relaxed);
@@ -70,6 +77,12 @@ impl Guest {
             self.vm().qmp().execute(qmp::device_add { bus, id, driver, arguments }).await?;
         }
         Ok(Plugged { slot: slot.clone(), function, messages })
+    }
+
+    /// The port of a slot.
+    fn port(&self, slot: &Slot) -> Result<&Port, Error> {
+        let found = port(&self.vm().machine().topology.ports, &slot.id);
+        found.ok_or_else(|| Error::Unprepared(format!("there is no port {}", slot.id)))
     }
 
     /// The devices of a card without the VFs that QEMU still has. When a guest ejects a card through ACPI, QEMU leaves the
@@ -225,6 +238,6 @@ fn port<'a>(ports: &'a [Port], id: &str) -> Option<&'a Port> {
     ports.iter().find_map(|candidate| match &candidate.holds {
         _ if candidate.id == id => Some(candidate),
         Holds::Switch { ports, .. } => port(ports, id),
-        Holds::Functions(_) => None,
+        Holds::Functions(_) | Holds::Room(_) => None,
     })
 }

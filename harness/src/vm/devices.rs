@@ -27,6 +27,7 @@ fn port_arguments(port: &Port, driver: &str, bus: &str) -> Vec<String> {
                 arguments.extend(devices.iter().flat_map(|device| device_argument(&device.argument(port))));
             }
         }
+        Holds::Room(_) => arguments.extend(cable_arguments(port, &[])),
         Holds::Switch { id: upstream, ports } => {
             arguments.extend(device_argument(&format!("x3130-upstream,id={upstream},bus={id}")));
             let downstream = |port| port_arguments(port, "xio3130-downstream", upstream);

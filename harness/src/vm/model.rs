@@ -21,6 +21,9 @@ pub enum Model {
     /// virtio's network card (QEMU `hw/virtio/virtio-net-pci.c`). Its VFs are devices of their own on QEMU's command
     /// line, which name their PF.
     VirtioNet,
+    /// A bridge from PCI Express to PCI, with a hotplug controller (SHPC) of its own (QEMU
+    /// `hw/pci-bridge/pcie_pci_bridge.c`).
+    PciBridge,
 }
 
 /// A row of the table.
@@ -43,7 +46,7 @@ pub struct Row {
     pub vfs: u16,
     /// The number of VFs that the driver allows.
     pub vfs_of_driver: u16,
-    /// Where its SR-IOV capability is in the configuration space.
+    /// Where its SR-IOV capability is in the configuration space; 0 if it has none.
     pub sriov_at: u64,
     /// What older versions of QEMU lack, if they have the device.
     pub newer: Option<Newer>,
@@ -156,6 +159,20 @@ const VIRTIO_NET: Row = Row {
     faults: &[],
 };
 
+const PCI_BRIDGE: Row = Row {
+    device: "pcie-pci-bridge",
+    properties: &[],
+    composed_vfs: None,
+    driver: Driver { name: "shpchp", symbol: "HOTPLUG_PCI_SHPC", source: "drivers/pci/hotplug/" },
+    vf_driver: None,
+    further_drivers: &[],
+    vfs: 0,
+    vfs_of_driver: 0,
+    sriov_at: 0,
+    newer: None,
+    faults: &[],
+};
+
 impl Model {
     /// The row of this model.
     pub const fn row(self) -> &'static Row {
@@ -164,6 +181,7 @@ impl Model {
             Model::IgbMulticast => &IGB_MULTICAST,
             Model::Nvme => &NVME,
             Model::VirtioNet => &VIRTIO_NET,
+            Model::PciBridge => &PCI_BRIDGE,
         }
     }
 }

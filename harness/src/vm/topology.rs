@@ -36,6 +36,8 @@ pub struct Port {
 pub enum Holds {
     /// A device with these functions, numbered from 0. An empty list means an empty slot.
     Functions(Vec<Function>),
+    /// Nothing. A card of this model is plugged in later, or another one.
+    Room(Model),
     /// A switch: an upstream port (`x3130-upstream`), and downstream ports (`xio3130-downstream`), each with a slot.
     Switch {
         /// QEMU's id of the upstream port, and of the bus within the switch.
@@ -75,6 +77,7 @@ impl Topology {
             Topology { iommu: Iommu::Virtio, ..Topology::new("igb+virtio-iommu", vec![igbs(&["pf0"])]) },
             Topology::new("nvme", vec![functions(Model::Nvme, &["pf0"])]),
             Topology::new("virtio-net", vec![functions(Model::VirtioNet, &["pf0"])]),
+            Topology::new("room-for-bridge", vec![Holds::Room(Model::PciBridge)]),
         ]
     }
 
@@ -88,7 +91,7 @@ impl Topology {
         Topology::all().into_iter().find(|topology| topology.name == name)
     }
 
-    /// The models of all functions.
+    /// The models of all functions, and of those that are plugged in later.
     pub fn models(&self) -> Vec<Model> {
         self.ports.iter().flat_map(Port::models).collect()
     }
@@ -102,10 +105,11 @@ impl Topology {
 }
 
 impl Port {
-    /// The models of all functions in the slot, also behind a switch.
+    /// The models of all functions in the slot, also behind a switch, and of the card that is plugged in later.
     pub fn models(&self) -> Vec<Model> {
         match &self.holds {
             Holds::Functions(functions) => functions.iter().map(|function| function.model).collect(),
+            Holds::Room(model) => vec![*model],
             Holds::Switch { ports, .. } => ports.iter().flat_map(Port::models).collect(),
         }
     }
