@@ -43,6 +43,7 @@ mod vfio_irqs;
 mod vfio_lifetime;
 mod vfio_selftests;
 mod vfio_sriov;
+mod virtio_blk;
 
 /// All scenarios, family by family.
 pub fn all() -> Vec<Scenario> {
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Scenario> {
         slot_files::ALL,
         acpi_slot_files::ALL,
         bridge_slot::ALL,
+        virtio_blk::ALL,
         port::ALL,
         recovery::ALL,
         reset_state::ALL,

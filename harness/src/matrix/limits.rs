@@ -215,7 +215,7 @@ mod tests {
     fn some_of_our_own_kernels_have_the_drivers_of_all_topologies() {
         let fragments = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels/config");
         let config = tempfile::NamedTempFile::new().unwrap();
-        let text = ["machine", "pci", "bridge-hotplug"]
+        let text = ["machine", "pci", "bridge-hotplug", "disk"]
             .map(|name| fs::read_to_string(fragments.join(format!("{name}.config"))).unwrap());
         fs::write(config.path(), text.concat()).unwrap();
         for topology in Topology::all() {

@@ -19,6 +19,7 @@ fn port_arguments(port: &Port, driver: &str, bus: &str) -> Vec<String> {
     match holds {
         Holds::Functions(functions) => {
             arguments.extend(cable_arguments(port, functions));
+            arguments.extend(drive_arguments(port, functions));
             for (number, function) in functions.iter().enumerate() {
                 for (property, device) in function.model.row().companions() {
                     arguments.extend(device_argument(&format!("{device},id={}", companion(function, property))));
@@ -59,6 +60,20 @@ fn cable_arguments(port: &Port, functions: &[Function]) -> Vec<String> {
         ["-netdev".to_owned(), format!("hubport,id={},hubid={hub}", cable(port, number))]
     };
     cards.chain(vfs).flat_map(argument).collect()
+}
+
+/// Each disk gets a drive of a megabyte, which reads as zeros.
+fn drive_arguments(port: &Port, functions: &[Function]) -> Vec<String> {
+    let disks = functions.iter().enumerate().filter(|(_, function)| function.model.row().takes_drive());
+    let argument = |(number, _)| {
+        let drive = format!("null-co,node-name={},size=1048576,read-zeroes=on", drive(port, number));
+        ["-blockdev".to_owned(), drive]
+    };
+    disks.flat_map(argument).collect()
+}
+
+fn drive(port: &Port, number: usize) -> String {
+    format!("{}-drive{number}", port.id)
 }
 
 fn cable(port: &Port, number: usize) -> String {
@@ -124,6 +139,7 @@ fn properties(port: &Port, number: usize, function: &Function, of_row: &[(&'stat
             Value::Number(number) => (*number).into(),
             Value::Id => function.id.clone().into(),
             Value::Cable => cable(port, number).into(),
+            Value::Drive => drive(port, number).into(),
             Value::Device(_) => companion(function, property).into(),
         };
         (*property, value)

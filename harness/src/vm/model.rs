@@ -21,6 +21,8 @@ pub enum Model {
     /// virtio's network card (QEMU `hw/virtio/virtio-net-pci.c`). Its VFs are devices of their own on QEMU's command
     /// line, which name their PF.
     VirtioNet,
+    /// virtio's disk (QEMU `hw/virtio/virtio-blk-pci.c`).
+    VirtioBlk,
     /// A bridge from PCI Express to PCI, with a hotplug controller (SHPC) of its own (QEMU
     /// `hw/pci-bridge/pcie_pci_bridge.c`).
     PciBridge,
@@ -76,6 +78,8 @@ pub enum Value {
     Id,
     /// The id of the function's own network cable.
     Cable,
+    /// The id of the function's own drive.
+    Drive,
     /// The id of another QEMU device with this name and no properties, which must be created first.
     Device(&'static str),
 }
@@ -159,6 +163,21 @@ const VIRTIO_NET: Row = Row {
     faults: &[],
 };
 
+/// A disk without VFs.
+const VIRTIO_BLK: Row = Row {
+    device: "virtio-blk-pci",
+    properties: &[("drive", Value::Drive)],
+    composed_vfs: None,
+    driver: VIRTIO_PCI,
+    vf_driver: None,
+    further_drivers: &[Driver { name: "virtio_blk", symbol: "VIRTIO_BLK", source: "drivers/block/virtio_blk.c" }],
+    vfs: 0,
+    vfs_of_driver: 0,
+    sriov_at: 0,
+    newer: None,
+    faults: &[],
+};
+
 const PCI_BRIDGE: Row = Row {
     device: "pcie-pci-bridge",
     properties: &[],
@@ -181,6 +200,7 @@ impl Model {
             Model::IgbMulticast => &IGB_MULTICAST,
             Model::Nvme => &NVME,
             Model::VirtioNet => &VIRTIO_NET,
+            Model::VirtioBlk => &VIRTIO_BLK,
             Model::PciBridge => &PCI_BRIDGE,
         }
     }
@@ -189,14 +209,23 @@ impl Model {
 impl Row {
     /// Whether it is a network card, which has a cable.
     pub fn takes_cable(&self) -> bool {
-        self.properties.iter().any(|(_, value)| *value == Value::Cable)
+        self.has(Value::Cable)
+    }
+
+    /// Whether it is a disk, which has a drive.
+    pub fn takes_drive(&self) -> bool {
+        self.has(Value::Drive)
+    }
+
+    fn has(&self, wanted: Value) -> bool {
+        self.properties.iter().any(|(_, value)| *value == wanted)
     }
 
     /// The other QEMU devices that it needs, each with the property that refers to it.
     pub fn companions(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         self.properties.iter().filter_map(|(property, value)| match value {
             Value::Device(device) => Some((*property, *device)),
-            Value::Is(_) | Value::Number(_) | Value::Id | Value::Cable => None,
+            Value::Is(_) | Value::Number(_) | Value::Id | Value::Cable | Value::Drive => None,
         })
     }
 

@@ -77,6 +77,7 @@ impl Topology {
             Topology { iommu: Iommu::Virtio, ..Topology::new("igb+virtio-iommu", vec![igbs(&["pf0"])]) },
             Topology::new("nvme", vec![functions(Model::Nvme, &["pf0"])]),
             Topology::new("virtio-net", vec![functions(Model::VirtioNet, &["pf0"])]),
+            Topology::new("virtio-blk", vec![functions(Model::VirtioBlk, &["pf0"])]),
             Topology::new("room-for-bridge", vec![Holds::Room(Model::PciBridge)]),
         ]
     }
