@@ -13,7 +13,12 @@ pub const ALL: &[Scenario] = &[Scenario {
     detects: &["virtio-blk-lost-request"],
     topology: "virtio-blk",
     triggers: &[Trigger::Yank],
-    needs: Needs { places: Places { functions: &[STARTS], show: &["virtio-blk-lost-request"] }, ..Needs::NOTHING },
+    // Its two kernels have block drivers, and take as long to build as ten others.
+    needs: Needs {
+        places: Places { functions: &[STARTS], show: &["virtio-blk-lost-request"] },
+        to_be_named: true,
+        ..Needs::NOTHING
+    },
     ..Scenario::of(|guest| Box::pin(yanked_with_a_request(guest)))
 }];
 
