@@ -18,6 +18,7 @@ mod leaks;
 mod nested_hotplug;
 mod numvfs_contract;
 mod numvfs_events;
+mod numvfs_killed;
 mod numvfs_read;
 mod numvfs_rounds;
 mod pci_contract;
@@ -70,6 +71,7 @@ pub fn all() -> Vec<Scenario> {
         recovery::ALL,
         reset_state::ALL,
         numvfs_contract::ALL,
+        numvfs_killed::ALL,
         pci_contract::ALL,
         proc_pci::ALL,
         sequences::ALL,

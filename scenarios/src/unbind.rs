@@ -21,11 +21,11 @@ pub const ALL: &[Scenario] = &[Scenario {
     run: |guest| Box::pin(unplug_during_unbind(guest)),
 }];
 
-/// The functions in which the removal waits. It waits for the VF's device lock, which the unbind holds
+/// The functions in which a removal waits for a lock that an unbind of VFs holds. It waits for the VF's device lock, which the unbind holds
 /// (`drivers/base/dd.c`; the compiler may inline each of the first three into the next). 7.3 gets as far as
 /// `device_del()`, as it does not stop a device twice. A kernel that takes more locks waits for
 /// `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
-const WAITS: &[&str] = &[
+pub const WAITS: &[&str] = &[
     "__device_driver_lock",
     "device_release_driver_internal",
     "device_release_driver",

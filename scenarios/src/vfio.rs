@@ -98,8 +98,6 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-const SIGKILL: i32 = 9;
-
 async fn owner_lets_go(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     guest.bind(pf, "vfio-pci").await?;
@@ -124,7 +122,7 @@ async fn unresponsive_owner(guest: &Guest) -> Result<Owner, Error> {
 
 async fn owner_is_killed(guest: &Guest) -> Result<Verdict, Error> {
     let owner = unresponsive_owner(guest).await?;
-    owner.kill(guest, SIGKILL).await?;
+    guest.kill(owner.operation()).await?;
     guest.passes_unless_stuck(&[owner.operation()], WAITS_FOR_OWNER).await
 }
 
@@ -144,7 +142,7 @@ async fn owner_never_answers(guest: &Guest) -> Result<Verdict, Error> {
         let summary = "the removal no longer waits for the owner, although the owner has the device open".to_owned();
         return Ok(Verdict::fail(FailureKind::WrongState, WAITS_FOR_OWNER[0], summary));
     }
-    owner.kill(guest, SIGKILL).await?;
+    guest.kill(owner.operation()).await?;
     guest.passes_unless_stuck(&[owner.operation()], WAITS_FOR_OWNER).await
 }
 
@@ -159,7 +157,7 @@ async fn owner_removes_its_own_device(guest: &Guest) -> Result<Verdict, Error> {
     let place = guest.waits_in(owner.operation(), WAITS_FOR_OWNER, guest.seconds(PATIENCE)).await?;
     guest.note(Note::Owner(place.clone()));
     if place != Place::Over {
-        owner.kill(guest, SIGKILL).await?;
+        guest.kill(owner.operation()).await?;
     }
     let rescan = guest.write(other.slot.port.attribute("rescan"), 1, Sched::default()).await?;
     let verdict = guest.passes_unless_stuck(&[owner.operation(), &rescan], WAITS_FOR_OWNER).await?;

@@ -138,7 +138,7 @@ async fn unbind(guest: &Guest, pf: &Pf) -> Result<Operation, Error> {
 }
 
 /// How long an owner may wait for a request. vfio asks every ten seconds (`vfio_unregister_group_dev()`).
-const REQUEST: Duration = Duration::from_secs(25);
+pub const REQUEST: Duration = Duration::from_secs(25);
 
 async fn asked_again(guest: &Guest) -> Result<(), Halt> {
     let pf = guest.pf()?;

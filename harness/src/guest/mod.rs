@@ -106,6 +106,8 @@ pub struct OfKernel {
 /// limits how long the harness waits before it gives up.
 const PROMPT: f64 = 20.0;
 
+const SIGKILL: i32 = 9;
+
 /// Longer than any cell.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
 
@@ -262,6 +264,15 @@ impl Guest {
     pub async fn stop_cycle(&self, cycle: &Operation) -> Result<Cycled, Error> {
         self.agent().call(Command::Stop { target: cycle.id() }, self.prompt()).await?;
         Ok(cycle.cycled(self.prompt()).await?)
+    }
+
+    /// Kills the process of an operation. It ends when it leaves the kernel, which may be never.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub async fn kill(&self, operation: &Operation) -> Result<(), Error> {
+        self.agent().call(Command::Kill { target: operation.id(), signal: SIGKILL }, self.prompt()).await?;
+        Ok(())
     }
 
     /// Removes a PF by the cell's trigger. The proof that the removal took the trigger's path is asked for at the end

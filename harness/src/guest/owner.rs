@@ -101,15 +101,6 @@ impl Owner {
         Ok(())
     }
 
-    /// Sends a signal to the owner's process.
-    ///
-    /// # Errors
-    /// The agent's.
-    pub async fn kill(&self, guest: &Guest, signal: i32) -> Result<(), AgentError> {
-        guest.agent().call(Command::Kill { target: self.operation.id(), signal }, guest.prompt()).await?;
-        Ok(())
-    }
-
     /// Waits until the owner has released all its devices.
     ///
     /// # Errors
