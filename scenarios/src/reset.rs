@@ -3,8 +3,8 @@
 //! A reset holds the device lock of the device. A reset through a hotplug slot also holds pciehp's `reset_lock`, so
 //! that pciehp ignores that the link goes down (`drivers/pci/hotplug/pciehp_hpc.c`, `pciehp_reset_slot()`).
 
-use guest_protocol::{Sched, Step};
-use harness::guest::{Ending, Error, Guest, ResetMethod, WAITS_FOR_OWNER};
+use guest_protocol::{Ask, Sched, Step};
+use harness::guest::{Ending, Error, Guest, Halt, ResetMethod, WAITS_FOR_OWNER, judged, must};
 use harness::notes::{Cycled, Note};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
@@ -37,6 +37,13 @@ pub const ALL: &[Scenario] = &[
         topology: "two-slots",
         triggers: &[Trigger::DeviceDel],
         ..Scenario::of(|guest| Box::pin(owner_closes_while_two_slots_unplug(guest)))
+    },
+    Scenario {
+        name: "reset::port_is_locked",
+        about: "A device that is reset by its bus is reset through sysfs, opened through vfio, reset by its owner, and \
+                closed. The port must be locked each time, so that nobody else uses it in a reset.",
+        detects: &["vfio-reset-without-port-lock"],
+        ..Scenario::of(|guest| Box::pin(judged(port_is_locked(guest))))
     },
 ];
 
@@ -101,4 +108,36 @@ async fn owner_closes_while_two_slots_unplug(guest: &Guest) -> Result<Verdict, E
     guest.removal_waits_for_rescan_lock(guest.prompt()).await?;
     owner.go_on(guest).await?;
     guest.passes_unless_stuck(&[owner.operation()], &[RESET_SLOT]).await
+}
+
+/// The kernel says this once in its life, of a reset of a bus whose port is not locked (`drivers/pci/pci.c`,
+/// `pci_bridge_secondary_bus_reset()`, since 6.10).
+const UNLOCKED: &str = "unlocked secondary bus reset via";
+
+async fn port_is_locked(guest: &Guest) -> Result<(), Halt> {
+    let pf = guest.pf()?;
+    guest.bind(pf, "vfio-pci").await?;
+    guest.reset_by(pf, ResetMethod::Bus).await?;
+    let from = guest.agent().messages().position();
+    guest.set(pf.attribute("reset"), 1).await?;
+    locked(guest, from, "a reset through sysfs").await?;
+    let driver = guest.user_driver(&[]).await?;
+    let device = driver.device(pf);
+    device.opens().await?;
+    locked(guest, from, "the open of the device through vfio").await?;
+    device.does(Ask::Reset).await?;
+    locked(guest, from, "a reset by the owner of the device").await?;
+    device.does(Ask::Close).await?;
+    locked(guest, from, "the close of the device").await?;
+    driver.end().await
+}
+
+/// The kernel must not have said that a port was not locked.
+async fn locked(guest: &Guest, from: usize, by: &str) -> Result<(), Halt> {
+    guest.agent().log_complete(guest.prompt()).await?;
+    let said = guest.said(from, UNLOCKED);
+    must(said.is_empty(), "pci_bridge_secondary_bus_reset", || {
+        format!("{by} resets the bus below a port that is not locked; the kernel says: {}", said.join("; "))
+    })?;
+    Ok(guest.heard_all("kmsg", from)?)
 }
