@@ -95,6 +95,7 @@ mod tests {
             splats: Vec::new(),
             retries: Vec::new(),
             said: None,
+            errors: None,
             observations: json!({ "phases": phases }).into(),
         };
         RunCell { record, evidence: None, finished, kernel: None }

@@ -10,6 +10,7 @@
 mod body;
 pub mod console;
 mod culprit;
+pub mod errors;
 mod frame;
 mod holder;
 mod kind;

@@ -46,6 +46,9 @@ pub struct EarlierCell {
     pub trigger: String,
     /// What it came to.
     pub verdict: Verdict,
+    /// The error messages of its kernel ([`crate::evidence::CellRecord::errors`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Vec<String>>,
     /// Its folder, which may be gone.
     pub evidence: Option<PathBuf>,
 }
@@ -64,6 +67,7 @@ impl EarlierKernel {
             topology: cell.record.cell.topology.clone(),
             trigger: cell.record.cell.trigger_name().to_owned(),
             verdict: cell.record.verdict.clone(),
+            errors: cell.record.errors.clone(),
             evidence: cell.evidence.clone(),
         });
         let known = run.info.variants.iter().find(|variant| variant.name == kernel);

@@ -77,6 +77,10 @@ pub struct CellRecord {
     /// hash on any host. None on the host's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub said: Option<String>,
+    /// The kernel's messages of level "error" and above since the scenario began, as [`crate::classify::errors`] writes
+    /// them, each once. None if the cell did not pass, or messages were lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Vec<String>>,
     /// The observations of the scenario: values read, waits, tasks and their stacks.
     #[serde(default)]
     pub observations: Notes,

@@ -87,6 +87,7 @@ fn incomplete(cell: CellId, expected: Expected, why: &str) -> CellRecord {
         splats: Vec::new(),
         retries: Vec::new(),
         said: None,
+        errors: None,
         observations: Notes::default(),
     }
 }

@@ -35,6 +35,7 @@ pub(crate) fn record(start: &CellStart, verdict: Verdict, seconds: f64) -> CellR
         splats: Vec::new(),
         retries: Vec::new(),
         said: None,
+        errors: None,
         observations: json!({"waited": 0.25}).into(),
     }
 }

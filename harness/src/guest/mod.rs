@@ -330,6 +330,16 @@ impl Guest {
         classify::classify_knowing(&log, &self.known).into_iter().find(Splat::is_fatal)
     }
 
+    /// The kernel's messages of level "error" and above since a position, in the form of [`classify::errors`], each once.
+    ///
+    /// # Errors
+    /// The agent's; [`Error::Lost`] if messages were lost.
+    pub(crate) async fn errors(&self, from: usize) -> Result<Vec<String>, Error> {
+        self.agent().log_complete(self.prompt()).await?;
+        self.heard_all("kmsg", from)?;
+        Ok(classify::errors::distinct(self.agent().messages().collect(from, classify::errors::error)))
+    }
+
     /// Checks that no message of a stream was lost since this position. Only then the absence of a message proves that
     /// the event did not happen.
     ///

@@ -42,6 +42,8 @@ pub struct Finding {
     pub waits: Option<Graph>,
     /// A hash of everything that a held guest said ([`CellRecord::said`](crate::evidence::CellRecord::said)).
     pub said: Option<String>,
+    /// The error messages of the kernel ([`CellRecord::errors`](crate::evidence::CellRecord::errors)).
+    pub errors: Option<Vec<String>>,
 }
 
 impl Finding {
@@ -56,6 +58,7 @@ impl Finding {
             sign: None,
             waits: None,
             said: None,
+            errors: None,
         }
     }
 }
@@ -117,7 +120,8 @@ pub async fn run(
     let vm = Arc::new(vm);
     let (time, before) = (vm.time(), vm.time().lost());
     let over = vm.drive(run_in(scenario, trigger, &vm, rules, of_kernel)).await;
-    let Over { ran, mut notes, proofs, waits, silent } = over.unwrap_or_else(|error| Over::without_notes(error.into()));
+    let Over { ran, mut notes, proofs, waits, silent, errors } =
+        over.unwrap_or_else(|error| Over::without_notes(error.into()));
     let (took, starved) = (began.elapsed(), time.lost().saturating_sub(before));
     (phases.scenario, phases.starved) = (took.as_secs_f64(), starved.as_secs_f64());
 
@@ -136,7 +140,8 @@ pub async fn run(
     }
     let (verdict, sign) = conclude(ran, Seen { ended: ended.as_ref(), splats: &splats, silent });
     phases.teardown = began.elapsed().as_secs_f64();
-    Finding { verdict, notes, proofs, splats, phases, sign, waits, said }
+    let errors = errors.filter(|_| verdict == Verdict::Pass);
+    Finding { verdict, notes, proofs, splats, phases, sign, waits, said, errors }
 }
 
 /// A hash of everything that a guest said. The console of a restored guest begins with the boot.
@@ -157,11 +162,13 @@ struct Over {
     waits: Option<Graph>,
     /// The agent no longer answered.
     silent: bool,
+    /// The error messages of the kernel during a scenario that passed. None if they are not known.
+    errors: Option<Vec<String>>,
 }
 
 impl Over {
     fn without_notes(error: Error) -> Over {
-        Over { ran: Err(error), notes: Notes::default(), proofs: Vec::new(), waits: None, silent: false }
+        Over { ran: Err(error), notes: Notes::default(), proofs: Vec::new(), waits: None, silent: false, errors: None }
     }
 }
 
@@ -188,8 +195,10 @@ async fn run_in(
         proven = proven(scenario, &guest, rules) => proven,
         died = guest.death(begins) => (Err(died), Vec::new()),
     };
-    let (mut waits, mut silent) = (None, false);
-    if !matches!(ran, Ok(Verdict::Pass)) {
+    let (mut waits, mut silent, mut errors) = (None, false, None);
+    if matches!(ran, Ok(Verdict::Pass)) {
+        errors = guest.errors(begins).await.ok();
+    } else {
         waits = guest.look().await.map(|graph| guest.with_lines(graph));
         silent = gather(&guest).await.is_err();
     }
@@ -208,7 +217,7 @@ async fn run_in(
         // Only the verdict counts. The name of the holder is one more piece of evidence.
         let _ = guest.let_holder_be_named().await;
     }
-    Over { ran, notes: guest.notes(), proofs, waits, silent }
+    Over { ran, notes: guest.notes(), proofs, waits, silent, errors }
 }
 
 fn is_deadlock(ran: &Ran) -> bool {

@@ -494,6 +494,7 @@ fn record(cell: &PlannedCell, seconds: f64, finding: Finding, retries: Vec<Strin
         splats: finding.splats,
         retries,
         said: finding.said,
+        errors: finding.errors,
         observations,
     }
 }

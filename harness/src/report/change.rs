@@ -1,6 +1,8 @@
 //! How the result of a cell changes from one kernel to another. Series, `--against` and the comparison of two runs use
 //! this one definition.
 
+use std::collections::BTreeSet;
+
 use kernels::{Bug, FailureKind, split_profile};
 use serde::Serialize;
 
@@ -42,6 +44,8 @@ pub struct Seen {
     pub state: State,
     /// The ways in which bugs may show.
     pub ways: Ways,
+    /// The error messages of the kernel. None if they are not known, or a repeat did not pass.
+    pub errors: Option<BTreeSet<String>>,
 }
 
 /// How the result of a cell changes from one kernel to another.
@@ -258,6 +262,7 @@ mod tests {
         let seen = |(state, has): (&State, Option<&[&str]>)| Seen {
             state: state.clone(),
             ways: Ways::of("kernel", has.map(names).as_deref(), &detects, bugs),
+            errors: None,
         };
         Change::between(&seen(before), &seen(after))
     }

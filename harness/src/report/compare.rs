@@ -53,7 +53,7 @@ fn records(run: &Run) -> BTreeMap<&CellId, &CellRecord> {
 fn agree(first: &CellRecord, second: &CellRecord) -> bool {
     let seen = |record: &CellRecord| {
         let ways = Ways::expected(&record.expected);
-        Seen { state: State::of(std::iter::once(&record.verdict), &ways), ways }
+        Seen { state: State::of(std::iter::once(&record.verdict), &ways), ways, errors: None }
     };
     matches!(Change::between(&seen(first), &seen(second)), Change::StillBroken | Change::ByChance)
 }

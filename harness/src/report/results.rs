@@ -82,6 +82,7 @@ fn cell(cell: &RunCell) -> Value {
         "splats": record.splats,
         "retries": record.retries,
         "said": record.said,
+        "errors": record.errors,
         "observations": record.observations,
     })
 }

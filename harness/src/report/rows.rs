@@ -3,6 +3,7 @@
 use crate::cell::CellId;
 use crate::evidence::{EarlierCell, EarlierKernel, Run, RunCell};
 use crate::report::change::{Change, Seen, State, Ways};
+use crate::report::errors;
 use crate::verdict::Expected;
 
 /// The kernel of a column.
@@ -45,6 +46,18 @@ impl Row {
         known.unwrap_or(&self.seen[step - 1])
     }
 
+    /// The error messages of the kernel of column `step` (from 1) that the kernel before it does not have. None if not both
+    /// passed.
+    pub fn new_errors(&self, step: usize) -> Vec<String> {
+        errors::new(self.seen_before(step).errors.as_ref(), self.seen[step].errors.as_ref())
+    }
+
+    /// The cell in words: `reset::of_pf (igb, yank)`.
+    pub fn name(&self) -> String {
+        let trigger = if self.trigger == "none" { String::new() } else { format!(", {}", self.trigger) };
+        format!("{} ({}{trigger})", self.scenario, self.topology)
+    }
+
     /// The change from the first column to the last.
     pub fn in_all(&self) -> Change {
         match (self.seen.first(), self.seen.last()) {
@@ -77,11 +90,14 @@ impl Row {
                 let cells = self.cells(run, variant);
                 let expected = cells.clone().map(|cell| &cell.record.expected).find(|one| **one != Expected::None);
                 let ways = expected.map_or_else(|| self.ways(run, variant, None), Ways::expected);
-                Seen { state: State::of(cells.map(|cell| &cell.record.verdict), &ways), ways }
+                let errors = errors::of_all(cells.clone().map(|cell| cell.record.errors.as_ref()));
+                Seen { state: State::of(cells.map(|cell| &cell.record.verdict), &ways), ways, errors }
             }
             Column::Earlier(name, kernel) => {
                 let ways = self.ways(run, name, kernel.bugs.as_deref());
-                Seen { state: State::of(self.earlier_cells(kernel).map(|cell| &cell.verdict), &ways), ways }
+                let cells = self.earlier_cells(kernel);
+                let errors = errors::of_all(cells.clone().map(|cell| cell.errors.as_ref()));
+                Seen { state: State::of(cells.map(|cell| &cell.verdict), &ways), ways, errors }
             }
         }
     }

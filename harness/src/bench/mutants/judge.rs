@@ -10,7 +10,7 @@ use super::stage::{Prepared, Ready, Stage};
 use crate::cell::PlannedCell;
 use crate::evidence::{AgainstNote, EarlierKernel};
 use crate::progress::Event;
-use crate::report::{CellChange, Change, Report};
+use crate::report::{CellChange, Change, Report, by_message};
 
 impl Stage<'_> {
     /// Runs the cells of a mutant until one kills it, or all if that was asked for.
@@ -32,6 +32,7 @@ impl Stage<'_> {
             outcome: Outcome::NoAnswer,
             killed_by: Vec::new(),
             why: None,
+            says: Vec::new(),
             reached: self.reached().map(|reached| reached.count(mutant)),
             cells: 0,
             of: 0,
@@ -90,6 +91,7 @@ fn conclude(judged: Judged, report: &Report, prepared: &Prepared<'_>, took: Dura
         outcome,
         killed_by,
         why,
+        says: says(&changes),
         cells: cells.iter().filter(|cell| cell.finished).count(),
         of: cells.len(),
         build_seconds: prepared.watch.built().map(|took| took.as_secs_f64()),
@@ -112,6 +114,15 @@ fn kills(changes: &[CellChange]) -> Vec<Kill> {
         })
     };
     worse.filter_map(kill).collect()
+}
+
+/// The error messages that the base does not have.
+fn says(changes: &[CellChange]) -> Vec<String> {
+    let of = |cell: &CellChange| match cell.trigger {
+        "none" => format!("{} ({})", cell.scenario, cell.topology),
+        trigger => format!("{} ({}, {trigger})", cell.scenario, cell.topology),
+    };
+    by_message(changes.iter().map(|cell| (of(cell), cell.new_errors.as_slice())))
 }
 
 /// Why it is not known whether a mutant that no cell has killed is different from its base. None if it is known.
@@ -149,6 +160,7 @@ mod tests {
             change,
             failure: failure.map(failed),
             words: failure.unwrap_or("infra").to_owned(),
+            new_errors: Vec::new(),
         }
     }
 

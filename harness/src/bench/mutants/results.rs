@@ -53,6 +53,9 @@ pub struct Judged {
     pub killed_by: Vec<Kill>,
     /// Why there is no answer, or why no cell ran.
     pub why: Option<String>,
+    /// The kernel's error messages in cells that pass, which the base does not say there. They kill no mutant.
+    #[serde(default)]
+    pub says: Vec<String>,
     /// How many cells of the base execute the function. None without coverage.
     pub reached: Option<usize>,
     /// How many cells ended.
@@ -120,9 +123,12 @@ impl Judged {
         match (self.killed_by.as_slice(), &self.why) {
             ([], Some(why)) => why.clone(),
             ([], None) if self.reached == Some(0) => NOT_REACHED.to_owned(),
-            ([], None) => String::new(),
+            ([], None) => match self.says.as_slice() {
+                [] => String::new(),
+                [first, more @ ..] => format!("but says {first}{}", others(more.len())),
+            },
             ([first, more @ ..], _) => {
-                let others = if more.is_empty() { String::new() } else { format!(", and {} more", more.len()) };
+                let others = others(more.len());
                 let Kill { scenario, topology, trigger, how } = first;
                 format!("{scenario} ({topology}, {trigger}): {how}{others}")
             }
@@ -140,6 +146,10 @@ impl Judged {
         let cells = format!("{} of {} cells in {:.0} s", self.cells, self.of, self.cells_seconds);
         format!("{}: {}{detail}; {built}{cells}", self.name, self.outcome.words())
     }
+}
+
+fn others(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(", and {count} more") }
 }
 
 impl Results {
@@ -270,6 +280,7 @@ pub(super) mod tests {
             outcome,
             killed_by: if outcome == Outcome::Killed { vec![kill] } else { Vec::new() },
             why: (outcome == Outcome::NoAnswer).then(|| "does not boot".to_owned()),
+            says: Vec::new(),
             reached: Some(0),
             cells: 3,
             of: 98,
@@ -311,6 +322,13 @@ pub(super) mod tests {
             "a: killed by reset::of_pf (igb, none): deadlock at f; built in 9 s, 3 of 98 cells in 12 s"
         );
         assert!(line(Outcome::NoAnswer).starts_with("a: no answer (does not boot); "));
+    }
+
+    #[test]
+    fn a_survivor_may_say_what_its_base_does_not() {
+        let mut survivor = judged("a", Outcome::Survived);
+        (survivor.reached, survivor.says) = (None, vec!["\"e\" in x (igb)".to_owned(), "\"f\" in x (igb)".to_owned()]);
+        assert_eq!(survivor.detail(), "but says \"e\" in x (igb), and 1 more");
     }
 
     #[test]

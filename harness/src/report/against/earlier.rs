@@ -114,6 +114,7 @@ struct CellPart {
     failure: Option<Failure>,
     reason: Option<String>,
     expected: Option<String>,
+    errors: Option<Vec<String>>,
     evidence: Option<PathBuf>,
 }
 
@@ -186,8 +187,8 @@ impl Earlier {
         let is_known = cells().any(|cell| matches!(cell.expected.as_deref(), Some("pass" | "fail")));
         let variant = self.bugs.iter().find(|variant| variant.name == name);
         let cell = |cell: &CellPart| {
-            let CellPart { scenario, topology, trigger, evidence, .. } = cell.clone();
-            Some(EarlierCell { scenario, topology, trigger, verdict: cell.verdict()?, evidence })
+            let CellPart { scenario, topology, trigger, errors, evidence, .. } = cell.clone();
+            Some(EarlierCell { scenario, topology, trigger, verdict: cell.verdict()?, errors, evidence })
         };
         EarlierKernel {
             results: self.path.clone(),

@@ -49,6 +49,8 @@ pub struct CellChange {
     pub failure: Option<Failure>,
     /// What came of the cell on the kernel, in a few words.
     pub words: String,
+    /// The error messages of the kernel that the reference does not have. None if not both passed.
+    pub new_errors: Vec<String>,
 }
 
 impl CellChange {
@@ -60,6 +62,7 @@ impl CellChange {
             change: change(row),
             failure: row.state(KERNEL).failure().cloned(),
             words: row.state(KERNEL).words(),
+            new_errors: row.new_errors(KERNEL),
         }
     }
 }
@@ -114,8 +117,8 @@ impl Against {
     /// that it was taken from, or null if it is a kernel of this run. `kernels` has for each other kernel its
     /// `variant`, `not_there` ("does not build", "does not boot", or null), `counts` by change, and its `cells`: for
     /// each cell the results `before` (on the reference) and `after`, the `change` (`regressed`, `fixed`,
-    /// `fails-otherwise`, `still-broken`, `flaky`, `by-chance`, `no-answer`, `not-compared`, `unchanged`), and the
-    /// folders of the evidence.
+    /// `fails-otherwise`, `still-broken`, `flaky`, `by-chance`, `no-answer`, `not-compared`, `unchanged`), the
+    /// `new_errors` that the kernel says and the reference does not, and the folders of the evidence.
     pub(super) fn results(&self, run: &Run) -> Value {
         let earlier = self.note.earlier.as_ref();
         json!({
@@ -135,6 +138,7 @@ impl Against {
                 "before": row.state(REFERENCE).words(),
                 "after": row.state(KERNEL).words(),
                 "change": change(row),
+                "new_errors": row.new_errors(KERNEL),
                 "evidence_before": self.evidence_before(row, run),
                 "evidence": evidence(row, run, KERNEL, &kernel.variant),
             })

@@ -3,7 +3,7 @@ use kernels::{Bug, Chance, Fails, FailureKind};
 use super::*;
 use crate::cell::PlannedCell;
 use crate::evidence::tests::{id, record, start};
-use crate::evidence::{EarlierKernel, RunDir, RunInfo, ScenarioNote, VariantNote};
+use crate::evidence::{CellRecord, EarlierKernel, RunDir, RunInfo, ScenarioNote, VariantNote};
 use crate::report::{Report, Terminal};
 use crate::trigger::Trigger;
 use crate::verdict::{Expected, Verdict};
@@ -41,6 +41,15 @@ type Cell = (CellId, Expected, Verdict);
 
 /// The report of a run with these cells. The folder lives as long as the guard.
 fn run(note: &AgainstNote, cells: &[Cell]) -> (tempfile::TempDir, Report) {
+    run_that_says(note, cells, |_| None)
+}
+
+/// The report of a run with these cells, in which the kernels say these error messages.
+fn run_that_says(
+    note: &AgainstNote,
+    cells: &[Cell],
+    errors: impl Fn(&CellId) -> Option<Vec<String>>,
+) -> (tempfile::TempDir, Report) {
     let out = tempfile::tempdir().unwrap();
     let planned = cells.iter().map(|(id, expected, _)| PlannedCell { id: id.clone(), expected: expected.clone() });
     let scenario = ScenarioNote { name: RACE.to_owned(), about: String::new(), detects: vec!["readd-race".to_owned()] };
@@ -62,7 +71,8 @@ fn run(note: &AgainstNote, cells: &[Cell]) -> (tempfile::TempDir, Report) {
     note.write(folder.path()).unwrap();
     for (id, expected, verdict) in cells {
         let start = start(id.clone(), expected.clone());
-        folder.cell(&start).unwrap().finish(&record(&start, verdict.clone(), 1.0)).unwrap();
+        let record = CellRecord { errors: errors(id), ..record(&start, verdict.clone(), 1.0) };
+        folder.cell(&start).unwrap().finish(&record).unwrap();
     }
     let report = Report::of(folder.path()).unwrap();
     (out, report)
@@ -108,6 +118,31 @@ fn the_only_regression_comes_first() {
     topic, compared with v6.11: 1 REGRESSED, 2 still broken; evidence in [run]
     ");
     assert_eq!(code, 1);
+}
+
+#[test]
+fn new_error_messages_are_listed_and_do_not_count() {
+    let cells = [pair(UEVENT, Verdict::Pass, Verdict::Pass), pair(RACE, Verdict::Pass, Verdict::Pass)].concat();
+    let says = |id: &CellId| {
+        let known = "igb #: reset failed".to_owned();
+        let new = (id.variant == "topic").then(|| "pcieport #: Slot(#): Cannot add device".to_owned());
+        Some(std::iter::once(known).chain(new).collect())
+    };
+    let (_out, report) = run_that_says(&note(), &cells, says);
+    insta::assert_snapshot!(stable(&report.comparison().unwrap(), &report), @r#"
+    new error messages on topic in cells that pass, which do not count:
+      "pcieport #: Slot(#): Cannot add device" in numvfs_events::pf_uevent (igb), and 1 more
+
+    topic, compared with v6.11: all 2 cells are unchanged; evidence in [run]
+    "#);
+    assert_eq!(report.exit_code(), 0);
+    // The results of this run say the same as a reference.
+    let earlier = Earlier::read(&report.run().path).unwrap();
+    let (kernel, earlier) = earlier.kernel(Some("v6.11")).unwrap();
+    let note = AgainstNote { asked: "base.json".to_owned(), kernel, earlier: Some(earlier) };
+    let (_out, report) = run_that_says(&note, &cells, says);
+    assert_eq!(report.changes("topic")[1].new_errors, ["pcieport #: Slot(#): Cannot add device"]);
+    assert!(report.changes("v6.11").iter().all(|cell| cell.new_errors.is_empty()));
 }
 
 #[test]

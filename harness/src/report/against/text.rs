@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{Against, KERNEL, OfKernel, REFERENCE, change, evidence};
 use crate::evidence::Run;
 use crate::report::change::{Change, State};
+use crate::report::errors;
 use crate::report::rows::Row;
 
 /// The changes that are listed cell by cell after the regressions, with their headings.
@@ -24,8 +25,25 @@ pub fn render(against: &Against, run: &Run) -> String {
     }
     let fails = |row: &Row| change(row) == Change::NotCompared && row.state(KERNEL).failure().is_some();
     list(against, run, "not compared: fails, and the reference has no verdict", fails, &mut text);
+    new_errors(against, &mut text);
     counts(against, run, &mut text);
     text
+}
+
+/// What a kernel says at level "error" and above in cells that pass on it and on the reference, which does not say it.
+fn new_errors(against: &Against, text: &mut String) {
+    for kernel in &against.kernels {
+        let messages: Vec<_> = kernel.rows.iter().map(|row| (row.name(), row.new_errors(KERNEL))).collect();
+        let lines = errors::by_message(messages.iter().map(|(cell, messages)| (cell.clone(), messages.as_slice())));
+        if lines.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "new error messages on {} in cells that pass, which do not count:", kernel.variant);
+        for line in lines {
+            let _ = writeln!(text, "  {line}");
+        }
+        text.push('\n');
+    }
 }
 
 fn cells(count: usize) -> String {
@@ -79,13 +97,10 @@ fn line(against: &Against, kernel: &OfKernel, row: &Row, run: &Run, text: &mut S
 
 /// `numvfs_events::pf_uevent (igb) passes on v6.11, and fails on topic with lost-event at sriov_numvfs: no event ...`
 pub fn sentence(row: &Row, reference: &str, variant: &str) -> String {
-    let trigger = if row.trigger == "none" { String::new() } else { format!(", {}", row.trigger) };
     let (before, after) = (row.state(REFERENCE), row.state(KERNEL));
     let ((does, how), (does_now, how_now)) = (does(before), does(after));
     let does_now = if does_now == does { String::new() } else { format!("{does_now} ") };
-    let (scenario, topology) = (&row.scenario, &row.topology);
-    let mut text =
-        format!("{scenario} ({topology}{trigger}) {does} on {reference}{how}, and {does_now}on {variant}{how_now}");
+    let mut text = format!("{} {does} on {reference}{how}, and {does_now}on {variant}{how_now}", row.name());
     let why = match after {
         State::Unknown(verdict) => verdict.reason(),
         state => state.failure().map(|failure| failure.summary.as_str()),

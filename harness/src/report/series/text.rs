@@ -9,6 +9,7 @@ use crate::classify::Splat;
 use crate::evidence::{Applies, RunCell, SeriesStep};
 use crate::notes::Notes;
 use crate::report::change::{Change, State};
+use crate::report::errors;
 use crate::report::mail::{WIDTH, wrap};
 use crate::report::rows::Row;
 use crate::verdict::Verdict;
@@ -135,6 +136,10 @@ fn changes(series: &SeriesReport, step: usize, text: &mut String) {
             Change::ByChance => list(series, step, change, is, |row| by_chance(row, step), text),
             _ => list(series, step, change, is, |row| ended(row.state(step)), text),
         }
+    }
+    let messages: Vec<_> = series.rows.iter().map(|row| (row.name(), row.new_errors(step))).collect();
+    for line in errors::by_message(messages.iter().map(|(cell, messages)| (cell.clone(), messages.as_slice()))) {
+        wrap(text, "  new error message, in cells that pass: ", "    ", &line);
     }
 }
 
