@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use guest_protocol::{Ask, Sched};
+use guest_protocol::{Ask, Call, Sched};
 use harness::guest::{AerError, Guest, Halt, OpenDevice, Pf, UserDriver, judged, must};
 use harness::scenario::Scenario;
 
@@ -32,6 +32,13 @@ pub const ALL: &[Scenario] = &[
         about: "The port of an open device reports errors. Each must signal the device's error eventfd, until the \
                 device is closed.",
         ..Scenario::of(|guest| Box::pin(judged(errors(guest))))
+    },
+    Scenario {
+        name: "vfio_irqs::enabled_while_mapped",
+        about: "A driver in user space loads from a mapped BAR, reads a folder of sysfs into memory that is not there yet, \
+                and enables MSI-X. The locks that this takes must have an order.",
+        detects: &["vfio-memlock-vs-sysfs"],
+        ..Scenario::of(|guest| Box::pin(judged(enabled_while_mapped(guest))))
     },
 ];
 
@@ -164,4 +171,24 @@ async fn signals_of(guest: &Guest, driver: &UserDriver<'_>, error: AerError) -> 
     guest.inject(&pf.slot, error).await?;
     guest.says(from, RECOVERED, guest.prompt()).await?;
     driver.signals(pf, ERR, 0, Duration::ZERO).await
+}
+
+/// One page of BAR 0.
+const PAGE: u32 = 4096;
+
+/// Three orders, of which only lockdep sees the circle: the load takes vfio's `memory_lock` in a page fault, which has
+/// `mmap_lock`; the folder is read with the lock of sysfs, and its entries cause a page fault; and MSI-X gets files in
+/// sysfs while `memory_lock` is held (`vfio_msi_enable()`).
+async fn enabled_while_mapped(guest: &Guest) -> Result<(), Halt> {
+    let pf = guest.pf()?;
+    guest.bind(pf, "vfio-pci").await?;
+    let driver = guest.user_driver(&[&pf.device]).await?;
+    let device = driver.device(pf);
+    command(&device, COMMAND_MEMORY, 0).await?;
+    device.does(Ask::MapRegion { region: 0, size: PAGE }).await?;
+    device.load32(0, 0).await?;
+    driver.does(Call::ReadFolder { path: pf.attribute("") }).await?;
+    device.does(Ask::Arm { index: MSIX, count: 1 }).await?;
+    device.does(Ask::Disarm { index: MSIX }).await?;
+    driver.end().await
 }

@@ -59,6 +59,13 @@ pub enum Call {
         /// How many bytes at most.
         size: u32,
     },
+    /// Read a folder with `getdents64(2)`, into memory that is there for the entries `.` and `..`, and not for those that
+    /// follow, again and again while another thread of the owner forks. So the kernel has page faults while it writes
+    /// them, and some of these wait for the fork. The value is the number of bytes.
+    ReadFolder {
+        /// Absolute path.
+        path: String,
+    },
 }
 
 /// What an owner asks of an open device.
@@ -177,6 +184,7 @@ impl Call {
             Call::OpenGroup { .. } => "open",
             Call::Signals { .. } => "eventfd",
             Call::ReadFile { .. } => "read",
+            Call::ReadFolder { .. } => "getdents64",
             Call::On { ask, .. } => ask.name(),
         }
     }
@@ -217,6 +225,7 @@ impl fmt::Display for Call {
                 write!(f, "read the eventfd of vector {vector} of interrupt {index} of {bdf}")
             }
             Call::ReadFile { path, .. } => write!(f, "read {path}"),
+            Call::ReadFolder { path } => write!(f, "read the folder {path}"),
         }
     }
 }

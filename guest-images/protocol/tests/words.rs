@@ -114,7 +114,7 @@ fn a_process_name_fits_and_belongs_to_one_command() {
 fn each_message_has_its_words() {
     let lines: Vec<_> = messages().iter().map(Message::to_string).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    hello from Linux 6.12.117 with 2 CPUs (protocol version 10)
+    hello from Linux 6.12.117 with 2 CPUs (protocol version 11)
     the start of operation 4 as process 61
     progress of operation 4: opened its devices (IOMMU group 4)
     progress of operation 4: asked by the kernel to release 0000:01:00.0

@@ -55,6 +55,9 @@ impl Caller {
                 made(call, signals(armed, *within_ms))
             }
             Call::ReadFile { path, size } => made(call, read_file(path, *size)),
+            Call::ReadFolder { path } => {
+                made(call, File::open(path).map_err(of_io).and_then(|folder| memory::read_folder(&folder)).map(value))
+            }
         };
         match result {
             Ok(returned) => Ok(Ok(returned)),

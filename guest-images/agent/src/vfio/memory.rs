@@ -5,13 +5,14 @@ use std::io::Read;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
+use std::thread;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork, pipe, write};
+use nix::unistd::{ForkResult, SysconfVar, fork, pipe, sysconf, write};
 use vfio_bindings::bindings::vfio::{
     VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE, VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, vfio_iommu_type1_dma_map,
     vfio_iommu_type1_dma_unmap, vfio_iommu_type1_info,
@@ -26,6 +27,9 @@ pub struct Mapping {
     start: NonNull<libc::c_void>,
     size: usize,
 }
+
+// SAFETY: it is only an address. Who uses the memory there is up to the code that does.
+unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps a file from an offset.
@@ -88,6 +92,61 @@ impl Drop for Mapping {
     }
 }
 
+/// The size of the entries `.` and `..` in memory: each has 19 bytes, its name, and a null byte, in multiples of 8.
+const DOTS: usize = 48;
+
+/// How often this process is forked while a folder is read, and how much memory is copied each time.
+const FORKS: usize = 20;
+const COPIED: usize = 16 << 20;
+
+/// `getdents64` of a folder, again and again, while another thread forks. Each time the memory is there for the first two
+/// entries, and not for the next. Returns how many bytes the kernel has written.
+///
+/// The page fault only tries to take `mmap_lock` (`mm/memory.c`, `lock_mm_and_find_vma()`). It waits for the lock if a
+/// fork has it, and only such a wait is one of those whose order lockdep knows.
+pub fn read_folder(folder: &File) -> Result<u64, Errno> {
+    let page = usize::try_from(sysconf(SysconfVar::PAGE_SIZE)?.ok_or(Errno::EINVAL)?).map_err(|_| Errno::EINVAL)?;
+    let copied = Mapping::new(COPIED)?;
+    for at in (0..COPIED).step_by(page) {
+        // SAFETY: the byte is within the mapping, and nothing else uses it.
+        unsafe { copied.start.as_ptr().cast::<u8>().add(at).write_volatile(1) };
+    }
+    let memory = Mapping::new(2 * page)?;
+    thread::scope(|scope| {
+        let forks = scope.spawn(|| (0..FORKS).try_for_each(|_| fork_once()));
+        let mut size = read_into(folder, &memory, page)?;
+        while !forks.is_finished() {
+            size = read_into(folder, &memory, page)?;
+        }
+        forks.join().map_err(|_| Errno::EIO)?.map(|()| size)
+    })
+}
+
+/// Forks, and waits for the child, which does nothing.
+fn fork_once() -> Result<(), Errno> {
+    // SAFETY: the child only exits.
+    match unsafe { fork() }? {
+        // SAFETY: it ends the child.
+        ForkResult::Child => unsafe { libc::_exit(0) },
+        ForkResult::Parent { child } => waitpid(child, None).map(drop),
+    }
+}
+
+/// Reads a folder from its beginning into two pages. `.` and `..` come to the end of the first, and the others into the
+/// second, which is not there.
+fn read_into(folder: &File, memory: &Mapping, page: usize) -> Result<u64, Errno> {
+    let (first, fd) = (memory.start.as_ptr(), folder.as_raw_fd());
+    // SAFETY: both pages are within the mapping, and only this function uses them. The kernel writes at most the bytes
+    // from the place that it is given to the end of the second.
+    let size = unsafe {
+        Errno::result(libc::madvise(first.byte_add(page), page, libc::MADV_DONTNEED))?;
+        first.cast::<u8>().write_volatile(0);
+        Errno::result(libc::lseek(fd, 0, libc::SEEK_SET))?;
+        libc::syscall(libc::SYS_getdents64, fd, first.byte_add(page - DOTS), page + DOTS)
+    };
+    Errno::result(size).map(|size| size as u64)
+}
+
 /// `VFIO_IOMMU_MAP_DMA` of memory.
 pub fn map_dma(container: &File, memory: &Mapping, iova: u64, size: u64) -> Result<(), Errno> {
     let mut map = vfio_iommu_type1_dma_map {
@@ -145,6 +204,16 @@ mod tests {
         assert_eq!(mapping.load(4092), Ok([0; 4]));
         assert_eq!(mapping.load(4093), Err(Errno::EINVAL));
         assert_eq!(mapping.load(usize::MAX), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn a_folder_is_read_with_its_first_two_entries_before_the_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = || read_folder(&File::open(folder.path()).unwrap());
+        assert_eq!(read(), Ok(DOTS as u64));
+        std::fs::write(folder.path().join("name"), "").unwrap();
+        assert_eq!(read(), Ok(DOTS as u64 + 24));
+        assert_eq!(read_folder(&tempfile::tempfile().unwrap()), Err(Errno::ENOTDIR));
     }
 
     /// A file that is shorter than its mapping: a load behind its end is answered with SIGBUS (mmap(2)).

@@ -106,6 +106,7 @@ pub fn calls() -> Vec<Call> {
         Call::OpenGroup { bdf: bdf() },
         Call::Signals { bdf: bdf(), index: 2, vector: 9, within_ms: 500 },
         Call::ReadFile { path: PATH.to_owned(), size: 256 },
+        Call::ReadFolder { path: "/sys/bus/pci/devices".to_owned() },
     ];
     let asks = asks.into_iter().map(|ask| Call::On { bdf: bdf(), ask });
     calls.into_iter().chain(asks).collect()
