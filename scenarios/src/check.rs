@@ -1,7 +1,7 @@
 //! Checks of attributes that several families make. The first that fails ends a scenario.
 
 use guest_protocol::{Access, Sched};
-use harness::guest::{Ending, Guest, Halt};
+use harness::guest::{Device, Ending, Error, Guest, Halt, Pf, must};
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
@@ -57,6 +57,22 @@ pub async fn reads(guest: &Guest, path: &str, value: &str, when: &str) -> Result
         return Ok(());
     }
     Err(wrong(name(path), format!("{when}, {path} reads {}, and must read {value}", read.shown())))
+}
+
+/// The folder of the driver of a PF's VFs.
+pub fn driver_of_vfs(pf: &Pf) -> Result<String, Error> {
+    let driver = pf.model().vf_driver.as_ref();
+    let driver = driver.ok_or_else(|| Error::Unprepared("the VFs of this model have no driver".to_owned()))?;
+    Ok(format!("/sys/bus/pci/drivers/{}", driver.name))
+}
+
+/// Each VF must have its driver.
+pub async fn have_driver(guest: &Guest, pf: &Pf, vfs: &[Device], when: &str) -> Result<(), Halt> {
+    let bound = guest.list(&driver_of_vfs(pf)?).await?;
+    for vf in vfs {
+        must(bound.contains(&vf.bdf.to_string()), "driver", || format!("{when}, the VF {} has no driver", vf.bdf))?;
+    }
+    Ok(())
 }
 
 /// The last component of a path.

@@ -15,6 +15,7 @@ mod check;
 mod driver_override;
 mod igb_contract;
 mod leaks;
+mod load;
 mod nested_hotplug;
 mod numvfs_contract;
 mod numvfs_events;
@@ -76,6 +77,7 @@ pub fn all() -> Vec<Scenario> {
         proc_pci::ALL,
         sequences::ALL,
         leaks::ALL,
+        load::ALL,
         igb_contract::ALL,
         vfio::ALL,
         vfio_device::ALL,

@@ -6,15 +6,13 @@
 //! when the owner has released it, nothing of the writer may be left.
 
 use guest_protocol::{Access, Ask, Sched};
-use harness::guest::{
-    Device, ENABLES_VFS, Error, Guest, Halt, Pf, RESCAN_LOCK, UserDriver, WAITS_FOR_OWNER, judged, must,
-};
+use harness::guest::{Device, ENABLES_VFS, Guest, Halt, Pf, RESCAN_LOCK, UserDriver, WAITS_FOR_OWNER, judged, must};
 use harness::notes::{Note, Place};
 use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use harness::vm::agent::Operation;
 
-use crate::check::{accepts, passed, wrong};
+use crate::check::{accepts, have_driver, passed, wrong};
 use crate::registers::REQ;
 use crate::unbind;
 use crate::vfio_lifetime::REQUEST;
@@ -186,24 +184,7 @@ async fn enables(guest: &Guest) -> Result<(), Halt> {
     passed(guest.agreement().await?)?;
     one_of(guest, pf, &[0, VFS]).await?;
     if guest.read_now(pf.numvfs()).await?.shown() != "0" {
-        have_driver(guest, pf).await?;
+        have_driver(guest, pf, &guest.vfs(pf, VFS).await?, "after the process that enabled it was killed").await?;
     }
     works(guest, pf).await
-}
-
-/// Each VF must have the driver of its model.
-async fn have_driver(guest: &Guest, pf: &Pf) -> Result<(), Halt> {
-    let Some(driver) = &pf.model().vf_driver else {
-        return Err(Error::Unprepared("the VFs of this model have no driver".to_owned()).into());
-    };
-    for vf in guest.vfs(pf, VFS).await? {
-        let names = guest.list(&vf.attribute("")).await?;
-        must(names.iter().any(|name| name == "driver"), "driver", || {
-            format!(
-                "the VF {} has no driver after the process that enabled it was killed, and must have {}",
-                vf.bdf, driver.name
-            )
-        })?;
-    }
-    Ok(())
 }

@@ -60,7 +60,7 @@ pub const ALL: &[Scenario] = &[
 
 /// Attributes that the sweep does not access. Those that act on a device (`remove`, `rescan`, `reset`, `bind`,
 /// `unbind`) are write-only, and a sweep accesses only readable attributes.
-const LEFT_OUT: &[&str] = &[
+pub const LEFT_OUT: &[&str] = &[
     // A read of an I/O BAR reads the device's registers, and clears some of them.
     "resource0",
     "resource1",
