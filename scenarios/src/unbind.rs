@@ -24,13 +24,14 @@ pub const ALL: &[Scenario] = &[Scenario {
 /// The functions in which a removal waits for a lock that an unbind of VFs holds. It waits for the VF's device lock, which the unbind holds
 /// (`drivers/base/dd.c`; the compiler may inline each of the first three into the next). 7.3 gets as far as
 /// `device_del()`, as it does not stop a device twice. A kernel that takes more locks waits for
-/// `pci_rescan_remove_lock` (`drivers/pci/probe.c`).
+/// `pci_rescan_remove_lock` (`drivers/pci/probe.c`), `give-up-on-removed-port` in a function of its own.
 pub const WAITS: &[&str] = &[
     "__device_driver_lock",
     "device_release_driver_internal",
     "device_release_driver",
     "device_del",
     "pci_lock_rescan_remove",
+    "pci_lock_rescan_remove_unless",
 ];
 
 /// The removal of the slot removes the devices of its bus one by one, VFs too. The unbind holds the VF's device lock,
