@@ -197,7 +197,7 @@ async fn run_in(
     };
     let (mut waits, mut silent, mut errors) = (None, false, None);
     if matches!(ran, Ok(Verdict::Pass)) {
-        errors = guest.errors(begins).await.ok();
+        errors = guest.errors(begins).ok();
     } else {
         waits = guest.look().await.map(|graph| guest.with_lines(graph));
         silent = gather(&guest).await.is_err();
