@@ -75,6 +75,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "vfio_selftests::device_init",
         about: "The selftest that opens several devices at the same time, on the PF's VFs.",
+        detects: &["vfio-opens-refuse-each-other"],
         also: &[],
         run: |guest| Box::pin(device_init(guest)),
         ..BASE
