@@ -58,7 +58,7 @@ pub struct Args {
     /// and what the run says of all-fixes is not run again
     #[arg(long, value_name = "DIR")]
     coverage: Option<PathBuf>,
-    /// Run only the cells that execute the function of a mutant. The others can hardly notice it
+    /// Run only the cells that execute the function of a mutant. The others can hardly notice it. If none does, all run
     #[arg(long, requires = "coverage")]
     reached: bool,
     /// Scenarios, by glob over `family::scenario` or over `scenario` alone [default: all]

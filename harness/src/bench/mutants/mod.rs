@@ -40,7 +40,7 @@ pub struct Task {
     /// A run with coverage of a base. Cells that execute the function of a mutant come first, and what this run says
     /// of the base is not run again.
     pub coverage: Option<PathBuf>,
-    /// Run only cells that execute the function of the mutant, as the run with coverage says.
+    /// Run only cells that execute the function of the mutant, as the run with coverage says. All, if none does.
     pub only_reached: bool,
     /// Run all cells of a mutant, and do not stop at the first that kills it.
     pub all_cells: bool,

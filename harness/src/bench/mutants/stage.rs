@@ -216,7 +216,9 @@ impl<'a> Stage<'a> {
     /// The cells that run on a mutant.
     fn needed(&self, mutant: &Mutant) -> Result<Vec<PlannedCell>, MutantsError> {
         let mut cells = self.cells(mutant)?;
-        if let Some(reached) = self.reached().filter(|_| self.task.only_reached) {
+        // Coverage does not know a function that a macro makes, or that is inlined. Then all cells run.
+        let is_known = |reached: &&Reached| self.task.only_reached && reached.count(mutant) > 0;
+        if let Some(reached) = self.reached().filter(is_known) {
             cells.retain(|cell| reached.seconds(&cell.id, mutant).is_some());
         }
         Ok(cells)
