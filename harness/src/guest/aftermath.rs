@@ -7,6 +7,7 @@ use guest_protocol::{Command, Inventory, Message, Sched};
 use kernels::FailureKind;
 
 use super::agreement::{Disagreement, disagreements};
+use super::restored::is_right_behind;
 use super::{Ending, Error, Guest, Pf, Plugged, Slot};
 use crate::notes::{Lockdep, Note};
 use crate::verdict::Verdict;
@@ -242,14 +243,11 @@ fn is_empty(slot: &Slot, inventory: &Inventory) -> bool {
 
 /// The folders of the cards in slots, without those that go with a card above them.
 fn cards(inventory: &Inventory, slots: &[Slot]) -> Vec<String> {
-    let is_in = |devpath: &str, slot: &Slot| {
-        let below = devpath.strip_prefix(&slot.port.devpath).and_then(|rest| rest.strip_prefix('/'));
-        below.is_some_and(|name| !name.contains('/'))
-    };
     let functions = inventory.functions.values().filter(|function| function.physfn.is_none());
     let folders = functions.map(|function| &function.devpath);
     let mut cards: Vec<String> = Vec::new();
-    let in_slots: BTreeSet<&String> = folders.filter(|path| slots.iter().any(|slot| is_in(path, slot))).collect();
+    let in_slots: BTreeSet<&String> =
+        folders.filter(|path| slots.iter().any(|slot| is_right_behind(&slot.port, path))).collect();
     for path in in_slots {
         if !cards.iter().any(|card| path.starts_with(&format!("{card}/"))) {
             cards.push(path.clone());

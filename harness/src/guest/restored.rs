@@ -39,10 +39,11 @@ impl Guest {
     pub(crate) async fn remember_functions(&self) -> Result<(), Error> {
         let mut before = Vec::new();
         let mut known = self.referenced().await;
-        for (device, driver) in self.functions() {
+        let functions: Vec<_> = self.functions().collect();
+        for (device, driver) in functions.iter().cloned() {
             let Some(space) = self.vm.config_space(device.bdf).await? else { continue };
             let driver = driver.filter(|_| space.read(COMMAND, 2) & MASTER != 0);
-            let behind = behind(&device, self.functions().map(|(other, _)| other.devpath));
+            let behind = behind(&device, functions.iter().map(|(other, _)| &other.devpath));
             let kept = known.remove(&device.bdf.to_string());
             before.push(Before { device, space, driver, behind, kept });
         }
@@ -87,7 +88,7 @@ impl Guest {
         for Before { device, space, driver, behind: before, kept } in before {
             let Some(function) = inventory.functions.get(&device.bdf.to_string()) else { continue };
             let Some(now) = self.vm.config_space(device.bdf).await? else { continue };
-            let behind = behind(&device, inventory.functions.values().map(|function| function.devpath.clone()));
+            let behind = behind(&device, inventory.functions.values().map(|function| &function.devpath));
             let used = Use {
                 as_before: driver.is_some()
                     && function.driver.as_deref() == driver
@@ -109,12 +110,14 @@ impl Guest {
 }
 
 /// How many of the functions with these folders are right behind a port.
-fn behind(port: &Device, folders: impl Iterator<Item = String>) -> usize {
-    let is_behind = |folder: &String| {
-        let rest = folder.strip_prefix(&port.devpath).and_then(|rest| rest.strip_prefix('/'));
-        rest.is_some_and(|name| !name.contains('/'))
-    };
-    folders.filter(is_behind).count()
+fn behind<'a>(port: &Device, folders: impl Iterator<Item = &'a String>) -> usize {
+    folders.filter(|folder| is_right_behind(port, folder)).count()
+}
+
+/// Whether the function with this folder is right behind a port.
+pub(super) fn is_right_behind(port: &Device, folder: &str) -> bool {
+    let rest = folder.strip_prefix(&port.devpath).and_then(|rest| rest.strip_prefix('/'));
+    rest.is_some_and(|name| !name.contains('/'))
 }
 
 /// What is not counted for a device as before. A device that was replaced by another one of the same name is not compared.
@@ -140,8 +143,8 @@ mod tests {
     #[test]
     fn functions_right_behind_a_port_count() {
         let port = Device { bdf: "0000:00:10.0".parse().unwrap(), devpath: "/pci/rp0".to_owned() };
-        let folders = ["/pci/rp0", "/pci/rp0/pf", "/pci/rp0/vf", "/pci/rp0/up/down", "/pci/rp01/pf"];
-        assert_eq!(behind(&port, folders.iter().map(|&folder| folder.to_owned())), 2);
+        let folders = ["/pci/rp0", "/pci/rp0/pf", "/pci/rp0/vf", "/pci/rp0/up/down", "/pci/rp01/pf"].map(str::to_owned);
+        assert_eq!(behind(&port, folders.iter()), 2);
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Vm {
                 Some(kernel) => vmcoreinfo(memory, &kernel)?,
                 None => Default::default(),
             };
-            Ok::<_, NoDump>(dump(memory, &memory.blocks(), &About { names, vmcoreinfo, cpus: CPUS }, &path)?)
+            Ok::<_, NoDump>(dump(memory, memory.blocks(), &About { names, vmcoreinfo, cpus: CPUS }, &path)?)
         });
         written.await?
     }

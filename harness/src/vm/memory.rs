@@ -28,7 +28,8 @@ pub struct GuestMemory {
     file: File,
     /// Where the guest's physical address 0 is in QEMU's address space.
     base: u64,
-    size: u64,
+    /// The physical addresses that have memory, in order.
+    blocks: Vec<Range<u64>>,
 }
 
 /// The guest's memory cannot be read from outside.
@@ -72,17 +73,14 @@ impl GuestMemory {
     /// All of [`MemoryError`] but [`MemoryError::Address`].
     pub fn at(pid: u32, base: u64, mib: u32) -> Result<GuestMemory, MemoryError> {
         let file = File::open(format!("/proc/{pid}/mem")).map_err(|source| MemoryError::Open { pid, source })?;
-        Ok(GuestMemory { file, base, size: u64::from(mib) << 20 })
+        Ok(GuestMemory { file, base, blocks: blocks(u64::from(mib) << 20) })
     }
 }
 
 impl GuestMemory {
     /// The physical addresses that have memory, in order.
-    pub fn blocks(&self) -> Vec<Range<u64>> {
-        if self.size < TWO_BLOCKS {
-            return vec![Range { start: 0, end: self.size }];
-        }
-        vec![0..LOWEST_BLOCK, HIGH_BLOCK..HIGH_BLOCK + self.size - LOWEST_BLOCK]
+    pub fn blocks(&self) -> &[Range<u64>] {
+        &self.blocks
     }
 
     /// Where so many bytes at a physical address are, from the beginning of the guest's memory on. None if the guest
@@ -90,7 +88,7 @@ impl GuestMemory {
     fn place(&self, physical: u64, length: usize) -> Option<u64> {
         let end = physical.checked_add(length as u64)?;
         let mut before = 0;
-        for block in self.blocks() {
+        for block in &self.blocks {
             if block.start <= physical && end <= block.end {
                 return Some(before + physical - block.start);
             }
@@ -108,6 +106,14 @@ impl Memory for GuestMemory {
         let read = self.file.read_exact_at(into, self.base + place);
         read.map_err(|error| unreadable(format!("QEMU's memory: {error}")))
     }
+}
+
+/// The blocks of so much memory.
+fn blocks(size: u64) -> Vec<Range<u64>> {
+    if size < TWO_BLOCKS {
+        return vec![Range { start: 0, end: size }];
+    }
+    vec![0..LOWEST_BLOCK, HIGH_BLOCK..HIGH_BLOCK + size - LOWEST_BLOCK]
 }
 
 /// `Host virtual address for 0x0 (pc.ram) is 0x7f5d3fe00000` (`hmp_gpa2hva`, `monitor/hmp-cmds-target.c`).
