@@ -15,6 +15,7 @@ use harness::cell::PlannedCell;
 use harness::host::accel::Choice;
 use harness::host::clock;
 use harness::lab::Lab;
+use harness::matrix::care::Care;
 use harness::matrix::plan::{Selection, plan};
 use harness::matrix::{Request, Runner};
 use harness::progress::{Event, Progress, Silence};
@@ -95,9 +96,8 @@ fn prepare(shared: &Shared) -> Result<Runner> {
         cells: shared.cells.clone(),
         jobs: None,
         snapshots: true,
-        quick: false,
         despite_qemu: false,
-        dump: false,
+        care: Care::default(),
         fail_fast: false,
         accel: Choice::Auto,
         clock: clock::Choice::Guest,

@@ -1,12 +1,14 @@
 //! Options that several subcommands share.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use harness::cell::PlannedCell;
 use harness::host::accel::Choice;
 use harness::host::clock;
 use harness::matrix::Request;
+use harness::matrix::care::Care;
 use harness::matrix::plan::Selection;
 use scenarios::proposals::PROPOSALS;
 
@@ -116,13 +118,17 @@ pub struct How {
     /// Boot every guest. By default guests are restored from the snapshot of a booted guest
     #[arg(long)]
     no_snapshots: bool,
-    /// Skip the check that a removed card works again when it is put back. Saves one or two seconds a cell
+    /// Skip the checks that a removed card works when it is put back, and that cards can be used again and removed
     #[arg(long)]
     quick: bool,
     /// Keep a dump of the guest's memory of each cell, not only of deadlocks: about 10 MiB each. `cargo xtask debug` opens
     /// it
     #[arg(long)]
     dump: bool,
+    /// Look at who waits for whom in each guest every so many milliseconds of its time, not only when something takes long.
+    /// The looks are counted in `results.json` (`notes.looks`); a passing cell must have none with a cycle
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    look_every: Option<u32>,
     /// Also run cells that are skipped because this version of QEMU is known to fail in them
     #[arg(long)]
     despite_qemu: bool,
@@ -140,9 +146,12 @@ impl How {
             cells,
             jobs: None,
             snapshots: !self.no_snapshots,
-            quick: self.quick,
             despite_qemu: self.despite_qemu,
-            dump: self.dump,
+            care: Care {
+                quick: self.quick,
+                dump: self.dump,
+                look_every: self.look_every.map(|ms| Duration::from_millis(ms.into())),
+            },
             fail_fast: false,
             accel: self.engine.accel.into(),
             clock: self.engine.clock.into(),

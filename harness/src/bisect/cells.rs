@@ -77,7 +77,7 @@ impl Cells {
             ("trigger", Trigger::name_of(self.trigger).to_owned()),
             ("config", config.finish().as_str().to_owned()),
             ("profile", self.profile().unwrap_or_default().to_owned()),
-            ("quick", self.how.quick.to_string()),
+            ("quick", self.how.care.quick.to_string()),
         ];
         Ok(Memory::new(self.lab.cache().clone(), asked))
     }

@@ -208,7 +208,7 @@ impl Guest {
 
     /// The guest's PCI functions. A deadlock verdict if the agent's read is stuck: reading `sriov_numvfs` may take a
     /// lock.
-    async fn inventory(&self) -> Result<Result<Inventory, Verdict>, Error> {
+    pub(super) async fn inventory(&self) -> Result<Result<Inventory, Verdict>, Error> {
         let look = self.agent().start(Command::Inventory).await?;
         if let Ending::Stuck(stuck) = self.ending(&[&look]).await? {
             return Ok(Err(self.deadlock(&stuck, &[])));

@@ -1,6 +1,7 @@
 //! A guest with the operations that scenarios use: its PFs and VFs, their owners, removals, and the notes taken.
 
 mod aftermath;
+mod again;
 mod agreement;
 mod at;
 mod calls;

@@ -1,5 +1,6 @@
 //! Runs one scenario in one guest and gives the verdict: boot, scenario, proofs, end of QEMU.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use guest_protocol::TaskState;
 use kernels::cache::KeyMaker;
 use kernels::{FailureKind, KnownReport};
 
+use super::care::Care;
 use super::conclude::{Ran, Seen, boot_failed, conclude};
 use crate::classify::console::log;
 use crate::classify::{self, Splat, SplatKind};
@@ -81,14 +83,12 @@ pub struct Rules<'a> {
     pub known: &'a [KnownReport],
     /// Which repeat of the cell this is, from 1. A guest that is stopped at a place stands there at this execution.
     pub repeat: u32,
-    /// Whether a removed card is put back after the scenario, and all cards are removed at the end.
-    pub put_back: bool,
+    /// What is done beside the scenario.
+    pub care: Care,
     /// Whether the kernel can name who holds the lock for which a task hangs.
     pub names_holders: bool,
-    /// Where the guest's memory is dumped to after a deadlock.
+    /// Where the guest's memory is dumped to.
     pub dump: &'a Path,
-    /// Whether it is dumped after each other verdict, too.
-    pub always_dump: bool,
 }
 
 /// Runs a scenario in the guest that `start` boots or restores. `console` is the file of its serial console.
@@ -194,6 +194,7 @@ async fn run_in(
         biased;
         proven = proven(scenario, &guest, rules) => proven,
         died = guest.death(begins) => (Err(died), Vec::new()),
+        never = look_on(&guest, rules.care.look_every) => match never {},
     };
     let (mut waits, mut silent, mut errors) = (None, false, None);
     if matches!(ran, Ok(Verdict::Pass)) {
@@ -210,7 +211,7 @@ async fn run_in(
         },
         false => ran,
     };
-    if rules.always_dump || is_deadlock(&ran) {
+    if rules.care.dump || is_deadlock(&ran) {
         guest.dump(rules.dump).await;
     }
     if rules.names_holders && !silent && is_deadlock(&ran) {
@@ -239,9 +240,19 @@ async fn proven(scenario: &Scenario, guest: &Guest, rules: Rules<'_>) -> (Ran, V
         }
     }
     if matches!(ran, Ok(Verdict::Pass)) {
-        ran = after(guest, rules.put_back).await;
+        ran = after(guest, !rules.care.quick).await;
     }
     (ran, proofs)
+}
+
+/// Looks at who waits for whom at this interval of the guest's time. What it sees is counted in the notes, and decides
+/// nothing: so whoever measures how often a look is wrong measures the looks that decide.
+async fn look_on(guest: &Guest, every: Option<Duration>) -> Infallible {
+    let Some(every) = every else { return std::future::pending().await };
+    loop {
+        guest.vm().time().pause(every).await;
+        guest.look().await;
+    }
 }
 
 /// The checks after a scenario that passed: the kernel must be in order.
@@ -251,8 +262,12 @@ async fn after(guest: &Guest, put_back: bool) -> Ran {
         verdict => return Ok(verdict),
     }
     match guest.put_back().await? {
-        Back::There(_) | Back::Nothing => guest.clear().await,
-        Back::Failed(verdict) => Ok(verdict),
+        Back::There(_) | Back::Nothing => {}
+        Back::Failed(verdict) => return Ok(verdict),
+    }
+    match guest.works_again().await? {
+        Verdict::Pass => guest.clear().await,
+        verdict => Ok(verdict),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Runs planned cells, several at a time. Each cell writes its evidence.
 
+pub mod care;
 mod conclude;
 pub mod extent;
 pub mod judge;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use care::Care;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use judge::{Finding, Rules};
@@ -67,12 +69,10 @@ pub struct Request {
     pub clock: clock::Choice,
     /// Start cells from snapshots of booted guests.
     pub snapshots: bool,
-    /// Skip the check that a removed card works again.
-    pub quick: bool,
+    /// What is done with each guest beside its scenario.
+    pub care: Care,
     /// Run cells with which the version of QEMU is known to fail.
     pub despite_qemu: bool,
-    /// Dump the guest's memory at the end of each cell, not only after a deadlock.
-    pub dump: bool,
     /// The folder for the folders of runs.
     pub out: PathBuf,
     /// The command line, for the record.
@@ -110,10 +110,8 @@ pub struct Runner {
     snapshots: Option<Snapshots>,
     /// How long cells took in the last run in the same folder.
     times: Times,
-    /// Skip the check that a removed card works again.
-    quick: bool,
-    /// Dump the guest's memory at the end of each cell, not only after a deadlock.
-    always_dump: bool,
+    /// What is done with each guest beside its scenario.
+    care: Care,
     /// The cells that cannot run.
     limits: Limits,
     /// By variant, the command line options that select the user's own kernel or a kernel of a series.
@@ -168,8 +166,8 @@ impl Runner {
         let times = Times::of(&request.out.join(LATEST));
         let run = RunDir::create(&request.out, info)?;
         let snapshots = request.snapshots.then(|| Snapshots::new(lab.cache().clone(), qemu.clone()));
-        let (quick, always_dump) = (request.quick, request.dump);
-        Ok(Runner { times, limits, quick, always_dump, own, ..Runner::new(parts, scenarios, run, qemu, snapshots) })
+        let care = request.care;
+        Ok(Runner { times, limits, care, own, ..Runner::new(parts, scenarios, run, qemu, snapshots) })
     }
 
     /// A runner with these parts and scenarios that writes into this folder. `qemu` is the version text of QEMU.
@@ -189,8 +187,7 @@ impl Runner {
             snapshots,
             times: Times::default(),
             limits: Limits::default(),
-            quick: false,
-            always_dump: false,
+            care: Care::default(),
             own: BTreeMap::new(),
             tracer: None,
         }
@@ -401,10 +398,9 @@ impl Runner {
             host,
             known,
             repeat: cell.id.repeat,
-            put_back: !self.quick,
+            care: self.care,
             names_holders: self.names_holders(cell),
             dump: &dump,
-            always_dump: self.always_dump,
         };
         let mut retries = Vec::new();
         loop {

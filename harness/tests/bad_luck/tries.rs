@@ -16,6 +16,7 @@ use harness::lab::images::Images;
 use harness::lab::looks::Looks;
 use harness::lab::selftests::Tests;
 use harness::lab::snapshots::Snapshots;
+use harness::matrix::care::Care;
 use harness::matrix::{Request, Runner};
 use harness::progress::{Event, Progress, Silence};
 use harness::verdict::Expected;
@@ -135,9 +136,8 @@ fn two_cells(bed: &Bed, images: Images) -> Result<(Runner, Request), Failed> {
         accel: Choice::Auto,
         clock: clock::Choice::Host,
         snapshots: false,
-        quick: false,
         despite_qemu: false,
-        dump: false,
+        care: Care::default(),
         out,
         command: Vec::new(),
     };

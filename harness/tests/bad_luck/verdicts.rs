@@ -1,6 +1,7 @@
 //! Verdicts on cells whose QEMU fails.
 
 use harness::guest::OfKernel;
+use harness::matrix::care::Care;
 use harness::matrix::judge::{self, Finding, Rules};
 use harness::notes::Note;
 use harness::scenario::Scenario;
@@ -103,16 +104,8 @@ async fn judge(bed: &Bed, scenario: &Scenario, scale: Scale) -> Finding {
     let console = recorders.console.clone();
     let boot = Vm::boot(bed.machine(), recorders, scale.seconds(judge::BOOT));
     let dump = console.with_file_name("memory.kdump");
-    let rules = Rules {
-        scale,
-        host: scale,
-        known: &[],
-        repeat: 1,
-        put_back: true,
-        names_holders: false,
-        dump: &dump,
-        always_dump: false,
-    };
+    let rules =
+        Rules { scale, host: scale, known: &[], repeat: 1, care: Care::default(), names_holders: false, dump: &dump };
     judge::run(scenario, None, rules, &console, OfKernel::default(), boot).await
 }
 

@@ -15,6 +15,7 @@ use harness::cell::PlannedCell;
 use harness::evidence::{LATEST, read_run};
 use harness::host;
 use harness::lab::{self, Lab};
+use harness::matrix::care::Care;
 use harness::matrix::plan::{Selection, plan};
 use harness::matrix::{MatrixError, Request, Runner};
 use harness::progress::Silence;
@@ -312,9 +313,8 @@ pub(super) fn whole_run(cells: Vec<PlannedCell>, jobs: Option<u16>, engine: Engi
         cells,
         jobs: jobs.map(usize::from),
         snapshots: true,
-        quick: false,
         despite_qemu: false,
-        dump: false,
+        care: Care::default(),
         fail_fast: false,
         accel: engine.accel.into(),
         clock: engine.clock.into(),
