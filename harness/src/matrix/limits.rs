@@ -82,9 +82,9 @@ fn newer_needed(topology: &Topology, version: Version) -> Option<Newer> {
 /// shows later what is missing.
 fn missing_symbols(topology: &Topology, config: &Path) -> Vec<String> {
     let Ok(config) = fs::read_to_string(config) else { return Vec::new() };
-    let is = |symbol: &str, value: &str| {
-        config.lines().any(|line| line.strip_prefix("CONFIG_").is_some_and(|line| line == format!("{symbol}={value}")))
-    };
+    // One search for the whole line: a configuration has thousands of lines.
+    let config = format!("\n{config}\n");
+    let is = |symbol: &str, value: &str| config.contains(&format!("\nCONFIG_{symbol}={value}\n"));
     let is_loaded = |driver: &str| kernels::modules_of_cells().any(|loaded| loaded == driver.replace('-', "_"));
     let drivers = topology.models().into_iter().flat_map(|model| model.row().drivers());
     let is_there = |driver: &Driver| is(driver.symbol, "y") || is(driver.symbol, "m") && is_loaded(driver.name);

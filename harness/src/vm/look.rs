@@ -84,11 +84,10 @@ impl Vm {
     ) -> Result<T, NoGraph> {
         match self.gate() {
             Some(gate) => {
-                let memory = self.memory().await?;
                 if gate.stop().is_none() {
                     return Err(NoGraph::Runs);
                 }
-                Ok(read(memory))
+                Ok(read(&*self.memory().await?))
             }
             None => {
                 // By itself, so that the guest goes on although whoever reads may be dropped.
@@ -99,15 +98,14 @@ impl Vm {
     }
 
     async fn stopped<T>(&self, read: impl FnOnce(&GuestMemory) -> T) -> Result<T, NoGraph> {
-        let memory = self.memory().await?;
         let _standing = self.standing.lock().await;
         if self.qmp.execute(qmp::query_status {}).await?.running {
             self.qmp.execute(qmp::stop {}).await?;
-            let read = read(memory);
+            let read = self.memory().await.map(|memory| read(&memory));
             self.qmp.execute(qmp::cont {}).await?;
-            return Ok(read);
+            return Ok(read?);
         }
         // It stands already, for example because it panicked, and must not go on.
-        Ok(read(memory))
+        Ok(read(&*self.memory().await?))
     }
 }

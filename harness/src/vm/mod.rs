@@ -37,6 +37,7 @@ mod unread;
 pub mod version;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -78,13 +79,14 @@ pub struct Vm {
     gate: Option<Gate>,
     process: Process,
     steps: Steps,
-    memory: OnceCell<GuestMemory>,
+    /// None if this process must not read QEMU's memory.
+    memory: OnceCell<Option<Arc<GuestMemory>>>,
     /// Where its configuration space is in physical memory.
     ecam: OnceCell<u64>,
     /// Held by whoever has stopped the guest by QMP, until it goes on.
     standing: Mutex<()>,
     // Dropped last: it contains QEMU's sockets.
-    _sockets: TempDir,
+    sockets: TempDir,
 }
 
 /// A QEMU with connected channels, whose guest's agent has not said hello yet.
@@ -161,7 +163,7 @@ impl Connected {
     fn into_vm(self) -> Vm {
         let Connected { machine, qmp, agent, gate, process, sockets, steps, began: _ } = self;
         let (memory, ecam, standing) = (OnceCell::new(), OnceCell::new(), Mutex::new(()));
-        Vm { machine, qmp, agent, gate, process, steps, memory, ecam, standing, _sockets: sockets }
+        Vm { machine, qmp, agent, gate, process, steps, memory, ecam, standing, sockets }
     }
 }
 
@@ -223,16 +225,23 @@ impl Vm {
         self.gate.as_ref()
     }
 
-    /// Its memory, as it is while it is read.
+    /// Its memory, as it is while it is read, or as it was when this was called. The guest must stand.
     ///
     /// # Errors
     /// [`MemoryError`].
-    pub async fn memory(&self) -> Result<&GuestMemory, MemoryError> {
+    pub async fn memory(&self) -> Result<Arc<GuestMemory>, MemoryError> {
+        let mib = self.machine.memory_mib;
         let open = async || {
             let pid = self.process.pid().ok_or(MemoryError::Ended)?;
-            GuestMemory::open(&self.qmp, pid, self.machine.memory_mib).await
+            match GuestMemory::open(&self.qmp, pid, mib).await {
+                Err(error) if error.is_refusal() => Ok(None),
+                opened => opened.map(|memory| Some(Arc::new(memory))),
+            }
         };
-        self.memory.get_or_try_init(open).await
+        match self.memory.get_or_try_init(open).await? {
+            Some(memory) => Ok(memory.clone()),
+            None => Ok(Arc::new(GuestMemory::saved(&self.qmp, mib, self.sockets.path()).await?)),
+        }
     }
 
     /// The time in which waits for it are measured.
