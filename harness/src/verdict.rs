@@ -39,6 +39,21 @@ pub struct Failure {
     pub cycle: Option<Vec<String>>,
 }
 
+/// What separates the waits of a cycle in a summary.
+pub const NEXT_WAIT: &str = "; ";
+
+impl Failure {
+    /// Whether a cycle proves it.
+    pub fn is_proven(&self) -> bool {
+        self.cycle.as_ref().is_some_and(|cycle| !cycle.is_empty())
+    }
+
+    /// The summary: a line for each wait of the cycle that proves a deadlock.
+    pub fn lines(&self) -> Vec<&str> {
+        if self.is_proven() { self.summary.split(NEXT_WAIT).collect() } else { vec![&self.summary] }
+    }
+}
+
 impl Verdict {
     /// The word for it in `results.json`.
     pub fn outcome(&self) -> &'static str {

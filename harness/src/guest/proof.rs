@@ -13,7 +13,7 @@ use kernels::FailureKind;
 
 use super::Guest;
 use crate::notes::{Looks, Note};
-use crate::verdict::{Failure, Verdict};
+use crate::verdict::{Failure, NEXT_WAIT, Verdict};
 use crate::vm::NoGraph;
 use crate::waits::{Graph, Party, Wait, look, words};
 
@@ -146,7 +146,7 @@ impl Guest {
             Some((graph, cycle)) => {
                 let of_all = |words: fn(&Graph, &Wait) -> String| cycle.iter().map(|wait| words(graph, wait)).collect();
                 let lines: Vec<String> = of_all(words::line);
-                (lines.join("; "), Some(of_all(words::short)))
+                (lines.join(NEXT_WAIT), Some(of_all(words::short)))
             }
             None => (otherwise, self.has_looked().then(Vec::new)),
         };

@@ -8,15 +8,24 @@ use crate::evidence::tests::{id, record, start};
 use crate::evidence::{RunDir, RunInfo, ScenarioNote};
 use crate::notes::{Note, Notes};
 use crate::trigger::Trigger;
-use crate::verdict::{Expected, Verdict};
+use crate::verdict::{Expected, Failure, Verdict};
 
 const OWNER: &str = "numvfs_read::owner_rescans_on_removal";
 const UEVENT: &str = "numvfs_events::pf_uevent";
 
+/// A deadlock that a cycle proves.
 fn deadlock() -> Verdict {
-    let summary = "owner iov-own (pid 53) in D state in sriov_numvfs_show while irq/25-pciehp (pid 39) waits in vfio for \
-                   this owner: neither can go on";
-    Verdict::fail(FailureKind::Deadlock, "sriov_numvfs_show", summary.to_owned())
+    let summary = "irq/25-pciehp (pid 39) [S] waits in vfio_unregister_group_dev (drivers/vfio/vfio_main.c:420) for user \
+                   space to close vfio device 0000:02:00.0, open in iov-own (pid 53); iov-own (pid 53) [D] waits in \
+                   sriov_numvfs_show (drivers/pci/iov.c:411) for device_lock of 0000:02:00.0, held by irq/25-pciehp (pid 39)";
+    let cycle =
+        ["irq/25-pciehp waits in vfio_unregister_group_dev for user space", "iov-own waits in sriov_numvfs_show"];
+    Verdict::Fail(Failure {
+        kind: FailureKind::Deadlock,
+        function: Some("sriov_numvfs_show".to_owned()),
+        summary: summary.to_owned(),
+        cycle: Some(cycle.map(str::to_owned).into()),
+    })
 }
 
 fn stale() -> Verdict {

@@ -277,9 +277,14 @@ fn example(series: &SeriesReport, at: usize, row: &Row, text: &mut String) {
     let Verdict::Fail(failure) = &cell.record.verdict else { return };
     let trigger = if row.trigger == "none" { String::new() } else { format!(", {}", row.trigger) };
     wrap(text, "", "  ", &format!("{name}, {}{trigger}: {failure}", row.scenario));
-    wrap(text, "  ", "  ", &failure.summary);
-    for stack in stacks(&cell.record.observations) {
-        wrap(text, "  ", "    ", &stack);
+    for line in failure.lines() {
+        wrap(text, "  ", "    ", line);
+    }
+    // A cycle says more of its tasks than their stacks do.
+    if !failure.is_proven() {
+        for stack in stacks(&cell.record.observations) {
+            wrap(text, "  ", "    ", &stack);
+        }
     }
     for wait in cell.record.splats.iter().filter_map(Splat::wait) {
         wrap(text, "  ", "    ", &wait);
