@@ -27,6 +27,35 @@ pub fn of_modules(modules: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
     pack([(MODULES, ModeFileType::Directory, 0o755, [].as_slice())].into_iter().chain(files))
 }
 
+/// What an entry of a tree is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A folder.
+    Folder,
+    /// A file.
+    File {
+        /// What is in it.
+        bytes: Vec<u8>,
+        /// Whether it is a program.
+        executable: bool,
+    },
+    /// A symbolic link to this path.
+    Link(String),
+}
+
+/// An archive with these entries, folders before what is in them, to be appended to the archive with the agent.
+pub fn of_tree(entries: &[(String, Content)]) -> io::Result<Vec<u8>> {
+    pack(entries.iter().map(|(name, content)| {
+        let (kind, mode, bytes) = match content {
+            Content::Folder => (ModeFileType::Directory, 0o755, [].as_slice()),
+            Content::File { bytes, executable: true } => (ModeFileType::Regular, 0o755, bytes.as_slice()),
+            Content::File { bytes, executable: false } => (ModeFileType::Regular, 0o644, bytes.as_slice()),
+            Content::Link(target) => (ModeFileType::Symlink, 0o777, target.as_bytes()),
+        };
+        (name.as_str(), kind, mode, bytes)
+    }))
+}
+
 /// Name, kind, mode and content.
 type Entry<'a> = (&'a str, ModeFileType, u32, &'a [u8]);
 
@@ -91,6 +120,29 @@ mod tests {
             ]
         );
         assert_eq!(of(b"program").unwrap().len() % 4, 0, "the next archive must begin at a multiple of four");
+    }
+
+    #[test]
+    fn a_tree_has_folders_files_and_links() {
+        let file = |text: &str, executable| Content::File { bytes: text.as_bytes().to_vec(), executable };
+        let tree = [
+            ("bin", Content::Folder),
+            ("bin/sh", file("shell", true)),
+            ("etc", file("text", false)),
+            ("usr", Content::Link(".".to_owned())),
+        ];
+        let bytes = of_tree(&tree.map(|(name, content)| (name.to_owned(), content))).unwrap();
+        let found: Vec<_> = entries(&bytes).into_iter().map(|(name, mode, _, content)| (name, mode, content)).collect();
+        let entry = |name: &str, mode: &str, content: &str| (name.to_owned(), mode.to_owned(), content.to_owned());
+        assert_eq!(
+            found,
+            [
+                entry("bin", "40755", ""),
+                entry("bin/sh", "100755", "shell"),
+                entry("etc", "100644", "text"),
+                entry("usr", "120777", "."),
+            ]
+        );
     }
 
     #[test]

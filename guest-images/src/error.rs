@@ -44,6 +44,17 @@ pub enum ImageError {
         /// Why it is not.
         reason: String,
     },
+    /// The image with a shell cannot be made.
+    #[error(
+        "the guest image with a shell needs programs and libraries that are not on this machine: {}.{} Install them, and try \
+         again", missing.join(", "), why(unfetched.as_ref())
+    )]
+    NoTools {
+        /// Their names.
+        missing: Vec<String>,
+        /// Why they could not be taken from packages.
+        unfetched: Option<kernels::ArchiveError>,
+    },
     /// An operation on a file failed.
     #[error("cannot {action} {path}{}", cache::advice(source), path = path.display())]
     Io {
@@ -60,6 +71,11 @@ pub enum ImageError {
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),
+}
+
+/// Why apt gave no packages.
+fn why(unfetched: Option<&kernels::ArchiveError>) -> String {
+    unfetched.map(|error| format!(" They could not be downloaded with apt either: {error}.")).unwrap_or_default()
 }
 
 impl ImageError {

@@ -1,4 +1,5 @@
-//! Builds the initramfs that guests boot. It contains the agent and nothing else.
+//! Builds the initramfs that guests boot. It contains the agent and nothing else. For scripts there is one with a shell
+//! ([`with_shell`]).
 //!
 //! [`build`] runs cargo to build the agent (crate `guest-agent`) as a static program, and packs it as `/init`. The
 //! kernel unpacks the archive into its root file system and starts `/init` as PID 1
@@ -7,14 +8,16 @@
 mod agent;
 mod archive;
 mod error;
+mod shell;
 
 use std::fs;
 use std::path::PathBuf;
 
 use kernels::CancelToken;
-use kernels::cache::{Cache, KeyMaker};
+use kernels::cache::{Cache, Key, KeyMaker};
 
 pub use error::ImageError;
+pub use shell::with_shell;
 
 /// Part of the key of each entry, together with the agent. To be raised when [`archive`] writes something else around
 /// the agent.
@@ -68,15 +71,25 @@ pub fn with_modules(cache: &Cache, initramfs: &Initramfs, modules: &[PathBuf]) -
         key = key.with(&name, &bytes);
         files.push((name, bytes));
     }
-    let key = key.finish();
+    let archive = archive::of_modules(&files).map_err(ImageError::io("pack the modules into", &initramfs.path))?;
+    entry_of(cache, initramfs, &key.finish(), &archive)
+}
+
+/// An initramfs with another archive behind it, which comes from an ingredient of this name.
+fn appended(cache: &Cache, initramfs: &Initramfs, name: &str, archive: &[u8]) -> Result<Initramfs, ImageError> {
+    let key = KeyMaker::new().with("initramfs", &initramfs.key).with(name, archive).finish();
+    entry_of(cache, initramfs, &key, archive)
+}
+
+fn entry_of(cache: &Cache, initramfs: &Initramfs, key: &Key, archive: &[u8]) -> Result<Initramfs, ImageError> {
     let entry = cache.entry(
         SHELF,
-        &key,
+        key,
         || {},
         |folder| {
             let path = folder.join("initramfs.cpio");
             let mut bytes = fs::read(&initramfs.path).map_err(ImageError::io("read", &initramfs.path))?;
-            bytes.extend(archive::of_modules(&files).map_err(ImageError::io("pack", &path))?);
+            bytes.extend(archive);
             fs::write(&path, bytes).map_err(ImageError::io("write", &path))
         },
     )?;

@@ -47,3 +47,41 @@ fn an_initramfs_is_built_once_and_then_found() {
     said.retain(|line| line.starts_with("Compiling"));
     assert_eq!(said, Vec::<String>::new(), "nothing is compiled twice");
 }
+
+/// The names of the entries of concatenated newc archives.
+fn names(mut bytes: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    while !bytes.is_empty() {
+        let mut reader = cpio::newc::Reader::new(bytes).unwrap();
+        names.push(reader.entry().name().to_owned());
+        std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
+        bytes = reader.finish().unwrap();
+    }
+    names
+}
+
+#[test]
+fn an_image_with_a_shell_has_the_tools_and_their_libraries() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = Cache::at(folder.path().join("cache"));
+    let agent = Initramfs { path: folder.path().join("agent.cpio"), key: "agent".to_owned() };
+    fs::write(&agent.path, "").unwrap();
+    let shell = match guest_images::with_shell(&cache, &agent, &CancelToken::new(), |_| {}) {
+        Ok(shell) => shell,
+        // A machine without the tools and without a mirror. The error must name what is missing.
+        Err(error) => return assert!(error.to_string().contains("busybox"), "{error}"),
+    };
+    let bytes = fs::read(&shell.path).unwrap();
+    let names = names(&bytes);
+    for name in ["bin/sh", "bin/ip", "bin/lspci", "bin/setpci", "bin/busybox", "bin/cat", "bin/iov", "lib/libc.so.6"] {
+        assert!(names.iter().any(|found| found == name), "{name} is not among {names:?}");
+    }
+    assert!(names.iter().any(|name| name.starts_with("lib/ld-linux-x86-64")), "{names:?}");
+    assert_eq!(names.iter().filter(|name| *name == "bin/ip").count(), 1, "busybox has no `ip` of its own");
+    assert!(bytes.len() < 16 << 20, "{} bytes", bytes.len());
+    // It is made once.
+    let mut said = Vec::new();
+    let again =
+        guest_images::with_shell(&cache, &agent, &CancelToken::new(), |line| said.push(line.to_owned())).unwrap();
+    assert_eq!((again, said), (shell, Vec::new()));
+}

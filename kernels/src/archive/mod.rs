@@ -7,6 +7,7 @@
 
 mod error;
 mod mirror;
+mod own;
 pub mod policy;
 mod private;
 pub mod sources;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use self::error::ArchiveError;
 pub use self::mirror::{KEYRING_PACKAGE, Mirror, has_keyring};
+pub use self::own::{files_of_this_machine, unpack_from_this_machine};
 pub use self::private::{ArchiveFile, Patience, PrivateApt};
 use crate::event::CancelToken;
 use crate::job::Job;

@@ -240,7 +240,7 @@ fn version_of(package: &str) -> Option<Vec<u32>> {
 }
 
 /// A line of `apt-get --print-uris`: `'URI' NAME BYTES ALGORITHM:HASH`.
-fn file(line: &str) -> Option<ArchiveFile> {
+pub(super) fn file(line: &str) -> Option<ArchiveFile> {
     let mut words = line.strip_prefix('\'')?.split_once("' ")?.1.split_whitespace();
     let (name, bytes, hash) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
     Some(ArchiveFile { name: name.to_owned(), bytes, hash: hash.to_owned() })
