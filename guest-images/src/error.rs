@@ -47,13 +47,13 @@ pub enum ImageError {
     /// The image with a shell cannot be made.
     #[error(
         "the guest image with a shell needs programs and libraries that are not on this machine: {}.{} Install them, and try \
-         again", missing.join(", "), why(unfetched.as_ref())
+         again", missing.join(", "), why(unfetched.as_deref())
     )]
     NoTools {
         /// Their names.
         missing: Vec<String>,
         /// Why they could not be taken from packages.
-        unfetched: Option<kernels::ArchiveError>,
+        unfetched: Option<Box<kernels::ArchiveError>>,
     },
     /// An operation on a file failed.
     #[error("cannot {action} {path}{}", cache::advice(source), path = path.display())]

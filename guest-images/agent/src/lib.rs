@@ -5,8 +5,11 @@
 //! - [`server`]: reads requests from the host, starts a process for each operation, and sends messages of these
 //!   processes and of the kernel to the host.
 //! - [`op`]: one operation on the kernel. It may get stuck in the kernel; the other processes never do.
+//!
+//! Under the name `iov` it is a program for scripts in the guest ([`iov`]).
 
 pub mod init;
+pub mod iov;
 pub mod op;
 pub mod outbox;
 pub mod server;
@@ -29,6 +32,7 @@ mod streams;
 mod uevent;
 mod upload;
 mod vfio;
+mod words;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -19,11 +19,13 @@ use crate::job::{Job, Told};
 use crate::outbox::Outbox;
 use crate::relay::Process;
 use crate::upload::{self, Piece};
+use crate::words::Words;
 
 /// The server.
 pub struct Server {
     outbox: Arc<Outbox>,
     alarms: Alarms,
+    words: Words,
     program: PathBuf,
     running: Arc<Mutex<HashMap<OpId, Running>>>,
 }
@@ -41,8 +43,8 @@ impl Server {
     /// A server that answers through an outbox. `program` is started for each operation. In the guest that is this
     /// program.
     pub fn new(outbox: Arc<Outbox>, program: impl Into<PathBuf>) -> Server {
-        let alarms = Alarms::new(outbox.clone());
-        Server { outbox, alarms, program: program.into(), running: Arc::default() }
+        let (alarms, words) = (Alarms::new(outbox.clone()), Words::new(outbox.clone()));
+        Server { outbox, alarms, words, program: program.into(), running: Arc::default() }
     }
 
     /// Serves requests, one line each, until the input ends. Operations that still run then are not stopped.
@@ -104,6 +106,8 @@ impl Server {
                 self.tell(target, Control::Continue, &Told::Call { id, call: call.clone() })
             }
             Command::Kill { target, signal } => self.kill(target, signal),
+            Command::HearWords => self.words.hear(),
+            Command::Answer { word, ref answer } => self.words.answer(word, answer),
             // The alarm answers.
             Command::Alarm { at } => return self.alarms.set(id, at).map(|()| None),
             Command::Save => {

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use vfio_bindings::bindings::vfio::{
@@ -104,6 +105,11 @@ impl Devices {
 }
 
 impl Device {
+    /// Lets programs that this process starts have the device open, too.
+    pub fn inherit(&self) -> Result<(), AgentError> {
+        doing("let programs inherit a device", || fcntl(&self.device, FcntlArg::F_SETFD(FdFlag::empty())).map(drop))
+    }
+
     /// Number of its IOMMU group.
     pub fn group(&self) -> u32 {
         self.group.number

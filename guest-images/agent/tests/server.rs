@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use guest_agent::outbox::Outbox;
 use guest_agent::server::Server;
 use guest_protocol::{
-    Access, AttributeWrite, Call, Command, Failure, MARKER, Message, OpId, Outcome, Policy, ProgramEnd, Progress,
-    Reply, Request, Returned, Sched, Source, Step, Sweep, VfioDevice, decode, encode,
+    Access, Answer, AttributeWrite, Call, Command, Failure, Function, MARKER, Message, OpId, Outcome, Policy,
+    ProgramEnd, Progress, Reply, Request, Returned, Sched, SlotName, Source, Step, Sweep, VfioDevice, Word, WordId,
+    decode, encode,
 };
 
 /// How long a test waits. Every operation here ends much sooner, even on a busy machine.
@@ -299,6 +301,69 @@ fn an_owner_that_holds_makes_calls_until_it_is_told_to_continue() {
     assert_eq!(host.done(owner), Outcome::Ok(Reply::Nothing));
 }
 
+/// Says a word of a script, as a script does.
+fn iov(arguments: &[&str]) -> std::process::Child {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_guest-agent"));
+    command.arg0("iov").args(arguments);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+}
+
+/// What a word of a script printed: standard output, and standard error.
+fn said(child: std::process::Child) -> (String, String) {
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn words_of_a_script_are_passed_on_and_answered() {
+    let mut host = Host::new();
+    assert_eq!(host.ok(Command::HearWords), Reply::Nothing);
+    let mut answer = |child: std::process::Child, answer: Answer| {
+        let (id, word) = loop {
+            if let Message::Asked { id, word, .. } = host.hear() {
+                break (id, word);
+            }
+        };
+        assert_eq!(host.ok(Command::Answer { word: id, answer }), Reply::Nothing);
+        (word, said(child))
+    };
+    let slot = SlotName { id: "rp0".to_owned(), number: 1, port: "0000:00:10.0".to_owned() };
+    let function = Function { bdf: "0000:01:00.0".to_owned(), sysfs: "/sys/devices/x".to_owned(), slot };
+    let (word, said) = answer(iov(&["pf", "1", "--sysfs"]), Answer::Function(function));
+    assert_eq!((word, said.0.as_str()), (Word::Pf { number: 1 }, "/sys/devices/x\n"));
+    let refused = Answer::Refused("the slot is empty".to_owned());
+    let (word, said) = answer(iov(&["remove", "0000:01:00.0", "--by", "yank"]), refused);
+    assert_eq!(word, Word::Remove { bdf: "0000:01:00.0".to_owned(), by: Some("yank".to_owned()) });
+    assert_eq!(said, (String::new(), "iov: the slot is empty\n".to_owned()));
+    let (word, _) = answer(iov(&["expect", "--stale", "sriov_numvfs", "0\n", "4"]), Answer::Done);
+    let summary = "sriov_numvfs still reads 0, and must be 4".to_owned();
+    assert_eq!(word, Word::End { kind: Some("stale-read".to_owned()), at: "sriov_numvfs".to_owned(), summary });
+    // A value that is right ends nothing, so nobody is asked.
+    assert_eq!(said_alone(&["expect", "sriov_numvfs", "4", "4"]), Some(0));
+    assert_eq!(
+        host.failure(Command::Answer { word: WordId(99), answer: Answer::Done }).message,
+        "nobody said the word 99"
+    );
+}
+
+/// The exit status of a word that needs no host.
+fn said_alone(arguments: &[&str]) -> Option<i32> {
+    iov(arguments).wait().unwrap().code()
+}
+
+#[test]
+fn a_word_waits_for_a_process_that_is_not_blocked_only_as_long_as_it_may() {
+    let mut sleeper = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let pid = sleeper.id().to_string();
+    assert_eq!(said_alone(&["wait-blocked", &pid, "no_such_function", "--within", "0"]), Some(1));
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    let (_, why) = said(iov(&["wait-blocked", &pid, "no_such_function"]));
+    assert!(why.contains("has ended"), "{why}");
+    assert_eq!(said_alone(&["fail", "hang", "x"]), Some(2), "no such kind");
+}
+
 #[test]
 fn a_watch_ends_when_it_is_told_to_stop() {
     let mut host = Host::new();
@@ -368,7 +433,12 @@ fn a_sweep_reports_values_and_waiting_accesses() {
 /// Runs a line of the shell.
 fn sh(line: &str) -> Command {
     let args = vec!["-c".to_owned(), line.to_owned()];
-    Command::Run { program: "/bin/sh".to_owned(), args, env: BTreeMap::from([("X".to_owned(), "y".to_owned())]) }
+    Command::Run {
+        program: "/bin/sh".to_owned(),
+        args,
+        env: BTreeMap::from([("X".to_owned(), "y".to_owned())]),
+        socket: true,
+    }
 }
 
 fn ended(end: ProgramEnd) -> Outcome {
@@ -384,7 +454,7 @@ fn a_file_is_put_and_run() {
     for said in ["{\"id\": 9, \"command\": \"hello\"}", "two"] {
         let put = host.put(&path, format!("#!/bin/sh\necho '{said}'\n").as_bytes(), true);
         assert_eq!(host.done(put), Outcome::Ok(Reply::Nothing));
-        let run = host.ask(Command::Run { program: path.clone(), args: vec![], env: BTreeMap::new() });
+        let run = host.ask(Command::Run { program: path.clone(), args: vec![], env: BTreeMap::new(), socket: false });
         assert_eq!(host.ran(run), (format!("{said}\n"), ended(ProgramEnd::Exited(0))));
     }
     let put = host.put(&text(&folder.path().join("no/such")), b"abc\n", false);
@@ -410,7 +480,12 @@ fn what_a_program_prints_keeps_its_order() {
     assert_eq!(host.ran(run), ("one\ntwo\nthree y /\nfour".to_owned(), ended(ProgramEnd::Exited(3))));
     let run = host.ask(sh("kill -SEGV $$"));
     assert_eq!(host.ran(run).1, ended(ProgramEnd::Killed("SIGSEGV".to_owned())));
-    let failure = host.failure(Command::Run { program: "/no/such".to_owned(), args: vec![], env: BTreeMap::new() });
+    let failure = host.failure(Command::Run {
+        program: "/no/such".to_owned(),
+        args: vec![],
+        env: BTreeMap::new(),
+        socket: false,
+    });
     assert_eq!(failure.message, "start /no/such: No such file or directory (os error 2)");
 }
 

@@ -47,7 +47,9 @@ impl Command {
             | Command::Stop { .. }
             | Command::Kill { .. }
             | Command::Alarm { .. }
-            | Command::Save => None,
+            | Command::Save
+            | Command::HearWords
+            | Command::Answer { .. } => None,
             Command::Read { .. } => Some("iov-read"),
             Command::ReadBytes { .. } => Some("iov-readbytes"),
             Command::Write { .. } => Some("iov-write"),
@@ -97,7 +99,9 @@ impl Command {
             | Command::Inventory
             | Command::Sysrq { .. }
             | Command::Alarm { .. }
-            | Command::Save => None,
+            | Command::Save
+            | Command::HearWords
+            | Command::Answer { .. } => None,
         }
     }
 
@@ -129,7 +133,9 @@ impl Command {
             | Command::Inventory
             | Command::Sysrq { .. }
             | Command::Alarm { .. }
-            | Command::Save => None,
+            | Command::Save
+            | Command::HearWords
+            | Command::Answer { .. } => None,
         }
     }
 }
@@ -188,6 +194,8 @@ impl fmt::Display for Command {
                 write!(f, "wait for {}.{:09} s on the guest's clock", at / 1_000_000_000, at % 1_000_000_000)
             }
             Command::Save => f.write_str("stand still to be saved"),
+            Command::HearWords => f.write_str("hear the words of a script"),
+            Command::Answer { answer, .. } => write!(f, "answer a script: {answer}"),
         }
     }
 }

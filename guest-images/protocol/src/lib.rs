@@ -20,6 +20,7 @@ mod line;
 mod message;
 mod request;
 mod text;
+mod word;
 mod words;
 
 pub use call::{Ask, Call, Returned, VfioDevice};
@@ -31,9 +32,13 @@ pub use message::{
     Uevent, Waiting,
 };
 pub use request::{AttributeWrite, Command, OpId, Policy, Request, Sched, Source, Step, Sweep};
+pub use word::{Answer, Function, SlotName, Word, WordId};
 
 /// Name of the virtio-serial port, as in `/sys/class/virtio-ports/*/name`.
 pub const PORT_NAME: &str = "iov-regress.agent";
+
+/// Name of the socket, in the guest's abstract namespace (unix(7)), on which the agent hears the words of a script.
+pub const WORDS_SOCKET: &str = "iov-regress.words";
 
 /// An instruction of x86-64 that does nothing, and that no compiler emits: `nopl 0x1c0ffee1(%rax,%rax,1)`. QEMU's plugin
 /// knows it too (`harness/plugin/gate.c`).

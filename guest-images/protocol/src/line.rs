@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Version of this protocol. Host and guest are built from one source tree and must have the same version.
-pub const VERSION: u32 = 11;
+pub const VERSION: u32 = 12;
 
 /// Why a line is not a message.
 #[derive(Debug, thiserror::Error)]

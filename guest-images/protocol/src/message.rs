@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::call::Returned;
 use crate::inventory::Inventory;
 use crate::request::OpId;
+use crate::word::{Word, WordId};
 
 /// One message from the guest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +79,15 @@ pub enum Message {
         /// The text, without continuation (dictionary) lines.
         text: String,
     },
+    /// A script has said a word that only the host can carry out. It waits for [`crate::Command::Answer`].
+    Asked {
+        /// The id of the word.
+        id: WordId,
+        /// When it came.
+        at: u64,
+        /// The word.
+        word: Word,
+    },
     /// Messages of a stream were lost. From here on, a missing message of this stream proves nothing.
     Lost {
         /// The stream: `uevent`, `link` or `kmsg`.
@@ -98,6 +108,7 @@ impl Message {
             | Message::Uevent { at, .. }
             | Message::Link { at, .. }
             | Message::Kmsg { at, .. }
+            | Message::Asked { at, .. }
             | Message::Lost { at, .. } => at,
         }
     }

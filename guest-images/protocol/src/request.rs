@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::call::{Call, VfioDevice};
+use crate::word::{Answer, WordId};
 
 /// Identifies an operation. The host chooses it, and never uses one twice in a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -159,6 +160,11 @@ pub enum Command {
         /// Environment variables.
         #[serde(default)]
         env: BTreeMap<String, String>,
+        /// Its output is a socket, and no pipe. sendfile(2) into a pipe holds the lock of the pipe while it reads
+        /// (`splice_file_to_pipe()` in `fs/splice.c`). If the read waits in the kernel, all others wait who write to the pipe
+        /// or read from it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        socket: bool,
     },
     /// Let an owner at [`Step::Hold`] continue with its next step. Done when the owner was told so.
     Continue {
@@ -214,6 +220,16 @@ pub enum Command {
     /// that holds the guest's clock saves the guest between the two. Done with [`crate::Reply::Nothing`] when the guest
     /// goes on.
     Save,
+    /// Hear the words of scripts ([`crate::Word`]) on [`crate::WORDS_SOCKET`], and pass each on as
+    /// [`crate::Message::Asked`]. Done with [`crate::Reply::Nothing`] when the socket is there.
+    HearWords,
+    /// Answer a word. Done when the script was told.
+    Answer {
+        /// The word.
+        word: WordId,
+        /// The answer.
+        answer: Answer,
+    },
 }
 
 fn is_start(at: &u64) -> bool {

@@ -22,6 +22,7 @@ impl fmt::Display for Message {
             Message::Uevent { uevent, .. } => uevent.fmt(f),
             Message::Link { link, .. } => link.fmt(f),
             Message::Kmsg { text, .. } => write!(f, "kernel message {}", quoted(text)),
+            Message::Asked { word, .. } => write!(f, "the script's word {}", quoted(&word.to_string())),
             Message::Lost { stream, .. } => write!(f, "loss of messages in the {} stream", short(stream)),
         }
     }

@@ -87,6 +87,10 @@ fn each_command_has_its_words_and_facts() {
         at once, can be told nothing, target: none
     stand still to be saved
         at once, can be told nothing, target: none
+    hear the words of a script
+        at once, can be told nothing, target: none
+    answer a script: refused: there is no PF 2
+        at once, can be told nothing, target: none
     let operation 4 open 0000:01:00.0
         at once, can be told nothing, target: operation 4
     "#);
@@ -114,7 +118,7 @@ fn a_process_name_fits_and_belongs_to_one_command() {
 fn each_message_has_its_words() {
     let lines: Vec<_> = messages().iter().map(Message::to_string).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    hello from Linux 6.12.117 with 2 CPUs (protocol version 11)
+    hello from Linux 6.12.117 with 2 CPUs (protocol version 12)
     the start of operation 4 as process 61
     progress of operation 4: opened its devices (IOMMU group 4)
     progress of operation 4: asked by the kernel to release 0000:01:00.0
@@ -147,6 +151,7 @@ fn each_message_has_its_words() {
     uevent change of /devices/x
     RTM_NEWLINK of eth0 (operstate 6)
     kernel message "pci: removed\nat last"
+    the script's word "remove 0000:01:00.0"
     loss of messages in the uevent stream
     "#);
 }

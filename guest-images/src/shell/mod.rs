@@ -72,7 +72,7 @@ fn make(
         Ok(()) => (Place::Unpacked(root.clone()), None),
         Err(error) => {
             progress("shell: no packages from apt; looking for installed tools");
-            (Place::Installed, Some(error))
+            (Place::Installed, Some(Box::new(error)))
         }
     };
     let tools = Tools::find(&place).map_err(|missing| ImageError::NoTools { missing, unfetched })?;

@@ -3,8 +3,8 @@
 //! The process reads a job from its standard input, writes messages to its standard output, and ends. It has a single
 //! thread, as an application has that does one thing after the other. Only a sweep has more threads.
 
-mod attribute;
-mod bind;
+pub(crate) mod attribute;
+pub(crate) mod bind;
 mod cycle;
 mod inventory;
 mod own;
@@ -67,7 +67,9 @@ fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, Agen
         }
         Command::SetLink { ifname, up } => link::set(&ifname, up).map(|()| Reply::Nothing),
         Command::SetVfMac { ifname, vf, mac } => link::set_vf_mac(&ifname, vf, mac).map(|()| Reply::Nothing),
-        Command::Run { program, args, env } => run::run(&program, &args, &env, report, controls),
+        Command::Run { program, args, env, socket } => {
+            run::run(&run::Program { path: &program, args: &args, env: &env, socket }, report, controls)
+        }
         Command::Where { .. } => job.target.map_or(Ok(Vec::new()), procfs::tasks_with_session_of).map(Reply::Tasks),
         Command::Tasks { in_functions } => procfs::tasks_in(&in_functions).map(Reply::Tasks),
         Command::Inventory => inventory::take(Path::new("/")).map(Box::new).map(Reply::Inventory),
@@ -79,7 +81,9 @@ fn run(job: Job, report: &Report, controls: &mut Controls) -> Result<Reply, Agen
         | Command::Stop { .. }
         | Command::Kill { .. }
         | Command::Alarm { .. }
-        | Command::Save => {
+        | Command::Save
+        | Command::HearWords
+        | Command::Answer { .. } => {
             Err(AgentError::Refused(format!("cannot {} from a process: only the server can", job.command)))
         }
     }

@@ -4,8 +4,10 @@
 //! process that started them has ended, unless they make a session of their own. So all of them can be killed.
 
 use std::collections::BTreeMap;
-use std::io::{self, PipeReader, Read};
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -23,6 +25,9 @@ use crate::procfs;
 /// How many bytes of a program's output are reported. The host keeps all messages in memory.
 const REPORTED: u64 = 4 << 20;
 
+/// How many bytes at the end of the output are reported, whatever is left out before them.
+const LAST: usize = 2048;
+
 /// How many bytes are read at once.
 const CHUNK: usize = 32 << 10;
 
@@ -33,16 +38,22 @@ const INTERVAL: u16 = 100;
 /// The variables that the program gets beside those of the request. The processes of the agent have those of PID 1.
 const ENVIRONMENT: [(&str, &str); 2] = [("PATH", "/bin:/sbin:/usr/bin:/usr/sbin"), ("HOME", "/")];
 
+/// A program to run.
+pub struct Program<'a> {
+    /// Its path.
+    pub path: &'a str,
+    /// Its arguments.
+    pub args: &'a [String],
+    /// Its variables, beside [`ENVIRONMENT`].
+    pub env: &'a BTreeMap<String, String>,
+    /// Whether its output is a socket, and no pipe.
+    pub socket: bool,
+}
+
 /// Runs a program until it has ended or the host says stop.
-pub fn run(
-    program: &str,
-    args: &[String],
-    env: &BTreeMap<String, String>,
-    report: &Report,
-    controls: &Controls,
-) -> Result<Reply, AgentError> {
+pub fn run(program: &Program<'_>, report: &Report, controls: &Controls) -> Result<Reply, AgentError> {
     doing("make a session", setsid)?;
-    let (child, output) = doing(&format!("start {program}"), || start(program, args, env))?;
+    let (child, output) = doing(&format!("start {}", program.path), || start(program))?;
     let mut running = Running { child, output: Some(output), printed: Printed::default(), report };
     let status = running.wait(controls)?;
     doing("end the processes that the program has left", kill_session)?;
@@ -50,19 +61,25 @@ pub fn run(
     Ok(Reply::Ran { end: end(status), unreported: running.printed.unreported })
 }
 
-/// Standard output and standard error are one pipe, so that what the program writes keeps its order.
-fn start(program: &str, args: &[String], env: &BTreeMap<String, String>) -> io::Result<(Child, PipeReader)> {
-    let (output, writer) = io::pipe()?;
-    let mut command = Command::new(program);
-    command.args(args).env_clear().envs(ENVIRONMENT).envs(env).stdin(Stdio::null());
+/// Standard output and standard error are one pipe or socket, so that what the program writes keeps its order.
+fn start(program: &Program<'_>) -> io::Result<(Child, File)> {
+    let (output, writer): (OwnedFd, OwnedFd) = if program.socket {
+        let (output, writer) = UnixStream::pair()?;
+        (output.into(), writer.into())
+    } else {
+        let (output, writer) = io::pipe()?;
+        (output.into(), writer.into())
+    };
+    let mut command = Command::new(program.path);
+    command.args(program.args).env_clear().envs(ENVIRONMENT).envs(program.env).stdin(Stdio::null());
     let child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
-    Ok((child, output))
+    Ok((child, File::from(output)))
 }
 
 struct Running<'a> {
     child: Child,
     /// None after its end.
-    output: Option<PipeReader>,
+    output: Option<File>,
     printed: Printed,
     report: &'a Report,
 }
@@ -120,7 +137,11 @@ impl Running<'_> {
     /// open: that one is not waited for.
     fn rest(&mut self) -> Result<(), AgentError> {
         while self.output.is_some() && self.read()? {}
-        self.report_all(true)
+        self.report_all(true)?;
+        match self.printed.last_words() {
+            Some(text) => self.report.progress(Progress::Printed { text }),
+            None => Ok(()),
+        }
     }
 
     fn report_all(&mut self, incomplete_too: bool) -> Result<(), AgentError> {
@@ -138,6 +159,8 @@ struct Printed {
     pending: Vec<u8>,
     reported: u64,
     unreported: u64,
+    /// The end of what is not reported.
+    last: Vec<u8>,
 }
 
 impl Printed {
@@ -146,6 +169,16 @@ impl Printed {
         let (kept, rest) = bytes.split_at(bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
         self.pending.extend_from_slice(kept);
         self.unreported += rest.len() as u64;
+        self.last.extend_from_slice(rest);
+        self.last.drain(..self.last.len().saturating_sub(LAST));
+    }
+
+    /// What was written last, if something before it was not reported. Then it is reported, too.
+    fn last_words(&mut self) -> Option<String> {
+        let last = std::mem::take(&mut self.last);
+        self.unreported -= last.len() as u64;
+        let text = String::from_utf8_lossy(&last);
+        (!last.is_empty()).then(|| format!("\n[{} bytes are left out here]\n{text}", self.unreported))
     }
 
     /// The complete lines that are not reported yet. A line that is not complete counts too if the next call may come
@@ -227,5 +260,9 @@ mod tests {
             reported += printed.take(true).map_or(0, |text| text.len() as u64);
         }
         assert_eq!((reported, printed.unreported), (REPORTED, 2 * CHUNK as u64));
+        printed.add(b"the end");
+        let last = printed.last_words().unwrap();
+        assert!(last.starts_with("\n[63495 bytes are left out here]\nxxx") && last.ends_with("xxxthe end"), "{last}");
+        assert_eq!(printed.last_words(), None);
     }
 }

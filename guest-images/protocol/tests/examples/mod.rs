@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use guest_protocol::{
-    Access, Ask, AttributeWrite, Call, Command, Errno, Failure, Inventory, LinkEvent, Message, OpId, Outcome,
+    Access, Answer, Ask, AttributeWrite, Call, Command, Errno, Failure, Inventory, LinkEvent, Message, OpId, Outcome,
     PciFunction, Policy, ProgramEnd, Progress, Reply, Request, Returned, Sched, Sighting, Source, Step, Sweep, Swept,
-    TaskState, Uevent, VERSION, VfioDevice, Waiting,
+    TaskState, Uevent, VERSION, VfioDevice, Waiting, Word, WordId,
 };
 
 const PATH: &str = "/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs";
@@ -61,6 +61,7 @@ pub fn requests() -> Vec<Request> {
             program: "/tmp/test".to_owned(),
             args: vec!["-v".to_owned(), "iommufd".to_owned(), bdf()],
             env: BTreeMap::from([("KSFT_TAP_LEVEL".to_owned(), "1".to_owned())]),
+            socket: false,
         },
         Command::Continue { target },
         Command::Stop { target },
@@ -71,6 +72,8 @@ pub fn requests() -> Vec<Request> {
         Command::Sysrq { key: 'w' },
         Command::Alarm { at: 12_500_000_000 },
         Command::Save,
+        Command::HearWords,
+        Command::Answer { word: WordId(3), answer: Answer::Refused("there is no PF 2".to_owned()) },
     ];
     let commands = commands.into_iter().chain(calls().into_iter().map(|call| Command::Call { target, call }));
     (1..).map(OpId).zip(commands).map(|(id, command)| Request { id, command }).collect()
@@ -203,6 +206,7 @@ pub fn messages() -> Vec<Message> {
         Message::Uevent { at: 8, uevent: uevent() },
         Message::Link { at: 8, link: link() },
         Message::Kmsg { at: 9000, seq: 3, level: 6, text: "pci: removed\nat last".to_owned() },
+        Message::Asked { id: WordId(3), at: 9, word: Word::Remove { bdf: "0000:01:00.0".to_owned(), by: None } },
         Message::Lost { stream: "uevent".to_owned(), at: 9 },
     ]
 }
