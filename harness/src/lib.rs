@@ -17,6 +17,7 @@ pub mod notes;
 pub mod progress;
 pub mod report;
 pub mod scenario;
+pub mod script;
 pub mod tap;
 pub mod text;
 pub mod tries;

@@ -4,8 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::guest::{Error, Guest};
+use crate::script::{Header, PREFIX, Script};
 use crate::trigger::Trigger;
 use crate::verdict::Verdict;
+use crate::vm::topology::Topology;
 
 /// What a scenario's function returns. It is not `Send`: all cells of a run share one thread, because they mostly wait.
 pub type Running<'a> = Pin<Box<dyn Future<Output = Result<Verdict, Error>> + 'a>>;
@@ -47,6 +49,8 @@ pub struct Needs {
     pub places: Places,
     /// So much time that it runs only if it is named, or with `--all`.
     pub to_be_named: bool,
+    /// A guest with a shell, in which this script is the scenario.
+    pub script: Option<&'static Script>,
 }
 
 /// Places in the kernel at which a scenario acts, instead of hoping for luck. Only a held guest can be stopped there.
@@ -66,7 +70,15 @@ impl Places {
 
 impl Needs {
     /// It needs nothing else.
-    pub const NOTHING: Needs = Needs { memory_mib: None, selftests: false, places: Places::NONE, to_be_named: false };
+    pub const NOTHING: Needs =
+        Needs { memory_mib: None, selftests: false, places: Places::NONE, to_be_named: false, script: None };
+}
+
+/// All topologies, the usual one first: a script that names none may run on any.
+fn any_topology() -> Vec<String> {
+    let mut names: Vec<_> = Topology::all().into_iter().map(|topology| topology.name).collect();
+    names.sort_by_key(|name| name != "igb");
+    names
 }
 
 /// A table that compares kernels by some scenarios.
@@ -101,6 +113,32 @@ impl Scenario {
             append: &[],
             needs: Needs::NOTHING,
             run,
+        }
+    }
+
+    /// A script as a scenario. The metadata of scenarios is static, so that of scripts is kept until the program ends.
+    pub fn of_script(script: Script, header: Header) -> Scenario {
+        let text = |text: String| -> &'static str { text.leak() };
+        let words =
+            |words: Vec<String>| -> &'static [&'static str] { words.into_iter().map(text).collect::<Vec<_>>().leak() };
+        let about = if header.about.is_empty() {
+            format!("The script {}.sh must exit with 0.", script.name)
+        } else {
+            header.about
+        };
+        let topologies = if header.topologies.is_empty() { any_topology() } else { header.topologies };
+        let topologies = words(topologies);
+        let plain = Scenario::of(|guest| Box::pin(guest.script()));
+        Scenario {
+            name: text(format!("{PREFIX}{}", script.name)),
+            about: text(about),
+            detects: words(header.detects),
+            topology: topologies.first().copied().unwrap_or(plain.topology),
+            also: topologies.get(1..).unwrap_or_default(),
+            triggers: header.triggers.leak(),
+            append: words(header.kernel_args),
+            needs: Needs { script: Some(Box::leak(Box::new(script))), ..Needs::NOTHING },
+            ..plain
         }
     }
 

@@ -71,7 +71,7 @@ impl Cells {
             })?;
             config = config.with("fragment", text);
         }
-        let asked = vec![
+        let mut asked = vec![
             ("scenario", self.scenario.name.to_owned()),
             ("topology", self.topology.clone()),
             ("trigger", Trigger::name_of(self.trigger).to_owned()),
@@ -79,6 +79,9 @@ impl Cells {
             ("profile", self.profile().unwrap_or_default().to_owned()),
             ("quick", self.how.care.quick.to_string()),
         ];
+        if let Some(script) = self.scenario.needs.script {
+            asked.push(("script", KeyMaker::new().with("text", &script.text).finish().as_str().to_owned()));
+        }
         Ok(Memory::new(self.lab.cache().clone(), asked))
     }
 

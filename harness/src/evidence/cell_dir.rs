@@ -29,11 +29,32 @@ pub struct CellStart {
     /// The command line options that name the kernel, if it comes from the user's tree or from a series.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own: Vec<String>,
+    /// The script, if the scenario is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<ScriptNote>,
     /// `kvm` or `tcg`.
     pub accel: String,
     /// Versions of the programs that take part (`qemu`, `harness`, ...), by name.
     pub versions: BTreeMap<String, String>,
 }
+
+/// A script that is a scenario.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScriptNote {
+    /// The name of its copy in the folder of the cell.
+    pub copy: String,
+    /// Its text. Bytes that are no UTF-8 are replaced.
+    pub text: String,
+    /// The words of `cargo xtask run` that name it. None if the copy is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Vec<String>>,
+}
+
+/// The folder of a cell's folder with its script.
+const SCRIPT: &str = "script";
+
+/// The file of a cell's folder with what its script printed.
+pub const OUTPUT: &str = "output.log";
 
 /// Identifies a kernel exactly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +156,11 @@ impl CellDir {
         file::write_json(&aside.path().join(START), start)?;
         let argv = shell_words::join(&start.argv).replace(" -", " \\\n    -");
         file::write(&aside.path().join("argv.txt"), format!("{argv}\n").as_bytes(), 0o644)?;
+        if let Some(script) = &start.script {
+            let folder = aside.path().join(SCRIPT);
+            fs::create_dir(&folder).map_err(EvidenceError::io("create", &folder))?;
+            file::write(&folder.join(&script.copy), script.text.as_bytes(), 0o755)?;
+        }
         file::write(&aside.path().join("repro.sh"), repro(start).as_bytes(), 0o755)?;
         let path = run.join(start.cell.folder());
         fs::rename(aside.path(), &path).map_err(EvidenceError::io("move into place", &path))?;
@@ -156,6 +182,15 @@ impl CellDir {
     /// The dump of the guest's memory, if there is one.
     pub fn dump(&self) -> PathBuf {
         self.path.join(DUMP)
+    }
+
+    /// The file for what a script prints.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn output(&self) -> Result<fs::File, EvidenceError> {
+        let path = self.path.join(OUTPUT);
+        fs::File::create(&path).map_err(EvidenceError::io("create", &path))
     }
 
     /// The transcript of the QMP channel.
@@ -215,9 +250,28 @@ impl CellDir {
     }
 }
 
+/// Which word of the command of a cell is its scenario.
+const SCENARIO: usize = 3;
+
 /// A script that runs only this cell.
 fn repro(start: &CellStart) -> String {
     let cell = &start.cell;
-    let command = shell_words::join(cell.command(&start.own));
+    let mut words = cell.command(&start.own);
+    let command = match &start.script {
+        None => shell_words::join(words),
+        // The folder of this file is known only when it runs, so its variable must not be quoted.
+        Some(ScriptNote { copy, again: None, .. }) => {
+            let rest = shell_words::join(words.split_off(SCENARIO + 1));
+            let copy = shell_words::quote(copy);
+            format!("cargo xtask run --script \"$(dirname \"$(realpath \"$0\")\")\"/{SCRIPT}/{copy} {rest}")
+        }
+        Some(ScriptNote { again: Some(again), .. }) => {
+            let rest = words.split_off(SCENARIO + 1);
+            words.truncate(SCENARIO);
+            // After `--` there are only the words of a command.
+            let (options, command) = again.split_at(again.iter().position(|word| word == "--").unwrap_or(again.len()));
+            shell_words::join(words.iter().chain(options).chain(&rest).chain(command))
+        }
+    };
     format!("#!/bin/sh\n# Runs only {cell}. Start it in a checkout of iov-regress.\nexec {command} \"$@\"\n")
 }

@@ -10,6 +10,8 @@
 //!                          qmp.jsonl     the QMP channel, line by line
 //!                          agent.jsonl   the agent's channel
 //!                          coverage.json only with coverage: what it executed of its kernel
+//!                          script/       only of a script: the script itself
+//!                          output.log    only of a script: what it printed
 //!                          verdict.json  the result of this cell, written last and atomically
 //! OUT/20260514-101500/against.json       only with a reference: what the kernels are compared with
 //! OUT/20260514-101500/coverage/          only with coverage: what there is to execute, by the key of the kernel
@@ -29,7 +31,7 @@ mod run_dir;
 mod series;
 
 pub use against::{AgainstNote, EarlierCell, EarlierKernel};
-pub use cell_dir::{AGENT, CONSOLE, CellDir, CellRecord, CellStart, DUMP, KernelNote, START};
+pub use cell_dir::{AGENT, CONSOLE, CellDir, CellRecord, CellStart, DUMP, KernelNote, OUTPUT, START, ScriptNote};
 pub use coverage::{CellCoverage, RunCoverage};
 pub use file::{EvidenceError, write_whole};
 pub use jsonl::JsonlWriter;

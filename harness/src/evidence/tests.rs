@@ -15,6 +15,7 @@ pub(crate) fn id(scenario: &str, trigger: Option<Trigger>, variant: &str, repeat
 
 pub(crate) fn start(cell: CellId, expected: Expected) -> CellStart {
     CellStart {
+        script: None,
         cell,
         expected,
         argv: ["qemu-system-x86_64", "-append", "console=ttyS0 panic=-1", "-no-reboot"].map(str::to_owned).to_vec(),

@@ -29,10 +29,13 @@ mod registers;
 mod removal;
 mod reset;
 mod restored;
+mod script;
 mod selftest;
 mod sriov;
 mod stuck;
 mod sweep;
+mod terminal;
+mod words;
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
@@ -65,6 +68,7 @@ use removal::Removal;
 use crate::classify::{self, Splat};
 use crate::notes::Cycled;
 use crate::notes::Notes;
+use crate::script::Script;
 use crate::trigger::Trigger;
 use crate::vm::Vm;
 use crate::vm::agent::{Agent, Operation};
@@ -90,6 +94,8 @@ pub struct Guest {
     proven: Mutex<Option<Graph>>,
     /// Which repeat of the cell this is, from 1.
     repeat: u32,
+    /// The script that is the scenario, if it is one.
+    script: Option<&'static Script>,
 }
 
 /// What is known of the kernel of a guest.
@@ -136,7 +142,13 @@ impl Guest {
             before: Mutex::default(),
             proven: Mutex::default(),
             repeat,
+            script: None,
         }
+    }
+
+    /// The same guest, with the script that [`Guest::script`] runs.
+    pub(crate) fn with_script(self, script: Option<&'static Script>) -> Guest {
+        Guest { script, ..self }
     }
 
     /// The first PF.

@@ -43,7 +43,7 @@ impl Guest {
     /// The agent's.
     pub async fn run(&self, program: &str, args: &[&str]) -> Result<Program, Error> {
         let args = args.iter().map(|&arg| arg.to_owned()).collect();
-        let command = Command::Run { program: program.to_owned(), args, env: Default::default() };
+        let command = Command::Run { program: program.to_owned(), args, env: Default::default(), socket: false };
         Ok(Program { operation: self.agent().start(command).await? })
     }
 
@@ -58,6 +58,11 @@ impl Guest {
 }
 
 impl Program {
+    /// The program of an operation that runs one.
+    pub(super) fn of(operation: Operation) -> Program {
+        Program { operation }
+    }
+
     /// Its operation. The operation is over when the program has ended.
     pub fn operation(&self) -> &Operation {
         &self.operation

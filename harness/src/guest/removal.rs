@@ -15,6 +15,7 @@ use crate::vm::event_log::WaitError;
 use crate::vm::slot;
 
 /// A removal that was started.
+#[derive(Clone)]
 pub struct Removal {
     trigger: Trigger,
     pf: Pf,

@@ -127,6 +127,32 @@ impl Guest {
         }
     }
 
+    /// Waits for an event. Returns the stuck tasks instead if a cycle proves that there are any. A task that only stays where
+    /// it is is no proof: whoever holds it up may still let it go.
+    pub(super) async fn or_proven<T>(
+        &self,
+        operation: &Operation,
+        coming: impl Future<Output = Result<T, Error>>,
+    ) -> Result<Result<T, Vec<Stuck>>, Error> {
+        let (mut coming, mut proof) = (pin!(coming), Proof::default());
+        loop {
+            let pause = self.until_look(self.seconds(INTERVAL), &proof);
+            if let Ok(came) = self.vm().time().timeout(pause, &mut coming).await {
+                return came.map(Ok);
+            }
+            if let Some(proven) = self.prove(&mut proof).await {
+                let sample = self.sample(&[operation]).await?;
+                let is_own = |stuck: &Stuck| sample.of_operations.iter().any(|task| task.tid == stuck.task.tid);
+                let mut stuck = sample.proven(&proven);
+                // Those of the operation come first: the verdict names the place of the first.
+                stuck.sort_by_key(|stuck| !is_own(stuck));
+                if !stuck.is_empty() {
+                    return Ok(Err(stuck));
+                }
+            }
+        }
+    }
+
     /// How long to wait until the next look, if the next sample is due after this time. While nothing is suspected, a
     /// held guest is only looked at when a sample is due: each look before it would cost an alarm.
     fn until_look(&self, sample: Duration, proof: &Proof) -> Duration {

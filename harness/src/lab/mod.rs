@@ -71,6 +71,8 @@ pub struct Parts {
     pub images: Images,
     /// The initramfs, without modules.
     pub initramfs: Initramfs,
+    /// The one with a shell, without modules, if a scenario is a script.
+    pub shell: Option<Initramfs>,
     /// The vfio selftests of the kernels, which are built when a cell needs them.
     pub selftests: Tests,
     /// What looks at guests need to know of the kernels.
@@ -230,7 +232,21 @@ impl Lab {
         progress.event(Event::Clock { is_held: engine.clock != Clock::Host, why: why.as_deref() });
         let profile = self.manifest().profile.clone();
         let cache = self.cache.clone();
-        Ok(Parts { images, initramfs, selftests, looks, cache, decision, engine, qemu: qemu.binary.clone(), profile })
+        let qemu = qemu.binary.clone();
+        Ok(Parts { images, initramfs, shell: None, selftests, looks, cache, decision, engine, qemu, profile })
+    }
+
+    /// Adds the initramfs with a shell to the parts of a run.
+    ///
+    /// # Errors
+    /// [`LabError::Image`].
+    pub async fn add_shell(&self, parts: &mut Parts, progress: Arc<dyn Progress>) -> Result<(), LabError> {
+        let (cache, cancel, initramfs) = (self.cache.clone(), self.cancel.clone(), parts.initramfs.clone());
+        let make =
+            move || guest_images::with_shell(&cache, &initramfs, &cancel, |line| progress.event(Event::Image { line }));
+        let made = tokio::task::spawn_blocking(make).await.map_err(|error| LabError::Thread(error.to_string()))?;
+        parts.shell = Some(made?);
+        Ok(())
     }
 
     /// Starts to build kernels, one after the other, on a separate thread. Kernels that are built already come first.

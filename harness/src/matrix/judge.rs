@@ -180,7 +180,8 @@ async fn run_in(
     of_kernel: OfKernel,
 ) -> Over {
     let guest = match Hardware::find(vm, rules.scale).await {
-        Ok(hardware) => Guest::new(vm.clone(), hardware, trigger, rules.scale, rules.known, of_kernel, rules.repeat),
+        Ok(hardware) => Guest::new(vm.clone(), hardware, trigger, rules.scale, rules.known, of_kernel, rules.repeat)
+            .with_script(scenario.needs.script),
         Err(error) => {
             let silent = stuck_tasks(vm.agent(), rules.scale.seconds(QUIT)).await.is_err();
             return Over { silent, ..Over::without_notes(error) };

@@ -9,6 +9,7 @@ mod order;
 mod places;
 pub mod plan;
 mod schedule;
+mod script;
 pub mod series;
 mod tail;
 pub mod trace;
@@ -46,6 +47,7 @@ use crate::lab::{self, Lab, LabError, Parts};
 use crate::notes::Note;
 use crate::progress::{Event, Progress};
 use crate::scenario::Scenario;
+use crate::script::Script;
 use crate::verdict::Verdict;
 use crate::vm::argv::{Channels, Engine, Machine};
 use crate::vm::process;
@@ -145,8 +147,11 @@ impl Runner {
         let names: Vec<_> = variants.iter().map(|variant| variant.name.clone()).collect();
         let own = |name: &String| (name.clone(), lab.manifest().own_options(name));
         let own = names.iter().map(own).collect();
-        let parts = lab.prepare(&names, request.accel, request.clock, &qemu, progress).await?;
         let scenarios: Vec<_> = scenarios.iter().filter(|scenario| used(scenario.name)).cloned().collect();
+        let mut parts = lab.prepare(&names, request.accel, request.clock, &qemu, progress.clone()).await?;
+        if scenarios.iter().any(|scenario| scenario.needs.script.is_some()) {
+            lab.add_shell(&mut parts, progress).await?;
+        }
         let limits = Limits::of(&qemu, request.despite_qemu);
         let qemu = qemu.first_line().to_owned();
         let info = RunInfo {
@@ -273,7 +278,8 @@ impl Runner {
         }
     }
 
-    /// Runs one cell as soon as its kernel is built. `echo` gets each line of the guest's console.
+    /// Runs one cell as soon as its kernel is built. `echo` gets each line of the guest's console; of a script, what it
+    /// prints.
     ///
     /// # Errors
     /// If evidence cannot be written.
@@ -322,7 +328,12 @@ impl Runner {
     /// The scenario of a cell and its machine, or a verdict if the cell cannot run.
     fn machine(&self, cell: &PlannedCell, image: &Image) -> Result<(&Scenario, Machine), Verdict> {
         let image = image.as_ref().map_err(Verdict::clone)?;
-        let Parts { initramfs, cache, engine, qemu, profile, .. } = &self.parts;
+        let Parts { initramfs, shell, cache, engine, qemu, profile, .. } = &self.parts;
+        let initramfs = match (self.script(cell), shell) {
+            (Some(_), Some(shell)) => shell,
+            (Some(_), None) => return Err(Verdict::Infra("the guest image with a shell was not made".to_owned())),
+            (None, _) => initramfs,
+        };
         let initramfs =
             lab::initramfs_for(cache, initramfs, image).map_err(|error| Verdict::Infra(error.to_string()))?;
         let (kernel, initrd) = (image.boot.clone(), initramfs.path);
@@ -336,6 +347,11 @@ impl Runner {
         }
     }
 
+    /// The script that a cell runs, if it runs one.
+    fn script(&self, cell: &PlannedCell) -> Option<&'static Script> {
+        self.scenarios.iter().find(|scenario| scenario.name == cell.id.scenario)?.needs.script
+    }
+
     fn start(&self, cell: &PlannedCell, image: &Image, machine: Option<&Machine>) -> CellStart {
         CellStart {
             cell: cell.id.clone(),
@@ -346,6 +362,7 @@ impl Runner {
                 .ok()
                 .map(|image| KernelNote { key: image.key.clone(), release: image.release.clone() }),
             own: self.own.get(&cell.id.variant).cloned().unwrap_or_default(),
+            script: self.script(cell).map(script::note),
             accel: self.parts.engine.accel.name().to_owned(),
             versions: BTreeMap::from([
                 ("qemu".to_owned(), self.qemu.clone()),
@@ -404,14 +421,21 @@ impl Runner {
         };
         let mut retries = Vec::new();
         loop {
-            let recorders =
-                Recorders { console: dir.console(), qmp: recorder(dir.qmp()?), agent: recorder(dir.agent()?) };
+            let agent = recorder(dir.agent()?);
+            let agent = match scenario.needs.script {
+                Some(_) => script::followed(agent, dir.output()?, echo.clone()),
+                None => agent,
+            };
+            let recorders = Recorders { console: dir.console(), qmp: recorder(dir.qmp()?), agent };
             let (within, console) = (host.seconds(judge::BOOT), dir.console());
             let start = self.guest(machine.clone(), recorders, within);
             let running = judge::run(scenario, cell.id.trigger, rules, &console, of_kernel.clone(), start);
             let finding = match &echo {
-                None => running.await,
-                Some(echo) => tail::while_following(&dir.console(), echo.clone(), running).await,
+                // What a script prints is shown instead.
+                Some(echo) if scenario.needs.script.is_none() => {
+                    tail::while_following(&dir.console(), echo.clone(), running).await
+                }
+                _ => running.await,
             };
             let tried = retries.len() + 1;
             let Some(sign) = finding.sign.as_ref().filter(|sign| sign.calls_for_another(tried)) else {

@@ -1,6 +1,7 @@
 //! The cells of a run: scenarios, on variants, with triggers, repeated as requested.
 
 use globset::{Glob, GlobMatcher};
+use guest_protocol::PROCESS_PREFIX;
 use kernels::{Bug, Chance, Manifest, Unknown, Variant, split_profile};
 
 use crate::cell::{CellId, PlannedCell};
@@ -123,9 +124,13 @@ pub fn plan(
 /// The expected result of a variant in a scenario.
 fn expected(manifest: &Manifest, variant: &Variant, scenario: &Scenario) -> Expected {
     let profile = manifest.profile.as_ref().map(|profile| profile.name.as_str());
-    match variant.known {
-        true => Expected::of(&variant.bugs, scenario.detects, &manifest.bugs, profile),
-        false => Expected::None,
+    let of = || Expected::of(&variant.bugs, scenario.detects, &manifest.bugs, profile);
+    match scenario.needs.script {
+        _ if !variant.known => Expected::None,
+        None => of(),
+        // Nobody knows what a script finds that does not say what it detects.
+        Some(_) if scenario.detects.is_empty() => Expected::None,
+        Some(_) => of().by_any_process(PROCESS_PREFIX),
     }
 }
 

@@ -153,6 +153,7 @@ fn verdicts(runner: &Runner, expected: [&str; 2]) -> Result<(), Failed> {
 fn parts(bed: &Bed, images: Images) -> Parts {
     let builder = Arc::new(Builder::new(Manifest::of_project().unwrap(), Cache::at(file())));
     Parts {
+        shell: None,
         images,
         selftests: Tests::new(builder.clone(), CancelToken::new(), Arc::new(Silence)),
         looks: Looks::new(builder, CancelToken::new(), Arc::new(Silence)),

@@ -26,8 +26,9 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("vm", &["text", "trigger", "notes", "waits"]),
     ("classify", &[]),
     ("coverage", &[]),
-    ("guest", &["text", "tap", "trigger", "verdict", "notes", "waits", "vm", "classify"]),
-    ("scenario", &["trigger", "verdict", "guest"]),
+    ("script", &["trigger", "vm"]),
+    ("guest", &["text", "tap", "trigger", "verdict", "notes", "waits", "vm", "classify", "script"]),
+    ("scenario", &["trigger", "verdict", "vm", "script", "guest"]),
     ("host", &["text", "trigger", "vm"]),
     ("progress", &["verdict", "host"]),
     ("lab", &["tries", "trigger", "verdict", "waits", "vm", "classify", "scenario", "host", "progress"]),
@@ -35,8 +36,8 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     (
         "matrix",
         &[
-            "text", "tries", "trigger", "verdict", "cell", "notes", "waits", "vm", "classify", "coverage", "guest",
-            "scenario", "host", "progress", "lab", "evidence",
+            "text", "tries", "trigger", "verdict", "cell", "notes", "waits", "vm", "classify", "coverage", "script",
+            "guest", "scenario", "host", "progress", "lab", "evidence",
         ],
     ),
     ("report", &["text", "trigger", "verdict", "cell", "notes", "classify", "coverage", "scenario", "evidence"]),
