@@ -4,7 +4,10 @@
 //! in the file of its family, and put its metadata into the family's `ALL`. A new family is a `mod` and a line in
 //! [`all`]: the compiler warns of an `ALL` that is not in it.
 
+use std::path::{Path, PathBuf};
+
 use harness::scenario::Scenario;
+use harness::script::{self, Script, ScriptError};
 
 mod acpi_slot_files;
 mod aer;
@@ -88,6 +91,21 @@ pub fn all() -> Vec<Scenario> {
     .concat()
 }
 
+/// The folder with bug reports of the catalogue as scripts.
+pub fn folder_of_scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")
+}
+
+/// Bug reports of the catalogue as scripts of a few lines. They are examples of what a script can do, and are no part of
+/// [`all`].
+///
+/// # Errors
+/// A script cannot be read, or its head is wrong.
+pub fn scripts() -> Result<Vec<Scenario>, ScriptError> {
+    let read = |path: &PathBuf| Script::read(path).map(|(script, header)| Scenario::of_script(script, header));
+    script::paths(&folder_of_scripts())?.iter().map(read).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -95,6 +113,22 @@ mod tests {
     use harness::vm::topology::Topology;
 
     use super::*;
+
+    #[test]
+    fn scripts_are_short_and_name_existing_bugs() {
+        let manifest = kernels::Manifest::of_project().unwrap();
+        let scripts = scripts().unwrap();
+        assert!(scripts.len() >= 5);
+        for scenario in scripts {
+            let name = scenario.name;
+            let text = String::from_utf8(scenario.needs.script.unwrap().text.clone()).unwrap();
+            assert!(text.lines().count() <= 15, "{name} has more than 15 lines");
+            assert!(!scenario.detects.is_empty(), "{name} detects nothing");
+            for bug in scenario.detects {
+                assert!(manifest.bug(bug).is_ok(), "{name}: no bug {bug}");
+            }
+        }
+    }
 
     #[test]
     fn scenarios_name_existing_topologies_and_bugs() {

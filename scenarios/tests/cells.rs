@@ -3,7 +3,7 @@
 //! A test passes if its cell is as expected. The first test builds the kernels that are not built yet; `--list` builds
 //! nothing. The evidence of all cells is in one folder, which each failure names.
 //!
-//! The cells are those of a default `cargo xtask run-matrix`.
+//! The cells are those of a default `cargo xtask run-matrix`, and of the scripts of `scenarios/scripts`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use harness::matrix::care::Care;
 use harness::matrix::plan::{Selection, plan};
 use harness::matrix::{Request, Runner};
 use harness::progress::{Event, Progress, Silence};
+use harness::scenario::Scenario;
 use kernels::BuildEvent;
 use libtest_mimic::{Arguments, Failed, Trial};
 use scenarios::proposals::PROPOSALS;
@@ -49,7 +50,7 @@ struct Shared {
 fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
     let lab = Lab::open(None)?;
     let selection = Selection { compared: Some(PROPOSALS), ..Selection::default() };
-    let all = plan(lab.manifest(), &scenarios::all(), &selection, 1)?;
+    let all = plan(lab.manifest(), &all_scenarios()?, &selection, 1)?;
     let cells = all.iter().filter(|cell| is_selected(arguments, &cell.id.to_string())).cloned().collect();
     let shared = Arc::new(Shared { lab, cells, runner: OnceLock::new() });
     let trial = |cell: PlannedCell| {
@@ -57,6 +58,11 @@ fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
         Trial::test(cell.id.to_string(), move || run(&shared, &cell)).with_kind(KIND)
     };
     Ok(all.into_iter().map(trial).collect())
+}
+
+/// All scenarios, and the scripts.
+fn all_scenarios() -> Result<Vec<Scenario>> {
+    Ok([scenarios::all(), scenarios::scripts()?].concat())
 }
 
 /// Whether libtest-mimic will run a test of this name. None is ignored unless it is asked for.
@@ -106,7 +112,7 @@ fn prepare(shared: &Shared) -> Result<Runner> {
     };
     let progress = Arc::new(LongSteps::default());
     let runtime = runtime()?;
-    let runner = runtime.block_on(Runner::prepare(&shared.lab, &scenarios::all(), &request, progress));
+    let runner = runtime.block_on(Runner::prepare(&shared.lab, &all_scenarios()?, &request, progress));
     // Do not wait: kernels are still being built, and tests wait for them.
     runtime.shutdown_background();
     Ok(runner?)

@@ -9,12 +9,14 @@ use harness::cell::CellId;
 use harness::lab::Lab;
 use harness::matrix::Request;
 use harness::matrix::plan::{Selection, plan};
+use harness::scenario::Scenario;
 use harness::trigger::Trigger;
 use kernels::tree::Tree;
 
 use crate::machine::workspace;
 use crate::names;
 use crate::own::OwnTree;
+use crate::scripts::Scripts;
 use crate::select::How;
 use crate::ui::Ui;
 
@@ -40,6 +42,8 @@ pub struct Judging {
     #[command(flatten)]
     pub own: OwnTree,
     #[command(flatten)]
+    scripts: Scripts,
+    #[command(flatten)]
     how: How,
 }
 
@@ -62,7 +66,7 @@ impl Judging {
     ///
     /// # Errors
     /// Errors of [`Judging::cells`]. A configuration fragment does not exist.
-    pub fn cells_of(&self, tree: Tree, scenario: &str, ui: &Arc<Ui>) -> Result<(Cells, Asked)> {
+    pub fn cells_of(&self, tree: Tree, scenario: Option<&str>, ui: &Arc<Ui>) -> Result<(Cells, Asked)> {
         let (config, profile) = (self.own.fragments()?, self.profile().map(str::to_owned));
         self.cells(Lab::open(None)?, Kernels::OfTree { tree, config, profile }, scenario, ui)
     }
@@ -71,15 +75,15 @@ impl Judging {
     ///
     /// # Errors
     /// The options name no cell, or several.
-    pub fn cells(&self, lab: Lab, kernels: Kernels, scenario: &str, ui: &Arc<Ui>) -> Result<(Cells, Asked)> {
-        let id = self.cell(&lab, scenario)?;
-        let scenarios = scenarios::all();
+    pub fn cells(&self, lab: Lab, kernels: Kernels, scenario: Option<&str>, ui: &Arc<Ui>) -> Result<(Cells, Asked)> {
+        let scenarios = self.scripts.scenarios(&[], lab.manifest(), self.trigger.as_slice())?;
+        let id = self.cell(&lab, &scenarios, scenario)?;
         let found = scenarios.into_iter().find(|found| found.name == id.scenario);
         let scenario = found.with_context(|| format!("there is no scenario {}", id.scenario))?;
         let request = self.request();
         // A kernel that runs one cell is not worth a snapshot.
         let how = Request { snapshots: request.snapshots && self.runs > 1, out: self.place(), ..request };
-        let asked = asked(&id, &kernels, self.profile());
+        let asked = asked(&id, &scenario, &kernels, self.profile());
         let CellId { topology, trigger, .. } = id;
         let progress = Arc::new(OfCommits::new(ui.clone()));
         Ok((Cells { lab, kernels, scenario, topology, trigger, how, progress }, asked))
@@ -95,16 +99,16 @@ impl Judging {
     }
 
     /// The one cell that the options name.
-    fn cell(&self, lab: &Lab, scenario: &str) -> Result<CellId> {
+    fn cell(&self, lab: &Lab, scenarios: &[Scenario], scenario: Option<&str>) -> Result<CellId> {
         let first = lab.manifest().variants.first().context("the manifest has no kernels")?;
         let selection = Selection {
             kernels: vec![first.name.clone()],
-            scenarios: vec![scenario.to_owned()],
+            scenarios: scenario.map(str::to_owned).into_iter().collect(),
             triggers: self.trigger.iter().cloned().collect(),
             topologies: self.topology.iter().cloned().collect(),
             ..Selection::default()
         };
-        let cells = plan(lab.manifest(), &scenarios::all(), &selection, 1)?;
+        let cells = plan(lab.manifest(), scenarios, &selection, 1)?;
         let [cell] = cells.as_slice() else {
             let name = |cell: &harness::cell::PlannedCell| {
                 let CellId { scenario, topology, .. } = &cell.id;
@@ -120,8 +124,12 @@ impl Judging {
     }
 }
 
-fn asked(id: &CellId, kernels: &Kernels, profile: Option<&str>) -> Asked {
-    let mut words = vec!["cargo", "xtask", "run", &id.scenario].into_iter().map(str::to_owned).collect::<Vec<_>>();
+fn asked(id: &CellId, scenario: &Scenario, kernels: &Kernels, profile: Option<&str>) -> Asked {
+    let mut words: Vec<_> = ["cargo", "xtask", "run"].map(str::to_owned).into();
+    match scenario.needs.script {
+        Some(script) => words.extend(script.again.iter().cloned()),
+        None => words.push(id.scenario.clone()),
+    }
     let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
     option("--topology", id.topology.clone());
     if let Some(trigger) = id.trigger {

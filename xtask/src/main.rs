@@ -14,7 +14,9 @@ mod out;
 mod own;
 mod patched;
 mod posted;
+mod scripts;
 mod select;
+mod terminal;
 mod ui;
 
 use std::process::ExitCode;
@@ -47,6 +49,8 @@ enum Command {
     RunMatrix(commands::run_matrix::Args),
     /// Run one scenario on one kernel, and show the guest's console on the terminal.
     Run(commands::run::Args),
+    /// Open a shell in a guest, with the same hardware as the scenarios have.
+    Shell(commands::shell::Args),
     /// Test each patch of a posted series: what it fixes, leaves broken, and breaks.
     Series(commands::series::Args),
     /// Find the first commit (or patch of a series) on which a scenario fails, or the first that fixes it.
@@ -103,6 +107,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::RunMatrix(args) => commands::run_matrix::run(args),
         Command::Run(args) => commands::run::run(args),
+        Command::Shell(args) => commands::shell::run(args),
         Command::Series(args) => commands::series::run(args),
         Command::Bisect(args) => commands::bisect::run(args),
         Command::BisectStep(args) => commands::bisect_step::run(args),

@@ -24,6 +24,7 @@ use crate::ui::Ui;
 Examples:
   cargo xtask bisect --tree ~/src/linux --good v6.1 --bad v6.12 --scenario owner_rescans_on_removal --trigger yank
   cargo xtask bisect --tree ~/src/linux --good HEAD --bad v6.12 --reverse --scenario pf_uevent -- drivers/pci
+  cargo xtask bisect --tree ~/src/linux --good v6.1 --bad v6.12 --script repro.sh
   cargo xtask bisect --tree . --good v6.9 --bad v6.10 --scenario rescan_race::enable_and_disable --runs 5
   cargo xtask bisect --series v2.mbox --reverse --scenario owner_rescans_on_removal --trigger yank
 
@@ -52,7 +53,8 @@ pub struct Args {
     bad: Option<String>,
     /// The scenario that judges each commit: `family::scenario`, or `scenario` alone
     #[arg(long, value_parser = names::scenarios(), hide_possible_values = true)]
-    scenario: String,
+    #[arg(required_unless_present = "script", conflicts_with = "script")]
+    scenario: Option<String>,
     /// Find the commit that fixed it: the good revision is newer than the bad one
     #[arg(long)]
     reverse: bool,
@@ -87,7 +89,7 @@ fn over_commits(args: &Args) -> Result<ExitCode> {
         tree.revision(end, &CancelToken::new())?;
     }
     let question = question(args, tree.path(), good, bad, args.skip.clone());
-    let (cells, asked) = args.judging.cells_of(tree, &args.scenario, &ui)?;
+    let (cells, asked) = args.judging.cells_of(tree, args.scenario.as_deref(), &ui)?;
     let place = args.judging.place();
     until_interrupted(&cells.lab, &OnceCell::new(), answer(args, &cells, &question, &asked, &place, &ui))
 }
@@ -112,7 +114,7 @@ fn over_series(args: &Args, from: &Path) -> Result<ExitCode> {
         placed.keep(&patches)?;
         let kernels = Kernels::OfSeries { options: series::options(&placed.lab, &patches) };
         let lab = placed.lab.with(placed.lab.manifest().clone());
-        let (cells, asked) = args.judging.cells(lab, kernels, &args.scenario, &ui)?;
+        let (cells, asked) = args.judging.cells(lab, kernels, args.scenario.as_deref(), &ui)?;
         let (base, whole) = (History::revision(series::BASE), history.last());
         let (good, bad) = if args.reverse { (whole, base) } else { (base, whole) };
         let question = question(args, history.path(), good, bad, skip);

@@ -45,7 +45,8 @@ and above: error, stop the bisection.")]
 pub struct Args {
     /// The scenario that judges the commit: `family::scenario`, or `scenario` alone
     #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
-    scenario: String,
+    #[arg(required_unless_present = "script", conflicts_with = "script")]
+    scenario: Option<String>,
     /// The failure to search for, KIND or KIND@FUNCTION
     #[arg(long, value_name = "FAILURE", value_parser = failure, conflicts_with = "any_failure", help = failure_help())]
     failure: Option<Wanted>,
@@ -66,7 +67,7 @@ fn judge(args: Args) -> Result<ExitCode> {
     let ui = Arc::new(Ui::new(false));
     let folder = args.judging.own.path.as_deref().unwrap_or(Path::new(HERE));
     let tree = Tree::open(folder, &CancelToken::new())?;
-    let (cells, _) = args.judging.cells_of(tree, &args.scenario, &ui)?;
+    let (cells, _) = args.judging.cells_of(tree, args.scenario.as_deref(), &ui)?;
     let memory = args.judging.memory(&cells)?;
     let wanted = args.failure.unwrap_or(Wanted::Any);
     until_interrupted(&cells.lab, &OnceCell::new(), async {

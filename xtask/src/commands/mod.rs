@@ -17,4 +17,5 @@ pub mod run;
 pub mod run_matrix;
 pub mod series;
 pub mod setup;
+pub mod shell;
 pub mod test;

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use harness::classify::Splat;
 use harness::evidence::CellRecord;
+use harness::host::clock;
 use harness::matrix::Runner;
 use harness::matrix::plan::{Selection, plan};
 use harness::matrix::series;
 use harness::report::Report;
+use harness::script::{Begins, PREFIX};
 use harness::verdict::Expected;
 use harness::vm::transcript::Recorder;
 
@@ -19,7 +21,9 @@ use crate::interrupt::until_interrupted;
 use crate::kernel::Origin;
 use crate::names;
 use crate::out;
+use crate::scripts::Scripts;
 use crate::select::How;
+use crate::terminal::Waiting;
 use crate::ui::Ui;
 
 /// Which cell to run, and how.
@@ -29,20 +33,27 @@ Examples:
   cargo xtask run owner_rescans_on_removal --kernel stock --trigger yank
   cargo xtask run owner_rescans_on_removal --tree ~/src/linux --rev v6.11 --trigger yank
   cargo xtask run owner_rescans_on_removal --kernel-image /boot/vmlinuz-$(uname -r) --trigger yank
+  cargo xtask run --script repro.sh --kernel stock
+  cargo xtask run --script repro.sh --kernel stock --keep-on-failure
+  cargo xtask run --kernel stock -- lspci -t
 
 Prints what the scenario observed as JSON, then the verdict, then the folder with the evidence.
 
 Exit codes: 0 as expected, 1 not as expected, 2 usage or infrastructure error, 130 interrupted.")]
+#[command(group(clap::ArgGroup::new("scripted").args(["script", "command"])))]
 pub struct Args {
     /// The scenario: `family::scenario`, or `scenario` alone
     #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
-    scenario: String,
+    #[arg(required_unless_present_any = ["script", "command"], conflicts_with_all = ["script", "command"])]
+    scenario: Option<String>,
     /// The kernel. Any kernel can run any scenario. `cargo xtask list kernels` lists them
     #[arg(short, long, value_name = "VARIANT", required_unless_present_any = ["tree", "kernel_image"])]
     #[arg(value_parser = names::kernels(), hide_possible_values = true)]
     kernel: Option<String>,
     #[command(flatten)]
     origin: Origin,
+    #[command(flatten)]
+    scripts: Scripts,
     /// The trigger. Needed for a scenario that removes a device in several ways
     #[arg(short, long, value_parser = names::triggers())]
     trigger: Option<String>,
@@ -51,18 +62,26 @@ pub struct Args {
     topology: Option<String>,
     #[command(flatten)]
     how: How,
-    /// Do not print the guest's console
+    /// Do not print the guest's console, nor what a script prints
     #[arg(short, long)]
     quiet: bool,
+    /// If the script fails, leave the guest as it is, and open a shell in it. The guest then runs on the host's clock
+    #[arg(long, requires = "scripted")]
+    keep_on_failure: bool,
+    /// A command to run in the guest, in place of a script. A single word may be a line of shell
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "script")]
+    command: Vec<String>,
 }
 
 /// Runs one cell, and prints its verdict.
 pub fn run(args: Args) -> Result<ExitCode> {
     let (lab, own) = args.origin.lab(args.how.profile.as_deref())?;
-    let scenarios = scenarios::all();
+    let waiting = args.keep_on_failure.then(Waiting::begin).transpose()?;
+    let terminal = waiting.as_ref().map(|waiting| waiting.of(Begins::AfterFailure));
+    let scenarios = args.scripts.on(terminal, &args.command, lab.manifest(), args.trigger.as_slice())?;
     let selection = Selection {
         kernels: args.kernel.map_or(own, |kernel| vec![kernel]),
-        scenarios: vec![args.scenario.clone()],
+        scenarios: args.scenario.into_iter().collect(),
         triggers: args.trigger.into_iter().collect(),
         topologies: args.topology.into_iter().collect(),
         ..Selection::default()
@@ -76,7 +95,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
             names.concat()
         );
     };
-    let request = args.how.request(vec![cell.clone()]);
+    let mut request = args.how.request(vec![cell.clone()]);
+    if waiting.is_some() {
+        // While the user thinks, nothing happens in the guest. On its own clock, its time would jump then.
+        request.clock = clock::Choice::Host;
+    }
     let ui = Arc::new(Ui::new(true));
     let echo = (!args.quiet).then(|| {
         let ui = ui.clone();
@@ -90,7 +113,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
             Some(patches) => runner.of_series(&series::options(&lab, &std::path::absolute(patches)?)),
             None => runner,
         };
-        let record = runner.cell(cell, &*ui, echo).await?;
+        let running = runner.cell(cell, &*ui, echo);
+        let record = match waiting {
+            Some(waiting) => waiting.during(running).await??,
+            None => running.await?,
+        };
         let report = Report::of(runner.folder())?;
         report.write_files()?;
         out::print(&summary(&record, &runner.folder().join(cell.id.folder()))?)?;
@@ -106,6 +133,9 @@ fn summary(record: &CellRecord, evidence: &Path) -> Result<String> {
     lines.extend(record.splats.iter().filter_map(Splat::wait).map(|wait| format!("waits:    {wait}")));
     lines.extend(record.trigger_proof.as_ref().map(|proof| format!("removal:  {proof}")));
     lines.push(match (&record.expected, record.is_as_expected()) {
+        (Expected::None, _) if record.cell.scenario.starts_with(PREFIX) => {
+            "expected: unknown for this script".to_owned()
+        }
         (Expected::None, _) => "expected: unknown for this kernel".to_owned(),
         (_, true) => "expected: yes".to_owned(),
         (_, false) => "expected: NO".to_owned(),

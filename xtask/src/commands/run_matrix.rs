@@ -16,6 +16,7 @@ use harness::matrix::plan::{Selection, plan, with_reference};
 use harness::matrix::trace::Tracer;
 use harness::matrix::{Request, Runner, command_of};
 use harness::report::{RESULTS, Report, Terminal, deviations, disagreements};
+use harness::scenario::Scenario;
 use harness::vm::{argv, process};
 use kernels::Manifest;
 
@@ -26,6 +27,7 @@ use crate::interrupt::until_interrupted;
 use crate::machine::Machine;
 use crate::out;
 use crate::own::Own;
+use crate::scripts::Scripts;
 use crate::select::{Accel, Format, How, Which};
 use crate::ui::Ui;
 
@@ -42,6 +44,7 @@ Examples:
   cargo xtask run-matrix --tree ~/src/linux --rev v6.11 --rev HEAD --kernels stock
   cargo xtask run-matrix --kernel-image linux-image-6.1.0-50-amd64_6.1.176-1_amd64.deb
   cargo xtask run-matrix --kernels stock --coverage
+  cargo xtask run-matrix --script repro.sh --tree ~/src/linux --rev v6.12 --rev topic
   cargo xtask run-matrix --dry-run
 
 To see only what is worse than on another kernel:
@@ -65,11 +68,14 @@ on REGRESSED cells, not on what the manifest expects of a kernel.
 Exit codes: 0 every cell as expected, 1 some not as expected, 2 usage or infrastructure error, 130 interrupted.
 Exit codes with --against: 0 nothing REGRESSED; 1 something REGRESSED; 2 usage error, or nothing REGRESSED but some cells
 have no answer, or no cell could be compared; 130 interrupted.")]
+#[command(mut_arg("script", |script| script.conflicts_with("scenarios")))]
 pub struct Args {
     #[command(flatten)]
     which: Which,
     #[command(flatten)]
     own: Own,
+    #[command(flatten)]
+    scripts: Scripts,
     /// Compare each kernel with this reference, and fail only if something is worse. The reference is a revision of the
     /// --tree or a kernel (`stock`), which then runs too; or the results.json of an earlier run, or that run's folder
     /// (PATH:KERNEL if it has several kernels)
@@ -119,7 +125,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let find = |word: &String| Reference::find(word, &args.own.tree, &mut manifest);
     let reference = args.against.as_ref().map(find).transpose()?;
     let lab = args.own.tree.lab(manifest, args.how.profile.as_deref())?;
-    let (cells, every) = planned(&lab, &args, own.clone(), reference.as_ref())?;
+    let scenarios = args.scripts.scenarios(&[], lab.manifest(), &args.which.triggers)?;
+    let (cells, every) = planned(&lab, &scenarios, &args, own.clone(), reference.as_ref())?;
     let asked = args.against.as_deref().unwrap_or_default();
     let note = reference.map(|reference| reference.note(asked, lab.manifest())).transpose()?;
     let request = Request {
@@ -135,7 +142,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         ui.say(&comparable(note, &cells)?);
     }
     if args.dry_run {
-        return show(&lab, &cells, &args);
+        return show(&lab, &scenarios, &cells, &args);
     }
     if args.setup {
         let variants = lab.manifest().variants.iter();
@@ -146,15 +153,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let folder = OnceCell::new();
     until_interrupted(&lab, &folder, async {
         let tracer = || args.coverage.then(|| Tracer::prepare(&lab, &request)).transpose();
-        let report = carry_out(&lab, &request, note.as_ref(), tracer()?, &ui, &folder).await?;
+        let report = carry_out(&lab, &scenarios, &request, note.as_ref(), tracer()?, &ui, &folder).await?;
         if args.verify_snapshots {
             let booted = Request { snapshots: false, ..request.clone() };
-            let booted = carry_out(&lab, &booted, None, tracer()?, &ui, &OnceCell::new()).await?;
+            let booted = carry_out(&lab, &scenarios, &booted, None, tracer()?, &ui, &OnceCell::new()).await?;
             return compare(&report, &booted);
         }
         if args.verify_determinism {
             let busy = BusyHost::new();
-            let again = carry_out(&lab, &request, None, None, &ui, &OnceCell::new()).await?;
+            let again = carry_out(&lab, &scenarios, &request, None, None, &ui, &OnceCell::new()).await?;
             drop(busy);
             return compare_all(&report, &again);
         }
@@ -172,16 +179,17 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// The selected cells, and how many cells there are with `--all`. A reference kernel runs the same cells as the others.
 fn planned(
     lab: &Lab,
+    scenarios: &[Scenario],
     args: &Args,
     own: Vec<String>,
     reference: Option<&Reference>,
 ) -> Result<(Vec<PlannedCell>, usize)> {
-    let (manifest, scenarios, which) = (lab.manifest(), scenarios::all(), args.which.clone());
+    let (manifest, which) = (lab.manifest(), args.which.clone());
     let selection = Selection::from(Which { kernels: Own::kernels(own, which.kernels), ..which });
     let cells = |selection: &Selection| -> Result<Vec<PlannedCell>> {
-        let cells = plan(manifest, &scenarios, selection, args.repeat)?;
+        let cells = plan(manifest, scenarios, selection, args.repeat)?;
         let Some(Reference::Kernel(name)) = reference else { return Ok(cells) };
-        Ok(with_reference(manifest, &scenarios, &cells, against::variant(manifest, name)?))
+        Ok(with_reference(manifest, scenarios, &cells, against::variant(manifest, name)?))
     };
     let wanted = cells(&selection)?;
     if let (Some(Reference::Kernel(name)), true) = (reference, wanted.is_empty()) {
@@ -236,13 +244,14 @@ fn hint(run: &Path, tree: Option<&Path>) -> String {
 
 async fn carry_out(
     lab: &Lab,
+    scenarios: &[Scenario],
     request: &Request,
     note: Option<&AgainstNote>,
     tracer: Option<Tracer>,
     ui: &Arc<Ui>,
     folder: &OnceCell<PathBuf>,
 ) -> Result<Report> {
-    let runner = Runner::prepare(lab, &scenarios::all(), request, ui.clone()).await?;
+    let runner = Runner::prepare(lab, scenarios, request, ui.clone()).await?;
     let runner = match tracer {
         Some(tracer) => runner.traced(tracer)?,
         None => runner,
@@ -313,15 +322,14 @@ fn compare_all(first: &Report, second: &Report) -> Result<ExitCode> {
     Ok(if verdicts.is_empty() && said.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn show(lab: &Lab, cells: &[PlannedCell], args: &Args) -> Result<ExitCode> {
+fn show(lab: &Lab, scenarios: &[Scenario], cells: &[PlannedCell], args: &Args) -> Result<ExitCode> {
     let accel = match args.how.engine.accel {
         Accel::Kvm => argv::Accel::Kvm,
         Accel::Tcg => argv::Accel::Tcg,
         Accel::Auto => accel::last(lab.cache()).map_or(argv::Accel::Tcg, |decision| decision.accel),
     };
     let (engine, _) = clock::decide(args.how.engine.clock.into(), accel, lab.cache(), &process::program());
-    let scenarios = scenarios::all();
-    let commands = cells.iter().map(|cell| command_of(lab, &scenarios, cell, engine.clone()).unwrap_or_default());
+    let commands = cells.iter().map(|cell| command_of(lab, scenarios, cell, engine.clone()).unwrap_or_default());
     let shown = cells.iter().zip(commands);
     out::print(&match args.format {
         Format::Human => {

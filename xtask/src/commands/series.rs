@@ -13,12 +13,14 @@ use harness::matrix::plan::Selection;
 use harness::matrix::series;
 use harness::matrix::{Request, Runner};
 use harness::report::{SeriesReport, Terminal};
+use harness::scenario::Scenario;
 
 use crate::interrupt::until_interrupted;
 use crate::names;
 use crate::out;
 use crate::own::OwnTree;
 use crate::posted;
+use crate::scripts::Scripts;
 use crate::select::{Format, How};
 use crate::ui::Ui;
 
@@ -40,15 +42,17 @@ Examples:
   b4 am -o- MESSAGE-ID | cargo xtask series -
   cargo xtask series v2.mbox --scenarios 'numvfs_*' --triggers yank
   cargo xtask series patches/ --base 6.1
+  cargo xtask series v3.mbox --script repro.sh
   cargo xtask series v2.mbox --tree ~/linux --3way --repeat 3
 
 Building a series runs its makefiles on this machine, so read the series first.
 
 Exit codes:
   0    nothing gets worse, and the series is bisectable
-  1    something regressed, or does not build, or does not apply; or, with --scenarios, is still broken with the whole series
+  1    something regressed, or does not build, or does not apply; or, with --scenarios or --script, is still broken with the whole series
   2    usage or infrastructure error: no answer, or too few
   130  interrupted")]
+#[command(mut_arg("script", |script| script.conflicts_with("scenarios")))]
 pub struct Args {
     /// The series: an mbox, a mail, a patch, a folder of them, a maildir, or - for stdin
     #[arg(id = "series", value_name = "FILE")]
@@ -57,6 +61,8 @@ pub struct Args {
     posted: posted::Reading,
     #[command(flatten)]
     own: OwnTree,
+    #[command(flatten)]
+    scripts: Scripts,
     /// Scenarios, by glob over `family::scenario` or over `scenario` alone [default: all that are relevant for a kernel
     /// whose bugs are not known]
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
@@ -87,6 +93,7 @@ pub struct Args {
 /// Reads the series, builds its kernels, runs the cells, and prints the results.
 pub fn run(args: Args) -> Result<ExitCode> {
     let posted = args.posted.read(&args.from, &args.own, args.how.profile.as_deref())?;
+    let scenarios = args.scripts.scenarios(&[], posted.lab.manifest(), &args.triggers)?;
     let ui = Arc::new(Ui::new(args.verbose));
     let folder = OnceCell::new();
     until_interrupted(&posted.lab, &folder, async {
@@ -95,18 +102,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if note.tried().next().is_none() {
             bail!(placed.nothing_to_test(&ui).await?);
         }
-        let request = request(&args, lab, &note)?;
+        let request = request(&args, lab, &scenarios, &note)?;
         let extent = Extent::of(&request, request.cells.len(), |kernel: &str| lab.find(kernel).is_some());
         ui.say(&extent.to_string());
         if args.dry_run {
             return Ok(ExitCode::SUCCESS);
         }
-        let runner = Runner::prepare(lab, &scenarios::all(), &request, ui.clone()).await?;
+        let runner = Runner::prepare(lab, &scenarios, &request, ui.clone()).await?;
         let _ = folder.set(runner.folder().to_owned());
         let patches = runner.folder().join(PATCHES);
         placed.keep(&patches)?;
         note.base_about = describe(lab, &note);
-        note.answers_for_base = !args.scenarios.is_empty();
+        note.answers_for_base = !args.scenarios.is_empty() || !args.scripts.script.is_empty();
         note.options = series::options(lab, &patches);
         let runner = runner.of_series(&note.options);
         note.write(runner.folder())?;
@@ -129,10 +136,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
     })
 }
 
-fn request(args: &Args, lab: &Lab, note: &SeriesNote) -> Result<Request> {
+fn request(args: &Args, lab: &Lab, scenarios: &[Scenario], note: &SeriesNote) -> Result<Request> {
     let selection =
         Selection { scenarios: args.scenarios.clone(), triggers: args.triggers.clone(), ..Selection::default() };
-    let cells = series::cells(lab.manifest(), note, &scenarios::all(), &selection, args.repeat)?;
+    let cells = series::cells(lab.manifest(), note, scenarios, &selection, args.repeat)?;
     Ok(Request { jobs: args.jobs.map(usize::from), ..args.how.clone().request(cells) })
 }
 
