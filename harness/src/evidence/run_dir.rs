@@ -71,6 +71,9 @@ pub struct ScenarioNote {
     /// The bugs that it detects, by id. Runs of before this was written down have none.
     #[serde(default)]
     pub detects: Vec<String>,
+    /// The text of the script that it is, if it is one and short enough to be quoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
 }
 
 /// The folder of a run.

@@ -54,6 +54,8 @@ pub enum Came<T> {
 const FIRST_SAMPLE: f64 = 0.2;
 /// Time between two samples, on a machine with KVM, in seconds.
 const INTERVAL: f64 = 0.7;
+/// The longest time between two looks while a script runs, on a machine with KVM, in seconds.
+const RARE: f64 = 5.0;
 /// A task that sleeps at the same place in this many samples in a row is stuck.
 const SAMPLES: usize = 3;
 /// How long to take samples if the awaited event does not come and no task is stuck, on a machine with KVM, in seconds.
@@ -135,8 +137,11 @@ impl Guest {
         coming: impl Future<Output = Result<T, Error>>,
     ) -> Result<Result<T, Vec<Stuck>>, Error> {
         let (mut coming, mut proof) = (pin!(coming), Proof::default());
+        let mut next = self.seconds(INTERVAL);
         loop {
-            let pause = self.until_look(self.seconds(INTERVAL), &proof);
+            let pause = if proof.is_near() { LOOK } else { next };
+            // Looks become rare: one at a guest with thousands of tasks takes seconds of the host's time.
+            next = (next * 2).min(self.seconds(RARE));
             if let Ok(came) = self.vm().time().timeout(pause, &mut coming).await {
                 return came.map(Ok);
             }

@@ -138,10 +138,22 @@ pub async fn run(
     if let Some(splat) = splats.iter().find(|splat| splat.kind == SplatKind::Lockdep && splat.known.is_some()) {
         notes.add(Note::LockdepOffAfter(splat.to_string()));
     }
-    let (verdict, sign) = conclude(ran, Seen { ended: ended.as_ref(), splats: &splats, silent });
+    let (verdict, sign) = match scenario.needs.script.and_then(|_| end_of_agent(&log(console))) {
+        Some(why) => (Verdict::Infra(why), None),
+        None => conclude(ran, Seen { ended: ended.as_ref(), splats: &splats, silent }),
+    };
     phases.teardown = began.elapsed().as_secs_f64();
     let errors = errors.filter(|_| verdict == Verdict::Pass);
     Finding { verdict, notes, proofs, splats, phases, sign, waits, said, errors }
+}
+
+/// How PID 1 of the guest reports its end, on the console.
+const PID_1_ENDS: &str = "iov-agent: PID 1 ends: ";
+
+/// Why a guest says nothing about its kernel: a script has killed the agent. PID 1 ends then, and the kernel panics.
+fn end_of_agent(log: &str) -> Option<String> {
+    let why = log.lines().find_map(|line| Some(line.split_once(PID_1_ENDS)?.1.trim()))?;
+    Some(format!("the script has killed the guest's agent, so nothing is known about the kernel: {why}"))
 }
 
 /// A hash of everything that a guest said. The console of a restored guest begins with the boot.
@@ -295,5 +307,19 @@ async fn stuck_tasks(agent: &Agent, within: Duration) -> Result<Vec<TaskState>, 
     match agent.tasks(&[], within).await {
         Err(error) if error.is_silence() => Err(Silent),
         tasks => Ok(tasks.unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_agent_is_found_on_the_console() {
+        let log = "[    2.1] x\niov-agent: PID 1 ends: the server has ended (killed by SIGKILL)\r\n\
+                   [    2.2] Kernel panic - not syncing: Attempted to kill init!\n";
+        let why = end_of_agent(log).unwrap();
+        assert!(why.ends_with("kernel: the server has ended (killed by SIGKILL)"), "{why}");
+        assert_eq!(end_of_agent("[    2.2] Kernel panic - not syncing: Fatal exception\n"), None);
     }
 }

@@ -521,7 +521,8 @@ fn record(cell: &PlannedCell, seconds: f64, finding: Finding, retries: Vec<Strin
 
 fn scenario_note(scenario: &Scenario) -> ScenarioNote {
     let detects = scenario.detects.iter().map(|&bug| bug.to_owned()).collect();
-    ScenarioNote { name: scenario.name.to_owned(), about: scenario.about.to_owned(), detects }
+    let script = scenario.needs.script.and_then(Script::quoted);
+    ScenarioNote { name: scenario.name.to_owned(), about: scenario.about.to_owned(), detects, script }
 }
 
 fn recorder(writer: JsonlWriter) -> Recorder {

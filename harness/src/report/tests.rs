@@ -73,6 +73,7 @@ fn info(planned: Vec<PlannedCell>) -> RunInfo {
             variant("revert-only", "sriov_numvfs_show() reads without a lock", &["numvfs-stale-pf-uevent"]),
         ],
         scenarios: vec![ScenarioNote {
+            script: None,
             name: OWNER.to_owned(),
             about: "the owner reads, then releases".to_owned(),
             detects: vec!["numvfs-show-vfio-remove".to_owned()],

@@ -52,7 +52,12 @@ fn run_that_says(
 ) -> (tempfile::TempDir, Report) {
     let out = tempfile::tempdir().unwrap();
     let planned = cells.iter().map(|(id, expected, _)| PlannedCell { id: id.clone(), expected: expected.clone() });
-    let scenario = ScenarioNote { name: RACE.to_owned(), about: String::new(), detects: vec!["readd-race".to_owned()] };
+    let scenario = ScenarioNote {
+        name: RACE.to_owned(),
+        about: String::new(),
+        detects: vec!["readd-race".to_owned()],
+        script: None,
+    };
     let bug = Bug {
         id: "readd-race".to_owned(),
         fails: vec![Fails { kind: FailureKind::KernelSplat, function: "proc_register".to_owned() }],

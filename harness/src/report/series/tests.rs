@@ -96,7 +96,7 @@ fn observed(verdict: &Verdict) -> Notes {
 const RACE: &str = "rescan_race::unbind";
 
 fn race() -> ScenarioNote {
-    ScenarioNote { name: RACE.to_owned(), about: String::new(), detects: vec!["readd-race".to_owned()] }
+    ScenarioNote { name: RACE.to_owned(), about: String::new(), detects: vec!["readd-race".to_owned()], script: None }
 }
 
 /// The random bug that [`RACE`] detects.
@@ -155,6 +155,18 @@ fn fits_a_mail(summary: &str) {
         assert!(line.chars().count() <= 72, "{line}");
         assert!(!line.ends_with(' '), "{line:?}");
     }
+}
+
+#[test]
+fn a_short_script_is_quoted_in_the_summary() {
+    let (_out, mut series) = run(&note([Applies::Yes, Applies::Yes]), &the_series_of_the_list());
+    let before = series.summary();
+    let script = Some("PF=$(iov pf)\n\tiov remove $PF\n".to_owned());
+    series.report.run.info.scenarios.push(ScenarioNote { name: "script::repro".to_owned(), script, ..race() });
+    let summary = series.summary();
+    let added = "\nscript::repro:\n\n    PF=$(iov pf)\n            iov remove $PF\n";
+    assert_eq!(summary.replace(added, ""), before, "{summary}");
+    assert!(summary.contains(added), "{summary}");
 }
 
 #[test]

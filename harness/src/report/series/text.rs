@@ -57,11 +57,22 @@ pub fn render(series: &SeriesReport) -> String {
     }
     end(series, &mut text);
     evidence(series, &mut text);
+    scripts(series, &mut text);
     // The first line says why the base was taken. The others are for the terminal.
     for note in series.note.bases.first().into_iter().chain(&series.note.notes) {
         wrap(&mut text, "Note: ", "  ", note);
     }
     text
+}
+
+/// The scripts that are scenarios, so that others can run them.
+fn scripts(series: &SeriesReport, text: &mut String) {
+    for scenario in &series.report.run.info.scenarios {
+        if let Some(script) = &scenario.script {
+            let _ = writeln!(text, "\n{}:\n", scenario.name);
+            script.lines().for_each(|line| cut(text, line));
+        }
+    }
 }
 
 fn head(series: &SeriesReport, text: &mut String) {
