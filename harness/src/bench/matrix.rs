@@ -98,13 +98,13 @@ mod tests {
             errors: None,
             observations: json!({ "phases": phases }).into(),
         };
-        RunCell { record, evidence: None, finished, kernel: None }
+        RunCell { record, evidence: None, finished, kernel: None, own: Vec::new() }
     }
 
     fn figures(cells: Vec<RunCell>, wall: Option<f64>, boot: Option<f64>) -> Vec<(String, f64)> {
         let info = RunInfo { jobs: 2, ..RunInfo::default() };
         let mut measurement = Measurement { setup: Vec::new(), figures: Vec::new() };
-        measure(&Run { path: "/nonexistent".into(), info, cells }, wall, boot, &mut measurement);
+        measure(&Run { path: "/nonexistent".into(), info, cells, ..Run::default() }, wall, boot, &mut measurement);
         measurement.figures.into_iter().map(|figure| (figure.what, figure.value)).collect()
     }
 

@@ -74,6 +74,12 @@ pub const DUMP: &str = "memory.kdump";
 /// The file of a cell's folder with the transcript of the agent's channel.
 pub const AGENT: &str = "agent.jsonl";
 
+/// The file of a cell's folder with the transcript of the QMP channel.
+pub(super) const QMP: &str = "qmp.jsonl";
+
+/// The file of a cell's folder that says who waited for whom at the end.
+pub(super) const WAITS: &str = "waits.json";
+
 /// The result of a cell (`verdict.json`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellRecord {
@@ -198,7 +204,7 @@ impl CellDir {
     /// # Errors
     /// Those of the file system.
     pub fn qmp(&self) -> Result<JsonlWriter, EvidenceError> {
-        JsonlWriter::create(&self.path.join("qmp.jsonl"), self.began)
+        JsonlWriter::create(&self.path.join(QMP), self.began)
     }
 
     /// The transcript of the agent's channel.
@@ -235,7 +241,7 @@ impl CellDir {
     /// # Errors
     /// Those of the file system.
     pub fn waits(&self, graph: &Graph) -> Result<(), EvidenceError> {
-        file::write_json(&self.path.join("waits.json"), graph)?;
+        file::write_json(&self.path.join(WAITS), graph)?;
         let text = words::text(graph);
         file::write_whole(&self.path.join("waits.txt"), text.as_bytes())?;
         file::write_whole(&self.path.join("stacks.txt"), words::stacks(graph).as_bytes())

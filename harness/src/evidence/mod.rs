@@ -25,10 +25,12 @@ mod against;
 mod cell_dir;
 mod coverage;
 mod file;
+mod join;
 mod jsonl;
 mod read;
 mod run_dir;
 mod series;
+mod transcript;
 
 pub use against::{AgainstNote, EarlierCell, EarlierKernel};
 pub use cell_dir::{AGENT, CONSOLE, CellDir, CellRecord, CellStart, DUMP, KernelNote, OUTPUT, START, ScriptNote};
@@ -38,6 +40,7 @@ pub use jsonl::JsonlWriter;
 pub use read::{Run, RunCell, read_run};
 pub use run_dir::{LATEST, RunDir, RunInfo, ScenarioNote, VariantNote, folder_of_runs};
 pub use series::{Applies, PATCHES, SeriesNote, SeriesStep};
+pub use transcript::{Details, Said, Spoken, Transcript};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -100,7 +100,15 @@ impl SeriesNote {
     pub fn read(run: &Path) -> Result<SeriesNote, EvidenceError> {
         let path = run.join(SERIES);
         let missing = || EvidenceError::io("find a run of a series:", &path)(std::io::ErrorKind::NotFound.into());
-        file::read_json(&path)?.ok_or_else(missing)
+        SeriesNote::read_if_any(run)?.ok_or_else(missing)
+    }
+
+    /// The same; none if the run is not that of a series.
+    ///
+    /// # Errors
+    /// If it is there and cannot be read.
+    pub fn read_if_any(run: &Path) -> Result<Option<SeriesNote>, EvidenceError> {
+        file::read_json(&run.join(SERIES))
     }
 
     /// Whether each patch applies, or is in the base already.

@@ -67,21 +67,25 @@ fn verdict(record: &CellRecord) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use kernels::{Chance, FailureKind};
 
     use super::*;
+    use crate::evidence::RunCell;
     use crate::evidence::tests::{id, record, start};
-    use crate::evidence::{RunCell, RunInfo};
     use crate::verdict::{Expected, Signature};
 
     fn run(cells: &[(&str, Verdict)]) -> Run {
         let cell = |(variant, verdict): &(&str, Verdict)| {
             let start = start(id("family::scenario", None, variant, 1), Expected::Pass);
-            RunCell { record: record(&start, verdict.clone(), 1.0), evidence: None, finished: true, kernel: None }
+            RunCell {
+                record: record(&start, verdict.clone(), 1.0),
+                evidence: None,
+                finished: true,
+                kernel: None,
+                own: Vec::new(),
+            }
         };
-        Run { path: PathBuf::new(), info: RunInfo::default(), cells: cells.iter().map(cell).collect() }
+        Run { cells: cells.iter().map(cell).collect(), ..Run::default() }
     }
 
     fn stale(function: &str, summary: &str) -> Verdict {

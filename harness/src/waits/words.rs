@@ -85,6 +85,11 @@ fn ends(graph: &Graph) -> Vec<&Party> {
 
 /// What a task does that waits for nobody known.
 fn rest(task: &Party) -> String {
+    format!("{} [{}] {}", named(task), task.state, doing(task))
+}
+
+/// What a task does, without its name: `sleeps in pipe_read (fs/pipe.c:318)`.
+pub fn doing(task: &Party) -> String {
     let what = match task.state {
         State::Runnable if task.on_cpu => "runs",
         State::Runnable => "can run",
@@ -94,14 +99,16 @@ fn rest(task: &Party) -> String {
     };
     let place = task.stack.iter().find(|call| !only_waits(&call.function));
     let place = place.map_or_else(String::new, |call| format!(" in {}", self::place(call)));
-    format!("{} [{}] {what}{place}", named(task), task.state)
+    format!("{what}{place}")
 }
 
-fn named(task: &Party) -> String {
+/// A task with its pid: `iov-own (pid 57)`.
+pub fn named(task: &Party) -> String {
     format!("{} (pid {})", task.comm, task.pid)
 }
 
-fn place(call: &Call) -> String {
+/// A function, with its source line if that is known.
+pub fn place(call: &Call) -> String {
     match &call.line {
         Some(line) => format!("{} ({line})", call.function),
         None => call.function.clone(),
@@ -112,7 +119,8 @@ fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-fn object(object: &Object) -> String {
+/// What is waited for: `device_lock of 0000:01:00.0`.
+pub fn object(object: &Object) -> String {
     match object {
         Object::Mutex { name, .. }
         | Object::Semaphore { name }

@@ -72,8 +72,8 @@ mod tests {
     use kernels::FailureKind;
 
     use super::*;
+    use crate::evidence::RunCell;
     use crate::evidence::tests::{record, start};
-    use crate::evidence::{RunCell, RunInfo};
     use crate::verdict::Expected;
 
     fn id(scenario: &str, kernel: &str) -> CellId {
@@ -92,13 +92,14 @@ mod tests {
         for (scenario, executes, verdict, seconds) in cells {
             let start = start(id(scenario, "base"), Expected::Pass);
             let record = record(&start, verdict.clone(), *seconds);
-            let cell = RunCell { record, evidence: None, finished: true, kernel: Some("key".to_owned()) };
+            let cell =
+                RunCell { record, evidence: None, finished: true, kernel: Some("key".to_owned()), own: Vec::new() };
             let functions = if *executes { "f" } else { "g" };
             let executed = format!(r#"{{"executed":{{"a.c":{{"functions":["{functions}"],"lines":""}}}}}}"#);
             coverage.cells.push((cell, serde_json::from_str(&executed).unwrap()));
         }
         let cells = coverage.cells.iter().map(|(cell, _)| cell.clone()).collect();
-        (Run { path: "run".into(), info: RunInfo::default(), cells }, Reached(coverage))
+        (Run { path: "run".into(), cells, ..Run::default() }, Reached(coverage))
     }
 
     #[test]
