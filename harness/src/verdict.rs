@@ -263,6 +263,11 @@ impl Expected {
         self.showing(failure).map(|signature| signature.bug.as_str())
     }
 
+    /// The expected bugs, each as often as it has ways to fail.
+    pub fn bugs(&self) -> impl Iterator<Item = &str> {
+        self.signatures().iter().map(|signature| signature.bug.as_str())
+    }
+
     /// Whether expected bugs fail in this way, and all of these are random or rare.
     pub fn shows_random_bug(&self, failure: &Failure) -> bool {
         let mut showing = self.showing(failure).peekable();

@@ -59,6 +59,8 @@ enum Command {
     BisectStep(commands::bisect_step::Args),
     /// List kernels, scenarios, triggers, bugs, profiles and cells.
     List(commands::list::Args),
+    /// Draw the report of any run again: as a table, as a page with pictures, for CI systems, for programs.
+    Report(commands::report::Args),
     /// Write docs/catalogue.md: all bugs, and the last measurement of each.
     Catalogue(commands::catalogue::Args),
     /// Say what the kernel of any log reports: faults, stalls, leaks, and the function at fault.
@@ -112,6 +114,7 @@ fn main() -> ExitCode {
         Command::Bisect(args) => commands::bisect::run(args),
         Command::BisectStep(args) => commands::bisect_step::run(args),
         Command::List(args) => commands::list::run(args),
+        Command::Report(args) => commands::report::run(args),
         Command::Catalogue(args) => commands::catalogue::run(args),
         Command::Classify(args) => commands::classify::run(args),
         Command::Coverage(args) => commands::coverage::run(args),

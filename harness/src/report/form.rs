@@ -7,6 +7,8 @@ use crate::evidence::{EvidenceError, write_whole};
 /// A form of a report of type `R`: one file.
 #[derive(Clone, Copy, Debug)]
 pub struct Form<R> {
+    /// Its name on the command line.
+    pub name: &'static str,
     /// The name of the file.
     pub file: &'static str,
     /// What it is for: `for programs`.

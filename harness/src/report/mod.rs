@@ -1,6 +1,7 @@
 //! The report of a run, made only from its evidence: for people, for programs and for CI.
 
 mod against;
+mod answer;
 mod catalogue;
 mod change;
 mod compare;
@@ -8,29 +9,37 @@ mod coverage;
 mod determinism;
 mod errors;
 mod form;
+mod grid;
 mod junit;
+mod ktap;
 pub(crate) mod mail;
+mod markdown;
+mod outcome;
+mod page;
 mod results;
 mod rows;
 mod series;
 mod table;
 mod terminal;
+mod timeline;
 mod words;
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
-use crate::evidence::{AgainstNote, EvidenceError, Run, RunCell, read_run};
+use crate::evidence::{AgainstNote, EvidenceError, Run, RunCell, SeriesNote, read_run};
 use crate::verdict::{Expected, Verdict};
 
 use against::Against;
 pub use against::{CellChange, Earlier, EarlierError};
-pub use catalogue::{Entry, Measured, chance, measured_in, measured_of, page, updated};
+pub use catalogue::{Entry, Measured, chance, measured_in, measured_of, page as catalogue_page, updated};
 pub use change::Change;
 pub use compare::{Disagreement, disagreements};
 pub use coverage::{Coverage, CoverageError, FileCoverage, Part, Unknown};
 pub use determinism::{Deviation, deviations};
 pub use errors::by_message;
 pub use form::Form;
+use rows::{Column, rows};
 pub use series::{SERIES_FORMS, SeriesReport};
 pub use terminal::Terminal;
 
@@ -39,6 +48,9 @@ pub use terminal::Terminal;
 pub struct Report {
     run: Run,
     against: Option<Against>,
+    series: Option<SeriesNote>,
+    /// The folder in which the report is read, if it is not that of the run.
+    place: Option<PathBuf>,
 }
 
 /// The number of cells by result.
@@ -60,13 +72,29 @@ pub struct Counts {
     pub infra: usize,
 }
 
+/// A cell on a kernel, without its repetition: scenario, topology, trigger, kernel.
+type Changed = (String, String, &'static str, String);
+
 /// The name of the file with the results for programs.
 pub const RESULTS: &str = "results.json";
 
 /// The forms of a report. To add one, write its module and add its row here.
 pub const FORMS: &[Form<Report>] = &[
-    Form { file: RESULTS, about: "for programs", render: |report| form::json(&results::render(report)) },
-    Form { file: "junit.xml", about: "for the display of a CI system", render: junit::render },
+    Form { name: "json", file: RESULTS, about: "for programs", render: |report| form::json(&results::render(report)) },
+    Form { name: "html", file: "report.html", about: "for people: a page with pictures", render: page::render },
+    Form { name: "junit", file: "junit.xml", about: "for the display of a CI system", render: junit::render },
+    Form {
+        name: "ktap",
+        file: "results.ktap",
+        about: "for tools that read the results of kernel tests",
+        render: ktap::render,
+    },
+    Form {
+        name: "markdown",
+        file: "summary.md",
+        about: "for the page of a CI job, or a comment",
+        render: markdown::render,
+    },
 ];
 
 impl Report {
@@ -75,10 +103,40 @@ impl Report {
     /// # Errors
     /// If the folder is not that of a run.
     pub fn of(run: &Path) -> Result<Report, EvidenceError> {
-        let note = AgainstNote::read(run)?;
-        let run = read_run(run)?;
-        let against = note.map(|note| Against::of(&run, note));
-        Ok(Report { run, against })
+        let mut read = read_run(run)?;
+        let note = AgainstNote::read(run).unwrap_or_else(|error| {
+            read.missing.push(format!("what the kernels were compared with: {error}"));
+            None
+        });
+        let series = SeriesNote::read_if_any(run).unwrap_or_else(|error| {
+            read.missing.push(format!("which patches the kernels have: {error}"));
+            None
+        });
+        let against = note.map(|note| Against::of(&read, note));
+        Ok(Report { run: read, against, series, place: None })
+    }
+
+    /// The report of several runs as one ([`Run::join`]). It compares nothing with a reference.
+    ///
+    /// # Errors
+    /// If a folder is not that of a run.
+    pub fn of_runs(runs: &[PathBuf]) -> Result<Report, EvidenceError> {
+        let (first, others) = match runs {
+            [run] => return Report::of(run),
+            [first, others @ ..] => (first, others),
+            [] => return Ok(Report { run: Run::default(), against: None, series: None, place: None }),
+        };
+        let mut run = read_run(first)?;
+        for other in others {
+            run = run.join(read_run(other)?);
+        }
+        Ok(Report { run, against: None, series: None, place: None })
+    }
+
+    /// The same report, for a file in this folder: links lead from there to the evidence.
+    #[must_use]
+    pub fn placed_in(self, folder: &Path) -> Report {
+        Report { place: Some(folder.to_owned()), ..self }
     }
 
     /// The run.
@@ -86,10 +144,15 @@ impl Report {
         &self.run
     }
 
-    /// The table for people: a column for each variant, a row for each scenario and trigger. A legend, the cells that
-    /// did not end as expected, and a summary follow.
+    /// The results for people: first the cells that did not end as expected, then the table with a column for each
+    /// variant and a row for each scenario and trigger, then a legend and a summary.
     pub fn table(&self, terminal: Terminal) -> String {
         table::render(self, terminal)
+    }
+
+    /// Only the cells that did not end as expected, and the summary.
+    pub fn brief(&self) -> String {
+        table::brief(self)
     }
 
     /// What is worse, better and unchanged, compared with a reference, for people; none without a reference.
@@ -100,6 +163,33 @@ impl Report {
     /// How each cell of a kernel differs from the same cell of the reference. Empty without a reference.
     pub fn changes(&self, variant: &str) -> Vec<CellChange> {
         self.against.as_ref().map(|against| against.changes(variant)).unwrap_or_default()
+    }
+
+    /// How cells change from one kernel to the next: from patch to patch of a series, or from the reference to each other
+    /// kernel. Only changes that a reader must know: regressed, fixed, fails otherwise, flaky.
+    fn marked_changes(&self) -> HashMap<Changed, Change> {
+        let variants = || grid::grid(self).variants;
+        let mut changes: Vec<(Changed, Change)> = Vec::new();
+        for variant in variants() {
+            let of = |cell: CellChange| ((cell.scenario, cell.topology, cell.trigger, variant.to_owned()), cell.change);
+            changes.extend(self.changes(variant).into_iter().map(of));
+        }
+        if let Some(note) = &self.series {
+            let tried = note.tried().map(|(_, step)| step.variant.as_str());
+            let columns: Vec<&str> = std::iter::once(note.base.as_str()).chain(tried).collect();
+            let kernels: Vec<_> = columns.iter().map(|name| Column::Kernel(name)).collect();
+            for row in rows(&self.run, &kernels) {
+                let of = |step: usize| {
+                    let key = (row.scenario.clone(), row.topology.clone(), row.trigger, columns[step].to_owned());
+                    (key, row.change(step))
+                };
+                changes.extend((1..columns.len()).map(of));
+            }
+        }
+        let is_told = |change: &Change| {
+            matches!(change, Change::Regressed | Change::Fixed | Change::FailsOtherwise | Change::Flaky)
+        };
+        changes.into_iter().filter(|(_, change)| is_told(change)).collect()
     }
 
     /// The results for programs.

@@ -37,6 +37,8 @@ fn run(report: &Report) -> Value {
     } = &report.run.info;
     json!({
         "evidence": report.run.path,
+        "others": report.run.others,
+        "missing": report.run.missing,
         "started": started,
         "command": command,
         "harness": harness,

@@ -5,111 +5,97 @@ use std::fmt::Write as _;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::{Against, Report, Terminal, words};
-use crate::cell::CellId;
+use super::grid::{Grid, GridRow, distinct, family, grid};
+use super::words::{is_own, is_unexpected, results};
+use super::{Report, Terminal, words};
 use crate::evidence::RunCell;
 use crate::verdict::{Expected, Verdict};
 
-/// The mark after an unexpected result.
-const MARK: &str = " !";
-
 pub fn render(report: &Report, terminal: Terminal) -> String {
-    let rows = rows(report);
-    let variants = variants(report);
-    let mut text = paint(&grid(report, &rows, &variants, terminal).to_string(), terminal.color);
-    text.push_str("\n\n");
-    legend(report, &variants, &mut text);
+    let mut grid = grid(report);
+    let mut text = String::new();
     unexpected(report, &mut text);
+    let folded = fold(&mut grid, terminal);
+    if !grid.rows.is_empty() {
+        text += &paint(&drawn(&grid, terminal).to_string(), terminal.color);
+        text.push('\n');
+    }
+    text += &folded;
+    text.push('\n');
     skipped(report, &mut text);
     retried(report, &mut text);
+    missing(report, &mut text);
+    if !text.ends_with("\n\n") {
+        text.push('\n');
+    }
+    legend(report, &grid.variants, &mut text);
     summary(report, &mut text);
     text
 }
 
-/// The key of a row: scenario, topology, trigger.
-type Row<'a> = (&'a str, &'a str, &'static str);
-
-fn row(id: &CellId) -> Row<'_> {
-    (&id.scenario, &id.topology, id.trigger_name())
+/// What is unexpected, and the summary.
+pub fn brief(report: &Report) -> String {
+    let mut text = String::new();
+    unexpected(report, &mut text);
+    summary(report, &mut text);
+    text
 }
 
-/// The rows, in the order of their first cells. Rows of one scenario are together.
-fn rows(report: &Report) -> Vec<Row<'_>> {
-    let mut rows = distinct(report.run.cells.iter().map(|cell| row(&cell.record.cell)));
-    let scenarios = distinct(rows.iter().map(|row| (row.0, row.1)));
-    rows.sort_by_key(|row| scenarios.iter().position(|scenario| *scenario == (row.0, row.1)));
-    rows
+/// About how many rows fit a screen. A table with no more is shown whole.
+const SCREEN: usize = 20;
+
+/// Takes the rows of families of which every cell passes out of a long table, and names these families.
+fn fold(grid: &mut Grid<'_>, terminal: Terminal) -> String {
+    if terminal.whole || grid.rows.len() <= SCREEN {
+        return String::new();
+    }
+    let passes = |row: &GridRow<'_>| {
+        let mut cells = row.cells.iter().flatten();
+        cells.all(|cell| {
+            cell.record.verdict == Verdict::Pass && words::shown(&cell.record) == "pass" && !is_unexpected(cell)
+        })
+    };
+    let families = distinct(grid.rows.iter().map(|row| family(row.scenario)));
+    let quiet = |name: &&str| grid.rows.iter().filter(|row| row.family() == *name).all(passes);
+    let quiet: Vec<&str> = families.into_iter().filter(quiet).collect();
+    let (folded, shown): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut grid.rows).into_iter().partition(|row| quiet.contains(&family(row.scenario)));
+    grid.rows = shown;
+    if quiet.is_empty() {
+        return String::new();
+    }
+    let cells = folded.iter().flat_map(|row| &row.cells).map(Vec::len).sum();
+    let line = format!(
+        "{} of {} (-v shows them): {}",
+        words::counted(cells, "cell passes, all", "cells pass, all"),
+        words::counted(quiet.len(), "family", "families"),
+        quiet.join(", ")
+    );
+    let options = textwrap::Options::new(terminal.width.map_or(120, usize::from)).subsequent_indent("  ");
+    textwrap::fill(&line, options) + "\n"
 }
 
-/// The variants: first the reference, then those that the run describes, in its order, then the others.
-fn variants(report: &Report) -> Vec<&str> {
-    let seen: Vec<&str> = distinct(report.run.cells.iter().map(|cell| cell.record.cell.variant.as_str()));
-    let reference = report.against.as_ref().and_then(Against::kernel_of_run);
-    let known = reference.into_iter().chain(report.run.info.variants.iter().map(|variant| variant.name.as_str()));
-    distinct(known.filter(|name| seen.contains(name)).chain(seen.iter().copied()))
-}
-
-fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
-    items.fold(Vec::new(), |mut distinct, item| {
-        if !distinct.contains(&item) {
-            distinct.push(item);
-        }
-        distinct
-    })
-}
-
-fn grid(report: &Report, rows: &[Row<'_>], variants: &[&str], terminal: Terminal) -> Table {
+fn drawn(grid: &Grid<'_>, terminal: Terminal) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
     if let Some(width) = terminal.width {
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     }
-    let several_topologies = distinct(rows.iter().map(|row| row.1)).len() > 1;
-    table.set_header(["scenario", "trigger"].into_iter().chain(variants.iter().copied()));
+    let several_topologies = distinct(grid.rows.iter().map(|row| row.topology)).len() > 1;
+    table.set_header(["scenario", "trigger"].into_iter().chain(grid.variants.iter().copied()));
     let mut before = None;
-    for &(scenario, topology, trigger) in rows {
+    for row in &grid.rows {
         // The first row of a scenario has its name. The family is on its own line, to keep the column narrow.
-        let name = match before.replace((scenario, topology)) {
-            Some(last) if last == (scenario, topology) => String::new(),
-            _ if several_topologies => format!("{} ({topology})", scenario.replace("::", "::\n  ")),
-            _ => scenario.replace("::", "::\n  "),
+        let name = match before.replace((row.scenario, row.topology)) {
+            Some(last) if last == (row.scenario, row.topology) => String::new(),
+            _ if several_topologies => format!("{} ({})", row.scenario.replace("::", "::\n  "), row.topology),
+            _ => row.scenario.replace("::", "::\n  "),
         };
-        let results = variants.iter().map(|variant| {
-            let cells = report.run.cells.iter().filter(|cell| {
-                row(&cell.record.cell) == (scenario, topology, trigger) && cell.record.cell.variant == *variant
-            });
-            results(&cells.collect::<Vec<_>>())
-        });
-        let trigger = if trigger == "none" { "" } else { trigger };
+        let trigger = if row.trigger == "none" { "" } else { row.trigger };
+        let results = row.cells.iter().map(|cells| results(cells));
         table.add_row([name, trigger.to_owned()].into_iter().chain(results));
     }
     table
-}
-
-/// The results of the repeats of one cell: `pass`, `10/10 DEADLOCK`, or a line for each of several results.
-fn results(cells: &[&RunCell]) -> String {
-    let word = |cell: &RunCell| {
-        let mark = if is_unexpected(cell) { MARK } else { "" };
-        format!("{}{mark}", words::shown(&cell.record))
-    };
-    if let [cell] = cells {
-        return word(cell);
-    }
-    let lines = distinct(cells.iter().map(|cell| word(cell))).into_iter().map(|result| {
-        let count = cells.iter().filter(|cell| word(cell) == result).count();
-        format!("{count}/{} {result}", cells.len())
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// Whether another result was expected. No result is expected of the user's own kernels.
-fn is_unexpected(cell: &RunCell) -> bool {
-    !cell.record.is_as_expected() && !is_own(cell)
-}
-
-/// Whether the kernel of a cell is the user's own: no result was expected.
-fn is_own(cell: &RunCell) -> bool {
-    cell.record.expected == Expected::None
 }
 
 /// The legend: the words of the table, the functions of the failures, and the kernels.
@@ -132,7 +118,7 @@ fn legend(report: &Report, variants: &[&str], text: &mut String) {
     }
     let own = if cells.iter().any(is_own) { " of known kernels" } else { "" };
     if cells.iter().any(is_unexpected) {
-        let _ = writeln!(text, "!: unexpected, see below; all other results{own} are as expected");
+        let _ = writeln!(text, "!: unexpected, see above; all other results{own} are as expected");
     } else if !cells.iter().all(is_own) {
         let _ = writeln!(text, "All results{own} are as expected. A kernel with a known bug is expected to fail.");
     }
@@ -175,7 +161,7 @@ fn unexpected(report: &Report, text: &mut String) {
     let (without_kernel, begun): (Vec<_>, Vec<_>) = begun.into_iter().partition(|cell| why_not_built(cell).is_some());
     for cell in begun {
         let evidence = cell.evidence.as_ref().map(|path| format!(" [{}]", path.display())).unwrap_or_default();
-        let _ = writeln!(text, "{} {}: {}{evidence}", mark(cell), cell.record.cell, words::explanation(&cell.record));
+        let _ = writeln!(text, "{} {} {}{evidence}", mark(cell), cell.record.cell, words::sentence(&cell.record));
     }
     not_built(&without_kernel, text);
     if !not_begun.is_empty() {
@@ -238,6 +224,13 @@ fn retried(report: &Report, text: &mut String) {
     }
 }
 
+/// The files that could not be read.
+fn missing(report: &Report, text: &mut String) {
+    for what in &report.run.missing {
+        let _ = writeln!(text, "not known: {what}");
+    }
+}
+
 fn summary(report: &Report, text: &mut String) {
     let counts = report.counts();
     let mut parts = Vec::new();
@@ -256,7 +249,8 @@ fn summary(report: &Report, text: &mut String) {
         parts.extend((unexpected > 0).then(|| format!("{unexpected} UNEXPECTED")));
     }
     parts.extend((counts.infra > 0).then(|| format!("{} without a result", counts.infra)));
-    let _ = writeln!(text, "{} cells: {}; evidence in {}", counts.cells, parts.join(", "), report.run.path.display());
+    let folders: Vec<_> = report.run.folders().map(|path| path.display().to_string()).collect();
+    let _ = writeln!(text, "{} cells: {}; evidence in {}", counts.cells, parts.join(", "), folders.join(", "));
 }
 
 /// Colours the results. The text without colours says the same.

@@ -9,6 +9,8 @@ pub struct Terminal {
     pub width: Option<u16>,
     /// Whether to use colours. The table says the same without them.
     pub color: bool,
+    /// Whether to show all rows: also those of families of which every cell passes.
+    pub whole: bool,
 }
 
 impl Terminal {
@@ -20,6 +22,6 @@ impl Terminal {
         }
         let width = rustix::termios::tcgetwinsize(stdout).ok().map(|size| size.ws_col).filter(|width| *width > 0);
         let color = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Terminal { width, color }
+        Terminal { width, color, whole: false }
     }
 }

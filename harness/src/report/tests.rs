@@ -1,10 +1,15 @@
+mod damage;
+mod ktap;
+mod schema;
+
 use std::fs;
 
 use kernels::{Bug, Chance, Fails, FailureKind};
 
 use super::*;
 use crate::cell::{CellId, PlannedCell};
-use crate::evidence::tests::{id, record, start};
+pub(super) use crate::evidence::tests::id;
+use crate::evidence::tests::{record, start};
 use crate::evidence::{RunDir, RunInfo, ScenarioNote, VariantNote};
 use crate::trigger::Trigger;
 use crate::verdict::{Expected, Signature};
@@ -18,7 +23,7 @@ fn deadlock() -> Verdict {
     Verdict::fail(FailureKind::Deadlock, "sriov_numvfs_show", summary.to_owned())
 }
 
-fn stale() -> Verdict {
+pub(super) fn stale() -> Verdict {
     Verdict::fail(FailureKind::StaleRead, "sriov_numvfs", "read 0 on the event, not 4".to_owned())
 }
 
@@ -89,7 +94,7 @@ fn info(planned: Vec<PlannedCell>) -> RunInfo {
 }
 
 /// A run with these cells, as the harness writes it. The folder lives as long as the guard.
-fn run(cells: &[Cell], not_begun: &[CellId]) -> (tempfile::TempDir, Report) {
+pub(super) fn run(cells: &[Cell], not_begun: &[CellId]) -> (tempfile::TempDir, Report) {
     let out = tempfile::tempdir().unwrap();
     let ids = cells.iter().map(|(id, expected, _)| (id, expected.clone()));
     let planned = ids.chain(not_begun.iter().map(|id| (id, Expected::Pass)));
@@ -108,7 +113,7 @@ fn run(cells: &[Cell], not_begun: &[CellId]) -> (tempfile::TempDir, Report) {
     (out, report)
 }
 
-fn good() -> Vec<Cell> {
+pub(super) fn good() -> Vec<Cell> {
     let yank = Some(Trigger::Yank);
     let button = Some(Trigger::DeviceDel);
     vec![
@@ -122,7 +127,7 @@ fn good() -> Vec<Cell> {
 }
 
 /// The user's own kernel, beside one that is known.
-fn own() -> Vec<Cell> {
+pub(super) fn own() -> Vec<Cell> {
     let yank = Some(Trigger::Yank);
     vec![
         (id(OWNER, yank, "stock", 1), must_deadlock(), deadlock()),
@@ -140,11 +145,14 @@ fn cells_of_the_users_own_kernel_pass_or_fail() {
         report.table(Terminal::default()).replace(&report.run().path.display().to_string(), "RUN")
     };
     insta::assert_snapshot!("own-table", table(&own()));
+    let (_out, report) = run(&own(), &[]);
+    insta::assert_snapshot!("own-ktap", stable(&super::ktap::render(&report), &report));
+    insta::assert_snapshot!("own-markdown", stable(&markdown::render(&report), &report));
     let alone: Vec<_> = own().into_iter().filter(|(_, expected, _)| *expected == Expected::None).collect();
     insta::assert_snapshot!("own-alone-table", table(&alone));
 }
 
-fn bad() -> Vec<Cell> {
+pub(super) fn bad() -> Vec<Cell> {
     let yank = Some(Trigger::Yank);
     let infra = || Verdict::Infra("QEMU ended: Aborted <core dumped>".to_owned());
     let mut cells = vec![
@@ -178,6 +186,8 @@ fn a_good_run() {
     insta::assert_snapshot!("good-table", stable(&report.table(Terminal::default()), &report));
     insta::assert_snapshot!("good-results", stable(&format!("{:#}", report.results()), &report));
     insta::assert_snapshot!("good-junit", stable(&report.junit(), &report));
+    insta::assert_snapshot!("good-ktap", stable(&super::ktap::render(&report), &report));
+    insta::assert_snapshot!("good-markdown", stable(&markdown::render(&report), &report));
 }
 
 #[test]
@@ -186,6 +196,8 @@ fn a_bad_run() {
     insta::assert_snapshot!("bad-table", stable(&report.table(Terminal::default()), &report));
     insta::assert_snapshot!("bad-results", stable(&format!("{:#}", report.results()), &report));
     insta::assert_snapshot!("bad-junit", stable(&report.junit(), &report));
+    insta::assert_snapshot!("bad-ktap", stable(&super::ktap::render(&report), &report));
+    insta::assert_snapshot!("bad-markdown", stable(&markdown::render(&report), &report));
 }
 
 #[test]
@@ -212,20 +224,49 @@ fn the_reason_why_a_kernel_was_not_built_comes_once() {
 #[test]
 fn a_table_fits_a_narrow_terminal() {
     let (_out, report) = run(&bad(), &[]);
-    let table = report.table(Terminal { width: Some(60), color: false });
-    for line in table.lines().take_while(|line| !line.is_empty()) {
+    let table = report.table(Terminal { width: Some(60), color: false, whole: false });
+    let drawn: Vec<_> = table.lines().filter(|line| line.starts_with(['│', '┌', '╞', '└', '├'])).collect();
+    assert!(drawn.len() > 5, "{table}");
+    for line in drawn {
         assert!(line.chars().count() <= 60, "{line}");
     }
     insta::assert_snapshot!("narrow-table", stable(&table, &report));
 }
 
+/// A run with one family that fails and two that pass, in more rows than fit a screen.
+fn long() -> Vec<Cell> {
+    let name = |family: &str, number: usize| format!("{family}::scenario_{number}");
+    let mut cells: Vec<Cell> = (0..15)
+        .flat_map(|number| ["slot", "port"].map(|family| name(family, number)))
+        .map(|name| (id(&name, None, "stock", 1), Expected::Pass, Verdict::Pass))
+        .collect();
+    cells.push((id(OWNER, None, "stock", 1), must_deadlock(), deadlock()));
+    cells.push((id(UEVENT, None, "stock", 1), Expected::Pass, stale()));
+    cells
+}
+
+#[test]
+fn in_a_long_table_families_that_pass_have_one_line() {
+    let (_out, report) = run(&long(), &[]);
+    let table = report.table(Terminal::default());
+    assert!(table.contains("\n30 cells pass, all of 2 families (-v shows them): slot, port\n"), "{table}");
+    assert!(!table.contains("scenario_3") && table.contains("owner_rescans_on_removal"), "{table}");
+    assert!(table.starts_with(
+        "! numvfs_events::pf_uevent::igb::none::stock fails with a stale read at sriov_numvfs, and should pass: "
+    ));
+    let whole = report.table(Terminal { whole: true, ..Terminal::default() });
+    assert!(whole.contains("scenario_3") && !whole.contains("-v shows them"), "{whole}");
+    let brief = report.brief();
+    assert_eq!(brief.lines().filter(|line| !line.is_empty()).count(), 2, "{brief}");
+}
+
 #[test]
 fn colours_do_not_change_the_text() {
     let (_out, report) = run(&bad(), &[]);
-    let color = report.table(Terminal { width: Some(90), color: true });
+    let color = report.table(Terminal { width: Some(90), color: true, whole: false });
     assert!(color.contains("\x1b[1;31mDEADLOCK !\x1b[0m"), "{color}");
     let codes = regex::Regex::new("\x1b\\[[0-9;]*m").unwrap();
-    assert_eq!(codes.replace_all(&color, ""), report.table(Terminal { width: Some(90), color: false }));
+    assert_eq!(codes.replace_all(&color, ""), report.table(Terminal { width: Some(90), color: false, whole: false }));
 }
 
 #[test]

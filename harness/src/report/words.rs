@@ -2,8 +2,9 @@
 
 use kernels::FailureKind;
 
-use crate::evidence::CellRecord;
-use crate::verdict::{Expected, Signature, Verdict};
+use super::grid::distinct;
+use crate::evidence::{CellRecord, RunCell};
+use crate::verdict::{Expected, Failure, Signature, Verdict};
 
 /// One word for the result of a cell.
 pub fn shown(record: &CellRecord) -> &'static str {
@@ -52,6 +53,11 @@ pub fn meaning(word: &str) -> &'static str {
     }
 }
 
+/// A number with its noun: `1 cell`, `2 cells`.
+pub fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
 /// A verdict in a few words: `deadlock at sriov_numvfs_show`.
 pub fn ended(verdict: &Verdict) -> String {
     match verdict {
@@ -86,6 +92,43 @@ pub fn explanation(record: &CellRecord) -> String {
     text
 }
 
+/// A failure as the object of a sentence: `a deadlock at f`.
+fn a_failure(failure: &Failure) -> String {
+    let what = match failure.kind {
+        FailureKind::Deadlock => "a deadlock",
+        FailureKind::Blocked => "a blocked task",
+        FailureKind::StaleRead => "a stale read",
+        FailureKind::LostEvent => "a lost event",
+        FailureKind::KernelSplat => "a report of a fault",
+        FailureKind::WrongState => "a wrong state",
+    };
+    let place = failure.function.as_ref().map(|function| format!(" at {function}")).unwrap_or_default();
+    format!("{what}{place}")
+}
+
+/// An unexpected cell in a sentence, without its name: `fails with a deadlock at f, and should pass: why`.
+pub fn sentence(record: &CellRecord) -> String {
+    let ended = match &record.verdict {
+        Verdict::Pass => "passes".to_owned(),
+        Verdict::Fail(failure) => format!("fails with {}", a_failure(failure)),
+        Verdict::Skip(_) => "is skipped".to_owned(),
+        Verdict::BuildFailed(_) => "does not build".to_owned(),
+        Verdict::BootFailed(_) => "does not boot".to_owned(),
+        Verdict::Infra(_) => "has no result".to_owned(),
+    };
+    let should = match (&record.verdict, &record.expected) {
+        (Verdict::Pass | Verdict::Fail(_), Expected::Pass) => ", and should pass".to_owned(),
+        (Verdict::Pass | Verdict::Fail(_), Expected::Fail(_)) => {
+            format!(", and should fail with {}{}", expected(&record.expected).unwrap_or_default(), cycles_of(record))
+        }
+        _ => String::new(),
+    };
+    let why = record.verdict.reason().map(|why| why.split_whitespace().collect::<Vec<_>>().join(" "));
+    let why = why.map_or_else(String::new, |why| format!(": {why}"));
+    let end = if why.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{ended}{should}{why}{end}")
+}
+
 /// The cycles that were expected, if a deadlock shows at the right function in another one.
 fn cycles_of(record: &CellRecord) -> String {
     let Verdict::Fail(failure) = &record.verdict else { return String::new() };
@@ -94,4 +137,33 @@ fn cycles_of(record: &CellRecord) -> String {
         format!(", by the cycle {}", cycles.join(" or "))
     };
     record.expected.closed_otherwise(failure).map(of).collect()
+}
+
+/// The mark after an unexpected result.
+pub const MARK: &str = " !";
+
+/// The results of the repeats of one cell: `pass`, `10/10 DEADLOCK`, or a line for each of several results.
+pub fn results(cells: &[&RunCell]) -> String {
+    let word = |cell: &RunCell| {
+        let mark = if is_unexpected(cell) { MARK } else { "" };
+        format!("{}{mark}", shown(&cell.record))
+    };
+    if let [cell] = cells {
+        return word(cell);
+    }
+    let lines = distinct(cells.iter().map(|cell| word(cell))).into_iter().map(|result| {
+        let count = cells.iter().filter(|cell| word(cell) == result).count();
+        format!("{count}/{} {result}", cells.len())
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether another result was expected. No result is expected of the user's own kernels.
+pub fn is_unexpected(cell: &RunCell) -> bool {
+    !cell.record.is_as_expected() && !is_own(cell)
+}
+
+/// Whether the kernel of a cell is the user's own: no result was expected.
+pub fn is_own(cell: &RunCell) -> bool {
+    cell.record.expected == Expected::None
 }

@@ -55,14 +55,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if let Some((first, others)) = args.from.split_first() {
         let mut run = read_run(first)?;
         for other in others {
-            let other = read_run(other)?;
-            let names: Vec<_> = run.info.variants.iter().map(|kernel| kernel.name.clone()).collect();
-            run.info.variants.extend(other.info.variants.into_iter().filter(|kernel| !names.contains(&kernel.name)));
-            run.cells.extend(other.cells);
+            run = run.join(read_run(other)?);
         }
         measured = updated(measured, measured_of(&run, &manifest.bugs, &scenarios, PROPOSALS));
     }
-    let now = report::page(&manifest, &scenarios, PROPOSALS, &measured);
+    let now = report::catalogue_page(&manifest, &scenarios, PROPOSALS, &measured);
     if args.check {
         let is = if now == before { "is up to date" } else { "is not up to date: `cargo xtask catalogue` writes it" };
         out::print(&format!("{} {is}", path.display()))?;

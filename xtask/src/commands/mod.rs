@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod gc;
 pub mod list;
 pub mod man;
+pub mod report;
 pub mod run;
 pub mod run_matrix;
 pub mod series;

@@ -40,7 +40,10 @@ pub const ROOMS: &[(&str, &[&str])] = &[
             "guest", "scenario", "host", "progress", "lab", "evidence",
         ],
     ),
-    ("report", &["text", "trigger", "verdict", "cell", "notes", "classify", "coverage", "scenario", "evidence"]),
+    (
+        "report",
+        &["text", "trigger", "verdict", "cell", "notes", "waits", "classify", "coverage", "scenario", "evidence"],
+    ),
     (
         "bisect",
         &["text", "trigger", "verdict", "cell", "notes", "scenario", "progress", "lab", "evidence", "matrix", "report"],

@@ -153,6 +153,13 @@ impl Against {
         })
     }
 
+    /// How many cells are worse than on the reference, and how many are fixed.
+    pub(super) fn worse_and_better(&self) -> (usize, usize) {
+        let changes = || self.kernels.iter().flat_map(|kernel| &kernel.rows).map(change);
+        let count = |wanted: Change| changes().filter(|change| *change == wanted).count();
+        (count(Change::Regressed), count(Change::Fixed))
+    }
+
     /// The exit status: 1 if a cell is worse than on the reference, 2 if that is not known, 0 otherwise. If there are
     /// other cells, cells without a verdict on the reference of an earlier run do not count.
     pub(super) fn exit_code(&self) -> u8 {
@@ -182,7 +189,7 @@ impl Against {
     }
 
     /// The name of the reference in texts. A kernel of this run may have the same name as one of an earlier run.
-    fn reference(&self) -> String {
+    pub(super) fn reference(&self) -> String {
         let earlier = if self.note.earlier.is_some() { "the earlier " } else { "" };
         format!("{earlier}{}", self.note.kernel)
     }

@@ -35,8 +35,13 @@ pub enum Bisectable {
 
 /// The forms of the report of a series, in addition to [`FORMS`](super::FORMS) for its cells.
 pub const SERIES_FORMS: &[Form<SeriesReport>] = &[
-    Form { file: "series-results.json", about: "for programs", render: |series| form::json(&series.results()) },
-    Form { file: "summary.txt", about: "for a reply to a mailing list", render: text::render },
+    Form {
+        name: "series-json",
+        file: "series-results.json",
+        about: "for programs",
+        render: |series| form::json(&series.results()),
+    },
+    Form { name: "mail", file: "summary.txt", about: "for a reply to a mailing list", render: text::render },
 ];
 
 impl SeriesReport {

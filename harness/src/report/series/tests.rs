@@ -188,6 +188,17 @@ fn a_series_that_breaks_something_in_the_middle() {
 }
 
 #[test]
+fn the_page_of_a_series_marks_what_each_patch_changes() {
+    let (_out, report) = run(&note([Applies::Yes, Applies::Yes]), &the_series_of_the_list());
+    report.write_files().unwrap();
+    let page = std::fs::read_to_string(report.report.run().path.join("report.html")).unwrap();
+    assert!(page.contains("to the next, 1 cell gets worse and 3 are fixed.</h1>"), "{page}");
+    for (mark, count) in [(">REGRESSED<", 1), (">fixed<", 3)] {
+        assert_eq!(page.matches(mark).count(), count, "{mark}");
+    }
+}
+
+#[test]
 fn a_patch_that_does_not_apply() {
     let lines = ["the patch wants (-), and from line 5 on the tree has (+):", " \tline five;", "-\tsix;", "+\t6;"];
     let no = Applies::No {
