@@ -55,6 +55,8 @@ pub enum Event<'a> {
         jobs: usize,
         /// The folder of their evidence.
         evidence: &'a std::path::Path,
+        /// About how long each takes, in seconds, by its name.
+        seconds: &'a std::collections::BTreeMap<String, f64>,
     },
     /// The cells that have not ended are not needed any more.
     CellsStopped,

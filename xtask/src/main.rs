@@ -12,6 +12,7 @@ mod machine;
 mod names;
 mod out;
 mod own;
+mod pace;
 mod patched;
 mod posted;
 mod scripts;

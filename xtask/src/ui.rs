@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::progress::{Event, Progress};
@@ -10,12 +12,18 @@ use harness::verdict::Verdict;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use kernels::{BuildEvent, Unmet};
 
+use crate::pace::Pace;
+
 /// Shows the progress of a run.
 pub struct Ui {
     /// Progress bars; only on a terminal.
     bars: Option<MultiProgress>,
     verbose: bool,
+    quiet: bool,
     state: Mutex<State>,
+    /// The cells, which a thread of its own looks at while none ends. Dropping the sender ends that thread.
+    pace: Arc<Mutex<Pace>>,
+    watch: Mutex<Option<Sender<()>>>,
 }
 
 #[derive(Default)]
@@ -24,9 +32,6 @@ struct State {
     cells: Option<ProgressBar>,
     /// When the last line about the running build was printed.
     last_build_line: Option<Instant>,
-    finished: usize,
-    count: usize,
-    running: Vec<String>,
     /// Why kernels could not be built, and the first kernel for each reason.
     failures: Vec<(String, String)>,
     /// The kernels that were not built, of which some cell has ended.
@@ -37,17 +42,73 @@ struct State {
 
 /// Without a terminal, a running build prints a line this often.
 const REMINDER: Duration = Duration::from_secs(20);
+/// Without a terminal, a line says what the run waits for when no cell has begun or ended for so long.
+const SILENCE: Duration = Duration::from_secs(60);
 
 impl Ui {
     /// Progress on this process's stderr. `verbose` also prints when each cell begins.
     pub fn new(verbose: bool) -> Ui {
         let bars = std::io::stderr().is_terminal().then(MultiProgress::new);
-        Ui { bars, verbose, state: Mutex::default() }
+        Ui { bars, verbose, ..Ui::quiet() }.loud()
+    }
+
+    /// No progress.
+    pub fn quiet() -> Ui {
+        Ui {
+            bars: None,
+            verbose: false,
+            quiet: true,
+            state: Mutex::default(),
+            pace: Arc::default(),
+            watch: Mutex::default(),
+        }
+    }
+
+    fn loud(self) -> Ui {
+        Ui { quiet: false, ..self }
+    }
+
+    /// While cells run, says what the run waits for: on a terminal beside the bar, else in a line now and then.
+    fn watch(&self, bar: Option<ProgressBar>) {
+        if self.quiet {
+            return;
+        }
+        let (sender, over) = mpsc::channel();
+        let pace = self.pace.clone();
+        let period = if bar.is_some() { Duration::from_secs(1) } else { REMINDER };
+        thread::spawn(move || {
+            let mut said = Duration::ZERO;
+            while over.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+                let pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = Instant::now();
+                let quiet = pace.quiet_for(now);
+                match &bar {
+                    Some(bar) => bar.set_message(pace.waits_for(now)),
+                    // The same wait is told at longer and longer intervals.
+                    None if quiet >= SILENCE && (quiet < said || quiet >= said * 2) => {
+                        said = quiet;
+                        let (finished, count) = pace.counts();
+                        eprintln!("[{finished}/{count}] waiting for {}", pace.waits_for(now));
+                    }
+                    None => {}
+                }
+            }
+        });
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    }
+
+    fn unwatch(&self) {
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Prints a line above the bars.
     pub fn say(&self, line: &str) {
         match &self.bars {
+            None if self.quiet => {}
             // Nothing can be done if the terminal is gone.
             Some(bars) => drop(bars.println(line)),
             None => eprintln!("{line}"),
@@ -115,16 +176,21 @@ impl Ui {
 
     /// Counts a cell that ended. Prints a line about it, if there is one.
     fn finished(&self, state: &mut State, cell: &str, line: Option<String>) {
-        state.finished += 1;
-        state.running.retain(|running| running != cell);
+        let now = Instant::now();
+        let ((finished, count), waits) = {
+            let mut pace = self.pace();
+            pace.finished(cell, now);
+            (pace.counts(), pace.waits_for(now))
+        };
         if let Some(line) = line {
-            self.say(&format!("[{}/{}] {line}", state.finished, state.count));
+            self.say(&format!("[{finished}/{count}] {line}"));
         }
         if let Some(bar) = &state.cells {
-            bar.set_position(state.finished as u64);
-            bar.set_message(state.running.join(", "));
+            bar.set_position(finished as u64);
+            bar.set_message(waits);
         }
-        if state.finished == state.count {
+        if finished == count {
+            self.unwatch();
             self.clear(&mut state.cells);
         }
     }
@@ -152,18 +218,18 @@ impl Progress for Ui {
             Event::Clock { is_held: true, .. } => self.say("clock: the guest's own"),
             Event::Clock { is_held: false, why: None } => self.say("clock: the host's (asked for)"),
             Event::Clock { is_held: false, why: Some(why) } => self.say(&format!("clock: the host's ({why})")),
-            Event::Cells { count, jobs, evidence } => {
+            Event::Cells { count, jobs, evidence, seconds } => {
                 self.say(&format!("{count} cells, {jobs} at a time; evidence in {}", evidence.display()));
-                (state.finished, state.count) = (0, count);
-                state.running.clear();
+                *self.pace() = Pace::new(seconds.clone(), count, jobs);
                 state.cells = self.bar(count as u64, "[{bar:30}] {pos}/{len} cells, {elapsed}  {wide_msg}");
+                self.watch(state.cells.clone());
             }
             Event::CellsStopped => {
                 self.clear(&mut state.cells);
-                state.running.clear();
+                self.unwatch();
             }
             Event::CellStarted { cell } => {
-                state.running.push(cell.to_owned());
+                self.pace().started(cell, Instant::now());
                 if self.verbose {
                     self.say(&format!("        {cell} begins"));
                 }

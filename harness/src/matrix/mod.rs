@@ -242,7 +242,8 @@ impl Runner {
     pub async fn run(&self, request: &Request, progress: &dyn Progress) -> Result<(), MatrixError> {
         let budget = Budget::of_host(request.jobs);
         let (count, jobs) = (request.cells.len(), budget.cells());
-        progress.event(Event::Cells { count, jobs, evidence: self.folder() });
+        let seconds = self.times.each(&request.cells).map(|(id, seconds)| (id.to_string(), seconds)).collect();
+        progress.event(Event::Cells { count, jobs, evidence: self.folder(), seconds: &seconds });
         let mut schedule = Schedule::new(budget, self.times.order(&request.cells));
         let mut images = self.parts.images.clone();
         let mut running = FuturesUnordered::new();

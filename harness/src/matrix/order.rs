@@ -25,12 +25,18 @@ impl Times {
         Times(finished.map(|cell| (any_repeat(&cell.record.cell), cell.record.seconds)).collect())
     }
 
-    /// An estimate for these cells, `jobs` at a time. A cell without a known time counts as the mean of the known ones.
-    pub fn estimate(&self, cells: &[PlannedCell], jobs: usize) -> Duration {
+    /// About how long each of these cells takes, in seconds. A cell without a known time counts as the mean of the known
+    /// ones.
+    pub fn each<'a>(&self, cells: &'a [PlannedCell]) -> impl Iterator<Item = (&'a CellId, f64)> {
         let mean = if self.0.is_empty() { ROUGHLY } else { self.0.values().sum::<f64>() / self.0.len() as f64 };
-        let seconds = |cell: &PlannedCell| self.0.get(&any_repeat(&cell.id)).copied().unwrap_or(mean);
-        let total: f64 = cells.iter().map(seconds).sum();
-        let longest = cells.iter().map(seconds).fold(0.0, f64::max);
+        cells.iter().map(move |cell| (&cell.id, self.0.get(&any_repeat(&cell.id)).copied().unwrap_or(mean)))
+    }
+
+    /// An estimate for these cells, `jobs` at a time.
+    pub fn estimate(&self, cells: &[PlannedCell], jobs: usize) -> Duration {
+        let each: Vec<f64> = self.each(cells).map(|(_, seconds)| seconds).collect();
+        let total: f64 = each.iter().sum();
+        let longest = each.into_iter().fold(0.0, f64::max);
         Duration::from_secs_f64((total / jobs.max(1) as f64).max(longest))
     }
 

@@ -113,9 +113,12 @@ pub struct Args {
     /// How to print the results
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Also print when each cell begins, and the output of apt
+    /// Also print when each cell begins, the output of apt, and the rows of families of which every cell passes
     #[arg(short, long)]
     verbose: bool,
+    /// Print no progress, and of the results only the unexpected cells and the summary
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
 }
 
 /// Builds, runs, and prints the table.
@@ -136,7 +139,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         ..args.how.clone().request(cells.clone())
     };
     let extent = Extent::of(&request, every, |kernel: &str| lab.find(kernel).is_some());
-    let ui = Arc::new(Ui::new(args.verbose));
+    let ui = Arc::new(if args.quiet { Ui::quiet() } else { Ui::new(args.verbose) });
     ui.say(&extent.to_string());
     if let Some(note) = &note {
         ui.say(&comparable(note, &cells)?);
@@ -223,7 +226,8 @@ fn comparable(note: &AgainstNote, cells: &[PlannedCell]) -> Result<String> {
 
 /// The comparison; without a reference the table, and for a user's own kernel how to get a comparison.
 fn results_text(report: &Report, args: &Args, is_own: bool) -> String {
-    let table = || report.table(Terminal::of_stdout(&std::io::stdout()));
+    let terminal = Terminal { whole: args.verbose, ..Terminal::of_stdout(&std::io::stdout()) };
+    let table = || if args.quiet { report.brief() } else { report.table(terminal) };
     match report.comparison() {
         Some(comparison) if args.verbose => format!("{}\n{comparison}", table()),
         Some(comparison) => comparison,
