@@ -127,7 +127,7 @@ mod tests {
         for (name, second) in names.iter().zip(0..) {
             pace.started(name, at(start, second));
         }
-        assert_eq!(pace.waits_for(at(start, 10)), "a (10 s), b (9 s), c (8 s) and 1 more; about 22 s left");
+        assert_eq!(pace.waits_for(at(start, 10)), "a (10 s), b (9 s), c (8 s) and 1 more; about 21 s left");
         assert_eq!(pace.quiet_for(at(start, 10)), Duration::from_secs(7));
         pace.finished("b", at(start, 12));
         assert!(pace.waits_for(at(start, 12)).starts_with("a (12 s), c (10 s), d (9 s); about "));

@@ -66,7 +66,11 @@ pub fn read_run(path: &Path) -> Result<Run, EvidenceError> {
     let begun: HashSet<CellId> = cells.iter().map(|cell| cell.record.cell.clone()).collect();
     let not_begun = info.planned.iter().filter(|planned| !begun.contains(&planned.id));
     cells.extend(not_begun.map(|planned| RunCell {
-        record: incomplete(planned.id.clone(), planned.expected.clone(), "did not begin: the run ended before"),
+        record: incomplete(
+            planned.id.clone(),
+            planned.expected.clone(),
+            "did not begin: the run ended before, or still goes on",
+        ),
         evidence: None,
         finished: false,
         kernel: None,
@@ -131,7 +135,7 @@ fn read_cell(folder: &Path, planned: &[PlannedCell], missing: &mut Vec<String>) 
             let kernel = kernel.map(|kernel| kernel.key);
             return Some(RunCell { record, evidence: Some(folder.to_owned()), finished, kernel, own });
         }
-        Ok(None) => "did not complete: it was ended before its verdict".to_owned(),
+        Ok(None) => "did not complete: it was ended before its verdict, or still runs".to_owned(),
         Err(why) => {
             missing.push(format!("the verdict of {}: {why}", name.display()));
             why

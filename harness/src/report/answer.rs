@@ -29,7 +29,7 @@ pub fn sentences(report: &Report) -> Vec<String> {
         parts.push(format!("{} no result, because the harness or the test bed failed", have(broken)));
     }
     if not_begun > 0 {
-        parts.push(format!("{} not begin, because the run ended before", did(not_begun)));
+        parts.push(format!("{} not begun, because the run ended before, or still goes on", have(not_begun)));
     }
     parts.into_iter().map(|part| part + ".").collect()
 }
@@ -135,8 +135,4 @@ fn from_patch_to_patch(report: &Report, note: &SeriesNote) -> String {
 
 fn have(count: usize) -> String {
     counted(count, "cell has", "cells have")
-}
-
-fn did(count: usize) -> String {
-    counted(count, "cell did", "cells did")
 }

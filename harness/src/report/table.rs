@@ -165,7 +165,11 @@ fn unexpected(report: &Report, text: &mut String) {
     }
     not_built(&without_kernel, text);
     if !not_begun.is_empty() {
-        let _ = writeln!(text, "! cells that did not begin because the run ended before: {}", not_begun.len());
+        let _ = writeln!(
+            text,
+            "! cells that did not begin, because the run ended before or still goes on: {}",
+            not_begun.len()
+        );
     }
     if report.unexpected().next().is_some() {
         text.push('\n');

@@ -103,6 +103,26 @@ impl Page<'_> {
         link::to(&self.place, &absolute(file))
     }
 
+    /// The cells that show a bug.
+    fn shown_in(&self, bug: &str) -> Markup {
+        let shows = |cell: &&RunCell| match &cell.record.verdict {
+            Verdict::Fail(failure) => cell.record.expected.shown_by(failure).any(|shown| shown == bug),
+            _ => false,
+        };
+        let cells: Vec<_> = self.report.run.cells.iter().filter(shows).collect();
+        html! {
+            @if !cells.is_empty() {
+                br;
+                "Seen in "
+                @for (cell, number) in cells.iter().zip(0..) {
+                    @if number > 0 { ", " }
+                    a href=(self.link(cell)) { (head::name(cell)) }
+                }
+                "."
+            }
+        }
+    }
+
     /// What the words on this page mean, and which bugs its kernels are expected to have.
     fn legend(&self) -> Markup {
         let cells = &self.report.run.cells;
@@ -129,6 +149,7 @@ impl Page<'_> {
                             dt id=(link::id("b", &bug.id)) { (bug.id) }
                             dd {
                                 (sentence(&bug.title)) " It shows as " (bug.shows_as()) "."
+                                (self.shown_in(&bug.id))
                                 @if !bug.references.is_empty() {
                                     br;
                                     @for (reference, number) in bug.references.iter().zip(0..) {

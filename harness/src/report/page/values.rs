@@ -103,3 +103,29 @@ fn said(details: &Details) -> BTreeSet<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::tests::{id, record, start};
+    use crate::notes::{Notes, Round};
+    use crate::verdict::{Expected, Verdict};
+
+    #[test]
+    fn a_wrong_value_stands_beside_the_right_one() {
+        let mut record = record(&start(id("a::b", None, "stock", 1), Expected::Pass), Verdict::Pass, 1.0);
+        let seen = |value: &str| Seen {
+            of: "PF".to_owned(),
+            value: value.to_owned(),
+            expected: "4".to_owned(),
+            after_write_began: 0.5,
+            waited: 0.25,
+        };
+        let round = Round { vfs: 4, write_took: 1.5, events: vec![seen("4"), seen("<0>")] };
+        let read = Read::Compared { value: "1".to_owned(), expected: "2".to_owned(), waited: 0.5 };
+        record.observations = Notes::from_iter([Note::Rounds(Rounds::Watched(vec![round])), Note::Read(read)]);
+        let text = draw(&record).into_string();
+        assert_eq!(text.matches("(wrong)").count(), 2, "{text}");
+        assert!(text.contains("<code>&lt;0&gt;</code> (wrong)") && text.contains("on the event of PF"), "{text}");
+    }
+}

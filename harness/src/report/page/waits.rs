@@ -154,3 +154,51 @@ fn wrapped(text: &str) -> Vec<String> {
     let options = textwrap::Options::new(LETTERS).subsequent_indent("    ");
     textwrap::wrap(text, options).into_iter().map(|line| line.replace("    ", "\u{2003}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// `first` waits for a lock that `second` has, and that one, if `closed`, for one that `first` has.
+    fn graph(closed: bool, certainty: &str) -> Graph {
+        let task = |pid: i32, comm: &str| {
+            json!({"pid": pid, "tgid": pid, "comm": comm, "state": "D", "on_cpu": false, "kernel_thread": false,
+                "switches": 1, "stack": [{"function": "schedule", "returns_to": 1}, {"function": "show", "returns_to": 1,
+                "line": "drivers/pci/iov.c:401"}]})
+        };
+        let wait = |pid: i32, for_pid: Option<i32>| {
+            let edges: Vec<_> =
+                for_pid.iter().map(|to| json!({"to": [to], "certainty": certainty, "relation": "has"})).collect();
+            json!({"pid": pid, "at": {"function": "show", "returns_to": 1, "line": "drivers/pci/iov.c:401"},
+                "for": {"kind": "mutex", "name": format!("<lock {pid}>"), "owner_is_gone": false}, "edges": edges})
+        };
+        let second = closed.then_some(1);
+        serde_json::from_value(json!({
+            "tasks": [task(1, "first"), task(2, "second")],
+            "waits": [wait(1, Some(2)), wait(2, second)],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_cycle_has_an_arrow_back() {
+        let picture = draw(&graph(true, "exact")).into_string();
+        assert!(
+            picture.contains("aria-label=\"first (pid 1) [D], second (pid 2) [D] wait for each other in a circle\"")
+        );
+        assert_eq!((picture.matches("class=\"arrow\"").count(), picture.matches("class=\"task\"").count()), (2, 2));
+        assert!(picture.contains("waits in show (drivers/pci/iov.c:401)") && picture.contains("for &lt;lock 1&gt;"));
+    }
+
+    #[test]
+    fn a_chain_has_none_and_a_guess_is_called_one() {
+        let picture = draw(&graph(false, "exact")).into_string();
+        assert_eq!(picture.matches("class=\"arrow\"").count(), 1);
+        assert!(picture.contains("each waits for the next") && picture.contains(">held up by<"), "{picture}");
+        let guess = draw(&graph(true, "guess")).into_string();
+        assert!(guess.contains("held up, probably, by") && !guess.contains("in a circle"), "{guess}");
+        assert!(draw(&Graph::default()).into_string().is_empty());
+    }
+}
