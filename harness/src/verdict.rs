@@ -166,19 +166,19 @@ impl Signature {
 
 /// Whether waits are those of a cycle, beginning with any of them.
 fn is_cycle(cycle: &Cycle, waits: &[String]) -> bool {
-    let is = |glob: &String, wait: &String| matcher(glob).is_some_and(|glob| glob.is_match(wait));
-    let from = |start: usize| cycle.iter().cycle().skip(start).zip(waits).all(|(glob, wait)| is(glob, wait));
+    let from = |start: usize| cycle.iter().cycle().skip(start).zip(waits).all(|(glob, wait)| matches(glob, wait));
     cycle.len() == waits.len() && (0..cycle.len()).any(from)
 }
 
-/// A compiled glob; none if it is no glob. A report asks for the same few again and again, and compiling takes long.
-fn matcher(glob: &str) -> Option<GlobMatcher> {
+/// Whether a glob matches. A report asks for the same few again and again, and compiling one takes long.
+fn matches(glob: &str, wait: &str) -> bool {
     static KNOWN: LazyLock<Mutex<HashMap<String, Option<GlobMatcher>>>> = LazyLock::new(Mutex::default);
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if !known.contains_key(glob) {
         known.insert(glob.to_owned(), Glob::new(glob).ok().map(|glob| glob.compile_matcher()));
     }
-    known.get(glob).cloned().flatten()
+    // A clone of a matcher would compile parts of it anew.
+    known.get(glob).and_then(Option::as_ref).is_some_and(|glob| glob.is_match(wait))
 }
 
 impl Expected {

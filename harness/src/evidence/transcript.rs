@@ -59,9 +59,11 @@ pub struct Details {
 }
 
 /// How the agent's hello is written.
-const HELLO: &[u8] = br#""type":"hello""#;
+const HELLO: &str = r#""message":{"type":"hello""#;
 /// How QEMU's answers are written. They are most of a transcript.
-const ANSWER: &[u8] = br#""message":{"return""#;
+const ANSWER: &str = r#""message":{"return""#;
+/// A line has its time, its sender, and the name of its message within so many bytes.
+const HEAD: usize = 80;
 
 #[derive(Deserialize)]
 struct Line<'a> {
@@ -105,6 +107,11 @@ fn kept<T>(read: Result<Option<T>, super::EvidenceError>, missing: &mut Vec<Stri
     })
 }
 
+/// Whether a line is such a message. Most lines are not wanted, and parsing them all takes long.
+fn has(line: &[u8], begin: &str) -> bool {
+    String::from_utf8_lossy(&line[..line.len().min(HEAD)]).contains(begin)
+}
+
 /// The lines of a transcript. Lines that cannot be read are counted.
 fn lines<T>(path: &Path, missing: &mut Vec<String>, read: impl Fn(bool, &str) -> Option<T>) -> Vec<Said<T>> {
     let bytes = match fs::read(path) {
@@ -117,10 +124,9 @@ fn lines<T>(path: &Path, missing: &mut Vec<String>, read: impl Fn(bool, &str) ->
     };
     let mut unread = 0;
     let mut said = Vec::new();
-    let last = bytes.windows(HELLO.len()).rposition(|part| part == HELLO).unwrap_or(0);
-    let begin = bytes[..last].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-    let is_wanted = |line: &&[u8]| !line.is_empty() && !line.windows(ANSWER.len()).take(80).any(|part| part == ANSWER);
-    for line in bytes[begin..].split(|byte| *byte == b'\n').filter(is_wanted) {
+    let all: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    let begin = all.iter().rposition(|line| has(line, HELLO)).unwrap_or(0);
+    for line in all[begin..].iter().filter(|line| !has(line, ANSWER)) {
         let one = serde_json::from_slice::<Line<'_>>(line).ok().and_then(|Line { t, from, message }| {
             let by_host = from == "host";
             Some(Said { t, by_host, what: read(by_host, message.get())? })
