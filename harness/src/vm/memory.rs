@@ -115,7 +115,7 @@ impl GuestMemory {
     /// The memory as it is now, which QEMU writes into this folder. The guest should stand, or it changes meanwhile.
     ///
     /// # Errors
-    /// [`MemoryError::Save`], [`MemoryError::Saved`].
+    /// [`MemoryError::Qmp`], [`MemoryError::Saved`].
     pub async fn saved(qmp: &Qmp, mib: u32, folder: &Path) -> Result<GuestMemory, MemoryError> {
         let (blocks, mut places) = (blocks(mib), Vec::new());
         for block in &blocks {
