@@ -157,10 +157,15 @@ impl Tree {
         found
     }
 
-    /// Bisects, which must find a commit, and returns the output.
+    /// Bisects with a scenario, which must find a commit, and returns the output.
     fn bisect(&self, words: &[&str]) -> String {
+        self.bisect_by(["--scenario", "owner_rescans_on_removal"], words)
+    }
+
+    /// The same with any judge.
+    fn bisect_by(&self, judge: [&str; 2], words: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        command.args(["bisect", "--scenario", "owner_rescans_on_removal", "--trigger", "yank", "--tree"]);
+        command.arg("bisect").args(judge).args(["--trigger", "yank", "--tree"]);
         command.arg(&self.folder).args(words).stdin(Stdio::null()).stderr(Stdio::inherit());
         let output = command.output().unwrap();
         let answer = String::from_utf8(output.stdout).unwrap();
@@ -208,6 +213,13 @@ fn the_breaking_and_the_fixing_commit_are_found() {
     assert!(answer.starts_with(&format!("{} is the first bad commit", tree.ids[BREAKS])), "{answer}");
     assert!(answer.contains("deadlock at sriov_numvfs_show") && answer.contains("does not compile"), "{answer}");
     assert!(answer.contains("    sriov_numvfs_show\n"), "no stack in {answer}");
+
+    // The same bug as a script finds the same commit.
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/scripts/owner_reads.sh");
+    let judge = ["--script", script.to_str().unwrap()];
+    let answer = tree.bisect_by(judge, &["--good", &first, "--bad", &tree.ids[BAD]]);
+    assert!(answer.starts_with(&format!("{} is the first bad commit", tree.ids[BREAKS])), "{answer}");
+    assert!(answer.contains("deadlock at sriov_numvfs_show"), "{answer}");
 
     let answer = tree.bisect(&["--bad", &tree.ids[BREAKS], "--good", &last, "--reverse"]);
     assert!(answer.starts_with(&format!("{} is the first fixed commit", tree.ids[FIXES])), "{answer}");

@@ -18,6 +18,9 @@ pub(super) const SHELL: &str = "/bin/sh";
 /// How many of the last lines of a script are the reason of its failure.
 const LAST: usize = 3;
 
+/// The most characters of each of them.
+const LONGEST: usize = 200;
+
 /// The folder that is there for files.
 const THERE: &str = "/tmp";
 
@@ -153,9 +156,17 @@ fn judge(ran: &Ran) -> Verdict {
 
 /// The last lines of what a script printed that are not empty, in one line.
 fn last_lines(printed: &str) -> Option<String> {
-    let mut lines: Vec<_> = printed.lines().map(str::trim).filter(|line| !line.is_empty()).rev().take(LAST).collect();
+    let said = printed.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut lines: Vec<_> = said.rev().take(LAST).map(plain).collect();
     lines.reverse();
     (!lines.is_empty()).then(|| lines.join("; "))
+}
+
+/// The beginning of a line, with a sign for each character that would do something to a terminal.
+fn plain(line: &str) -> String {
+    let shown = line.chars().take(LONGEST).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });
+    let dots = if line.chars().nth(LONGEST).is_some() { "..." } else { "" };
+    shown.collect::<String>() + dots
 }
 
 #[cfg(test)]
@@ -177,7 +188,7 @@ mod tests {
             judged(ProgramEnd::Exited(4), ""),
             judged(ProgramEnd::Exited(1), "one\ntwo\n\n  three\nfour"),
             judged(ProgramEnd::Exited(127), ""),
-            judged(ProgramEnd::Killed("SIGSEGV".to_owned()), "a\n"),
+            judged(ProgramEnd::Killed("SIGSEGV".to_owned()), "a\x1b[2J\n"),
         ];
         insta::assert_snapshot!(verdicts.join("\n"), @r"
         pass: 
@@ -185,7 +196,7 @@ mod tests {
         skip: exit status 4
         wrong-state at exit status 1: exit status 1: two; three; four
         wrong-state at exit status 127: exit status 127, and nothing was printed
-        wrong-state at killed by SIGSEGV: killed by SIGSEGV: a
+        wrong-state at killed by SIGSEGV: killed by SIGSEGV: a�[2J
         ");
     }
 }

@@ -150,10 +150,20 @@ pub async fn run(
 /// How PID 1 of the guest reports its end, on the console.
 const PID_1_ENDS: &str = "iov-agent: PID 1 ends: ";
 
-/// Why a guest says nothing about its kernel: a script has killed the agent. PID 1 ends then, and the kernel panics.
+/// What the agent reports on the console if its port to the host is gone.
+const NO_PORT: &str = "iov-agent: cannot write to the host: ";
+
+/// Why a guest says nothing about its kernel: its script has killed the agent, so that PID 1 ends and the kernel panics; or
+/// the script has rebooted the guest, and the kernel shut the agent's port down.
 fn end_of_agent(log: &str) -> Option<String> {
-    let why = log.lines().find_map(|line| Some(line.split_once(PID_1_ENDS)?.1.trim()))?;
-    Some(format!("the script has killed the guest's agent, so nothing is known about the kernel: {why}"))
+    let said = |mark: &str| log.lines().find_map(|line| Some(line.split_once(mark)?.1.trim()));
+    if let Some(why) = said(PID_1_ENDS) {
+        return Some(format!("the script has killed the guest's agent, so nothing is known about the kernel: {why}"));
+    }
+    let why = said(NO_PORT)?;
+    Some(format!(
+        "the guest was shut down while its script ran, so nothing is known about the kernel: its agent says: {why}"
+    ))
 }
 
 /// A hash of everything that a guest said. The console of a restored guest begins with the boot.
@@ -320,6 +330,8 @@ mod tests {
                    [    2.2] Kernel panic - not syncing: Attempted to kill init!\n";
         let why = end_of_agent(log).unwrap();
         assert!(why.ends_with("kernel: the server has ended (killed by SIGKILL)"), "{why}");
+        let log = "iov-agent: cannot write to the host: failed to write whole buffer\n";
+        assert!(end_of_agent(log).unwrap().starts_with("the guest was shut down while its script ran"));
         assert_eq!(end_of_agent("[    2.2] Kernel panic - not syncing: Fatal exception\n"), None);
     }
 }
