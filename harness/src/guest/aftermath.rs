@@ -124,16 +124,20 @@ impl Guest {
         Ok(Verdict::Pass)
     }
 
-    /// Removes all cards that are left through sysfs, and checks that the kernel has freed them then: who counts as their
-    /// user and never puts the reference shows only now.
+    /// Uses the cards that are left, removes them through sysfs, and checks that the kernel has freed them then: who counts
+    /// as their user and never puts the reference shows only now.
     ///
     /// # Errors
     /// Those of the checks. A deadline if a removal does not end and no task is stuck: then there is no verdict.
-    pub(crate) async fn clear(&self) -> Result<Verdict, Error> {
+    pub(crate) async fn use_and_clear(&self) -> Result<Verdict, Error> {
         let inventory = match self.inventory().await? {
             Ok(inventory) => inventory,
             Err(verdict) => return Ok(verdict),
         };
+        match self.works_again(&inventory).await? {
+            Verdict::Pass => {}
+            failed => return Ok(failed),
+        }
         let cards = cards(&inventory, &self.hardware.slots);
         if cards.is_empty() {
             return Ok(Verdict::Pass);
@@ -208,7 +212,7 @@ impl Guest {
 
     /// The guest's PCI functions. A deadlock verdict if the agent's read is stuck: reading `sriov_numvfs` may take a
     /// lock.
-    pub(super) async fn inventory(&self) -> Result<Result<Inventory, Verdict>, Error> {
+    async fn inventory(&self) -> Result<Result<Inventory, Verdict>, Error> {
         let look = self.agent().start(Command::Inventory).await?;
         if let Ending::Stuck(stuck) = self.ending(&[&look]).await? {
             return Ok(Err(self.deadlock(&stuck, &[])));

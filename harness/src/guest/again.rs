@@ -23,12 +23,8 @@ impl Guest {
     ///
     /// # Errors
     /// The agent's. A deadline if it does not end and no task is stuck: then there is no verdict.
-    pub(crate) async fn works_again(&self) -> Result<Verdict, Error> {
-        let inventory = match self.inventory().await? {
-            Ok(inventory) => inventory,
-            Err(verdict) => return Ok(verdict),
-        };
-        for devpath in idle(&inventory) {
+    pub(super) async fn works_again(&self, inventory: &Inventory) -> Result<Verdict, Error> {
+        for devpath in idle(inventory) {
             let writes = WRITES.map(|(attribute, data)| (format!("/sys{devpath}/{attribute}"), data));
             let rounds = self.cycle(&writes, Some(ROUNDS)).await?;
             if let Ending::Stuck(stuck) = self.ending(&[&rounds]).await? {

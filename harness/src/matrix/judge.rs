@@ -285,12 +285,8 @@ async fn after(guest: &Guest, put_back: bool) -> Ran {
         verdict => return Ok(verdict),
     }
     match guest.put_back().await? {
-        Back::There(_) | Back::Nothing => {}
-        Back::Failed(verdict) => return Ok(verdict),
-    }
-    match guest.works_again().await? {
-        Verdict::Pass => guest.clear().await,
-        verdict => Ok(verdict),
+        Back::There(_) | Back::Nothing => guest.use_and_clear().await,
+        Back::Failed(verdict) => Ok(verdict),
     }
 }
 
