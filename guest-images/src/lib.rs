@@ -17,7 +17,7 @@ use kernels::CancelToken;
 use kernels::cache::{Cache, Key, KeyMaker};
 
 pub use error::ImageError;
-pub use shell::with_shell;
+pub use shell::{with_root, with_shell};
 
 /// Part of the key of each entry, together with the agent. To be raised when [`archive`] writes something else around
 /// the agent.

@@ -137,7 +137,11 @@ impl Scenario {
             also: topologies.get(1..).unwrap_or_default(),
             triggers: header.triggers.leak(),
             append: words(header.kernel_args),
-            needs: Needs { script: Some(Box::leak(Box::new(script))), ..Needs::NOTHING },
+            needs: Needs {
+                memory_mib: script.memory_mib(),
+                script: Some(Box::leak(Box::new(script))),
+                ..Needs::NOTHING
+            },
             ..plain
         }
     }

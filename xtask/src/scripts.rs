@@ -23,6 +23,10 @@ pub struct Scripts {
     /// Put a file, a static program or a folder into the guest, in /tmp or at GUESTPATH. May be given several times
     #[arg(help_heading = HEADING, long, value_name = "PATH[:GUESTPATH]")]
     pub file: Vec<String>,
+    /// A folder with a root file system of yours (debootstrap, mmdebstrap, an exported container) in place of the usual tools,
+    /// for programs with libraries. It needs /bin/sh
+    #[arg(help_heading = HEADING, long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
     /// How long a script may take, in seconds of the guest's time [default: what its head says, else 60]
     #[arg(help_heading = HEADING, long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub within: Option<u32>,
@@ -59,15 +63,25 @@ impl Scripts {
             scripts.push((Script::of_command(command), Header::default()));
         }
         if scripts.is_empty() {
-            if !self.file.is_empty() || self.within.is_some() {
-                bail!("--file and --within are for a script: name one with --script");
+            if !self.file.is_empty() || self.within.is_some() || self.root.is_some() {
+                bail!("--file, --within and --root are for a script: name one with --script");
             }
             return Ok(scenarios::all());
         }
         let files = self.file.iter().map(|spec| GuestFile::of(spec)).collect::<Result<Vec<_>, _>>()?.concat();
+        let root = self.root.as_ref().map(|root| {
+            if !root.is_dir() {
+                bail!("there is no folder {}: --root takes the folder of a root file system", root.display());
+            }
+            Ok(std::path::absolute(root)?)
+        });
+        let root = root.transpose()?;
+        let of_root = root.iter().flat_map(|root| ["--root".to_owned(), root.display().to_string()]);
         let options = self.file.iter().flat_map(|spec| ["--file".to_owned(), spec.clone()]);
-        let options: Vec<_> =
-            options.chain(self.within.iter().flat_map(|s| ["--within".to_owned(), s.to_string()])).collect();
+        let options: Vec<_> = options
+            .chain(of_root)
+            .chain(self.within.iter().flat_map(|s| ["--within".to_owned(), s.to_string()]))
+            .collect();
         let mut names = BTreeSet::new();
         let mut all = Vec::new();
         for (script, mut header) in scripts {
@@ -86,7 +100,7 @@ impl Scripts {
             if let Some(seconds) = self.within {
                 script.within = Duration::from_secs(seconds.into());
             }
-            script.terminal = terminal.clone();
+            (script.terminal, script.root) = (terminal.clone(), root.clone());
             all.push(Scenario::of_script(script, header));
         }
         Ok(all)

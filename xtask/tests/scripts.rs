@@ -37,7 +37,7 @@ fn a_wrong_script_is_a_usage_error_that_names_what_is_wrong() {
     assert!(several.contains("script::repro::igb::yank::stock") && several.contains("--trigger"), "{several}");
     assert!(error("", &["owner_rescans_on_removal"]).contains("cannot be used with"));
     let plain = error_of(&xtask(cache.path(), &["run", "--kernel", "stock", "pf_uevent", "--file", "x"]));
-    assert!(plain.contains("--file and --within are for a script"), "{plain}");
+    assert!(plain.contains("--file, --within and --root are for a script"), "{plain}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! machines they are those that are installed.
 
 mod elf;
+mod root;
 mod tools;
 
 use std::fs;
@@ -17,6 +18,7 @@ use kernels::cache::{Cache, KeyMaker};
 use crate::Initramfs;
 use crate::archive::{self, Content};
 use crate::error::ImageError;
+pub use root::with_root;
 use tools::{Place, Tools};
 
 /// Part of the key of each archive with tools. To be raised when something else is packed.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use guest_protocol::{Command, ProgramEnd};
+use guest_protocol::{Command, ProgramEnd, Sched};
 use kernels::FailureKind;
 
 use super::place::{describe, over};
@@ -20,6 +20,12 @@ const LAST: usize = 3;
 
 /// The most characters of each of them.
 const LONGEST: usize = 200;
+
+/// The most tasks that the guest may have while a script runs. Without one it has about 80.
+const TASKS: u32 = 1000;
+
+/// Where the kernel has this limit (`Documentation/admin-guide/sysctl/kernel.rst`).
+const THREADS_MAX: &str = "/proc/sys/kernel/threads-max";
 
 /// The folder that is there for files.
 const THERE: &str = "/tmp";
@@ -99,8 +105,8 @@ impl Guest {
         let folders = script.files.iter().filter_map(|file| Some(file.to.rsplit_once('/')?.0));
         let folders: BTreeSet<&str> = folders.filter(|folder| !folder.is_empty() && *folder != THERE).collect();
         if !folders.is_empty() {
-            let args: Vec<&str> = ["mkdir", "-p"].into_iter().chain(folders).collect();
-            self.run("/bin/busybox", &args).await?.ended(self.prompt()).await?;
+            let args: Vec<&str> = ["-c", "mkdir -p \"$@\"", "sh"].into_iter().chain(folders).collect();
+            self.run(SHELL, &args).await?.ended(self.prompt()).await?;
         }
         for file in &script.files {
             let unread = |error| Error::Unprepared(format!("cannot read {}: {error}", file.from.display()));
@@ -112,6 +118,10 @@ impl Guest {
     }
 
     async fn start_script(&self, script: &Script) -> Result<Program, Error> {
+        // Without a limit, a script that forks without end keeps the agent from ending it.
+        let (path, data) = (THREADS_MAX.to_owned(), TASKS.to_string());
+        let limit = Command::Write { path, data, at: 0, sched: Sched::default() };
+        self.agent().call(limit, self.prompt()).await?;
         self.agent().put_file(&script.path(), &script.text, true, self.prompt()).await?;
         let trigger = self.trigger.map(|trigger| ("TRIGGER".to_owned(), trigger.name().to_owned()));
         let env: BTreeMap<String, String> = trigger.into_iter().collect();

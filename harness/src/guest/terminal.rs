@@ -48,7 +48,7 @@ impl Guest {
         }
         let (rows, columns) = terminal.size;
         let line = format!(
-            "exec <>/dev/{TTY} >&0 2>&0; stty sane rows {rows} cols {columns}; cd /tmp; exec busybox setsid -c {SHELL} -i"
+            "exec <>/dev/{TTY} >&0 2>&0; stty sane rows {rows} cols {columns}; cd /tmp; exec setsid -c {SHELL} -i"
         );
         let trigger = self.trigger.map(|trigger| ("TRIGGER".to_owned(), trigger.name().to_owned()));
         let env = [("TERM".to_owned(), "linux".to_owned()), ("PS1".to_owned(), "guest# ".to_owned())];

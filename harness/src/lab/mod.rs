@@ -236,14 +236,21 @@ impl Lab {
         Ok(Parts { images, initramfs, shell: None, selftests, looks, cache, decision, engine, qemu, profile })
     }
 
-    /// Adds the initramfs with a shell to the parts of a run.
+    /// Adds the initramfs with a shell to the parts of a run: with the usual tools, or with a root file system of the user's.
     ///
     /// # Errors
     /// [`LabError::Image`].
-    pub async fn add_shell(&self, parts: &mut Parts, progress: Arc<dyn Progress>) -> Result<(), LabError> {
+    pub async fn add_shell(
+        &self,
+        parts: &mut Parts,
+        root: Option<PathBuf>,
+        progress: Arc<dyn Progress>,
+    ) -> Result<(), LabError> {
         let (cache, cancel, initramfs) = (self.cache.clone(), self.cancel.clone(), parts.initramfs.clone());
-        let make =
-            move || guest_images::with_shell(&cache, &initramfs, &cancel, |line| progress.event(Event::Image { line }));
+        let make = move || match root {
+            Some(root) => guest_images::with_root(&cache, &initramfs, &root),
+            None => guest_images::with_shell(&cache, &initramfs, &cancel, |line| progress.event(Event::Image { line })),
+        };
         let made = tokio::task::spawn_blocking(make).await.map_err(|error| LabError::Thread(error.to_string()))?;
         parts.shell = Some(made?);
         Ok(())

@@ -149,8 +149,8 @@ impl Runner {
         let own = names.iter().map(own).collect();
         let scenarios: Vec<_> = scenarios.iter().filter(|scenario| used(scenario.name)).cloned().collect();
         let mut parts = lab.prepare(&names, request.accel, request.clock, &qemu, progress.clone()).await?;
-        if scenarios.iter().any(|scenario| scenario.needs.script.is_some()) {
-            lab.add_shell(&mut parts, progress).await?;
+        if let Some(script) = scenarios.iter().find_map(|scenario| scenario.needs.script) {
+            lab.add_shell(&mut parts, script.root.clone(), progress).await?;
         }
         let limits = Limits::of(&qemu, request.despite_qemu);
         let qemu = qemu.first_line().to_owned();

@@ -32,6 +32,9 @@ const LARGEST: u64 = 1 << 20;
 /// The most bytes of all further files. Guests have 512 MiB of memory, and half of it is for files.
 const LARGEST_FILES: u64 = 128 << 20;
 
+/// A root file system of this size needs no more memory than other guests have.
+const SMALL_ROOT: u64 = 64 << 20;
+
 /// The programs that run a script, as its first line may name them.
 const SHELLS: [&str; 3] = ["sh", "dash", "env sh"];
 
@@ -50,6 +53,8 @@ pub struct Script {
     pub within: Duration,
     /// A terminal of the user's, with a shell in the guest.
     pub terminal: Option<Terminal>,
+    /// A folder with a root file system of the user's, in place of the usual tools.
+    pub root: Option<PathBuf>,
 }
 
 /// A terminal of the user's.
@@ -127,7 +132,10 @@ impl Script {
         let again = vec!["--script".to_owned(), absolute.display().to_string()];
         let files = header.files.iter().map(|spec| beside(path, spec)).collect::<Result<Vec<_>, _>>()?.concat();
         let within = header.within;
-        Ok((Script { name, again, text, files: Vec::new(), within, terminal: None }.with_files(files)?, header))
+        Ok((
+            Script { name, again, text, files: Vec::new(), within, terminal: None, root: None }.with_files(files)?,
+            header,
+        ))
     }
 
     /// A script of one command. A single word may be a whole line of shell.
@@ -145,6 +153,7 @@ impl Script {
             files: Vec::new(),
             within,
             terminal: None,
+            root: None,
         }
     }
 
@@ -160,6 +169,13 @@ impl Script {
             return Err(ScriptError::Files { bytes, most: LARGEST_FILES });
         }
         Ok(self)
+    }
+
+    /// How much memory its guest needs, in MiB, if that is more than others need: a root file system is in memory twice
+    /// while the kernel unpacks it.
+    pub fn memory_mib(&self) -> Option<u32> {
+        let bytes = self.root.as_deref().map(size_of).filter(|bytes| *bytes > SMALL_ROOT)?;
+        u32::try_from(512 + (2 * (bytes >> 20)).next_multiple_of(256)).ok()
     }
 
     /// Its path in the guest.
@@ -198,6 +214,17 @@ impl GuestFile {
         collect(from, &to, &mut files).map_err(|source| ScriptError::Read { path: from.to_owned(), source })?;
         Ok(files)
     }
+}
+
+/// The size of all files in a folder.
+fn size_of(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match fs::symlink_metadata(entry.path()) {
+        Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
 }
 
 fn collect(from: &Path, to: &str, into: &mut Vec<GuestFile>) -> std::io::Result<()> {
