@@ -377,7 +377,10 @@ fn kernel_lanes(
             }
         }
         if let Some(waits) = stuck.contains(&tid).then(|| wait(graph, tid)).flatten() {
-            let from = lane.bars.last().map_or(end, |bar| bar.to);
+            // Samples may have seen it there before.
+            let place = graph.and_then(|graph| graph.wait(tid)).map(|wait| format!(" in {} (", wait.at.function));
+            let seen = lane.bars.pop_if(|bar| place.as_ref().is_some_and(|place| bar.words.contains(place)));
+            let from = seen.map(|bar| bar.from).or(lane.bars.last().map(|bar| bar.to)).unwrap_or(end);
             lane.bars.push(Bar { from, to: end, open: true, stuck: true, words: format!("{waits} (pid {tid})") });
         }
         lane

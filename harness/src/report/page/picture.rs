@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::timeline::{Lane, Point, Timeline};
+use super::super::timeline::{Bar, Lane, Point, Timeline};
 
 const WIDTH: f64 = 1000.0;
 /// Room for the names of the lanes.
@@ -140,13 +140,20 @@ fn row(lane: &Lane, y: f64, scale: &Scale) -> Markup {
                 @let letters = ((to - from - 8.0) / letter) as usize;
                 @if letters > 8 {
                     text x=(n(from + 4.0)) y=(n(middle + 4.0)) { (cut(&bar.words, letters)) }
-                } @else if bar.stuck && from > WIDTH / 2.0 {
-                    text x=(n(from - 4.0)) y=(n(middle + 4.0)) text-anchor="end" { (cut(&bar.words, ((from - NAMES) / LETTER) as usize)) }
+                } @else if let Some(room) = left_of(bar, from, lane, scale) {
+                    text x=(n(from - 4.0)) y=(n(middle + 4.0)) text-anchor="end" { (cut(&bar.words, (room / LETTER / 1.1) as usize)) }
                 }
             }
         }
         (points(&lane.points, if lane.bars.is_empty() { middle } else { y + ROW - 5.0 }, scale))
     }
+}
+
+/// The room for the words of a short bar on its left, if the bar is one to read and there is enough.
+fn left_of(bar: &Bar, from: f64, lane: &Lane, scale: &Scale) -> Option<f64> {
+    let others = lane.bars.iter().filter(|other| other.from < bar.from).map(|other| scale.x(other.to));
+    let room = from - others.fold(NAMES, f64::max) - 8.0;
+    (bar.stuck && room > WIDTH / 4.0).then_some(room)
 }
 
 fn points(points: &[Point], y: f64, scale: &Scale) -> Markup {

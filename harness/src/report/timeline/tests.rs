@@ -25,6 +25,7 @@ fn stuck() -> (CellRecord, Details) {
     let mut record = record(&begun, Verdict::fail(FailureKind::Deadlock, "f", "why".to_owned()), 1.0);
     record.trigger_proof = Some("Slot(1): Button press".to_owned());
     let own = json!({"own": {"devices": [{"bdf": "0000:01:00.0", "vf-token": null}], "steps": ["await-request"]}});
+    let remover = json!({"pid": 39, "tid": 39, "comm": "irq/25-pciehp", "state": "D", "wchan": "remove", "stack": []});
     let graph = json!({
         "tasks": [
             {"pid": 39, "tgid": 39, "comm": "irq/25-pciehp", "state": "S", "on_cpu": false, "kernel_thread": true,
@@ -55,6 +56,8 @@ fn stuck() -> (CellRecord, Details) {
                 0.7,
                 json!({"type": "progress", "id": 7, "at": 4_000_000_000_u64, "progress": {"reading": {"path": "/sys/a"}}}),
             ),
+            (0.75, json!({"id": 9, "command": {"tasks": {"in-functions": []}}})),
+            (0.76, json!({"type": "done", "id": 9, "at": 4_500_000_000_u64, "outcome": {"ok": {"tasks": [remover]}}})),
             (0.8, json!({"id": 8, "command": {"tasks": {"in-functions": []}}})),
             (0.9, json!({"type": "done", "id": 8, "at": 5_000_000_000_u64, "outcome": {"ok": {"tasks": []}}})),
         ]),
@@ -77,7 +80,9 @@ fn a_deadlock_is_seen() {
     assert_eq!((own.bars[0].from, own.bars[0].to, own.bars[0].stuck), (1.0, 3.0, false));
     assert_eq!((own.bars[1].from, own.bars[1].to, own.bars[1].open, own.bars[1].stuck), (3.0, 4.0, true, true));
     assert!(own.bars[1].words.starts_with("waits in show for device_lock of 0000:01:00.0"), "{own:?}");
-    assert!(timeline.lanes[3].bars[0].words.contains("waits in remove for user space to close vfio device"));
+    let remover = &timeline.lanes[3].bars;
+    assert!(remover[0].words.contains("waits in remove for user space to close vfio device"), "{remover:?}");
+    assert_eq!((remover.len(), remover[0].from, remover[0].to), (1, 3.5, 4.0), "a sample saw it there before");
     let marks: Vec<_> = timeline.marks.iter().map(|mark| (mark.name, mark.at)).collect();
     assert_eq!(marks, [("proof", 2.0), ("trigger", 1.0), ("verdict", 4.0)]);
     assert_eq!(timeline.lanes[1].points.len(), 1, "only what changes the machine");
