@@ -3,7 +3,8 @@
 //! A test passes if its cell is as expected. The first test builds the kernels that are not built yet; `--list` builds
 //! nothing. The evidence of all cells is in one folder, which each failure names.
 //!
-//! The cells are those of a default `cargo xtask run-matrix`, and of the scripts of `scenarios/scripts`.
+//! The cells are those of a default `cargo xtask run-matrix`, and of the scripts of `scenarios/scripts`. With
+//! `IOV_REGRESS_PARTITION=hash:2/4` only those of the second of four parts are tests.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,10 +13,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result};
 use harness::cell::PlannedCell;
+use harness::evidence::Share;
 use harness::host::accel::Choice;
 use harness::host::clock;
 use harness::lab::Lab;
 use harness::matrix::care::Care;
+use harness::matrix::partition::Partition;
 use harness::matrix::plan::{Selection, plan};
 use harness::matrix::{Request, Runner};
 use harness::progress::{Event, Progress, Silence};
@@ -39,20 +42,28 @@ fn main() -> ExitCode {
 /// The kind of these tests, which distinguishes them from tests without a guest.
 const KIND: &str = "cell";
 
+/// The variable with the part to run.
+const PARTITION: &str = "IOV_REGRESS_PARTITION";
+
 /// What the tests of this process share.
 struct Shared {
     lab: Lab,
     /// The cells that the command line selects: only their kernels are built.
     cells: Vec<PlannedCell>,
+    /// The part of the plan that they belong to, if it is cut into parts.
+    share: Option<Share>,
     runner: OnceLock<Result<Runner, String>>,
 }
 
 fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
     let lab = Lab::open(None)?;
     let selection = Selection { compared: Some(PROPOSALS), ..Selection::default() };
-    let all = plan(lab.manifest(), &all_scenarios()?, &selection, 1)?;
+    let scenarios = all_scenarios()?;
+    let all = plan(lab.manifest(), &scenarios, &selection, 1)?;
+    let share = share(&all, &scenarios)?;
+    let all = share.as_ref().map_or(all, Share::cells);
     let cells = all.iter().filter(|cell| is_selected(arguments, &cell.id.to_string())).cloned().collect();
-    let shared = Arc::new(Shared { lab, cells, runner: OnceLock::new() });
+    let shared = Arc::new(Shared { lab, cells, share, runner: OnceLock::new() });
     let trial = |cell: PlannedCell| {
         let shared = shared.clone();
         Trial::test(cell.id.to_string(), move || run(&shared, &cell)).with_kind(KIND)
@@ -63,6 +74,15 @@ fn trials(arguments: &Arguments) -> Result<Vec<Trial>> {
 /// All scenarios, and the scripts.
 fn all_scenarios() -> Result<Vec<Scenario>> {
     Ok([scenarios::all(), scenarios::scripts()?].concat())
+}
+
+/// The part of the cells that `IOV_REGRESS_PARTITION` names.
+fn share(cells: &[PlannedCell], scenarios: &[Scenario]) -> Result<Option<Share>> {
+    let Some(partition) = std::env::var(PARTITION).ok().filter(|partition| !partition.is_empty()) else {
+        return Ok(None);
+    };
+    let partition = partition.parse::<Partition>().context(PARTITION)?;
+    Ok(Some(partition.share(cells, scenarios)?))
 }
 
 /// Whether libtest-mimic will run a test of this name. None is ignored unless it is asked for.
@@ -100,6 +120,7 @@ fn runtime() -> Result<Runtime> {
 fn prepare(shared: &Shared) -> Result<Runner> {
     let request = Request {
         cells: shared.cells.clone(),
+        share: shared.share.clone(),
         jobs: None,
         snapshots: true,
         despite_qemu: false,

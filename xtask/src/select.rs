@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use harness::cell::PlannedCell;
+use harness::evidence::Share;
 use harness::host::accel::Choice;
 use harness::host::clock;
 use harness::matrix::Request;
 use harness::matrix::care::Care;
+use harness::matrix::partition::{Partition, PartitionError};
 use harness::matrix::plan::Selection;
 use scenarios::proposals::PROPOSALS;
 
@@ -144,6 +146,7 @@ impl How {
     pub fn request(self, cells: Vec<PlannedCell>) -> Request {
         Request {
             cells,
+            share: None,
             jobs: None,
             snapshots: !self.no_snapshots,
             despite_qemu: self.despite_qemu,
@@ -158,6 +161,34 @@ impl How {
             out: self.out.unwrap_or_else(|| workspace().join("target/runs")),
             command: std::env::args().skip(1).collect(),
         }
+    }
+}
+
+/// Which part of the cells to run.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Part {
+    /// Run only part K of N, for example on one of N machines: `hash:K/N`, by kernel and hardware, so that each kernel is
+    /// built in few parts; `count:K/N`, every N-th cell; or `PLAN.json:K/N`, a plan of `cargo xtask plan`. `cargo xtask
+    /// merge` makes one run of the parts
+    #[arg(long = "partition", value_name = "PARTITION")]
+    pub partition: Option<Partition>,
+}
+
+impl Part {
+    /// The part of these cells that is to run, or all of them. The line says which, for people.
+    ///
+    /// # Errors
+    /// The file of a plan does not fit.
+    pub fn share(&self, cells: &[PlannedCell]) -> Result<Option<(Share, String)>, PartitionError> {
+        let Some(partition) = &self.partition else { return Ok(None) };
+        let share = partition.share(cells, &scenarios::all())?;
+        let line = format!(
+            "part {partition}: {} of {} cells of plan {}",
+            share.cells().len(),
+            cells.len(),
+            share.split.digest
+        );
+        Ok(Some((share, line)))
     }
 }
 

@@ -40,6 +40,10 @@ struct State {
     dropped: BTreeSet<(String, bool)>,
 }
 
+/// What a part of a plan says whose kernels are compared with those of other parts.
+pub const AWAITS_MERGE: &str = "this is one part of a plan: what got worse is known when `cargo xtask merge` has all parts; the exit code says only \
+     whether each cell of this part has a verdict";
+
 /// Without a terminal, a running build prints a line this often.
 const REMINDER: Duration = Duration::from_secs(20);
 /// Without a terminal, a line says what the run waits for when no cell has begun or ended for so long.

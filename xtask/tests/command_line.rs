@@ -307,6 +307,33 @@ fn a_reference_kernel_runs_the_same_cells() {
     assert_eq!(cells(&["--rev", "topic", "--against", &results(folder.path(), &["base"])]), ["topic"]);
 }
 
+#[test]
+fn the_parts_of_a_matrix_are_the_whole() {
+    let cache = tempfile::tempdir().unwrap();
+    let cells = |arguments: &[&str]| {
+        let all = [&["run-matrix", "--dry-run", "--kernels", "stock,candidate", "--scenarios", "numvfs_*"], arguments]
+            .concat();
+        let output = xtask(cache.path(), &all).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let names = text.lines().filter(|line| line.contains("(expected: ")).map(str::to_owned);
+        (names.collect::<Vec<_>>(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (mut whole, _) = cells(&[]);
+    whole.sort();
+    for by in ["hash", "count"] {
+        let parts = (1..=3).map(|part| cells(&["--partition", &format!("{by}:{part}/3")]));
+        let (names, said): (Vec<_>, Vec<_>) = parts.unzip();
+        let mut together = names.concat();
+        together.sort();
+        assert_eq!(together, whole, "{by}");
+        let digest = |said: &String| said.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned();
+        assert!(said.iter().all(|line| digest(line) == digest(&said[0])), "{said:?}");
+    }
+    let message = error_of(xtask(cache.path(), &["run-matrix", "--partition", "hash:4/3"]).output().unwrap());
+    assert!(message.contains("hash:2/4 is the second of four parts"), "{message}");
+}
+
 /// Starts a run, which waits for a kernel source: this process holds the lock, as if it were fetching the source.
 fn waiting_run(cache: &Path) -> Child {
     let mut run = xtask(cache, &["run-matrix", "--kernels", "stock"]).stderr(Stdio::piped()).spawn().unwrap();

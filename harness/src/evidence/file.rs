@@ -30,6 +30,14 @@ pub enum EvidenceError {
         /// The error of the parser.
         cause: serde_json::Error,
     },
+    /// The plan in a file does not have the digest that it names.
+    #[error("{} was changed after it was written: its cells do not have the digest {digest}; make it again", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// The digest that it names.
+        digest: String,
+    },
 }
 
 fn advice(error: &io::Error) -> &'static str {

@@ -15,6 +15,7 @@
 //!                          verdict.json  the result of this cell, written last and atomically
 //! OUT/20260514-101500/against.json       only with a reference: what the kernels are compared with
 //! OUT/20260514-101500/coverage/          only with coverage: what there is to execute, by the key of the kernel
+//! OUT/20260514-101500/split.json         only in a part of a plan: all cells of the plan, and the part of each
 //! OUT/20260514-101500/series.json        only for a series: its patches, whose files are in the folder patches/
 //! ```
 //!
@@ -31,6 +32,7 @@ mod read;
 mod run_dir;
 mod series;
 mod transcript;
+mod split;
 
 pub use against::{AgainstNote, EarlierCell, EarlierKernel};
 pub use cell_dir::{AGENT, CONSOLE, CellDir, CellRecord, CellStart, DUMP, KernelNote, OUTPUT, START, ScriptNote};
@@ -41,6 +43,7 @@ pub use read::{Run, RunCell, read_run};
 pub use run_dir::{LATEST, RunDir, RunInfo, ScenarioNote, VariantNote, folder_of_runs};
 pub use series::{Applies, PATCHES, SeriesNote, SeriesStep};
 pub use transcript::{Details, Said, Spoken, Transcript};
+pub use split::{PartNote, Share, SplitCell, SplitNote};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{CellDir, CellStart, EvidenceError, file};
+use super::{CellDir, CellStart, EvidenceError, PartNote, file};
 use crate::cell::PlannedCell;
 
 /// The description of a run (`run.json`).
@@ -41,6 +41,9 @@ pub struct RunInfo {
     pub bugs: Vec<kernels::Bug>,
     /// All planned cells. With this list, a report can name the cells that did not begin.
     pub planned: Vec<PlannedCell>,
+    /// Which part of a plan this run is. None if it is the whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<PartNote>,
 }
 
 /// A kernel of a run.

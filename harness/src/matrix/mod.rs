@@ -6,6 +6,7 @@ pub mod extent;
 pub mod judge;
 mod limits;
 mod order;
+pub mod partition;
 mod places;
 pub mod plan;
 mod schedule;
@@ -34,7 +35,7 @@ use trace::Tracer;
 use crate::cell::PlannedCell;
 use crate::evidence::{
     CellDir, CellRecord, CellStart, EvidenceError, JsonlWriter, KernelNote, LATEST, RunDir, RunInfo, ScenarioNote,
-    VariantNote,
+    Share, VariantNote,
 };
 use crate::guest::OfKernel;
 use crate::host::accel::Choice;
@@ -61,6 +62,8 @@ use crate::vm::{BootError, Recorders, Vm};
 pub struct Request {
     /// The cells.
     pub cells: Vec<PlannedCell>,
+    /// The part of a plan that these cells are. None if they are all.
+    pub share: Option<Share>,
     /// How many cells run at a time; none for as many as cores and memory allow.
     pub jobs: Option<usize>,
     /// Stop at the first unexpected cell.
@@ -166,10 +169,14 @@ impl Runner {
             scenarios: scenarios.iter().map(scenario_note).collect(),
             bugs: lab.manifest().bugs.clone(),
             planned: request.cells.clone(),
+            part: request.share.as_ref().map(Share::note),
             ..RunInfo::default()
         };
         let times = Times::of(&request.out.join(LATEST));
         let run = RunDir::create(&request.out, info)?;
+        if let Some(share) = &request.share {
+            share.split.write(run.path())?;
+        }
         let snapshots = request.snapshots.then(|| Snapshots::new(lab.cache().clone(), qemu.clone()));
         let care = request.care;
         Ok(Runner { times, limits, care, own, ..Runner::new(parts, scenarios, run, qemu, snapshots) })

@@ -51,6 +51,8 @@ pub struct Report {
     series: Option<SeriesNote>,
     /// The folder in which the report is read, if it is not that of the run.
     place: Option<PathBuf>,
+    /// The run is a part, and the kernels that its own are compared with may be in other parts.
+    awaits_merge: bool,
 }
 
 /// The number of cells by result.
@@ -112,8 +114,16 @@ impl Report {
             read.missing.push(format!("which patches the kernels have: {error}"));
             None
         });
-        let against = note.map(|note| Against::of(&read, note));
-        Ok(Report { run: read, against, series, place: None })
+        let is_part = read.info.part.is_some();
+        let (here, elsewhere) = note.into_iter().partition::<Vec<_>, _>(|note| !is_part || note.earlier.is_some());
+        let awaits_merge = is_part && (!elsewhere.is_empty() || series.is_some());
+        let against = here.into_iter().next().map(|note| Against::of(&read, note));
+        Ok(Report { run: read, against, series, place: None, awaits_merge })
+    }
+
+    /// Whether the run is a part whose kernels can be compared with others only when all parts are merged.
+    pub fn awaits_merge(&self) -> bool {
+        self.awaits_merge
     }
 
     /// The report of several runs as one ([`Run::join`]). It compares nothing with a reference.
@@ -121,16 +131,17 @@ impl Report {
     /// # Errors
     /// If a folder is not that of a run.
     pub fn of_runs(runs: &[PathBuf]) -> Result<Report, EvidenceError> {
+        let alone = |run| Report { run, against: None, series: None, place: None, awaits_merge: false };
         let (first, others) = match runs {
             [run] => return Report::of(run),
             [first, others @ ..] => (first, others),
-            [] => return Ok(Report { run: Run::default(), against: None, series: None, place: None }),
+            [] => return Ok(alone(Run::default())),
         };
         let mut run = read_run(first)?;
         for other in others {
             run = run.join(read_run(other)?);
         }
-        Ok(Report { run, against: None, series: None, place: None })
+        Ok(alone(run))
     }
 
     /// The same report, for a file in this folder: links lead from there to the evidence.
@@ -235,11 +246,18 @@ impl Report {
     /// - 2 if only the test bed failed, or if there are no cells.
     ///
     /// With a reference: 0 if no cell is worse than on the reference, 1 if one is, 2 if that is not known.
+    ///
+    /// A part of a plan may have no cells. A part that [awaits its merge](Report::awaits_merge) says only whether each of
+    /// its cells has a verdict: 0 or 2.
     pub fn exit_code(&self) -> u8 {
         if let Some(against) = &self.against {
             return against.exit_code();
         }
+        let is_part = self.run.info.part.is_some();
         match self.counts() {
+            Counts { cells: 0, .. } if is_part => 0,
+            Counts { infra: 0, .. } if self.awaits_merge => 0,
+            _ if self.awaits_merge => 2,
             Counts { unexpected: 1.., .. } => 1,
             Counts { infra: 1.., .. } | Counts { cells: 0, .. } => 2,
             _ => 0,

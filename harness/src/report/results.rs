@@ -34,6 +34,7 @@ fn run(report: &Report) -> Value {
         scenarios,
         bugs,
         planned: _,
+        part,
     } = &report.run.info;
     json!({
         "evidence": report.run.path,
@@ -47,6 +48,7 @@ fn run(report: &Report) -> Value {
         "accel_reason": accel_reason,
         "clock": clock,
         "jobs": jobs,
+        "part": part,
         "variants": variants,
         "scenarios": scenarios,
         "bugs": bugs,

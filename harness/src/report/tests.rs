@@ -10,7 +10,7 @@ use super::*;
 use crate::cell::{CellId, PlannedCell};
 pub(super) use crate::evidence::tests::id;
 use crate::evidence::tests::{record, start};
-use crate::evidence::{RunDir, RunInfo, ScenarioNote, VariantNote};
+use crate::evidence::{PartNote, RunDir, RunInfo, ScenarioNote, VariantNote};
 use crate::trigger::Trigger;
 use crate::verdict::{Expected, Signature};
 
@@ -65,6 +65,7 @@ fn info(planned: Vec<PlannedCell>) -> RunInfo {
         bugs: bugs.iter().map(|&bug| bug.to_owned()).collect(),
     };
     RunInfo {
+        part: None,
         started: "2026-05-14T10:15:00Z".to_owned(),
         command: ["cargo", "xtask", "run-matrix"].map(str::to_owned).to_vec(),
         harness: "0.1.0".to_owned(),
@@ -345,4 +346,32 @@ fn exit_codes() {
     }
     let (_out, report) = run(&good(), &[id(OWNER, None, "stock", 1)]);
     assert_eq!(report.exit_code(), 2, "a cell that did not begin");
+}
+
+#[test]
+fn a_part_is_compared_only_when_it_is_merged() {
+    let out = tempfile::tempdir().unwrap();
+    let part = |against: bool, ended: &[Verdict]| {
+        let info = RunInfo { part: Some(part_note()), ..RunInfo::default() };
+        let run = RunDir::create(out.path(), info).unwrap();
+        for (number, verdict) in (1..).zip(ended) {
+            let start = start(id("a::b", None, "mine", number), Expected::None);
+            run.cell(&start).unwrap().finish(&record(&start, verdict.clone(), 1.0)).unwrap();
+        }
+        if against {
+            let note = AgainstNote { asked: "stock".to_owned(), kernel: "stock".to_owned(), earlier: None };
+            note.write(run.path()).unwrap();
+        }
+        let report = Report::of(run.path()).unwrap();
+        (report.awaits_merge(), report.comparison().is_some(), report.exit_code())
+    };
+    let failed = Verdict::fail(kernels::FailureKind::Deadlock, "f", String::new());
+    assert_eq!(part(true, std::slice::from_ref(&failed)), (true, false, 0));
+    assert_eq!(part(true, &[failed.clone(), Verdict::Infra(String::new())]), (true, false, 2));
+    assert_eq!(part(false, &[failed]), (false, false, 1));
+    assert_eq!(part(false, &[]), (false, false, 0), "a part may have no cells");
+}
+
+fn part_note() -> PartNote {
+    PartNote { digest: "d".to_owned(), by: "hash".to_owned(), part: 1, parts: 2 }
 }

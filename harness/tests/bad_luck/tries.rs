@@ -131,6 +131,7 @@ fn two_cells(bed: &Bed, images: Images) -> Result<(Runner, Request), Failed> {
     let runner = Runner::new(parts(bed, images), vec![scenario()], run, "a fake".to_owned(), None);
     let request = Request {
         cells,
+        share: None,
         jobs: None,
         fail_fast: false,
         accel: Choice::Auto,

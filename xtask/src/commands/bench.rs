@@ -311,6 +311,7 @@ fn request(lab: &Lab, count: u16, jobs: Option<u16>, which: Which, engine: Engin
 pub(super) fn whole_run(cells: Vec<PlannedCell>, jobs: Option<u16>, engine: Engine, out: PathBuf) -> Request {
     Request {
         cells,
+        share: None,
         jobs: jobs.map(usize::from),
         snapshots: true,
         despite_qemu: false,

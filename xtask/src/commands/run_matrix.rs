@@ -28,8 +28,8 @@ use crate::machine::Machine;
 use crate::out;
 use crate::own::Own;
 use crate::scripts::Scripts;
-use crate::select::{Accel, Format, How, Which};
-use crate::ui::Ui;
+use crate::select::{Accel, Format, How, Part, Which};
+use crate::ui::{AWAITS_MERGE, Ui};
 
 /// What to run, and how.
 #[derive(clap::Args)]
@@ -45,6 +45,7 @@ Examples:
   cargo xtask run-matrix --kernel-image linux-image-6.1.0-50-amd64_6.1.176-1_amd64.deb
   cargo xtask run-matrix --kernels stock --coverage
   cargo xtask run-matrix --script repro.sh --tree ~/src/linux --rev v6.12 --rev topic
+  cargo xtask run-matrix --partition hash:2/4
   cargo xtask run-matrix --dry-run
 
 To see only what is worse than on another kernel:
@@ -72,6 +73,8 @@ have no answer, or no cell could be compared; 130 interrupted.")]
 pub struct Args {
     #[command(flatten)]
     which: Which,
+    #[command(flatten)]
+    part: Part,
     #[command(flatten)]
     own: Own,
     #[command(flatten)]
@@ -132,7 +135,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let (cells, every) = planned(&lab, &scenarios, &args, own.clone(), reference.as_ref())?;
     let asked = args.against.as_deref().unwrap_or_default();
     let note = reference.map(|reference| reference.note(asked, lab.manifest())).transpose()?;
+    let share = args.part.share(&cells)?;
+    let cells = share.as_ref().map_or(cells, |(share, _)| share.cells());
+    let (share, part) = share.unzip();
     let request = Request {
+        share,
         jobs: args.jobs.map(usize::from),
         fail_fast: args.fail_fast,
         accel: if args.coverage { traceable(args.how.engine.accel)? } else { args.how.engine.accel.into() },
@@ -140,8 +147,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     let extent = Extent::of(&request, every, |kernel: &str| lab.find(kernel).is_some());
     let ui = Arc::new(if args.quiet { Ui::quiet() } else { Ui::new(args.verbose) });
+    part.iter().for_each(|line| ui.say(line));
     ui.say(&extent.to_string());
-    if let Some(note) = &note {
+    if let Some(note) = note.as_ref().filter(|_| !cells.is_empty()) {
         ui.say(&comparable(note, &cells)?);
     }
     if args.dry_run {
@@ -174,6 +182,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         })?;
         if args.coverage {
             ui.say(&coverage_hint(&report));
+        }
+        if report.awaits_merge() {
+            ui.say(AWAITS_MERGE);
         }
         Ok(ExitCode::from(report.exit_code()))
     })

@@ -1,7 +1,7 @@
 //! `cargo xtask series`: tests each patch of a posted series.
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use harness::matrix::extent::Extent;
 use harness::matrix::plan::Selection;
 use harness::matrix::series;
 use harness::matrix::{Request, Runner};
-use harness::report::{SeriesReport, Terminal};
+use harness::report::{Report, SeriesReport, Terminal};
 use harness::scenario::Scenario;
 
 use crate::interrupt::until_interrupted;
@@ -21,8 +21,8 @@ use crate::out;
 use crate::own::OwnTree;
 use crate::posted;
 use crate::scripts::Scripts;
-use crate::select::{Format, How};
-use crate::ui::Ui;
+use crate::select::{Format, How, Part};
+use crate::ui::{AWAITS_MERGE, Ui};
 
 /// Which series, and how to test it.
 #[derive(clap::Args)]
@@ -44,6 +44,7 @@ Examples:
   cargo xtask series patches/ --base 6.1
   cargo xtask series v3.mbox --script repro.sh
   cargo xtask series v2.mbox --tree ~/linux --3way --repeat 3
+  cargo xtask series v2.mbox --partition hash:1/4
 
 Building a series runs its makefiles on this machine, so read the series first.
 
@@ -78,6 +79,8 @@ pub struct Args {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     #[command(flatten)]
+    part: Part,
+    #[command(flatten)]
     how: How,
     /// Check whether the series applies, and print what would run. Build and run nothing
     #[arg(long)]
@@ -102,7 +105,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if note.tried().next().is_none() {
             bail!(placed.nothing_to_test(&ui).await?);
         }
-        let request = request(&args, lab, &scenarios, &note)?;
+        let mut request = request(&args, lab, &scenarios, &note)?;
+        if let Some((share, line)) = args.part.share(&request.cells)? {
+            ui.say(&line);
+            request = Request { cells: share.cells(), share: Some(share), ..request };
+        }
         let extent = Extent::of(&request, request.cells.len(), |kernel: &str| lab.find(kernel).is_some());
         ui.say(&extent.to_string());
         if args.dry_run {
@@ -118,6 +125,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let runner = runner.of_series(&note.options);
         note.write(runner.folder())?;
         runner.run(&request, &*ui).await?;
+        if request.share.is_some() {
+            return of_part(runner.folder(), args.format, &ui);
+        }
         let report = SeriesReport::of(runner.folder())?;
         report.write_files()?;
         out::print(&match args.format {
@@ -134,6 +144,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
         })?;
         Ok(ExitCode::from(report.exit_code()))
     })
+}
+
+/// The report of a part of a series, without the other parts: only its cells.
+fn of_part(run: &Path, format: Format, ui: &Ui) -> Result<ExitCode> {
+    let report = Report::of(run)?;
+    report.write_files()?;
+    out::print(&match format {
+        Format::Human => report.table(Terminal::of_stdout(&std::io::stdout())),
+        Format::Json => format!("{:#}", report.results()),
+    })?;
+    ui.say(AWAITS_MERGE);
+    Ok(ExitCode::from(report.exit_code()))
 }
 
 fn request(args: &Args, lab: &Lab, scenarios: &[Scenario], note: &SeriesNote) -> Result<Request> {

@@ -145,7 +145,7 @@ impl Earlier {
         } else {
             let no_run = |error| match error {
                 EvidenceError::Io { .. } => EarlierError::Folder { path: path.to_owned() },
-                malformed @ EvidenceError::Malformed { .. } => malformed.into(),
+                other @ (EvidenceError::Malformed { .. } | EvidenceError::Changed { .. }) => other.into(),
             };
             Report::of(&found).map_err(no_run)?.results()
         };
