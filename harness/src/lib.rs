@@ -18,6 +18,7 @@ pub mod progress;
 pub mod report;
 pub mod scenario;
 pub mod script;
+pub mod spread;
 pub mod tap;
 pub mod text;
 pub mod tries;

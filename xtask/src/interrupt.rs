@@ -70,7 +70,7 @@ fn second_signal_exits() -> Result<()> {
 
 fn report_interruption(folder: Option<&Path>) {
     let Some(folder) = folder else {
-        eprintln!("interrupted: builds were stopped; finished builds stay in the cache");
+        eprintln!("interrupted: finished builds stay in the cache");
         return;
     };
     let written = Report::of(folder).and_then(|report| report.write_files().map(|_| report));

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use harness::cell::PlannedCell;
 use harness::host::Wanted;
 use harness::host::accel;
+use harness::lab::Lab;
 use harness::vm::argv::Accel;
 use kernels::cache::Cache;
 use kernels::{Base, Builder, Manifest, Package};
@@ -41,6 +43,16 @@ impl Machine {
         });
         let download = |bases| builder.packages_to_download(bases);
         Ok(Machine { needed: download(needed), others: download(others), cache, accelerator })
+    }
+
+    /// The same, for a run of these cells.
+    ///
+    /// # Errors
+    /// The manifest is invalid, or the folder of the cache cannot be determined.
+    pub fn for_cells(lab: &Lab, cells: &[PlannedCell]) -> Result<Machine> {
+        let variants = lab.manifest().variants.iter();
+        let run: Vec<_> = variants.filter(|variant| cells.iter().any(|cell| cell.id.variant == variant.name)).collect();
+        Machine::for_bases(|base| run.iter().any(|variant| variant.base == base.name))
     }
 
     /// What the checks look at.

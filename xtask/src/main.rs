@@ -2,6 +2,7 @@
 
 mod against;
 mod busy;
+mod chosen;
 mod commands;
 #[cfg(test)]
 mod examples;
@@ -15,8 +16,10 @@ mod own;
 mod pace;
 mod patched;
 mod posted;
+mod results;
 mod scripts;
 mod select;
+mod slurm;
 mod terminal;
 mod ui;
 
@@ -48,6 +51,10 @@ Where a subcommand differs, its own --help says so.";
 enum Command {
     /// Build kernels, run scenarios on them, and compare each verdict with the expected one.
     RunMatrix(commands::run_matrix::Args),
+    /// Build kernels and the guest image into the cache, and run nothing.
+    Build(commands::build::Args),
+    /// Cut the cells of a run into parts that take about the same time, and print them as jobs of a CI system.
+    Plan(commands::plan::Args),
     /// Run one scenario on one kernel, and show the guest's console on the terminal.
     Run(commands::run::Args),
     /// Open a shell in a guest, with the same hardware as the scenarios have.
@@ -66,6 +73,8 @@ enum Command {
     Catalogue(commands::catalogue::Args),
     /// Say what the kernel of any log reports: faults, stalls, leaks, and the function at fault.
     Classify(commands::classify::Args),
+    /// Make one run of the parts that several machines ran with --partition.
+    Merge(commands::merge::Args),
     /// Say which functions and lines of the kernel's drivers no cell of a run executed.
     Coverage(commands::coverage::Args),
     /// Open the dump of a cell's guest in drgn, and print the stacks of the tasks that wait for each other.
@@ -109,6 +118,8 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::RunMatrix(args) => commands::run_matrix::run(args),
+        Command::Build(args) => commands::build::run(args),
+        Command::Plan(args) => commands::plan::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Shell(args) => commands::shell::run(args),
         Command::Series(args) => commands::series::run(args),
@@ -119,6 +130,7 @@ fn main() -> ExitCode {
         Command::Catalogue(args) => commands::catalogue::run(args),
         Command::Classify(args) => commands::classify::run(args),
         Command::Coverage(args) => commands::coverage::run(args),
+        Command::Merge(args) => commands::merge::run(args),
         Command::Debug(args) => commands::debug::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Setup(args) => commands::setup::run(args),

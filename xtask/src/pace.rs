@@ -55,10 +55,14 @@ impl Pace {
         self.last.map(|last| now.saturating_duration_since(last)).unwrap_or_default()
     }
 
-    /// About how long the rest takes: as fast as the cells that ended, beside what an earlier run took for them.
+    /// About how long the rest takes: as fast as the cells that ended, beside what an earlier run took for them. None if
+    /// nothing is known of an earlier run.
     pub fn left(&self, now: Instant) -> Option<Duration> {
         let elapsed = now.saturating_duration_since(self.began?);
         let total: f64 = self.seconds.values().sum();
+        if self.seconds.is_empty() {
+            return None;
+        }
         // Cells that run have done a part of their time.
         let part = |(cell, since): &(String, Instant)| {
             let takes = self.seconds.get(cell).copied().unwrap_or_default();

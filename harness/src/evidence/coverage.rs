@@ -11,7 +11,7 @@ use super::{CellDir, EvidenceError, Run, RunCell, RunDir, file};
 use crate::coverage::Sources;
 
 /// The folder with the kernels, in the folder of a run with coverage.
-const KERNELS: &str = "coverage";
+pub const KERNELS: &str = "coverage";
 /// The file of a cell.
 const CELL: &str = "coverage.json";
 

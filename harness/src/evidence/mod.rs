@@ -31,19 +31,19 @@ mod jsonl;
 mod read;
 mod run_dir;
 mod series;
-mod transcript;
 mod split;
+mod transcript;
 
 pub use against::{AgainstNote, EarlierCell, EarlierKernel};
 pub use cell_dir::{AGENT, CONSOLE, CellDir, CellRecord, CellStart, DUMP, KernelNote, OUTPUT, START, ScriptNote};
-pub use coverage::{CellCoverage, RunCoverage};
+pub use coverage::{CellCoverage, KERNELS as COVERAGE, RunCoverage};
 pub use file::{EvidenceError, write_whole};
 pub use jsonl::JsonlWriter;
-pub use read::{Run, RunCell, read_run};
-pub use run_dir::{LATEST, RunDir, RunInfo, ScenarioNote, VariantNote, folder_of_runs};
+pub use read::{Run, RunCell, read_record, read_run};
+pub use run_dir::{LATEST, RUN, RunDir, RunInfo, ScenarioNote, VariantNote, folder_of_runs};
 pub use series::{Applies, PATCHES, SeriesNote, SeriesStep};
+pub use split::{MergedNote, MergedPart, PartNote, Share, SplitCell, SplitNote};
 pub use transcript::{Details, Said, Spoken, Transcript};
-pub use split::{PartNote, Share, SplitCell, SplitNote};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -65,12 +65,12 @@ pub fn read_run(path: &Path) -> Result<Run, EvidenceError> {
     };
     let begun: HashSet<CellId> = cells.iter().map(|cell| cell.record.cell.clone()).collect();
     let not_begun = info.planned.iter().filter(|planned| !begun.contains(&planned.id));
+    let why = match &info.merged {
+        Some(merged) if !merged.missing.is_empty() => "did not begin: its part is missing, or ended before",
+        _ => "did not begin: the run ended before",
+    };
     cells.extend(not_begun.map(|planned| RunCell {
-        record: incomplete(
-            planned.id.clone(),
-            planned.expected.clone(),
-            "did not begin: the run ended before, or still goes on",
-        ),
+        record: incomplete(planned.id.clone(), planned.expected.clone(), why),
         evidence: None,
         finished: false,
         kernel: None,
@@ -103,6 +103,14 @@ fn read_cells(run: &Path, planned: &[PlannedCell], missing: &mut Vec<String>) ->
     }
     missing.sort_unstable();
     Ok(cells)
+}
+
+/// The verdict in the folder of a cell; none if it has not ended, or if it is no folder of a cell.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_record(folder: &Path) -> Result<Option<CellRecord>, EvidenceError> {
+    file::read_json(&folder.join(VERDICT))
 }
 
 /// The cell in a folder, if the folder is that of a cell.

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{CellDir, CellStart, EvidenceError, PartNote, file};
+use super::{CellDir, CellStart, EvidenceError, MergedNote, PartNote, file};
 use crate::cell::PlannedCell;
 
 /// The description of a run (`run.json`).
@@ -44,6 +44,9 @@ pub struct RunInfo {
     /// Which part of a plan this run is. None if it is the whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub part: Option<PartNote>,
+    /// The parts that this run was made of. None if it is a run of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merged: Option<MergedNote>,
 }
 
 /// A kernel of a run.
@@ -86,7 +89,7 @@ pub struct RunDir {
 }
 
 /// The file with the description of a run.
-pub(super) const RUN: &str = "run.json";
+pub const RUN: &str = "run.json";
 /// The link to the newest run, beside the runs.
 pub const LATEST: &str = "latest";
 

@@ -53,6 +53,30 @@ pub struct PartNote {
     pub parts: u32,
 }
 
+/// That a run was made of the parts of a plan (in `run.json`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergedNote {
+    /// The digest of the plan.
+    pub digest: String,
+    /// The number of parts.
+    pub parts: u32,
+    /// The parts that are missing, by their numbers.
+    pub missing: Vec<u32>,
+    /// The others.
+    pub of: Vec<MergedPart>,
+}
+
+/// A part that was merged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergedPart {
+    /// Its number, from 1.
+    pub part: u32,
+    /// When its run began.
+    pub started: String,
+    /// The folder or archive that it came from.
+    pub from: String,
+}
+
 /// One part of a plan, for the run that is this part.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Share {
@@ -97,7 +121,15 @@ impl SplitNote {
     /// # Errors
     /// Those of the file system.
     pub fn write(&self, run: &Path) -> Result<(), EvidenceError> {
-        file::write_json(&run.join(SPLIT), self)
+        self.write_file(&run.join(SPLIT))
+    }
+
+    /// Writes it into a file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write_file(&self, path: &Path) -> Result<(), EvidenceError> {
+        file::write_json(path, self)
     }
 
     /// Reads it from the folder of a run; none if the run is not a part.

@@ -105,7 +105,11 @@ impl Lab {
 
     /// A lab with these kernels and this cache.
     pub fn of(manifest: Manifest, cache: Cache) -> Lab {
-        Lab { builder: Arc::new(Builder::new(manifest, cache.clone())), cache, cancel: CancelToken::new() }
+        Lab {
+            builder: Arc::new(Builder::new(manifest, cache.clone())),
+            cache,
+            cancel: CancelToken::new(),
+        }
     }
 
     /// A lab with other kernels and the same cache. [`Lab::cancel`] of either cancels the builds of both.
@@ -254,6 +258,41 @@ impl Lab {
         let made = tokio::task::spawn_blocking(make).await.map_err(|error| LabError::Thread(error.to_string()))?;
         parts.shell = Some(made?);
         Ok(())
+    }
+
+    /// Builds kernels that are not built yet, and the guest image for each, and waits for all. Those in `with_tests` get
+    /// their vfio selftests too. Runs nothing. The result has each kernel with its image, or the verdict that its cells
+    /// would have.
+    ///
+    /// # Errors
+    /// [`LabError`], if the guest image cannot be built. A kernel that does not build is not an error.
+    pub async fn build_all(
+        &self,
+        variants: &[String],
+        with_tests: &[String],
+        progress: Arc<dyn Progress>,
+    ) -> Result<Vec<(String, Image)>, LabError> {
+        let (cache, cancel, teller) = (self.cache.clone(), self.cancel.clone(), progress.clone());
+        let make = move || guest_images::build(&cache, &cancel, |line| teller.event(Event::Image { line }));
+        let initramfs =
+            tokio::task::spawn_blocking(make).await.map_err(|error| LabError::Thread(error.to_string()))??;
+        let images = self.build(variants.to_vec(), progress.clone());
+        let selftests = Tests::new(self.builder.clone(), self.cancel.child(), progress);
+        let mut all = Vec::new();
+        for variant in variants {
+            let mut image = images.of(variant).await;
+            if let Ok(built) = &image {
+                initramfs_for(&self.cache, &initramfs, built)?;
+                if with_tests.contains(variant)
+                    && let Err(verdict) = selftests.of(variant).await
+                    && !matches!(verdict, Verdict::Skip(_))
+                {
+                    image = Err(verdict);
+                }
+            }
+            all.push((variant.clone(), image));
+        }
+        Ok(all)
     }
 
     /// Starts to build kernels, one after the other, on a separate thread. Kernels that are built already come first.

@@ -1,5 +1,6 @@
 //! Runs planned cells, several at a time. Each cell writes its evidence.
 
+pub mod balance;
 pub mod care;
 mod conclude;
 pub mod extent;
@@ -28,7 +29,7 @@ use judge::{Finding, Rules};
 use kernels::Profile;
 use kernels::cache::Cache;
 use limits::Limits;
-use order::Times;
+pub use order::Times;
 use schedule::{Budget, Schedule, Weight};
 use trace::Tracer;
 

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::cell::{CellId, PlannedCell};
 use crate::evidence::{RunCell, read_run};
+use crate::trigger::Trigger;
 use crate::verdict::Verdict;
 
 /// The time of a cell in seconds if no times are known: typical for two cores under TCG, four cells at a time.
@@ -28,15 +31,58 @@ impl Times {
     /// About how long each of these cells takes, in seconds. A cell without a known time counts as the mean of the known
     /// ones.
     pub fn each<'a>(&self, cells: &'a [PlannedCell]) -> impl Iterator<Item = (&'a CellId, f64)> {
-        let mean = if self.0.is_empty() { ROUGHLY } else { self.0.values().sum::<f64>() / self.0.len() as f64 };
-        cells.iter().map(move |cell| (&cell.id, self.0.get(&any_repeat(&cell.id)).copied().unwrap_or(mean)))
+        cells.iter().map(|cell| (&cell.id, self.seconds(cell)))
     }
 
-    /// An estimate for these cells, `jobs` at a time.
+    /// The times from the `results.json` of an earlier run; none if it cannot be read.
+    pub fn of_results(file: &Path) -> Times {
+        #[derive(Default, Deserialize)]
+        struct Results {
+            cells: Vec<Cell>,
+        }
+        #[derive(Deserialize)]
+        struct Cell {
+            scenario: String,
+            topology: String,
+            trigger: String,
+            variant: String,
+            outcome: String,
+            seconds: f64,
+        }
+        let results: Results =
+            std::fs::read(file).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+        let judged = results.cells.into_iter().filter(|cell| ["pass", "fail"].contains(&cell.outcome.as_str()));
+        Times::known(judged.map(|cell| {
+            let trigger = Trigger::ALL.iter().copied().find(|trigger| trigger.name() == cell.trigger);
+            let Cell { scenario, topology, variant, seconds, .. } = cell;
+            (CellId { scenario, topology, trigger, variant, repeat: 1 }, seconds)
+        }))
+    }
+
+    /// These times, by cell.
+    pub fn known(seconds: impl IntoIterator<Item = (CellId, f64)>) -> Times {
+        Times(seconds.into_iter().map(|(id, seconds)| (any_repeat(&id), seconds)).collect())
+    }
+
+    /// How many cells have a known time.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn mean(&self) -> f64 {
+        if self.0.is_empty() { ROUGHLY } else { self.0.values().sum::<f64>() / self.0.len() as f64 }
+    }
+
+    /// The seconds of a cell, if they are known, else the mean of the known ones.
+    pub fn seconds(&self, cell: &PlannedCell) -> f64 {
+        self.0.get(&any_repeat(&cell.id)).copied().unwrap_or_else(|| self.mean())
+    }
+
+    /// An estimate for these cells, `jobs` at a time. A cell without a known time counts as the mean of the known ones.
     pub fn estimate(&self, cells: &[PlannedCell], jobs: usize) -> Duration {
-        let each: Vec<f64> = self.each(cells).map(|(_, seconds)| seconds).collect();
-        let total: f64 = each.iter().sum();
-        let longest = each.into_iter().fold(0.0, f64::max);
+        let seconds: Vec<_> = cells.iter().map(|cell| self.seconds(cell)).collect();
+        let total: f64 = seconds.iter().sum();
+        let longest = seconds.iter().copied().fold(0.0, f64::max);
         Duration::from_secs_f64((total / jobs.max(1) as f64).max(longest))
     }
 
@@ -80,7 +126,18 @@ mod tests {
             let start = start(cell(name, 1).id, Expected::Pass);
             run.cell(&start).unwrap().finish(&record(&start, verdict, 2.0)).unwrap();
         }
-        assert_eq!(Times::of(run.path()).0, [(cell("a", 1).id, 2.0)].into());
+        let only = [(cell("a", 1).id, 2.0)].into();
+        assert_eq!(Times::of(run.path()).0, only);
+        let results = out.path().join("results.json");
+        let of = |variant: &str, outcome: &str| {
+            format!(
+                r#"{{"scenario": "s", "topology": "t", "trigger": "none", "variant": "{variant}", "repeat": 2, "outcome": "{outcome}", "seconds": 2.0}}"#
+            )
+        };
+        let json = format!(r#"{{"schema": 2, "cells": [{}, {}]}}"#, of("a", "pass"), of("b", "build-failed"));
+        std::fs::write(&results, json).unwrap();
+        assert_eq!(Times::of_results(&results).0, only);
+        assert!(Times::of_results(out.path()).0.is_empty());
     }
 
     #[test]

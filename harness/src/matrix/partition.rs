@@ -30,7 +30,7 @@ enum By {
     Hash,
     /// The first cell to the first part, the second to the second, and so on.
     Count,
-    /// By the file of a plan that was cut before: see [`super::balance`].
+    /// By the file of a plan that was cut before: see [`balance`](super::balance::balance).
     File(PathBuf),
 }
 

@@ -35,6 +35,7 @@ fn run(report: &Report) -> Value {
         bugs,
         planned: _,
         part,
+        merged,
     } = &report.run.info;
     json!({
         "evidence": report.run.path,
@@ -49,6 +50,7 @@ fn run(report: &Report) -> Value {
         "clock": clock,
         "jobs": jobs,
         "part": part,
+        "merged": merged,
         "variants": variants,
         "scenarios": scenarios,
         "bugs": bugs,

@@ -165,11 +165,13 @@ fn unexpected(report: &Report, text: &mut String) {
     }
     not_built(&without_kernel, text);
     if !not_begun.is_empty() {
-        let _ = writeln!(
-            text,
-            "! cells that did not begin, because the run ended before or still goes on: {}",
-            not_begun.len()
-        );
+        let lacks_parts = report.run.info.merged.as_ref().is_some_and(|merged| !merged.missing.is_empty());
+        let why = if lacks_parts {
+            "their part is missing, or ended before"
+        } else {
+            "the run ended before or still goes on"
+        };
+        let _ = writeln!(text, "! cells that did not begin because {why}: {}", not_begun.len());
     }
     if report.unexpected().next().is_some() {
         text.push('\n');
@@ -228,8 +230,11 @@ fn retried(report: &Report, text: &mut String) {
     }
 }
 
-/// The files that could not be read.
+/// The files that could not be read, and the parts that a merged run lacks.
 fn missing(report: &Report, text: &mut String) {
+    if let Some(words) = report.run.info.merged.as_ref().and_then(words::missing) {
+        let _ = writeln!(text, "! PARTIAL: {words}");
+    }
     for what in &report.run.missing {
         let _ = writeln!(text, "not known: {what}");
     }

@@ -66,6 +66,7 @@ fn info(planned: Vec<PlannedCell>) -> RunInfo {
     };
     RunInfo {
         part: None,
+        merged: None,
         started: "2026-05-14T10:15:00Z".to_owned(),
         command: ["cargo", "xtask", "run-matrix"].map(str::to_owned).to_vec(),
         harness: "0.1.0".to_owned(),

@@ -3,12 +3,22 @@
 use kernels::FailureKind;
 
 use super::grid::distinct;
-use crate::evidence::{CellRecord, RunCell};
+use crate::evidence::{CellRecord, MergedNote, RunCell};
 use crate::verdict::{Expected, Failure, Signature, Verdict};
 
 /// One word for the result of a cell.
 pub fn shown(record: &CellRecord) -> &'static str {
     if record.is_missed() { "missed" } else { outcome(&record.verdict) }
+}
+
+/// Which parts of a merged run are missing; none if all are there.
+pub fn missing(merged: &MergedNote) -> Option<String> {
+    let numbers: Vec<_> = merged.missing.iter().map(ToString::to_string).collect();
+    match numbers.as_slice() {
+        [] => None,
+        [one] => Some(format!("part {one} of {} is missing; its cells have no result", merged.parts)),
+        _ => Some(format!("parts {} of {} are missing; their cells have no result", numbers.join(", "), merged.parts)),
+    }
 }
 
 /// One word for a verdict.

@@ -12,23 +12,21 @@ use harness::host::accel::{self, Choice};
 use harness::host::clock;
 use harness::lab::Lab;
 use harness::matrix::extent::Extent;
-use harness::matrix::plan::{Selection, plan, with_reference};
 use harness::matrix::trace::Tracer;
 use harness::matrix::{Request, Runner, command_of};
-use harness::report::{RESULTS, Report, Terminal, deviations, disagreements};
+use harness::report::{RESULTS, Report, deviations, disagreements};
 use harness::scenario::Scenario;
 use harness::vm::{argv, process};
-use kernels::Manifest;
 
-use super::setup;
-use crate::against::{self, Reference};
+use super::{build, setup};
 use crate::busy::BusyHost;
+use crate::chosen::{Chosen, Planned};
 use crate::interrupt::until_interrupted;
 use crate::machine::Machine;
 use crate::out;
-use crate::own::Own;
-use crate::scripts::Scripts;
-use crate::select::{Accel, Format, How, Part, Which};
+use crate::results;
+use crate::select::{Accel, Format, How, Part};
+use crate::slurm::{On, Task};
 use crate::ui::{AWAITS_MERGE, Ui};
 
 /// What to run, and how.
@@ -46,6 +44,7 @@ Examples:
   cargo xtask run-matrix --kernels stock --coverage
   cargo xtask run-matrix --script repro.sh --tree ~/src/linux --rev v6.12 --rev topic
   cargo xtask run-matrix --partition hash:2/4
+  cargo xtask run-matrix --all --on slurm --parts 16 -- -p long --cpus-per-task=8
   cargo xtask run-matrix --dry-run
 
 To see only what is worse than on another kernel:
@@ -72,43 +71,33 @@ have no answer, or no cell could be compared; 130 interrupted.")]
 #[command(mut_arg("script", |script| script.conflicts_with("scenarios")))]
 pub struct Args {
     #[command(flatten)]
-    which: Which,
+    chosen: Chosen,
     #[command(flatten)]
     part: Part,
     #[command(flatten)]
-    own: Own,
-    #[command(flatten)]
-    scripts: Scripts,
-    /// Compare each kernel with this reference, and fail only if something is worse. The reference is a revision of the
-    /// --tree or a kernel (`stock`), which then runs too; or the results.json of an earlier run, or that run's folder
-    /// (PATH:KERNEL if it has several kernels)
-    #[arg(long, value_name = "REV|KERNEL|PATH", conflicts_with_all = ["fail_fast", "verify_snapshots", "verify_determinism"])]
-    against: Option<String>,
+    on: On,
     /// First install what is missing on this machine, as `cargo xtask setup` does
     #[arg(long)]
     setup: bool,
     /// Cells that run at the same time [default: as many as cores and memory allow]
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Run every cell this many times
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    repeat: u32,
     #[command(flatten)]
     how: How,
     /// Run everything twice, first from snapshots and then from boots, and compare the verdicts. Exit code 1 if any
     /// differ
-    #[arg(long, conflicts_with = "no_snapshots")]
+    #[arg(long, conflicts_with_all = ["no_snapshots", "against"])]
     verify_snapshots: bool,
     /// Run everything twice, the second time with all CPUs of the host kept busy, and compare the verdicts and everything
     /// that the guests said. Exit code 1 if any differ
-    #[arg(long, conflicts_with = "verify_snapshots")]
+    #[arg(long, conflicts_with_all = ["verify_snapshots", "against"])]
     verify_determinism: bool,
     /// Note which functions and lines of drivers/pci, drivers/vfio and the devices' drivers each cell executes (not on KVM).
     /// `cargo xtask coverage RUN` shows them
     #[arg(long)]
     coverage: bool,
     /// Stop at the first unexpected cell: start no cell after it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "against")]
     fail_fast: bool,
     /// Print the cells, the expected result of each, and its QEMU command. Build and run nothing
     #[arg(long)]
@@ -126,15 +115,7 @@ pub struct Args {
 
 /// Builds, runs, and prints the table.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let mut manifest = Manifest::of_project()?;
-    let own = args.own.add_to(&mut manifest)?;
-    let find = |word: &String| Reference::find(word, &args.own.tree, &mut manifest);
-    let reference = args.against.as_ref().map(find).transpose()?;
-    let lab = args.own.tree.lab(manifest, args.how.profile.as_deref())?;
-    let scenarios = args.scripts.scenarios(&[], lab.manifest(), &args.which.triggers)?;
-    let (cells, every) = planned(&lab, &scenarios, &args, own.clone(), reference.as_ref())?;
-    let asked = args.against.as_deref().unwrap_or_default();
-    let note = reference.map(|reference| reference.note(asked, lab.manifest())).transpose()?;
+    let Planned { lab, scenarios, own, cells, every, note } = args.chosen.plan(args.how.profile.as_deref())?;
     let share = args.part.share(&cells)?;
     let cells = share.as_ref().map_or(cells, |(share, _)| share.cells());
     let (share, part) = share.unzip();
@@ -152,14 +133,23 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if let Some(note) = note.as_ref().filter(|_| !cells.is_empty()) {
         ui.say(&comparable(note, &cells)?);
     }
+    if args.on.is_elsewhere() {
+        let task = Task { cells: &cells, out: &request.out, dry_run: args.dry_run };
+        return until_interrupted(&lab, &OnceCell::new(), async {
+            match args.on.run(task, &ui).await? {
+                Some(run) => finish(&Report::of(&run)?, &args, &own, &ui),
+                None => Ok(ExitCode::SUCCESS),
+            }
+        });
+    }
     if args.dry_run {
         return show(&lab, &scenarios, &cells, &args);
     }
     if args.setup {
-        let variants = lab.manifest().variants.iter();
-        let run: Vec<_> = variants.filter(|variant| cells.iter().any(|cell| cell.id.variant == variant.name)).collect();
-        let machine = Machine::for_bases(|base| run.iter().any(|variant| variant.base == base.name))?;
-        setup::first(&machine, args.verbose)?;
+        setup::first(&Machine::for_cells(&lab, &cells)?, args.verbose)?;
+    }
+    if args.on.build_only {
+        return until_interrupted(&lab, &OnceCell::new(), build::build(&lab, &cells, &ui));
     }
     let folder = OnceCell::new();
     until_interrupted(&lab, &folder, async {
@@ -176,43 +166,24 @@ pub fn run(args: Args) -> Result<ExitCode> {
             drop(busy);
             return compare_all(&report, &again);
         }
-        out::print(&match args.format {
-            Format::Human => results_text(&report, &args, !own.is_empty()),
-            Format::Json => format!("{:#}", report.results()),
-        })?;
-        if args.coverage {
-            ui.say(&coverage_hint(&report));
-        }
-        if report.awaits_merge() {
-            ui.say(AWAITS_MERGE);
-        }
-        Ok(ExitCode::from(report.exit_code()))
+        finish(&report, &args, &own, &ui)
     })
 }
 
-/// The selected cells, and how many cells there are with `--all`. A reference kernel runs the same cells as the others.
-fn planned(
-    lab: &Lab,
-    scenarios: &[Scenario],
-    args: &Args,
-    own: Vec<String>,
-    reference: Option<&Reference>,
-) -> Result<(Vec<PlannedCell>, usize)> {
-    let (manifest, which) = (lab.manifest(), args.which.clone());
-    let selection = Selection::from(Which { kernels: Own::kernels(own, which.kernels), ..which });
-    let cells = |selection: &Selection| -> Result<Vec<PlannedCell>> {
-        let cells = plan(manifest, scenarios, selection, args.repeat)?;
-        let Some(Reference::Kernel(name)) = reference else { return Ok(cells) };
-        Ok(with_reference(manifest, scenarios, &cells, against::variant(manifest, name)?))
-    };
-    let wanted = cells(&selection)?;
-    if let (Some(Reference::Kernel(name)), true) = (reference, wanted.is_empty()) {
-        bail!(
-            "{name} would be compared with itself: name another kernel with --kernels, --rev or --kernel-image, or another \
-             reference with --against"
-        );
+/// Prints the results of a run, and what to do next. The exit code is that of the run.
+fn finish(report: &Report, args: &Args, own: &[String], ui: &Ui) -> Result<ExitCode> {
+    let extent = if args.quiet { results::Extent::Brief } else { results::Extent::of(args.verbose) };
+    results::print(report, args.format, extent)?;
+    if !own.is_empty() && args.chosen.against.is_none() && args.format == Format::Human {
+        out::print(&format!("\n{}", hint(&report.run().path, args.chosen.own.tree.path.as_deref())))?;
     }
-    Ok((wanted, cells(&Selection { all: true, ..selection })?.len()))
+    if args.coverage {
+        ui.say(&coverage_hint(report));
+    }
+    if report.awaits_merge() {
+        ui.say(AWAITS_MERGE);
+    }
+    Ok(ExitCode::from(report.exit_code()))
 }
 
 /// Says what is compared with what, before anything is built.
@@ -233,18 +204,6 @@ fn comparable(note: &AgainstNote, cells: &[PlannedCell]) -> Result<String> {
         "each kernel is compared with {kernel} in {place}, which has a verdict on {there} of these {} cells",
         cells.len()
     ))
-}
-
-/// The comparison; without a reference the table, and for a user's own kernel how to get a comparison.
-fn results_text(report: &Report, args: &Args, is_own: bool) -> String {
-    let terminal = Terminal { whole: args.verbose, ..Terminal::of_stdout(&std::io::stdout()) };
-    let table = || if args.quiet { report.brief() } else { report.table(terminal) };
-    match report.comparison() {
-        Some(comparison) if args.verbose => format!("{}\n{comparison}", table()),
-        Some(comparison) => comparison,
-        None if is_own => format!("{}{}\n", table(), hint(&report.run().path, args.own.tree.path.as_deref())),
-        None => table(),
-    }
 }
 
 /// How to compare a user's own kernel with another.

@@ -12,16 +12,18 @@ use harness::matrix::extent::Extent;
 use harness::matrix::plan::Selection;
 use harness::matrix::series;
 use harness::matrix::{Request, Runner};
-use harness::report::{Report, SeriesReport, Terminal};
+use harness::report::{Report, SeriesReport};
 use harness::scenario::Scenario;
 
+use super::build;
 use crate::interrupt::until_interrupted;
 use crate::names;
-use crate::out;
 use crate::own::OwnTree;
 use crate::posted;
+use crate::results;
 use crate::scripts::Scripts;
 use crate::select::{Format, How, Part};
+use crate::slurm::{On, Task};
 use crate::ui::{AWAITS_MERGE, Ui};
 
 /// Which series, and how to test it.
@@ -81,6 +83,8 @@ pub struct Args {
     #[command(flatten)]
     part: Part,
     #[command(flatten)]
+    on: On,
+    #[command(flatten)]
     how: How,
     /// Check whether the series applies, and print what would run. Build and run nothing
     #[arg(long)]
@@ -95,6 +99,11 @@ pub struct Args {
 
 /// Reads the series, builds its kernels, runs the cells, and prints the results.
 pub fn run(args: Args) -> Result<ExitCode> {
+    if args.on.is_elsewhere() && args.from == Path::new("-") {
+        bail!(
+            "jobs cannot read the stdin of this command: write the series into a file that all nodes see, and name it"
+        );
+    }
     let posted = args.posted.read(&args.from, &args.own, args.how.profile.as_deref())?;
     let scenarios = args.scripts.scenarios(&[], posted.lab.manifest(), &args.triggers)?;
     let ui = Arc::new(Ui::new(args.verbose));
@@ -112,8 +121,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         let extent = Extent::of(&request, request.cells.len(), |kernel: &str| lab.find(kernel).is_some());
         ui.say(&extent.to_string());
+        if args.on.is_elsewhere() {
+            let task = Task { cells: &request.cells, out: &request.out, dry_run: args.dry_run };
+            return match args.on.run(task, &ui).await? {
+                Some(run) => of_whole(&run, args.format),
+                None => Ok(ExitCode::SUCCESS),
+            };
+        }
         if args.dry_run {
             return Ok(ExitCode::SUCCESS);
+        }
+        if args.on.build_only {
+            return build::build(lab, &request.cells, &ui).await;
         }
         let runner = Runner::prepare(lab, &scenarios, &request, ui.clone()).await?;
         let _ = folder.set(runner.folder().to_owned());
@@ -128,32 +147,23 @@ pub fn run(args: Args) -> Result<ExitCode> {
         if request.share.is_some() {
             return of_part(runner.folder(), args.format, &ui);
         }
-        let report = SeriesReport::of(runner.folder())?;
-        report.write_files()?;
-        out::print(&match args.format {
-            Format::Human => {
-                let table = report.table(Terminal::of_stdout(&std::io::stdout()));
-                let rule = "-".repeat(72);
-                let place = runner.folder().display();
-                format!(
-                    "{table}\nevidence in {place}; for a reply (summary.txt there):\n{rule}\n{}{rule}",
-                    report.summary()
-                )
-            }
-            Format::Json => format!("{:#}", report.results()),
-        })?;
-        Ok(ExitCode::from(report.exit_code()))
+        of_whole(runner.folder(), args.format)
     })
+}
+
+/// The report of a whole series.
+pub fn of_whole(run: &Path, format: Format) -> Result<ExitCode> {
+    let report = SeriesReport::of(run)?;
+    report.write_files()?;
+    results::print_series(&report, run, format)?;
+    Ok(ExitCode::from(report.exit_code()))
 }
 
 /// The report of a part of a series, without the other parts: only its cells.
 fn of_part(run: &Path, format: Format, ui: &Ui) -> Result<ExitCode> {
     let report = Report::of(run)?;
     report.write_files()?;
-    out::print(&match format {
-        Format::Human => report.table(Terminal::of_stdout(&std::io::stdout())),
-        Format::Json => format!("{:#}", report.results()),
-    })?;
+    results::print(&report, format, results::Extent::Usual)?;
     ui.say(AWAITS_MERGE);
     Ok(ExitCode::from(report.exit_code()))
 }

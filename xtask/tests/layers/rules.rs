@@ -52,6 +52,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
         "bench",
         &["text", "verdict", "cell", "notes", "vm", "scenario", "progress", "lab", "evidence", "matrix", "report"],
     ),
+    ("spread", &["cell", "notes", "progress", "evidence", "matrix", "report"]),
 ];
 
 /// Each use of a room by a room that must not use it.
