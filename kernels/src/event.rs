@@ -21,6 +21,11 @@ pub enum BuildEvent {
         /// The variant, base, package or file that the step is about.
         what: String,
     },
+    /// The kernel was taken from the shelf that machines share, or put there, or that failed.
+    Shelf {
+        /// What happened, for people.
+        what: String,
+    },
     /// Some symbols were left out of the configuration of a user's own kernel.
     Dropped {
         /// The symbols, and why each was left out.

@@ -30,6 +30,7 @@ mod ready;
 mod requirements;
 mod selftests;
 pub mod series;
+pub mod shared;
 mod site;
 mod source;
 mod space;

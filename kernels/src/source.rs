@@ -124,10 +124,33 @@ pub(crate) fn get(
 }
 
 fn read_entry(entry: PathBuf) -> Result<Unpacked, BuildError> {
-    let note = entry.join("source.json");
-    let text = fs::read(&note).map_err(BuildError::io("read", &note))?;
-    let identity = serde_json::from_slice(&text).map_err(|error| BuildError::io("read", &note)(error.into()))?;
+    let identity = read_identity(&entry)?;
     Ok(Unpacked { tree: entry.join("tree"), identity })
+}
+
+/// The file of an entry with what identifies its source.
+const IDENTITY: &str = "source.json";
+
+/// What identifies a source, from an entry.
+pub(crate) fn read_identity(entry: &Path) -> Result<Identity, BuildError> {
+    let note = entry.join(IDENTITY);
+    let text = fs::read(&note).map_err(BuildError::io("read", &note))?;
+    serde_json::from_slice(&text).map_err(|error| BuildError::io("read", &note)(error.into()))
+}
+
+/// Writes what identifies a source into an entry.
+pub(crate) fn write_identity(entry: &Path, identity: &Identity) -> Result<(), BuildError> {
+    let note = entry.join(IDENTITY);
+    let text = serde_json::to_vec_pretty(identity).map_err(|error| BuildError::io("write", &note)(error.into()))?;
+    fs::write(&note, text).map_err(BuildError::io("write", &note))
+}
+
+/// The key of a package, which is the same on all machines. None for a tarball or a tree of this machine.
+pub(crate) fn package_key(source: Kept) -> Option<Key> {
+    match source {
+        Kept::Package(_) => key(source, &CancelToken::new()).ok(),
+        Kept::Path(_) => None,
+    }
 }
 
 fn name(source: Kept) -> String {
@@ -193,7 +216,7 @@ fn fill(aside: &Path, source: Kept, observer: &dyn Observer, cancel: &CancelToke
         let problem = "this is no Linux kernel source: it has no Kbuild file or no scripts/kconfig".to_owned();
         return Err(BuildError::Source { path, problem });
     }
-    let note = aside.join("source.json");
+    let note = aside.join(IDENTITY);
     let text = serde_json::to_vec_pretty(&identity).map_err(|error| BuildError::io("write", &note)(error.into()))?;
     fs::write(&note, text).map_err(BuildError::io("write", &note))
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use kernels::cache::Cache;
+use kernels::shared::SharedShelf;
 use kernels::{BuildError, BuildEvent, Builder, CancelToken, KernelImage, Manifest, Step};
 use tempfile::TempDir;
 
@@ -340,6 +341,57 @@ fn a_tarball_and_a_repository_are_sources_too() {
     bench.write("tree/show.c", "int show(void) { return 7; }\n");
     insta::assert_snapshot!(bench.error("stock"), @"tree: this tree has changes that are not committed: commit or stash them");
     assert_eq!(files(&bench.path("tree/.git")), before, "the user's repository was changed");
+}
+
+/// The steps of a build with a shelf into a cache of its own, and what was told of the shelf.
+fn with_shelf(bench: &Bench, cache: &Path, shelf: &str, variant: &str) -> (KernelImage, Vec<Step>, Vec<String>) {
+    let manifest = Manifest::load(bench.0.path()).unwrap();
+    let builder = Builder::new(manifest, Cache::at(cache)).with_shelf(Some(Arc::new(SharedShelf::at(shelf))));
+    let (steps, told) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let observer = |event: BuildEvent| match event {
+        BuildEvent::Step { step, .. } => steps.lock().unwrap().push(step),
+        BuildEvent::Shelf { what } => told.lock().unwrap().push(what),
+        _ => {}
+    };
+    let image = builder.build(variant, &observer, &CancelToken::new()).unwrap();
+    (image, steps.into_inner().unwrap(), told.into_inner().unwrap())
+}
+
+#[test]
+fn a_kernel_on_the_shelf_is_not_compiled_again() {
+    let (bench, folder) = (Bench::new(), tempfile::tempdir().unwrap());
+    let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+    let place = folder.path().join("shelf");
+    fs::create_dir(&place).unwrap();
+    let shelf = format!("file://{}", place.display());
+    let (built, steps, told) = with_shelf(&bench, &one, &shelf, "fixed");
+    assert!(steps.contains(&Step::Compile));
+    assert_eq!(told, [format!("put on {shelf}")]);
+    let (taken, steps, told) = with_shelf(&bench, &other, &shelf, "fixed");
+    assert!(!steps.contains(&Step::Compile) && !steps.contains(&Step::Patch), "{steps:?}");
+    assert_eq!(told, [format!("taken from {shelf}")]);
+    assert_eq!((built.key, fs::read(built.boot).unwrap()), (taken.key, fs::read(&taken.boot).unwrap()));
+    // It is in the cache now.
+    let (_, steps, told) = with_shelf(&bench, &other, &shelf, "fixed");
+    assert!(steps.is_empty() && told.is_empty(), "{steps:?} {told:?}");
+}
+
+#[test]
+fn a_shelf_that_fails_or_lies_costs_a_warning_and_a_build() {
+    let (bench, folder) = (Bench::new(), tempfile::tempdir().unwrap());
+    let place = folder.path().join("shelf");
+    fs::create_dir(&place).unwrap();
+    let shelf = format!("file://{}", place.display());
+    with_shelf(&bench, &folder.path().join("one"), &shelf, "stock");
+    for file in files(&place).into_keys() {
+        fs::write(place.join(file), "garbled").unwrap();
+    }
+    let gone = format!("file://{}/gone", folder.path().display());
+    for (number, shelf) in [(1, &shelf), (2, &gone)] {
+        let (_, steps, told) = with_shelf(&bench, &folder.path().join(number.to_string()), shelf, "stock");
+        assert!(steps.contains(&Step::Compile), "{steps:?}");
+        assert!(told[0].starts_with("not from the shelf: "), "{told:?}");
+    }
 }
 
 /// All files in and below a folder, with their content.

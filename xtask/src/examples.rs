@@ -11,6 +11,14 @@ fn the_command_line_is_sound() {
     command_line().debug_assert();
 }
 
+/// What a shell or a CI system fills in, and something that it may fill in.
+const FILLED_IN: [(&str, &str); 4] = [
+    ("$(uname -r)", "6.12"),
+    ("${{ matrix.partition }}", "plan.json:1/8"),
+    ("$CI_NODE_INDEX/$CI_NODE_TOTAL", "1/8"),
+    ("hash:{}/4", "hash:1/4"),
+];
+
 /// The indented commands of a text: the words after `cargo xtask` (or after the program's own path), up to a comment,
 /// an explanation, or shell syntax.
 fn commands(text: &str) -> Vec<Vec<String>> {
@@ -18,7 +26,9 @@ fn commands(text: &str) -> Vec<Vec<String>> {
         let line = line.strip_prefix("  ")?.trim_start();
         let (_, command) = line.split_once("cargo xtask ").or_else(|| line.split_once("/xtask "))?;
         let end = ["  ", " #", " > ", " && ", " || ", " | "].iter().filter_map(|end| command.find(end)).min();
-        shell_words::split(&command[..end.unwrap_or(command.len())].replace("$(uname -r)", "6.12")).ok()
+        let command = command[..end.unwrap_or(command.len())].to_owned();
+        let command = FILLED_IN.iter().fold(command, |command, (gap, word)| command.replace(gap, word));
+        shell_words::split(&command).ok()
     };
     let (first, rest) = text.split_once("\\\n").unwrap_or((text, ""));
     let text = rest.split("\\\n").fold(first.to_owned(), |text, more| text + more.trim_start());

@@ -136,6 +136,7 @@ impl Ui {
                 state.last_build_line = Some(Instant::now());
                 self.say(&format!("{variant}: {} {what}", step.verb()));
             }
+            BuildEvent::Shelf { what } => self.say(&format!("{variant}: {what}")),
             BuildEvent::Dropped { unmet } => self.dropped(state, variant, &unmet),
             BuildEvent::Built { took } => {
                 self.clear(&mut state.build);

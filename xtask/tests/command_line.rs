@@ -334,6 +334,54 @@ fn the_parts_of_a_matrix_are_the_whole() {
     assert!(message.contains("hash:2/4 is the second of four parts"), "{message}");
 }
 
+#[test]
+fn the_jobs_of_a_plan_are_parts_of_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = folder.path().join("plan.json");
+    let which = ["--kernels", "stock,candidate", "--scenarios", "numvfs_events::*"];
+    let done = |arguments: &[&str]| {
+        let output = xtask(folder.path(), &[arguments, &which[..]].concat()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let matrix = done(&["plan", "--parts", "2", "--format", "github", "--plan", plan.to_str().unwrap()]);
+    let matrix: serde_json::Value = serde_json::from_str(&matrix).unwrap();
+    let jobs = matrix["include"].as_array().unwrap();
+    assert_eq!(jobs.len(), 2);
+    for job in jobs {
+        let part = done(&["run-matrix", "--dry-run", "--partition", job["partition"].as_str().unwrap()]);
+        assert_eq!(part.matches("(expected: ").count() as u64, job["cells"].as_u64().unwrap());
+    }
+    let other =
+        ["run-matrix", "--dry-run", "--kernels", "stock", "--partition", jobs[0]["partition"].as_str().unwrap()];
+    let message = error_of(xtask(folder.path(), &other).output().unwrap());
+    assert!(message.contains("select other cells than"), "{message}");
+}
+
+#[test]
+fn what_is_no_part_is_not_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, none) = (folder.path().join("out"), folder.path().join("none"));
+    let merge = || {
+        error_of(
+            xtask(folder.path(), &["merge", none.to_str().unwrap(), "--out", out.to_str().unwrap()]).output().unwrap(),
+        )
+    };
+    assert!(merge().contains(&format!("there is no run in {}", none.display())));
+    std::fs::create_dir(&none).unwrap();
+    std::fs::write(none.join("run.json"), "{}").unwrap();
+    assert!(merge().contains("is no part: it was run without --partition"));
+}
+
+#[test]
+fn a_shelf_that_cannot_be_used_is_a_warning_of_doctor() {
+    let cache = tempfile::tempdir().unwrap();
+    let output = xtask(cache.path(), &["doctor"]).env("IOV_REGRESS_SHELF", "file:///no/such/folder").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|line| line.contains("shelf")).unwrap_or_default();
+    assert!(line.starts_with("warn") && line.contains("/no/such/folder"), "{text}");
+}
+
 /// Starts a run, which waits for a kernel source: this process holds the lock, as if it were fetching the source.
 fn waiting_run(cache: &Path) -> Child {
     let mut run = xtask(cache, &["run-matrix", "--kernels", "stock"]).stderr(Stdio::piped()).spawn().unwrap();

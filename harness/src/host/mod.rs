@@ -16,6 +16,7 @@ pub mod plugin;
 mod probe;
 mod qemu;
 mod setup;
+mod shelf;
 
 use std::path::Path;
 
@@ -27,6 +28,7 @@ pub use os::{Installer, OsRelease};
 pub use plan::PlanError;
 pub use qemu::{Qemu, QemuError};
 pub use setup::{AptOutput, Outcome, SetupError, setup};
+pub use shelf::shelf_check;
 
 /// What to check in addition to the needs of every run.
 #[derive(Clone, Copy, Debug)]

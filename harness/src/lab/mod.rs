@@ -14,6 +14,7 @@ use guest_images::{ImageError, Initramfs};
 use images::{Image, Images};
 use kernels::cache::{Cache, CacheError};
 use kernels::series::{Fit, Manner, SeriesPatch};
+use kernels::shared::SharedShelf;
 use kernels::{
     BuildError, BuildEvent, Builder, CancelToken, KernelImage, Manifest, ManifestError, Observer, Profile, Unknown,
 };
@@ -106,7 +107,7 @@ impl Lab {
     /// A lab with these kernels and this cache.
     pub fn of(manifest: Manifest, cache: Cache) -> Lab {
         Lab {
-            builder: Arc::new(Builder::new(manifest, cache.clone())),
+            builder: Arc::new(Builder::new(manifest, cache.clone()).with_shelf(SharedShelf::of_env())),
             cache,
             cancel: CancelToken::new(),
         }
@@ -277,12 +278,13 @@ impl Lab {
         let initramfs =
             tokio::task::spawn_blocking(make).await.map_err(|error| LabError::Thread(error.to_string()))??;
         let images = self.build(variants.to_vec(), progress.clone());
-        let selftests = Tests::new(self.builder.clone(), self.cancel.child(), progress);
+        let selftests = Tests::new(self.builder.clone(), self.cancel.child(), progress.clone());
         let mut all = Vec::new();
         for variant in variants {
             let mut image = images.of(variant).await;
             if let Ok(built) = &image {
                 initramfs_for(&self.cache, &initramfs, built)?;
+                self.share(variant, progress.clone()).await;
                 if with_tests.contains(variant)
                     && let Err(verdict) = selftests.of(variant).await
                     && !matches!(verdict, Verdict::Skip(_))
@@ -293,6 +295,17 @@ impl Lab {
             all.push((variant.clone(), image));
         }
         Ok(all)
+    }
+
+    /// Puts a kernel of the cache on the shelf that machines share, if there is one.
+    async fn share(&self, variant: &str, progress: Arc<dyn Progress>) {
+        let (builder, variant) = (self.builder.clone(), variant.to_owned());
+        let sharing = move || {
+            let tell = |event: BuildEvent| progress.event(Event::Build { variant: &variant, event });
+            builder.share(&variant, &tell);
+        };
+        // What goes wrong was told, and costs nothing but a build elsewhere.
+        let _ = tokio::task::spawn_blocking(sharing).await;
     }
 
     /// Starts to build kernels, one after the other, on a separate thread. Kernels that are built already come first.

@@ -1,11 +1,12 @@
 //! From a variant's name to its image: found in the cache, or built.
 
 mod layouts;
+mod shared;
 
 use std::fs;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::archive::Package;
@@ -22,6 +23,7 @@ use crate::manifest::{Base, Manifest, Variant};
 use crate::ready::ReadyKernel;
 use crate::series::SeriesPatch;
 use crate::series::fit::{self, Fit, Manner};
+use crate::shared::SharedShelf;
 use crate::site::Site;
 use crate::source::{self, Identity, Kept, Origin, Unpacked};
 use crate::space;
@@ -42,6 +44,8 @@ pub struct Builder {
     jobs: usize,
     compiler: OnceLock<String>,
     debug: DebugInfo,
+    /// The shelf that machines share.
+    shelf: Option<Arc<SharedShelf>>,
 }
 
 /// The ingredients of a variant that must be known before anything is built.
@@ -75,7 +79,7 @@ impl Builder {
     /// A builder that runs as many commands in parallel as the host has CPUs.
     pub fn new(manifest: Manifest, cache: Cache) -> Builder {
         let jobs = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Builder { manifest, cache, jobs, compiler: OnceLock::new(), debug: DebugInfo::default() }
+        Builder { manifest, cache, jobs, compiler: OnceLock::new(), debug: DebugInfo::default(), shelf: None }
     }
 
     /// The same kernels, but their vmlinux has types and variables for a debugger. It fits a guest or a dump of the kernel
@@ -165,7 +169,7 @@ impl Builder {
         let variant = self.manifest.variant(variant).ok()?;
         let base = self.manifest.base(&variant.base).ok()?;
         let identity = match base.source.origin() {
-            Origin::Kept(kept) => source::find(&self.cache, kept)?.identity,
+            Origin::Kept(kept) => self.known_identity(kept)?,
             Origin::Git(revision) => Identity::of_revision(revision),
             Origin::Ready(ready) => Identity::of_ready(ready).ok()?,
         };
@@ -191,8 +195,15 @@ impl Builder {
             Origin::Git(revision) => return self.build_revision(variant, base, revision, observer, cancel),
             Origin::Ready(ready) => return self.take(variant, base, ready, observer, cancel),
         };
+        if let Some(image) = self.without_source(kept, variant, base, observer) {
+            return Ok(image);
+        }
         let source = source::get(&self.cache, kept, observer, cancel)?;
         let recipe = self.recipe(variant, base, &source.identity)?;
+        if let Some(image) = self.found_or_taken(&recipe, &source.identity, observer) {
+            return Ok(image);
+        }
+        let mut built = false;
         let waiting = || observer.event(BuildEvent::Waiting { what: format!("another build of {}", variant.name) });
         let entry = self.cache.entry(image::SHELF, &recipe.key, waiting, |aside| {
             space::check(self.cache.root(), space::FOR_BUILD)?;
@@ -203,8 +214,12 @@ impl Builder {
                 .and_then(|workshop| self.fill(aside, &recipe, workshop, &source))
                 .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))?;
             observer.event(BuildEvent::Built { took: began.elapsed() });
+            built = true;
             Ok::<(), BuildError>(())
         })?;
+        if built {
+            self.put_on_shelf(&recipe, Some(kept), observer);
+        }
         recipe.image(&self.cache, &entry, &source.identity)
     }
 
@@ -221,6 +236,10 @@ impl Builder {
         let recipe = self.recipe(variant, base, &identity)?;
         let asked = Symbols::of_fragments(&base.asked)?;
         let wanted = self.wanted(&recipe.symbols, &asked);
+        if let Some(image) = self.found_or_taken(&recipe, &identity, observer) {
+            return Ok(image);
+        }
+        let mut built = false;
         let waiting = || observer.event(BuildEvent::Waiting { what: format!("another build of {}", variant.name) });
         let entry = self.cache.entry(image::SHELF, &recipe.key, waiting, |aside| {
             // Build the revision without patches first, to compare with. After that, only what the patches change is
@@ -251,8 +270,12 @@ impl Builder {
                 })
                 .map_err(|error| space::blame(error, self.cache.root(), space::FOR_BUILD))?;
             observer.event(BuildEvent::Built { took: began.elapsed() });
+            built = true;
             Ok::<(), BuildError>(())
         })?;
+        if built {
+            self.put_on_shelf(&recipe, None, observer);
+        }
         recipe.image(&self.cache, &entry, &identity)
     }
 

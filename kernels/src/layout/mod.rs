@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::members::{STRUCTS, Struct};
 pub(crate) use self::recorded::{OBJECT, Trees};
-pub(crate) use self::shelf::{Origin, file, influences, ingredients, keep};
+pub(crate) use self::shelf::{Origin, SHELF, file, influences, ingredients, keep};
 use crate::error::BuildError;
 pub use crate::error::LayoutError;
 use crate::event::CancelToken;

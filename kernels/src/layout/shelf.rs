@@ -17,7 +17,7 @@ use crate::event::CancelToken;
 use crate::series::Diff;
 
 /// The shelf of the cache with the layouts.
-const SHELF: &str = "layouts";
+pub(crate) const SHELF: &str = "layouts";
 
 /// The file in an entry.
 const FILE: &str = "layout.json";

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use harness::host;
+use kernels::shared::SharedShelf;
 
 use crate::ERROR;
 use crate::machine::Machine;
@@ -28,6 +29,11 @@ pub fn run(Args {}: Args) -> Result<ExitCode> {
     }
     // These need the network, so the others are shown first.
     for check in host::archive_checks(&machine.wanted()) {
+        println!("{check}");
+        checks.push(check);
+    }
+    if let Some(shelf) = SharedShelf::of_env() {
+        let check = host::shelf_check(&shelf);
         println!("{check}");
         checks.push(check);
     }
