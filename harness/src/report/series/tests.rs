@@ -164,7 +164,7 @@ fn a_short_script_is_quoted_in_the_summary() {
     let script = Some("PF=$(iov pf)\n\tiov remove $PF\n".to_owned());
     series.report.run.info.scenarios.push(ScenarioNote { name: "script::repro".to_owned(), script, ..race() });
     let summary = series.summary();
-    let added = "\nscript::repro:\n\n    PF=$(iov pf)\n            iov remove $PF\n";
+    let added = "\nscript::repro:\n\n    PF=$(iov pf)\n    \tiov remove $PF\n";
     assert_eq!(summary.replace(added, ""), before, "{summary}");
     assert!(summary.contains(added), "{summary}");
 }

@@ -70,7 +70,8 @@ fn scripts(series: &SeriesReport, text: &mut String) {
     for scenario in &series.report.run.info.scenarios {
         if let Some(script) = &scenario.script {
             let _ = writeln!(text, "\n{}:\n", scenario.name);
-            script.lines().for_each(|line| cut(text, line));
+            // A line that is cut or wrapped would not run.
+            script.lines().for_each(|line| text.push_str(&format!("    {line}\n")));
         }
     }
 }
