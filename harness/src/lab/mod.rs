@@ -214,10 +214,7 @@ impl Lab {
         qemu: &Qemu,
         progress: Arc<dyn Progress>,
     ) -> Result<Parts, LabError> {
-        let (cache, cancel, teller) = (self.cache.clone(), self.cancel.clone(), progress.clone());
-        let make = move || guest_images::build(&cache, &cancel, |line| teller.event(Event::Image { line }));
-        let initramfs =
-            tokio::task::spawn_blocking(make).await.map_err(|error| LabError::Thread(error.to_string()))??;
+        let initramfs = self.initramfs(progress.clone()).await?;
         let images = self.build(variants.to_vec(), progress.clone());
         let selftests = Tests::new(self.builder.clone(), self.cancel.child(), progress.clone());
         let looks = Looks::new(self.builder.clone(), self.cancel.child(), progress.clone());
@@ -239,6 +236,14 @@ impl Lab {
         let cache = self.cache.clone();
         let qemu = qemu.binary.clone();
         Ok(Parts { images, initramfs, shell: None, selftests, looks, cache, decision, engine, qemu, profile })
+    }
+
+    /// The guest image.
+    async fn initramfs(&self, progress: Arc<dyn Progress>) -> Result<Initramfs, LabError> {
+        let (cache, cancel) = (self.cache.clone(), self.cancel.clone());
+        let make = move || guest_images::build(&cache, &cancel, |line| progress.event(Event::Image { line }));
+        let made = tokio::task::spawn_blocking(make).await.map_err(|error| LabError::Thread(error.to_string()))?;
+        Ok(made?)
     }
 
     /// Adds the initramfs with a shell to the parts of a run: with the usual tools, or with a root file system of the user's.
@@ -273,10 +278,7 @@ impl Lab {
         with_tests: &[String],
         progress: Arc<dyn Progress>,
     ) -> Result<Vec<(String, Image)>, LabError> {
-        let (cache, cancel, teller) = (self.cache.clone(), self.cancel.clone(), progress.clone());
-        let make = move || guest_images::build(&cache, &cancel, |line| teller.event(Event::Image { line }));
-        let initramfs =
-            tokio::task::spawn_blocking(make).await.map_err(|error| LabError::Thread(error.to_string()))??;
+        let initramfs = self.initramfs(progress.clone()).await?;
         let images = self.build(variants.to_vec(), progress.clone());
         let selftests = Tests::new(self.builder.clone(), self.cancel.child(), progress.clone());
         let mut all = Vec::new();
