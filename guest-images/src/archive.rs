@@ -106,13 +106,20 @@ mod tests {
         found
     }
 
+    /// Name, mode and content of each entry.
+    fn found(archive: &[u8]) -> Vec<(String, String, String)> {
+        entries(archive).into_iter().map(|(name, mode, _, content)| (name, mode, content)).collect()
+    }
+
+    fn entry(name: &str, mode: &str, content: &str) -> (String, String, String) {
+        (name.to_owned(), mode.to_owned(), content.to_owned())
+    }
+
     #[test]
     fn an_archive_of_modules_has_their_folder_and_files() {
         let bytes = of_modules(&[("00-a.ko".to_owned(), b"abc".to_vec()), ("01-b.ko".to_owned(), Vec::new())]).unwrap();
-        let found: Vec<_> = entries(&bytes).into_iter().map(|(name, mode, _, content)| (name, mode, content)).collect();
-        let entry = |name: &str, mode: &str, content: &str| (name.to_owned(), mode.to_owned(), content.to_owned());
         assert_eq!(
-            found,
+            found(&bytes),
             [
                 entry("modules", "40755", ""),
                 entry("modules/00-a.ko", "100644", "abc"),
@@ -132,10 +139,8 @@ mod tests {
             ("usr", Content::Link(".".to_owned())),
         ];
         let bytes = of_tree(&tree.map(|(name, content)| (name.to_owned(), content))).unwrap();
-        let found: Vec<_> = entries(&bytes).into_iter().map(|(name, mode, _, content)| (name, mode, content)).collect();
-        let entry = |name: &str, mode: &str, content: &str| (name.to_owned(), mode.to_owned(), content.to_owned());
         assert_eq!(
-            found,
+            found(&bytes),
             [
                 entry("bin", "40755", ""),
                 entry("bin/sh", "100755", "shell"),
