@@ -26,7 +26,7 @@ struct Piece<'a> {
 /// A plan in `parts` parts of about the same time, by the times of an earlier run. Cells of one machine stay together as
 /// far as that allows: a part boots each of its machines, and builds each of its kernels.
 pub fn balance(cells: &[PlannedCell], scenarios: &[Scenario], parts: u32, times: &Times) -> SplitNote {
-    let seconds: Vec<_> = cells.iter().map(|cell| times.seconds(cell)).collect();
+    let seconds: Vec<_> = times.each(cells).map(|(_, seconds)| seconds).collect();
     let mean = seconds.iter().sum::<f64>() / f64::from(parts.max(1));
     let machines: Vec<_> = cells.iter().map(|cell| machine(&cell.id, scenarios)).collect();
     let mut pieces = pieces(&machines, &seconds, mean * LARGEST);

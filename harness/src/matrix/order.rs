@@ -31,7 +31,8 @@ impl Times {
     /// About how long each of these cells takes, in seconds. A cell without a known time counts as the mean of the known
     /// ones.
     pub fn each<'a>(&self, cells: &'a [PlannedCell]) -> impl Iterator<Item = (&'a CellId, f64)> {
-        cells.iter().map(|cell| (&cell.id, self.seconds(cell)))
+        let mean = if self.0.is_empty() { ROUGHLY } else { self.0.values().sum::<f64>() / self.0.len() as f64 };
+        cells.iter().map(move |cell| (&cell.id, self.0.get(&any_repeat(&cell.id)).copied().unwrap_or(mean)))
     }
 
     /// The times from the `results.json` of an earlier run; none if it cannot be read.
@@ -69,18 +70,9 @@ impl Times {
         self.0.len()
     }
 
-    fn mean(&self) -> f64 {
-        if self.0.is_empty() { ROUGHLY } else { self.0.values().sum::<f64>() / self.0.len() as f64 }
-    }
-
-    /// The seconds of a cell, if they are known, else the mean of the known ones.
-    pub fn seconds(&self, cell: &PlannedCell) -> f64 {
-        self.0.get(&any_repeat(&cell.id)).copied().unwrap_or_else(|| self.mean())
-    }
-
     /// An estimate for these cells, `jobs` at a time. A cell without a known time counts as the mean of the known ones.
     pub fn estimate(&self, cells: &[PlannedCell], jobs: usize) -> Duration {
-        let seconds: Vec<_> = cells.iter().map(|cell| self.seconds(cell)).collect();
+        let seconds: Vec<_> = self.each(cells).map(|(_, seconds)| seconds).collect();
         let total: f64 = seconds.iter().sum();
         let longest = seconds.iter().copied().fold(0.0, f64::max);
         Duration::from_secs_f64((total / jobs.max(1) as f64).max(longest))
