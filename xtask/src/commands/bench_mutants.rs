@@ -94,6 +94,8 @@ pub async fn run(lab: &Lab, args: &Args, engine: Engine, format: Format, ui: &Ar
         );
     }
     ui.say(&format!("{}: {}", count(task.mutants.len()), names_of(&task.mutants)));
+    ui.say(&format!("results so far are in {}, also after Ctrl-C", task.how.out.join("latest").display()));
+    ui.say(&format!("trying on which kernel each patch applies: {}", task.bases.join(", else ")));
     let tell = |judged: &Judged, results: &Results| {
         ui.say(&format!("({}/{}) {}", results.mutants.len(), results.planned, judged.line()));
     };
