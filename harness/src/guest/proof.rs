@@ -154,7 +154,7 @@ impl Guest {
     }
 
     /// Whether the guest could be looked at, each time.
-    fn has_looked(&self) -> bool {
+    pub(super) fn has_looked(&self) -> bool {
         let notes = self.notes();
         notes.iter().any(|note| matches!(note, Note::Looks(_)))
             && !notes.iter().any(|note| matches!(note, Note::NoGraph(_)))

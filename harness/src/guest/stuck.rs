@@ -6,7 +6,8 @@
 //! differs from the one in the sample before. A task of an awaited operation is also active if it is running. All waits
 //! for an event that may never come use this detection.
 //!
-//! It takes seconds. If the guest can be looked at, a proof ([`super::proof`]) comes before it.
+//! It takes seconds. If the guest can be looked at, a proof ([`super::proof`]) comes before it. In a held guest, samples
+//! are only taken of a wait that looks have not decided for some seconds.
 
 use std::future::Future;
 use std::pin::pin;
@@ -21,6 +22,7 @@ use crate::classify::stack;
 use crate::vm::agent::Operation;
 use crate::vm::event_log::WaitError;
 use crate::vm::starved::Late;
+use crate::waits::{Party, State};
 
 /// A task that sleeps uninterruptibly at one place of the kernel.
 #[derive(Clone, Debug)]
@@ -54,8 +56,11 @@ pub enum Came<T> {
 const FIRST_SAMPLE: f64 = 0.2;
 /// Time between two samples, on a machine with KVM, in seconds.
 const INTERVAL: f64 = 0.7;
-/// The longest time between two looks while a script runs, on a machine with KVM, in seconds.
+/// The longest time between two looks that find nothing, on a machine with KVM, in seconds.
 const RARE: f64 = 5.0;
+/// How long looks alone judge a held guest that can be looked at, on a machine with KVM, in seconds. They prove nearly every
+/// deadlock, and waiting costs nothing there. A sample costs more CPU time than many operations do.
+const BY_LOOKS: f64 = 8.0;
 /// A task that sleeps at the same place in this many samples in a row is stuck.
 const SAMPLES: usize = 3;
 /// How long to take samples if the awaited event does not come and no task is stuck, on a machine with KVM, in seconds.
@@ -104,7 +109,7 @@ impl Guest {
         let (mut detector, mut proof) = (self.stuck_detector(), proof);
         let (time, began) = (self.vm().time(), self.vm().time().now());
         let mut due = began + self.seconds(FIRST_SAMPLE);
-        let mut is_postponed = false;
+        let (mut is_postponed, mut pause) = (false, self.seconds(INTERVAL));
         loop {
             if let Ok(came) = time.timeout(self.until_look(due.saturating_sub(time.now()), &proof), &mut coming).await {
                 return came.map(Ok);
@@ -116,6 +121,10 @@ impl Guest {
             // The next look may prove it, and a look costs a tenth of a sample.
             if proven.is_none() && proof.is_near() && !is_postponed {
                 (is_postponed, due) = (true, time.now() + LOOK);
+                continue;
+            }
+            if proven.is_none() && self.looks_judge() && time.now() - began < self.seconds(BY_LOOKS) {
+                (due, pause) = (time.now() + pause, (pause * 2).min(self.seconds(RARE)));
                 continue;
             }
             let sample = self.sample(operations).await?;
@@ -164,13 +173,18 @@ impl Guest {
         }
     }
 
+    /// Whether the guest is held, and could be looked at each time.
+    fn looks_judge(&self) -> bool {
+        self.vm().gate().is_some() && self.has_looked()
+    }
+
     /// How long to wait until the next look, if the next sample is due after this time. While nothing is suspected, a
     /// held guest is only looked at when a sample is due: each look before it would cost an alarm.
     fn until_look(&self, sample: Duration, proof: &Proof) -> Duration {
         if self.vm().gate().is_some() && !proof.is_near() { sample } else { sample.min(LOOK) }
     }
 
-    /// All stuck tasks of the guest. If no task sleeps uninterruptibly, this takes one sample.
+    /// All stuck tasks of the guest. If no task sleeps uninterruptibly, this takes one look, or one sample.
     ///
     /// # Errors
     /// The agent's; a deadline if sleeping tasks may be waiting for tasks that stay active: then there is no verdict.
@@ -178,6 +192,10 @@ impl Guest {
         let (time, began) = (self.vm().time(), self.vm().time().now());
         let patience = time.patience(self.give_up());
         let (mut detector, mut proof, mut pause) = (self.stuck_detector(), Proof::default(), POLL);
+        let is_blocked = |task: &Party| task.state == State::Uninterruptible;
+        if self.look().await.is_some_and(|graph| !graph.tasks.iter().any(is_blocked)) {
+            return Ok(Vec::new());
+        }
         loop {
             let sample = self.sample(&[]).await?;
             let last = sample.blocked.first().map(describe).unwrap_or_default();
