@@ -18,8 +18,10 @@ const FREES: &str = "pci_release_dev";
 /// period, or in a work item.
 const PATIENCE: f64 = 5.0;
 
-/// Time between two looks. Nothing tells the end.
+/// Time between the first two looks. Nothing tells the end. It doubles, because such a look goes through all slabs of a cache.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// The longest time between two looks.
+const LONGEST: Duration = Duration::from_millis(800);
 
 impl Guest {
     /// Whether nothing is left, at once or after a short time. Passes if the guest cannot be looked at; a note says why.
@@ -48,7 +50,7 @@ impl Guest {
     async fn lasting(&self) -> BTreeSet<Left> {
         let Some(kernel) = self.of_kernel.looks.as_ref() else { return BTreeSet::new() };
         let patience = self.vm.time().patience(self.seconds(PATIENCE));
-        let mut standing: Option<BTreeSet<Left>> = None;
+        let (mut standing, mut pause): (Option<BTreeSet<Left>>, _) = (None, INTERVAL);
         loop {
             let now: BTreeSet<Left> = match self.vm.look(kernel, left).await {
                 Ok(now) => now.into_iter().collect(),
@@ -63,7 +65,8 @@ impl Guest {
                 return stay;
             }
             standing = Some(stay);
-            self.vm.time().pause(INTERVAL).await;
+            self.vm.time().pause(pause).await;
+            pause = (pause * 2).min(LONGEST);
         }
     }
 }
