@@ -20,12 +20,12 @@ const INTERVAL: f64 = 0.3;
 /// The result of putting a card back.
 #[derive(Debug)]
 pub enum Back {
-    /// The card has its driver again.
-    There(Pf),
+    /// The card has its driver again. Then the guest has these functions.
+    There(Pf, Inventory),
     /// The card has no driver, or the kernel shows something wrong.
     Failed(Verdict),
-    /// There was no card to put back.
-    Nothing,
+    /// There was no card to put back. The functions that the guest has, if that had to be asked.
+    Nothing(Option<Inventory>),
 }
 
 /// What must be in order.
@@ -47,22 +47,26 @@ const PCIEHP: &str = "pciehp_ist";
 const VFS: u16 = 2;
 
 impl Guest {
-    /// Checks the guest after a scenario that passed. Such a scenario has ended all its operations.
+    /// Checks the guest after a scenario that passed. Such a scenario has ended all its operations. Returns the functions that
+    /// the guest has, or the verdict if something is wrong.
     ///
     /// # Errors
     /// Those of the checks. A deadline if the guest does not become stable: then there is no verdict.
-    pub(crate) async fn aftermath(&self) -> Result<Verdict, Error> {
+    pub(crate) async fn aftermath(&self) -> Result<Result<Inventory, Verdict>, Error> {
         let (time, began) = (self.vm().time(), self.vm().time().now());
         let stuck = self.stuck().await?;
         if !stuck.is_empty() {
-            return Ok(self.deadlock(&stuck, &[]));
+            return Ok(Err(self.deadlock(&stuck, &[])));
         }
-        let verdict = match self.in_order(Scope::Hardware).await? {
-            Verdict::Pass => self.nothing_left().await,
+        let order = match self.in_order(Scope::Hardware).await? {
+            Ok(inventory) => match self.nothing_left().await {
+                Verdict::Pass => Ok(inventory),
+                failed => Err(failed),
+            },
             failed => failed,
         };
         self.note(Note::Aftermath((time.now() - began).as_secs_f64()));
-        Ok(verdict)
+        Ok(order)
     }
 
     /// Puts the card back that was removed first, and waits until it has its driver. The card must have been the only
@@ -73,14 +77,14 @@ impl Guest {
     /// is no verdict.
     pub async fn put_back(&self) -> Result<Back, Error> {
         let (time, began) = (self.vm().time(), self.vm().time().now());
-        let Some((pf, trigger)) = self.first_removed().await else { return Ok(Back::Nothing) };
+        let Some((pf, trigger)) = self.first_removed().await else { return Ok(Back::Nothing(None)) };
         let inventory = match self.inventory().await? {
             Ok(inventory) => inventory,
             Err(verdict) => return Ok(Back::Failed(verdict)),
         };
         let alone = self.pfs().iter().filter(|other| other.slot == pf.slot).count() == 1;
         if !alone || self.has_plugged() || !is_empty(&pf.slot, &inventory) {
-            return Ok(Back::Nothing);
+            return Ok(Back::Nothing(Some(inventory)));
         }
         self.none_in(PCIEHP, self.prompt()).await?;
         let card = match trigger.empties_slot() {
@@ -91,9 +95,9 @@ impl Guest {
             Ok(pf) => pf,
             Err(error) => return Ok(Back::Failed(self.missing(&card, error).await?)),
         };
-        let verdict = self.in_order(Scope::Hardware).await?;
+        let order = self.in_order(Scope::Hardware).await?;
         self.note(Note::PutBack((time.now() - began).as_secs_f64()));
-        Ok(if verdict == Verdict::Pass { Back::There(pf) } else { Back::Failed(verdict) })
+        Ok(order.map_or_else(Back::Failed, |inventory| Back::There(pf, inventory)))
     }
 
     /// Puts a card back, enables VFs on it, and disables them again.
@@ -102,9 +106,9 @@ impl Guest {
     /// As [`Guest::put_back`]; [`Error::Unprepared`] if there is nothing to put back.
     pub async fn put_back_and_use(&self) -> Result<Verdict, Error> {
         let pf = match self.put_back().await? {
-            Back::There(pf) => pf,
+            Back::There(pf, _) => pf,
             Back::Failed(verdict) => return Ok(verdict),
-            Back::Nothing => return Err(Error::Unprepared("there is no removed card to put back".to_owned())),
+            Back::Nothing(_) => return Err(Error::Unprepared("there is no removed card to put back".to_owned())),
         };
         for vfs in [VFS, 0] {
             let write = self.write(pf.numvfs(), vfs, Sched::default()).await?;
@@ -125,15 +129,12 @@ impl Guest {
     }
 
     /// Uses the cards that are left, removes them through sysfs, and checks that the kernel has freed them then: who counts
-    /// as their user and never puts the reference shows only now.
+    /// as their user and never puts the reference shows only now. `inventory` has the functions that the guest has. It is not
+    /// asked for here, because that costs a twentieth of a cell.
     ///
     /// # Errors
     /// Those of the checks. A deadline if a removal does not end and no task is stuck: then there is no verdict.
-    pub(crate) async fn use_and_clear(&self) -> Result<Verdict, Error> {
-        let inventory = match self.inventory().await? {
-            Ok(inventory) => inventory,
-            Err(verdict) => return Ok(verdict),
-        };
+    pub(crate) async fn use_and_clear(&self, inventory: Inventory) -> Result<Verdict, Error> {
         match self.works_again(&inventory).await? {
             Verdict::Pass => {}
             failed => return Ok(failed),
@@ -163,14 +164,15 @@ impl Guest {
     /// # Errors
     /// Those of the checks. [`Error::Unprepared`] if the disagreements keep changing: then there is no verdict.
     pub async fn agreement(&self) -> Result<Verdict, Error> {
-        self.in_order(Scope::Sysfs).await
+        Ok(self.in_order(Scope::Sysfs).await?.map_or_else(|failed| failed, |_| Verdict::Pass))
     }
 
-    /// Whether all that this scope names is in order, at once or after a short time.
+    /// The guest's PCI functions if all that this scope names is in order, at once or after a short time. Otherwise the
+    /// verdict.
     ///
     /// # Errors
     /// As [`Guest::agreement`].
-    async fn in_order(&self, scope: Scope) -> Result<Verdict, Error> {
+    async fn in_order(&self, scope: Scope) -> Result<Result<Inventory, Verdict>, Error> {
         let messages = self.agent().messages();
         let time = self.vm().time();
         let (began, mut since) = (time.now(), time.now());
@@ -179,7 +181,7 @@ impl Guest {
             let position = messages.position();
             let inventory = match self.inventory().await? {
                 Ok(inventory) => inventory,
-                Err(verdict) => return Ok(verdict),
+                Err(verdict) => return Ok(Err(verdict)),
             };
             let mut now = disagreements(&inventory);
             if scope == Scope::Hardware {
@@ -189,14 +191,14 @@ impl Guest {
                 if let Some(on) = inventory.debug_locks {
                     self.note(Note::Lockdep(if on { Lockdep::On } else { Lockdep::Off }));
                 }
-                return Ok(Verdict::Pass);
+                return Ok(Ok(inventory));
             }
             standing.retain(|disagreement| now.contains(disagreement));
             if standing.is_empty() {
                 (standing, since) = (now, time.now());
             }
             if time.now() - since > self.seconds(PATIENCE) {
-                return Ok(wrong(&standing));
+                return Ok(Err(wrong(&standing)));
             }
             if time.now() - began > self.prompt() {
                 let all: Vec<_> = standing.iter().map(ToString::to_string).collect();

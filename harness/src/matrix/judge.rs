@@ -280,12 +280,14 @@ async fn look_on(guest: &Guest, every: Option<Duration>) -> Infallible {
 
 /// The checks after a scenario that passed: the kernel must be in order.
 async fn after(guest: &Guest, put_back: bool) -> Ran {
-    match guest.aftermath().await? {
-        Verdict::Pass if put_back => {}
-        verdict => return Ok(verdict),
-    }
+    let before = match guest.aftermath().await? {
+        Ok(inventory) if put_back => inventory,
+        Ok(_) => return Ok(Verdict::Pass),
+        Err(verdict) => return Ok(verdict),
+    };
     match guest.put_back().await? {
-        Back::There(_) | Back::Nothing => guest.use_and_clear().await,
+        Back::There(_, inventory) => guest.use_and_clear(inventory).await,
+        Back::Nothing(inventory) => guest.use_and_clear(inventory.unwrap_or(before)).await,
         Back::Failed(verdict) => Ok(verdict),
     }
 }
