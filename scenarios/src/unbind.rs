@@ -12,7 +12,11 @@ pub const ALL: &[Scenario] = &[Scenario {
     name: "unbind::unplug_during_unbind",
     about: "A PF is unbound, which waits for the vfio user of a VF. Meanwhile its card is removed from the slot. When \
             the user releases the VF, both must end, and each VF must be removed only once.",
-    detects: &["pf-unbind-vs-slot-unplug-double-del", "pf-unbind-without-rescan-lock"],
+    detects: &[
+        "pf-unbind-vs-slot-unplug-double-del",
+        "pf-unbind-without-rescan-lock",
+        "unplugged-pf-not-freed-in-change",
+    ],
     topology: "igb",
     also: &["virtio-net"],
     triggers: Trigger::PCIEHP,
