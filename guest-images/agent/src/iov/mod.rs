@@ -4,6 +4,7 @@
 
 mod device;
 mod help;
+mod hold;
 mod look;
 mod own;
 mod verdict;
@@ -59,7 +60,9 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Ended {
             bind::bind(&bdf, &driver).map(|()| ExitCode::SUCCESS)
         }
         "own" => own::own(words),
-        own::HOLD => own::hold(words),
+        own::OWNER => own::owner(words),
+        "hold" => hold::hold(words),
+        hold::HOLDER => hold::holder(words),
         "remove" => {
             let (mut bdf, mut by) = (None, None);
             while let Some(next) = words.next()? {
@@ -202,6 +205,14 @@ mod tests {
         assert_eq!(why("remove x --by"), "--by needs a value");
         assert_eq!(why("vf x"), "the number of a VF is a number, not `x`");
         assert_eq!(why("wait-blocked 1 f --within x"), "--within is a number, not `x`");
+        assert_eq!(why("wait-blocked x f"), "the pid is a number or `any`, not `x`");
+        assert_eq!(why("hold"), "a lock (rescan-lock, vf-disable) is missing; `iov --help` says what each word takes");
+        assert_eq!(why("hold rtnl x"), "there is no lock `rtnl` to hold; these are: rescan-lock, vf-disable");
+        assert_eq!(
+            why("hold vf-disable"),
+            "the address of a device is missing; `iov --help` says what each word takes"
+        );
+        assert_eq!(why("hold rescan-lock x y"), "`iov hold` takes no `y`; `iov --help` says what it takes");
     }
 
     #[test]

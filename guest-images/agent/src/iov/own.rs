@@ -13,28 +13,32 @@ use crate::program;
 use crate::vfio::{self, Device, Devices};
 
 /// The word by which the process in the background is started.
-pub const HOLD: &str = "own-in-background";
+pub const OWNER: &str = "own-in-background";
 
 /// The driver of devices with a user of vfio.
-const DRIVER: &str = "vfio-pci";
+pub const DRIVER: &str = "vfio-pci";
 
-/// What the process in the background writes when its devices are open.
-const OPEN: &str = "open\n";
+/// What a process in the background writes when it has what it was started for.
+const READY: &str = "ready\n";
 
-/// `iov own`: starts the process, and returns when its devices are open. Standard input is the way back from it.
+/// `iov own`: starts the process, and returns when its devices are open.
 pub fn own(mut words: Words) -> Ended {
-    let arguments = words.rest()?;
+    in_background(OWNER, words.rest()?)
+}
+
+/// Starts a process in the background by a word, and returns when it is ready. Standard input is the way back from it.
+pub fn in_background(word: &str, arguments: Vec<String>) -> Ended {
     let (mut back, writer) = doing("make a pipe", io::pipe)?;
     let mut command = Command::new(program::SELF);
-    command.arg0(super::NAME).arg(HOLD).args(arguments).stdin(Stdio::from(OwnedFd::from(writer)));
+    command.arg0(super::NAME).arg(word).args(arguments).stdin(Stdio::from(OwnedFd::from(writer)));
     // A shell that takes the pid with `$(iov own ...)` waits until nobody has that output open any more.
     let output = doing("duplicate standard error", || io::stderr().as_fd().try_clone_to_owned())?;
     command.stdout(Stdio::from(output));
-    let child = doing("start a process for the owner", || command.spawn())?;
+    let child = doing("start a process in the background", || command.spawn())?;
     drop(command);
     let mut said = String::new();
-    doing("wait for the owner", || back.read_to_string(&mut said))?;
-    if said == OPEN {
+    doing("wait for the process in the background", || back.read_to_string(&mut said))?;
+    if said == READY {
         println!("{}", child.id());
         return Ok(ExitCode::SUCCESS);
     }
@@ -43,7 +47,7 @@ pub fn own(mut words: Words) -> Ended {
 }
 
 /// The process in the background.
-pub fn hold(mut words: Words) -> Ended {
+pub fn owner(mut words: Words) -> Ended {
     let (mut devices, mut commands, mut release) = (Vec::new(), Vec::new(), false);
     while let Some(next) = words.next()? {
         match next {
@@ -79,8 +83,8 @@ pub fn hold(mut words: Words) -> Ended {
 }
 
 /// Tells the process that has started this one, and ends the way back.
-fn tell() -> io::Result<()> {
-    PipeWriter::from(io::stdin().as_fd().try_clone_to_owned()?).write_all(OPEN.as_bytes())?;
+pub fn tell() -> io::Result<()> {
+    PipeWriter::from(io::stdin().as_fd().try_clone_to_owned()?).write_all(READY.as_bytes())?;
     let nothing = File::open("/dev/null")?;
     Ok(nix::unistd::dup2_stdin(nothing)?)
 }
