@@ -80,7 +80,7 @@ impl Cells {
             ("quick", self.how.care.quick.to_string()),
         ];
         if let Some(script) = self.scenario.needs.script {
-            asked.push(("script", KeyMaker::new().with("text", &script.text).finish().as_str().to_owned()));
+            asked.push(("script", script.key()?.as_str().to_owned()));
         }
         Ok(Memory::new(self.lab.cache().clone(), asked))
     }

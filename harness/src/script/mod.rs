@@ -1,5 +1,6 @@
 //! A script of the user: its text, what its head says, and the files that it needs in the guest.
 
+mod content;
 mod error;
 mod header;
 
