@@ -10,6 +10,7 @@ use harness::lab::Lab;
 use harness::matrix::Request;
 use harness::matrix::plan::{Selection, plan};
 use harness::scenario::Scenario;
+use harness::script::Script;
 use harness::trigger::Trigger;
 use kernels::tree::Tree;
 
@@ -150,7 +151,12 @@ fn asked(id: &CellId, scenario: &Scenario, kernels: &Kernels, profile: Option<&s
         }
     }
     let trigger = id.trigger.map(|trigger| format!(", {}", Trigger::name(trigger))).unwrap_or_default();
-    Asked { cell: format!("{} on {}{trigger}", id.scenario, id.topology), repeat: shell_words::join(words) }
+    let text = scenario.needs.script.and_then(Script::quoted);
+    Asked {
+        cell: format!("{} on {}{trigger}", id.scenario, id.topology),
+        repeat: shell_words::join(words),
+        script: text.map(|text| (id.scenario.clone(), text)),
+    }
 }
 
 /// The verdict on a commit, in one line: `0123456789ab PCI: subject: bad (deadlock at sriov_numvfs_show)`.

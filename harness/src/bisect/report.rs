@@ -6,7 +6,7 @@ use std::path::Path;
 use super::ruling::{Mark, Observed};
 use super::{Answer, Found, Judged, Revision};
 use crate::evidence::{RunCell, read_run};
-use crate::report::mail::wrap;
+use crate::report::mail::{quote_script, wrap};
 use crate::verdict::Verdict;
 
 /// How many tasks are shown.
@@ -21,6 +21,8 @@ pub struct Asked {
     pub cell: String,
     /// The command that repeats the cell on a commit, without the short name of the commit at its end.
     pub repeat: String,
+    /// The scenario and its text, if it is a script that is short enough to be quoted.
+    pub script: Option<(String, String)>,
 }
 
 /// The answer as text: the commit, the failure that was looked for, the commits that were judged, the evidence and
@@ -63,6 +65,9 @@ pub fn render(answer: &Answer, asked: &Asked) -> String {
         evidence(&mut text, judged, observed);
         line(&mut text, "", "To reproduce it:");
         let _ = writeln!(text, "  {} {}", asked.repeat, judged.revision.short);
+    }
+    if let Some((name, script)) = &asked.script {
+        quote_script(&mut text, name, script);
     }
     text.push_str("\ngit bisect log:\n");
     for words in answer.log.lines() {
@@ -181,7 +186,7 @@ mod tests {
 
     fn asked() -> Asked {
         let repeat = "cargo xtask run owner_rescans_on_removal --trigger yank --tree linux --rev".to_owned();
-        Asked { cell: "numvfs_read::owner_rescans_on_removal, yank".to_owned(), repeat }
+        Asked { cell: "numvfs_read::owner_rescans_on_removal, yank".to_owned(), repeat, script: None }
     }
 
     #[test]
@@ -190,6 +195,18 @@ mod tests {
         insta::assert_snapshot!(render(&answer(found, false), &asked()));
         let found = Found::OneOf(vec![revision(4, "PCI: Forget a semicolon"), revision(5, "PCI/IOV: Serialize")]);
         insta::assert_snapshot!(render(&answer(found, true), &asked()));
+    }
+
+    #[test]
+    fn a_short_script_is_quoted() {
+        let found = Found::First(revision(5, "PCI/IOV: Serialize sysfs sriov_numvfs reads vs writes"));
+        let script = "PF=$(iov pf)\n\niov own $PF --on-request 'cat $SYSFS/sriov_numvfs' --release || exit 4 # longer than a line\n";
+        let asked = Asked {
+            cell: "script::repro on igb, yank".to_owned(),
+            repeat: "cargo xtask run --script repro.sh --topology igb --trigger yank --tree linux --rev".to_owned(),
+            script: Some(("script::repro".to_owned(), script.to_owned())),
+        };
+        insta::assert_snapshot!(render(&answer(found, false), &asked));
     }
 
     #[test]

@@ -15,3 +15,12 @@ pub(crate) fn wrap(text: &mut String, first: &str, rest: &str, words: &str) {
         let _ = writeln!(text, "{line}");
     }
 }
+
+/// Adds a script under the name of its scenario, so that others can run it. A line that is cut or wrapped would not run.
+pub(crate) fn quote_script(text: &mut String, name: &str, script: &str) {
+    let _ = writeln!(text, "\n{name}:\n");
+    for line in script.lines() {
+        let indent = if line.is_empty() { "" } else { "    " };
+        let _ = writeln!(text, "{indent}{line}");
+    }
+}

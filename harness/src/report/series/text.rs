@@ -10,7 +10,7 @@ use crate::evidence::{Applies, RunCell, SeriesStep};
 use crate::notes::Notes;
 use crate::report::change::{Change, State};
 use crate::report::errors;
-use crate::report::mail::{WIDTH, wrap};
+use crate::report::mail::{WIDTH, quote_script, wrap};
 use crate::report::rows::Row;
 use crate::verdict::Verdict;
 
@@ -69,9 +69,7 @@ pub fn render(series: &SeriesReport) -> String {
 fn scripts(series: &SeriesReport, text: &mut String) {
     for scenario in &series.report.run.info.scenarios {
         if let Some(script) = &scenario.script {
-            let _ = writeln!(text, "\n{}:\n", scenario.name);
-            // A line that is cut or wrapped would not run.
-            script.lines().for_each(|line| text.push_str(&format!("    {line}\n")));
+            quote_script(text, &scenario.name, script);
         }
     }
 }
