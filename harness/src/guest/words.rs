@@ -1,6 +1,7 @@
 //! The words of a script that only the host can carry out: the script says them with `iov` in the guest, and the harness
 //! does them while the script waits.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use futures_util::StreamExt;
@@ -30,26 +31,26 @@ impl Guest {
     pub(super) async fn serve_words(&self, from: usize) -> Result<Verdict, Error> {
         let cards = Cards::default();
         let mut running = FuturesUnordered::new();
-        let mut next = 0;
+        let mut heard = BTreeSet::new();
         loop {
             tokio::select! {
                 biased;
                 Some(done) = running.next() => { let _: () = done?; }
-                word = self.word(WordId(next), from) => match word? {
-                    Word::End { kind, at, summary } => return Ok(verdict(kind.as_deref(), &at, summary)),
-                    word => {
-                        running.push(self.carry_out(WordId(next), word, &cards));
-                        next += 1;
+                word = self.word(&heard, from) => match word? {
+                    (_, Word::End { kind, at, summary }) => return Ok(verdict(kind.as_deref(), &at, summary)),
+                    (id, word) => {
+                        heard.insert(id);
+                        running.push(self.carry_out(id, word, &cards));
                     }
                 }
             }
         }
     }
 
-    /// Waits for the word with this id.
-    async fn word(&self, wanted: WordId, from: usize) -> Result<Word, Error> {
+    /// Waits for a word that is none of these. A script that was killed may have said some before.
+    async fn word(&self, heard: &BTreeSet<WordId>, from: usize) -> Result<(WordId, Word), Error> {
         let asked = |message: &Message| match message {
-            Message::Asked { id, word, .. } if *id == wanted => Some(word.clone()),
+            Message::Asked { id, word, .. } if !heard.contains(id) => Some((*id, word.clone())),
             _ => None,
         };
         Ok(self.agent().messages().wait(from, FOREVER, "a word of the script", asked).await?)
