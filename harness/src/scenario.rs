@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::guest::{Error, Guest};
-use crate::script::{Header, PREFIX, Script};
+use crate::script::{Header, PREFIX, Script, Terminal};
 use crate::trigger::Trigger;
 use crate::verdict::Verdict;
 use crate::vm::topology::Topology;
@@ -51,6 +51,8 @@ pub struct Needs {
     pub to_be_named: bool,
     /// A guest with a shell, in which this script is the scenario.
     pub script: Option<&'static Script>,
+    /// A guest with a shell, and this terminal for it.
+    pub terminal: Option<&'static Terminal>,
 }
 
 /// Places in the kernel at which a scenario acts, instead of hoping for luck. Only a held guest can be stopped there.
@@ -70,8 +72,19 @@ impl Places {
 
 impl Needs {
     /// It needs nothing else.
-    pub const NOTHING: Needs =
-        Needs { memory_mib: None, selftests: false, places: Places::NONE, to_be_named: false, script: None };
+    pub const NOTHING: Needs = Needs {
+        memory_mib: None,
+        selftests: false,
+        places: Places::NONE,
+        to_be_named: false,
+        script: None,
+        terminal: None,
+    };
+
+    /// Whether its guests have a shell.
+    pub fn has_shell(&self) -> bool {
+        self.script.is_some() || self.terminal.is_some()
+    }
 }
 
 /// All topologies, the usual one first: a script that names none may run on any.
@@ -144,6 +157,12 @@ impl Scenario {
             },
             ..plain
         }
+    }
+
+    /// The same with a terminal, which is kept until the program ends, as all metadata is.
+    #[must_use]
+    pub fn with_terminal(self, terminal: Terminal) -> Scenario {
+        Scenario { needs: Needs { terminal: Some(Box::leak(Box::new(terminal))), ..self.needs }, ..self }
     }
 
     /// All its topologies, the default one first.

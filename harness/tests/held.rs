@@ -35,6 +35,7 @@ fn machine(clock: Clock) -> Machine {
         initrd: initramfs.path,
         append: Vec::new(),
         traced: None,
+        monitor: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use harness::scenario::Scenario;
-use harness::script::{self, GuestFile, Header, Script, Terminal};
+use harness::script::{self, GuestFile, Header, Script};
 use harness::trigger::Trigger;
 use kernels::Manifest;
 
@@ -39,20 +39,6 @@ impl Scripts {
     /// # Errors
     /// A script cannot be read or run, or names a bug that the manifest does not have.
     pub fn scenarios(&self, command: &[String], manifest: &Manifest, triggers: &[String]) -> Result<Vec<Scenario>> {
-        self.on(None, command, manifest, triggers)
-    }
-
-    /// The same, with a terminal for the scripts.
-    ///
-    /// # Errors
-    /// As [`Scripts::scenarios`].
-    pub fn on(
-        &self,
-        terminal: Option<Terminal>,
-        command: &[String],
-        manifest: &Manifest,
-        triggers: &[String],
-    ) -> Result<Vec<Scenario>> {
         let mut scripts: Vec<(Script, Header)> = Vec::new();
         for path in &self.script {
             for path in script::paths(path)? {
@@ -100,7 +86,7 @@ impl Scripts {
             if let Some(seconds) = self.within {
                 script.within = Duration::from_secs(seconds.into());
             }
-            (script.terminal, script.root) = (terminal.clone(), root.clone());
+            script.root.clone_from(&root);
             all.push(Scenario::of_script(script, header));
         }
         Ok(all)

@@ -1,17 +1,20 @@
 //! The user's terminal as that of a shell in a guest: bytes go both ways as they are, until the shell ends or the key to
 //! leave comes.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::thread;
 
 use anyhow::{Context, Result};
-use harness::script::{Begins, Left, Terminal};
+use harness::script::{Begins, Debugger, Signal, Size, Terminal};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// The key to leave: Ctrl-], as in telnet.
@@ -29,9 +32,11 @@ const SIZE: (u16, u16) = (24, 80);
 /// A terminal that waits for a guest.
 pub struct Waiting {
     listener: UnixListener,
-    /// The folder of its socket.
+    /// The folder of its sockets.
     folder: TempDir,
-    left: Left,
+    terminal: Terminal,
+    /// The kernel for a debugger, if the guest is to wait for one.
+    vmlinux: Option<PathBuf>,
 }
 
 impl Waiting {
@@ -39,51 +44,88 @@ impl Waiting {
     ///
     /// # Errors
     /// The socket cannot be made.
-    pub fn begin() -> Result<Waiting> {
+    pub fn begin(begins: Begins) -> Result<Waiting> {
         let folder =
             tempfile::Builder::new().prefix("iov-regress-terminal-").tempdir().context("cannot make a folder")?;
         let listener = UnixListener::bind(folder.path().join(SOCKET)).context("cannot make a socket")?;
         listener.set_nonblocking(true).context("cannot make a socket")?;
-        Ok(Waiting { listener, folder, left: Left::default() })
+        let (rows, columns) = size().unwrap_or(SIZE);
+        let terminal = Terminal {
+            socket: folder.path().join(SOCKET),
+            qmp: folder.path().join("qmp"),
+            size: Size::new(rows, columns),
+            begins,
+            left: Signal::default(),
+            debugger: None,
+        };
+        Ok(Waiting { listener, folder, terminal, vmlinux: None })
     }
 
-    /// What a script needs to know of it.
-    pub fn of(&self, begins: Begins) -> Terminal {
-        let size = tcgetwinsize(io::stdin()).map(|size| (size.ws_row, size.ws_col)).ok();
-        let size = size.filter(|(rows, columns)| *rows > 0 && *columns > 0).unwrap_or(SIZE);
-        Terminal { socket: self.folder.path().join(SOCKET), size, begins, left: self.left.clone() }
+    /// The same for a guest that first waits for a debugger, which needs this vmlinux.
+    pub fn with_debugger(mut self, vmlinux: PathBuf) -> Waiting {
+        let socket = self.folder.path().join("gdb");
+        self.terminal.debugger = Some(Debugger { socket, awaited: Signal::default() });
+        self.vmlinux = Some(vmlinux);
+        self
     }
 
-    /// Runs a future that starts a guest, and is the guest's terminal when it asks for it.
+    /// What a scenario needs to know of it.
+    pub fn terminal(&self) -> Terminal {
+        self.terminal.clone()
+    }
+
+    /// Runs a future that starts a guest, and is the guest's terminal when it asks for it. Also returns whether it has asked.
     ///
     /// # Errors
     /// The terminal cannot be set up, or not be written to.
-    pub async fn during<T>(self, work: impl Future<Output = T>) -> Result<T> {
-        let left = self.left.clone();
-        let (mut work, mut serving) = (pin!(work), pin!(self.serve()));
+    pub async fn during<T>(self, work: impl Future<Output = T>) -> Result<(T, bool)> {
+        let (left, asked) = (self.terminal.left.clone(), Cell::new(false));
+        let (mut work, mut serving) = (pin!(work), pin!(self.serve(&asked)));
         tokio::select! {
             biased;
             served = &mut serving => served?,
-            done = &mut work => return Ok(done),
+            done = &mut work => return Ok((done, asked.get())),
         }
         left.tell();
-        Ok(work.await)
+        Ok((work.await, true))
     }
 
     /// Waits for the guest, and is its terminal until the user leaves or the guest ends.
-    async fn serve(self) -> Result<()> {
+    async fn serve(self, asked: &Cell<bool>) -> Result<()> {
         let listener = tokio::net::UnixListener::from_std(self.listener).context("cannot wait for the guest")?;
+        if let (Some(debugger), Some(vmlinux)) = (&self.terminal.debugger, &self.vmlinux) {
+            debugger.awaited.told().await;
+            eprintln!(
+                "the guest waits for a debugger, whose `continue` lets it go on:\n  {}",
+                attach(debugger, vmlinux)
+            );
+        }
         let (stream, _) = listener.accept().await.context("cannot take the guest's connection")?;
+        asked.set(true);
         eprintln!("a shell in the guest: `iov --help` has words for it; `exit` or Ctrl-] leaves");
+        eprintln!("QEMU takes QMP commands on {}", self.terminal.qmp.display());
         let raw = Raw::begin()?;
-        let ended = bridge(stream).await;
+        let ended = bridge(stream, &self.terminal.size).await;
         drop(raw);
         eprintln!();
         ended
     }
 }
 
-async fn bridge(mut stream: UnixStream) -> Result<()> {
+/// The command that attaches a debugger.
+fn attach(debugger: &Debugger, vmlinux: &Path) -> String {
+    let target = format!("target remote {}", debugger.socket.display());
+    shell_words::join(["gdb", "-ex", &target, &vmlinux.display().to_string()])
+}
+
+/// The rows and columns of the user's terminal. None if there is no terminal.
+fn size() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(io::stdin()).ok()?;
+    Some((size.ws_row, size.ws_col)).filter(|(rows, columns)| *rows > 0 && *columns > 0)
+}
+
+async fn bridge(mut stream: UnixStream, of: &Size) -> Result<()> {
+    let mut resized = signal(SignalKind::window_change()).context("cannot follow the size of the terminal")?;
     let (keys, mut pressed) = mpsc::channel(16);
     thread::spawn(move || read_keys(&keys));
     let (mut from_guest, mut to_guest) = stream.split();
@@ -97,6 +139,11 @@ async fn bridge(mut stream: UnixStream) -> Result<()> {
                     stdout.write_all(&buffer[..length]).and_then(|()| stdout.flush()).context("cannot write to the terminal")?;
                 }
             },
+            Some(()) = resized.recv() => {
+                if let Some((rows, columns)) = size() {
+                    of.set(rows, columns);
+                }
+            }
             Some(bytes) = pressed.recv() => {
                 let bytes: Vec<u8> = bytes;
                 let left = bytes.iter().position(|byte| *byte == LEAVE);

@@ -68,7 +68,7 @@ use removal::Removal;
 use crate::classify::{self, Splat};
 use crate::notes::Cycled;
 use crate::notes::Notes;
-use crate::script::Script;
+use crate::script::{Script, Terminal};
 use crate::trigger::Trigger;
 use crate::vm::Vm;
 use crate::vm::agent::{Agent, Operation};
@@ -96,6 +96,8 @@ pub struct Guest {
     repeat: u32,
     /// The script that is the scenario, if it is one.
     script: Option<&'static Script>,
+    /// A terminal for its shell.
+    terminal: Option<&'static Terminal>,
 }
 
 /// What is known of the kernel of a guest.
@@ -143,12 +145,13 @@ impl Guest {
             proven: Mutex::default(),
             repeat,
             script: None,
+            terminal: None,
         }
     }
 
-    /// The same guest, with the script that [`Guest::script`] runs.
-    pub(crate) fn with_script(self, script: Option<&'static Script>) -> Guest {
-        Guest { script, ..self }
+    /// The same guest, with the script that [`Guest::script`] runs, and a terminal for its shell.
+    pub(crate) fn with(self, script: Option<&'static Script>, terminal: Option<&'static Terminal>) -> Guest {
+        Guest { script, terminal, ..self }
     }
 
     /// The first PF.

@@ -8,8 +8,8 @@ use guest_protocol::{Command, ProgramEnd, Sched};
 use kernels::FailureKind;
 
 use super::place::{describe, over};
-use super::{Error, FOREVER, Guest, Program, Ran};
-use crate::script::{Begins, SKIPPED, Script, Terminal};
+use super::{Error, Guest, Program, Ran};
+use crate::script::{Begins, SKIPPED, Script};
 use crate::verdict::Verdict;
 
 /// The guest's shell.
@@ -39,29 +39,13 @@ impl Guest {
     /// verdict.
     pub async fn script(&self) -> Result<Verdict, Error> {
         let script = self.script.ok_or_else(|| Error::Unprepared("this cell has no script".to_owned()))?;
-        self.agent().call(Command::HearWords, self.prompt()).await?;
-        let (from, terminal) = (self.agent().messages().position(), script.terminal.as_ref());
-        if let Some(terminal) = terminal.filter(|terminal| terminal.begins == Begins::AtOnce) {
+        self.hear_words().await?;
+        let from = self.agent().messages().position();
+        if let Some(terminal) = self.terminal.filter(|terminal| terminal.begins == Begins::AtOnce) {
             self.put_files(script).await?;
             return self.shell(terminal, from).await;
         }
-        let ran = self.carried_out(script, from).await;
-        if let (Some(terminal), false) = (terminal, matches!(ran, Ok(Verdict::Pass | Verdict::Skip(_)))) {
-            // What the user does in it changes no verdict.
-            self.shell(terminal, self.agent().messages().position()).await?;
-        }
-        ran
-    }
-
-    /// A shell on a terminal, until the user ends it.
-    async fn shell(&self, terminal: &Terminal, from: usize) -> Result<Verdict, Error> {
-        let program = self.terminal(terminal).await?;
-        tokio::select! {
-            biased;
-            said = self.serve_words(from) => said,
-            ended = over(program.operation(), FOREVER) => ended.map(|()| Verdict::Pass),
-            () = terminal.left.told() => Ok(Verdict::Pass),
-        }
+        self.carried_out(script, from).await
     }
 
     /// Runs the script, and judges its end.

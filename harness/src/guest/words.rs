@@ -23,6 +23,15 @@ const ERRORS: [(&str, AerError); 3] =
 type Cards = Mutex<Vec<Pf>>;
 
 impl Guest {
+    /// Has the agent hear the words of scripts.
+    ///
+    /// # Errors
+    /// The agent's.
+    pub(super) async fn hear_words(&self) -> Result<(), Error> {
+        self.agent().call(Command::HearWords, self.prompt()).await?;
+        Ok(())
+    }
+
     /// Carries out the words of scripts, several at a time, until one of them ends its script with a verdict. `from` is a
     /// position of the messages before the first word.
     ///

@@ -144,6 +144,7 @@ async fn try_kvm(qemu: &OsStr, kernel: &Path, initrd: &Path) -> Result<(), Strin
         initrd: initrd.to_owned(),
         append: Vec::new(),
         traced: None,
+        monitor: None,
     };
     match Vm::boot(machine, recorders, BOOT_DEADLINE).await {
         Ok(_) => Ok(()),

@@ -408,7 +408,7 @@ pub fn machine(
     let tsc = if accel == Accel::Tcg && clock == Clock::Host { tsc::word() } else { None };
     let append = scenario.append.iter().map(|&word| word.to_owned()).chain(tsc).collect();
     let memory_mib = scenario.needs.memory_mib.unwrap_or(MEMORY_MIB);
-    Machine { qemu, topology, hotplug, accel, clock, memory_mib, kernel, initrd, append, traced: None }
+    Machine { qemu, topology, hotplug, accel, clock, memory_mib, kernel, initrd, append, traced: None, monitor: None }
 }
 
 #[cfg(test)]

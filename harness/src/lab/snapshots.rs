@@ -99,7 +99,7 @@ impl Snapshots {
     fn key(&self, machine: &Machine) -> Key {
         let channels =
             Channels { qmp: "qmp".into(), agent: "agent".into(), gate: "gate".into(), console: "console".into() };
-        let machine = Machine { clock: machine.clock.without_places(), traced: None, ..machine.clone() };
+        let machine = Machine { clock: machine.clock.without_places(), traced: None, monitor: None, ..machine.clone() };
         KeyMaker::new()
             .with("format", FORMAT)
             .with("protocol", guest_protocol::VERSION.to_le_bytes())
@@ -188,7 +188,7 @@ impl Snapshots {
     ) -> Result<(), Unmade> {
         let aside = self.cache.stage(SHELF, key, lock).map_err(|_| Unmade::Snapshot)?;
         // What is traced is the cell, not the boot before its snapshot.
-        let machine = Machine { traced: None, ..machine.clone() };
+        let machine = Machine { traced: None, monitor: None, ..machine.clone() };
         Vm::boot_and_save(machine, recorders.clone(), aside.path(), within).await?;
         if had_splat(&recorders.console) {
             return Err(Unmade::Snapshot);

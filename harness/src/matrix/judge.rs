@@ -119,8 +119,8 @@ pub async fn run(
     let began = Instant::now();
     let vm = Arc::new(vm);
     let (time, before) = (vm.time(), vm.time().lost());
-    let over = vm.drive(run_in(scenario, trigger, &vm, rules, of_kernel)).await;
-    let Over { ran, mut notes, proofs, waits, silent, errors } =
+    let over = vm.drive(run_in(scenario, trigger, &vm, rules, console, of_kernel)).await;
+    let Over { ran, mut notes, proofs, waits, silent, errors, logged } =
         over.unwrap_or_else(|error| Over::without_notes(error.into()));
     let (took, starved) = (began.elapsed(), time.lost().saturating_sub(before));
     (phases.scenario, phases.starved) = (took.as_secs_f64(), starved.as_secs_f64());
@@ -131,14 +131,16 @@ pub async fn run(
         notes.add(Note::QemuEnd(how.to_string()));
     }
     let said = vm.gate().map(|_| hash(vm.agent(), console));
-    let mut splats = classify::classify_knowing(&log(console), rules.known);
+    let whole = log(console);
+    let log = logged.and_then(|length| whole.get(..length)).unwrap_or(&whole);
+    let mut splats = classify::classify_knowing(log, rules.known);
     if tries::stood_still(took, starved) {
         classify::blame_host(&mut splats);
     }
     if let Some(splat) = splats.iter().find(|splat| splat.kind == SplatKind::Lockdep && splat.known.is_some()) {
         notes.add(Note::LockdepOffAfter(splat.to_string()));
     }
-    let (verdict, sign) = match scenario.needs.script.and_then(|_| end_of_agent(&log(console))) {
+    let (verdict, sign) = match scenario.needs.script.and_then(|_| end_of_agent(log)) {
         Some(why) => (Verdict::Infra(why), None),
         None => conclude(ran, Seen { ended: ended.as_ref(), splats: &splats, silent }),
     };
@@ -186,11 +188,21 @@ struct Over {
     silent: bool,
     /// The error messages of the kernel during a scenario that passed. None if they are not known.
     errors: Option<Vec<String>>,
+    /// How many bytes of the console's log come from the scenario, and not from what the user did afterwards.
+    logged: Option<usize>,
 }
 
 impl Over {
     fn without_notes(error: Error) -> Over {
-        Over { ran: Err(error), notes: Notes::default(), proofs: Vec::new(), waits: None, silent: false, errors: None }
+        Over {
+            ran: Err(error),
+            notes: Notes::default(),
+            proofs: Vec::new(),
+            waits: None,
+            silent: false,
+            errors: None,
+            logged: None,
+        }
     }
 }
 
@@ -199,11 +211,12 @@ async fn run_in(
     trigger: Option<Trigger>,
     vm: &Arc<Vm>,
     rules: Rules<'_>,
+    console: &Path,
     of_kernel: OfKernel,
 ) -> Over {
     let guest = match Hardware::find(vm, rules.scale).await {
         Ok(hardware) => Guest::new(vm.clone(), hardware, trigger, rules.scale, rules.known, of_kernel, rules.repeat)
-            .with_script(scenario.needs.script),
+            .with(scenario.needs.script, scenario.needs.terminal),
         Err(error) => {
             let silent = stuck_tasks(vm.agent(), rules.scale.seconds(QUIT)).await.is_err();
             return Over { silent, ..Over::without_notes(error) };
@@ -241,7 +254,14 @@ async fn run_in(
         // Only the verdict counts. The name of the holder is one more piece of evidence.
         let _ = guest.let_holder_be_named().await;
     }
-    Over { ran, notes: guest.notes(), proofs, waits, silent, errors }
+    let notes = guest.notes();
+    let mut logged = None;
+    if !matches!(ran, Ok(Verdict::Pass | Verdict::Skip(_))) {
+        logged = Some(log(console).len());
+        // What the user does in it changes no verdict, and neither does an error.
+        let _ = guest.shell_after_failure().await;
+    }
+    Over { ran, notes, proofs, waits, silent, errors, logged }
 }
 
 fn is_deadlock(ran: &Ran) -> bool {

@@ -46,7 +46,7 @@ use crate::lab::snapshots::Snapshots;
 use crate::lab::{self, Lab, Parts};
 use crate::notes::Note;
 use crate::progress::{Event, Progress};
-use crate::scenario::Scenario;
+use crate::scenario::{Needs, Scenario};
 use crate::script::Script;
 use crate::verdict::Verdict;
 use crate::vm::argv::{Channels, Engine, Machine};
@@ -103,8 +103,9 @@ impl Runner {
         let own = names.iter().map(own).collect();
         let scenarios: Vec<_> = scenarios.iter().filter(|scenario| used(scenario.name)).cloned().collect();
         let mut parts = lab.prepare(&names, request.accel, request.clock, &qemu, progress.clone()).await?;
-        if let Some(script) = scenarios.iter().find_map(|scenario| scenario.needs.script) {
-            lab.add_shell(&mut parts, script.root.clone(), progress).await?;
+        if scenarios.iter().any(|scenario| scenario.needs.has_shell()) {
+            let root = scenarios.iter().find_map(|scenario| scenario.needs.script?.root.clone());
+            lab.add_shell(&mut parts, root, progress).await?;
         }
         let limits = Limits::of(&qemu, request.despite_qemu);
         let qemu = qemu.first_line().to_owned();
@@ -288,10 +289,10 @@ impl Runner {
     fn machine(&self, cell: &PlannedCell, image: &Image) -> Result<(&Scenario, Machine), Verdict> {
         let image = image.as_ref().map_err(Verdict::clone)?;
         let Parts { initramfs, shell, cache, engine, qemu, profile, .. } = &self.parts;
-        let initramfs = match (self.script(cell), shell) {
-            (Some(_), Some(shell)) => shell,
-            (Some(_), None) => return Err(Verdict::Infra("the guest image with a shell was not made".to_owned())),
-            (None, _) => initramfs,
+        let initramfs = match (self.needs(cell).has_shell(), shell) {
+            (true, Some(shell)) => shell,
+            (true, None) => return Err(Verdict::Infra("the guest image with a shell was not made".to_owned())),
+            (false, _) => initramfs,
         };
         let initramfs =
             lab::initramfs_for(cache, initramfs, image).map_err(|error| Verdict::Infra(error.to_string()))?;
@@ -306,9 +307,10 @@ impl Runner {
         }
     }
 
-    /// The script that a cell runs, if it runs one.
-    fn script(&self, cell: &PlannedCell) -> Option<&'static Script> {
-        self.scenarios.iter().find(|scenario| scenario.name == cell.id.scenario)?.needs.script
+    /// What the scenario of a cell needs.
+    fn needs(&self, cell: &PlannedCell) -> Needs {
+        let found = self.scenarios.iter().find(|scenario| scenario.name == cell.id.scenario);
+        found.map_or(Needs::NOTHING, |scenario| scenario.needs)
     }
 
     fn start(&self, cell: &PlannedCell, image: &Image, machine: Option<&Machine>) -> CellStart {
@@ -321,7 +323,7 @@ impl Runner {
                 .ok()
                 .map(|image| KernelNote { key: image.key.clone(), release: image.release.clone() }),
             own: self.own.get(&cell.id.variant).cloned().unwrap_or_default(),
-            script: self.script(cell).map(script::note),
+            script: self.needs(cell).script.map(script::note),
             accel: self.parts.engine.accel.name().to_owned(),
             versions: BTreeMap::from([
                 ("qemu".to_owned(), self.qemu.clone()),
@@ -397,7 +399,9 @@ impl Runner {
                 _ => running.await,
             };
             let tried = retries.len() + 1;
-            let Some(sign) = finding.sign.as_ref().filter(|sign| sign.calls_for_another(tried)) else {
+            // There is no second guest for a user who has left the first.
+            let may_try = scenario.needs.terminal.is_none();
+            let Some(sign) = finding.sign.as_ref().filter(|sign| may_try && sign.calls_for_another(tried)) else {
                 return Ok((finding, retries));
             };
             let why = format!("{sign}: {}", finding.verdict.reason().unwrap_or_default());
@@ -437,6 +441,7 @@ fn machine<'a>(
     if let Some(needed) = profile.and_then(|profile| profile.memory_mib) {
         machine.memory_mib = machine.memory_mib.max(needed);
     }
+    machine.monitor = scenario.needs.terminal.map(|terminal| terminal.qmp.clone());
     Some((scenario, machine))
 }
 

@@ -3,16 +3,15 @@
 mod content;
 mod error;
 mod header;
+mod terminal;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::sync::Notify;
 
 pub use error::ScriptError;
 pub use header::Header;
+pub use terminal::{Begins, Debugger, Signal, Size, Terminal};
 
 /// The family of all scripts in the names of scenarios.
 pub const FAMILY: &str = "script";
@@ -52,56 +51,8 @@ pub struct Script {
     pub files: Vec<GuestFile>,
     /// How long it may take, in the guest's time.
     pub within: Duration,
-    /// A terminal of the user's, with a shell in the guest.
-    pub terminal: Option<Terminal>,
     /// A folder with a root file system of the user's, in place of the usual tools.
     pub root: Option<PathBuf>,
-}
-
-/// A terminal of the user's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Terminal {
-    /// The socket on which it waits for QEMU.
-    pub socket: PathBuf,
-    /// Its rows and columns.
-    pub size: (u16, u16),
-    /// When the shell begins.
-    pub begins: Begins,
-    /// Tells when the user has left it.
-    pub left: Left,
-}
-
-/// Tells that the user has left a terminal. Clones tell the same.
-#[derive(Clone, Debug, Default)]
-pub struct Left(Arc<Notify>);
-
-impl Left {
-    /// The user has left.
-    pub fn tell(&self) {
-        self.0.notify_one();
-    }
-
-    /// Waits until the user has left.
-    pub async fn told(&self) {
-        self.0.notified().await;
-    }
-}
-
-impl PartialEq for Left {
-    fn eq(&self, other: &Left) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Eq for Left {}
-
-/// When the shell on a terminal begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begins {
-    /// At once, in place of the script.
-    AtOnce,
-    /// When the script has failed.
-    AfterFailure,
 }
 
 /// A file that is put into the guest.
@@ -133,10 +84,7 @@ impl Script {
         let again = vec!["--script".to_owned(), absolute.display().to_string()];
         let files = header.files.iter().map(|spec| beside(path, spec)).collect::<Result<Vec<_>, _>>()?.concat();
         let within = header.within;
-        Ok((
-            Script { name, again, text, files: Vec::new(), within, terminal: None, root: None }.with_files(files)?,
-            header,
-        ))
+        Ok((Script { name, again, text, files: Vec::new(), within, root: None }.with_files(files)?, header))
     }
 
     /// A script of one command. A single word may be a whole line of shell.
@@ -153,7 +101,6 @@ impl Script {
             text: (line + "\n").into_bytes(),
             files: Vec::new(),
             within,
-            terminal: None,
             root: None,
         }
     }

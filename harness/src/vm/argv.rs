@@ -86,6 +86,8 @@ pub struct Machine {
     pub append: Vec<String>,
     /// What notes which blocks of the kernel it executes.
     pub traced: Option<Traced>,
+    /// A socket on which QEMU takes QMP commands of the user. It does not change the guest, either.
+    pub monitor: Option<PathBuf>,
 }
 
 /// A plugin that notes which blocks of the kernel a guest executes. It does not change the guest, so a snapshot does not
@@ -179,6 +181,9 @@ impl Machine {
         add(&["-global", slots_of(self.hotplug)]);
         add(&["-kernel", &text(&self.kernel), "-initrd", &text(&self.initrd), "-append", &self.command_line()]);
         add(&["-chardev", &format!("socket,id=qmp,path={}", text(&channels.qmp)), "-mon", "chardev=qmp,mode=control"]);
+        if let Some(monitor) = &self.monitor {
+            add(&["-qmp", &format!("unix:{},server=on,wait=off", text(monitor))]);
+        }
         add(&[
             "-chardev",
             &format!("file,id=console,append=on,path={}", text(&channels.console)),
@@ -238,7 +243,7 @@ fn slots_of(hotplug: Hotplug) -> &'static str {
 }
 
 /// A path in the form that QEMU's option parser needs: commas are doubled.
-pub(super) fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }
 
@@ -258,6 +263,7 @@ mod tests {
             initrd: "/c/initramfs".into(),
             append: vec!["preempt=full".to_owned()],
             traced: None,
+            monitor: None,
         }
     }
 

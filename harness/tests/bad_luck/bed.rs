@@ -107,7 +107,8 @@ pub fn machine(qemu: OsString) -> Machine {
     let (topology, hotplug, accel) = (Topology::igb(), Hotplug::Native, Accel::Tcg);
     let (kernel, initrd) = ("vmlinux".into(), "initramfs".into());
     let (memory_mib, append) = (MEMORY_MIB, Vec::new());
-    Machine { qemu, topology, hotplug, accel, clock: Clock::Host, memory_mib, kernel, initrd, append, traced: None }
+    let clock = Clock::Host;
+    Machine { qemu, topology, hotplug, accel, clock, memory_mib, kernel, initrd, append, traced: None, monitor: None }
 }
 
 /// Recorders for the console in a folder, and for QMP.

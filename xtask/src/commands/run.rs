@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use harness::classify::Splat;
 use harness::evidence::CellRecord;
 use harness::host::clock;
@@ -14,7 +14,7 @@ use harness::matrix::plan::{Selection, plan};
 use harness::matrix::series;
 use harness::report::Report;
 use harness::script::{Begins, PREFIX};
-use harness::verdict::Expected;
+use harness::verdict::{Expected, Verdict};
 use harness::vm::transcript::Recorder;
 
 use crate::interrupt::until_interrupted;
@@ -35,12 +35,12 @@ Examples:
   cargo xtask run owner_rescans_on_removal --kernel-image /boot/vmlinuz-$(uname -r) --trigger yank
   cargo xtask run --script repro.sh --kernel stock
   cargo xtask run --script repro.sh --kernel stock --keep-on-failure
+  cargo xtask run owner_rescans_on_removal --kernel stock --trigger yank --keep-on-failure
   cargo xtask run --kernel stock -- lspci -t
 
 Prints what the scenario observed as JSON, then the verdict, then the folder with the evidence.
 
 Exit codes: 0 as expected, 1 not as expected, 2 usage or infrastructure error, 130 interrupted.")]
-#[command(group(clap::ArgGroup::new("scripted").args(["script", "command"])))]
 pub struct Args {
     /// The scenario: `family::scenario`, or `scenario` alone
     #[arg(value_parser = names::scenarios(), hide_possible_values = true)]
@@ -65,8 +65,8 @@ pub struct Args {
     /// Do not print the guest's console, nor what a script prints
     #[arg(short, long)]
     quiet: bool,
-    /// If the script fails, leave the guest as it is, and open a shell in it. The guest then runs on the host's clock
-    #[arg(long, requires = "scripted")]
+    /// If the scenario fails, leave the guest as it is, and open a shell in it. The guest then runs on the host's clock
+    #[arg(long)]
     keep_on_failure: bool,
     /// A command to run in the guest, in place of a script. A single word may be a line of shell
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "script")]
@@ -76,9 +76,8 @@ pub struct Args {
 /// Runs one cell, and prints its verdict.
 pub fn run(args: Args) -> Result<ExitCode> {
     let (lab, own) = args.origin.lab(args.how.profile.as_deref())?;
-    let waiting = args.keep_on_failure.then(Waiting::begin).transpose()?;
-    let terminal = waiting.as_ref().map(|waiting| waiting.of(Begins::AfterFailure));
-    let scenarios = args.scripts.on(terminal, &args.command, lab.manifest(), args.trigger.as_slice())?;
+    let waiting = args.keep_on_failure.then(|| Waiting::begin(Begins::AfterFailure)).transpose()?;
+    let scenarios = args.scripts.scenarios(&args.command, lab.manifest(), args.trigger.as_slice())?;
     let selection = Selection {
         kernels: args.kernel.map_or(own, |kernel| vec![kernel]),
         scenarios: args.scenario.into_iter().collect(),
@@ -95,8 +94,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
             names.concat()
         );
     };
+    let scenario = scenarios.iter().find(|scenario| scenario.name == cell.id.scenario).cloned();
+    let mut scenario = scenario.with_context(|| format!("there is no scenario {}", cell.id.scenario))?;
     let mut request = args.how.request(vec![cell.clone()]);
-    if waiting.is_some() {
+    if let Some(waiting) = &waiting {
+        scenario = scenario.with_terminal(waiting.terminal());
         // While the user thinks, nothing happens in the guest. On its own clock, its time would jump then.
         request.clock = clock::Choice::Host;
     }
@@ -107,7 +109,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     });
     let folder = OnceCell::new();
     until_interrupted(&lab, &folder, async {
-        let runner = Runner::prepare(&lab, &scenarios, &request, ui.clone()).await?;
+        let runner = Runner::prepare(&lab, &[scenario], &request, ui.clone()).await?;
         let _ = folder.set(runner.folder().to_owned());
         let runner = match &args.origin.series {
             Some(patches) => runner.of_series(&series::options(&lab, &std::path::absolute(patches)?)),
@@ -115,7 +117,14 @@ pub fn run(args: Args) -> Result<ExitCode> {
         };
         let running = runner.cell(cell, &*ui, echo);
         let record = match waiting {
-            Some(waiting) => waiting.during(running).await??,
+            Some(waiting) => {
+                let (record, asked) = waiting.during(running).await?;
+                let record = record?;
+                if !asked && !matches!(record.verdict, Verdict::Pass | Verdict::Skip(_)) {
+                    ui.say("no shell was opened: the guest was not there any more, or takes no terminal");
+                }
+                record
+            }
             None => running.await?,
         };
         let report = Report::of(runner.folder())?;
