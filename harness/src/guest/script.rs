@@ -8,7 +8,7 @@ use guest_protocol::{Command, ProgramEnd, Sched};
 use kernels::FailureKind;
 
 use super::place::{describe, over};
-use super::{Error, Guest, Program, Ran};
+use super::{Error, Guest, Program, Ran, Stuck};
 use crate::script::{Begins, SKIPPED, Script};
 use crate::verdict::Verdict;
 
@@ -20,6 +20,9 @@ const LAST: usize = 3;
 
 /// The most characters of each of them.
 const LONGEST: usize = 200;
+
+/// How long it may take to end a script that is late, in the host's time.
+const ENDING: Duration = Duration::from_secs(60);
 
 /// The most tasks that the guest may have while a script runs. Without one it has about 80.
 const TASKS: u32 = 1000;
@@ -60,7 +63,11 @@ impl Guest {
                 ended = over(operation, within) => ended.map(|()| None),
             }
         };
-        let verdict = match self.or_proven(operation, ending).await {
+        let on_host = script.within_on_host();
+        let Ok(ran) = tokio::time::timeout(on_host, self.or_proven(operation, ending)).await else {
+            return self.hangs(&program, format!("{} s of the host's time", on_host.as_secs())).await;
+        };
+        let verdict = match ran {
             Ok(Ok(Some(said))) => {
                 // A process that is stuck in the kernel is found below.
                 let _ = self.end_program(&program).await;
@@ -68,7 +75,10 @@ impl Guest {
             }
             Ok(Ok(None)) => judge(&program.ended(self.prompt()).await?),
             Ok(Err(stuck)) => return Ok(self.deadlock(&stuck, &[])),
-            Err(late) if late.late().is_some() => return self.hangs(&program, script.within).await,
+            Err(late) if late.late().is_some() => {
+                let within = format!("{} s of the guest's time", script.within.as_secs());
+                return self.hangs(&program, within).await;
+            }
             Err(error) => return Err(error),
         };
         if verdict == Verdict::Pass {
@@ -114,22 +124,25 @@ impl Guest {
     }
 
     /// The verdict on a script that did not end in time. Its processes are killed: what is stuck then is stuck for ever.
-    async fn hangs(&self, program: &Program, within: Duration) -> Result<Verdict, Error> {
-        // A script that forks without end may keep the agent from looking at tasks. It can always end the script.
-        let waiting = self.agent().tasks(&[], self.prompt()).await.unwrap_or_default();
-        let ended = self.end_program(program).await;
-        let stuck = self.stuck().await.unwrap_or_default();
-        if !stuck.is_empty() {
-            return Ok(self.deadlock(&stuck, &[]));
+    async fn hangs(&self, program: &Program, within: String) -> Result<Verdict, Error> {
+        let mut why = format!("the script did not end within {within}");
+        match tokio::time::timeout(ENDING, self.end_late(program)).await {
+            Ok((stuck, _)) if !stuck.is_empty() => return Ok(self.deadlock(&stuck, &[])),
+            Ok((_, Some(task))) => why += &format!("; {task} was in D state until its processes were killed"),
+            Ok((_, None)) => why += ", and no task is stuck",
+            Err(_) => why += &format!(", and its processes could not be ended within {} s", ENDING.as_secs()),
         }
-        let mut why = format!("the script did not end within {} s of the guest's time", within.as_secs());
-        match waiting.first() {
-            Some(task) => why += &format!("; {} was in D state until its processes were killed", describe(task)),
-            None => why += ", and no task is stuck",
-        }
-        let printed = ended.map_or_else(|_| program.printed(), |ran| ran.printed);
+        let printed = program.printed();
         why += &format!("; the last that it printed: {}", last_lines(&printed).unwrap_or("nothing".to_owned()));
         Err(Error::Unprepared(why))
+    }
+
+    /// Ends a script that is late. Returns the tasks that are stuck then, and one that has waited before.
+    async fn end_late(&self, program: &Program) -> (Vec<Stuck>, Option<String>) {
+        // A script that forks without end may keep the agent from looking at tasks. It can always end the script.
+        let waiting = self.agent().tasks(&[], self.prompt()).await.unwrap_or_default();
+        let _ = self.end_program(program).await;
+        (self.stuck().await.unwrap_or_default(), waiting.first().map(describe))
     }
 }
 

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use care::Care;
 use futures_util::StreamExt;
@@ -380,7 +380,7 @@ impl Runner {
             names_holders: self.names_holders(cell),
             dump: &dump,
         };
-        let mut retries = Vec::new();
+        let (mut retries, began) = (Vec::new(), Instant::now());
         loop {
             let agent = recorder(dir.agent()?);
             let agent = match scenario.needs.script {
@@ -399,8 +399,9 @@ impl Runner {
                 _ => running.await,
             };
             let tried = retries.len() + 1;
-            // There is no second guest for a user who has left the first.
-            let may_try = scenario.needs.terminal.is_none();
+            // There is no second guest for a user who has left the first, nor for a script that has used up its time.
+            let is_late = scenario.needs.script.is_some_and(|script| began.elapsed() > script.within_on_host());
+            let may_try = scenario.needs.terminal.is_none() && !is_late;
             let Some(sign) = finding.sign.as_ref().filter(|sign| may_try && sign.calls_for_another(tried)) else {
                 return Ok((finding, retries));
             };

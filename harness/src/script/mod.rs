@@ -26,6 +26,11 @@ pub const SKIPPED: i32 = 4;
 /// How long a script may take by default, in seconds of the guest's time.
 pub const WITHIN: u32 = 60;
 
+/// A guest that is busy may be much slower than the host, and a host may have much else to do. The most of the host's time
+/// that a script may take: this, and so many times its own time. It keeps a run from standing still.
+const HOST_TIME: Duration = Duration::from_secs(60);
+const HOST_TIMES: u32 = 2;
+
 /// The most bytes that a script may have. The guest keeps it in memory.
 const LARGEST: u64 = 1 << 20;
 
@@ -124,6 +129,11 @@ impl Script {
     pub fn memory_mib(&self) -> Option<u32> {
         let bytes = self.root.as_deref().map(size_of).filter(|bytes| *bytes > SMALL_ROOT)?;
         u32::try_from(512 + (2 * (bytes >> 20)).next_multiple_of(256)).ok()
+    }
+
+    /// How long it may take in the host's time.
+    pub fn within_on_host(&self) -> Duration {
+        HOST_TIME + HOST_TIMES * self.within
     }
 
     /// Its path in the guest.
