@@ -18,7 +18,7 @@ pub const ALL: &[Scenario] = &[
         name: "slot::yanked_while_vfs_are_enabled",
         about: "A PF is yanked after its VFs were enabled and before they are added. The write must fail, and the PF \
                 must be removed.",
-        detects: &["vf-setup-fail-null-deref", "unplugged-pf-not-freed-in-change"],
+        detects: &["vf-setup-fail-null-deref", "enabling-pf-not-freed"],
         triggers: &[Trigger::Yank],
         ..Scenario::of(|guest| Box::pin(yanked_while_vfs_are_enabled(guest)))
     },

@@ -12,11 +12,7 @@ pub const ALL: &[Scenario] = &[Scenario {
     name: "unbind::unplug_during_unbind",
     about: "A PF is unbound, which waits for the vfio user of a VF. Meanwhile its card is removed from the slot. When \
             the user releases the VF, both must end, and each VF must be removed only once.",
-    detects: &[
-        "pf-unbind-vs-slot-unplug-double-del",
-        "pf-unbind-without-rescan-lock",
-        "unplugged-pf-not-freed-in-change",
-    ],
+    detects: &["pf-unbind-vs-slot-unplug-double-del", "pf-unbind-without-rescan-lock", "unbound-pf-not-freed"],
     topology: "igb",
     also: &["virtio-net"],
     triggers: Trigger::PCIEHP,
