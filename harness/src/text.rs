@@ -12,9 +12,20 @@ pub fn duration(time: Duration) -> String {
     format!("{seconds} s")
 }
 
+/// A number with its noun: `1 cell`, `2 cells`.
+pub fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_one_is_singular() {
+        let texts = [0, 1, 2].map(|count| counted(count, "cell has", "cells have"));
+        assert_eq!(texts, ["0 cells have", "1 cell has", "2 cells have"]);
+    }
 
     #[test]
     fn durations_are_rounded() {

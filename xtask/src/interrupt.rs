@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use harness::lab::Lab;
 use harness::report::Report;
+use harness::text::counted;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -79,8 +80,8 @@ fn report_interruption(folder: Option<&Path>) {
             let cells = &report.run().cells;
             let finished = cells.iter().filter(|cell| cell.finished).count();
             eprintln!(
-                "interrupted: guests were stopped; {finished} of {} cells had finished, see {}",
-                cells.len(),
+                "interrupted: guests were stopped; {finished} of {} had finished, see {}",
+                counted(cells.len(), "cell", "cells"),
                 folder.join("results.json").display()
             );
         }

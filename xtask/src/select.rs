@@ -12,6 +12,7 @@ use harness::matrix::Request;
 use harness::matrix::care::Care;
 use harness::matrix::partition::{Partition, PartitionError};
 use harness::matrix::plan::Selection;
+use harness::text::counted;
 use scenarios::proposals::PROPOSALS;
 
 use crate::machine::workspace;
@@ -183,9 +184,9 @@ impl Part {
         let Some(partition) = &self.partition else { return Ok(None) };
         let share = partition.share(cells, &scenarios::all())?;
         let line = format!(
-            "part {partition}: {} of {} cells of plan {}",
+            "part {partition}: {} of {} of plan {}",
             share.cells().len(),
-            cells.len(),
+            counted(cells.len(), "cell", "cells"),
             share.split.digest
         );
         Ok(Some((share, line)))

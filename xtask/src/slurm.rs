@@ -9,6 +9,7 @@ use harness::evidence::LATEST;
 use harness::matrix::Times;
 use harness::matrix::balance::balance;
 use harness::spread::slurm::{Jobs, Place, Scripts, Work, submit, watch};
+use harness::text::counted;
 
 use crate::out;
 use crate::ui::Ui;
@@ -81,9 +82,10 @@ impl On {
         Scripts::new(&work, &place, parts).write(&work, &place, &split)?;
         let jobs = submit(&place, &self.sbatch).await?;
         ui.say(&format!(
-            "jobs {} (build), {} ({parts} parts), {} (merge); scripts, logs and evidence in {}",
+            "jobs {} (build), {} ({}), {} (merge); scripts, logs and evidence in {}",
             jobs.build,
             jobs.parts,
+            counted(parts as usize, "part", "parts"),
             jobs.merge,
             place.path().display()
         ));

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::progress::{Event, Progress};
+use harness::text::counted;
 use harness::verdict::Verdict;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use kernels::{BuildEvent, Unmet};
@@ -224,7 +225,8 @@ impl Progress for Ui {
             Event::Clock { is_held: false, why: None } => self.say("clock: the host's (asked for)"),
             Event::Clock { is_held: false, why: Some(why) } => self.say(&format!("clock: the host's ({why})")),
             Event::Cells { count, jobs, evidence, seconds } => {
-                self.say(&format!("{count} cells, {jobs} at a time; evidence in {}", evidence.display()));
+                let cells = counted(count, "cell", "cells");
+                self.say(&format!("{cells}, {jobs} at a time; evidence in {}", evidence.display()));
                 *self.pace() = Pace::new(seconds.clone(), count, jobs);
                 state.cells = self.bar(count as u64, "[{bar:30}] {pos}/{len} cells, {elapsed}  {wide_msg}");
                 self.watch(state.cells.clone());

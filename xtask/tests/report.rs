@@ -50,7 +50,7 @@ fn a_run_is_drawn_in_each_form() {
     let run = run();
     let folder = text(run.path());
     for (format, wanted) in [
-        ("text", "1 cells: 1 as expected; evidence in"),
+        ("text", "1 cell: 1 as expected; evidence in"),
         ("json", "\"as_expected\": 1"),
         ("html", "<h1>The cell is as expected.</h1>"),
         ("junit", "<testsuites name=\"iov-regress\" tests=\"1\""),

@@ -7,6 +7,7 @@ use super::{Measurement, Unit, median};
 use crate::evidence::{Run, RunCell};
 use crate::notes::Note;
 use crate::notes::Phases;
+use crate::text::counted;
 
 /// Measures a run. `cold_boot` is the time of a boot on this machine in seconds, for runs in which no cell boots.
 /// `wall` is the time of the whole command in seconds, if it is known.
@@ -15,9 +16,9 @@ pub fn measure(run: &Run, wall: Option<f64>, cold_boot: Option<f64>, measurement
     let jobs = run.info.jobs.max(1) as f64;
     let ideal = cells.iter().map(|(_, phases)| phases.scenario).sum::<f64>() / jobs;
     measurement.setup.push(format!(
-        "{}: {} cells, {jobs} at a time, {}",
+        "{}: {}, {jobs} at a time, {}",
         run.path.display(),
-        cells.len(),
+        counted(cells.len(), "cell", "cells"),
         run.info.accel
     ));
     let booted: Vec<_> = cells.iter().filter(|(_, phases)| phases.steps.agent.is_some()).collect();

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::cell_dir::{AGENT, QMP, START, WAITS};
 use super::{CellStart, RunCell, file};
+use crate::text::counted;
 use crate::waits::Graph;
 
 /// What was said in a cell, in the order in which it was said: with the agent since its last hello, and to QEMU without its
@@ -137,7 +138,8 @@ fn lines<T>(path: &Path, missing: &mut Vec<String>, read: impl Fn(bool, &str) ->
         }
     }
     if unread > 0 {
-        missing.push(format!("{}: {unread} lines are garbled, or of another version", path.display()));
+        let lines = counted(unread, "line is", "lines are");
+        missing.push(format!("{}: {lines} garbled, or of another version", path.display()));
     }
     said
 }

@@ -10,6 +10,7 @@ use crate::evidence::LATEST;
 use crate::matrix::Request;
 use crate::matrix::order::Times;
 use crate::matrix::schedule::Budget;
+use crate::text::counted;
 
 /// What a run covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +58,12 @@ impl Extent {
 
 impl fmt::Display for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-        write!(f, "{} on {}: ", count(self.scenarios, "scenario"), count(self.kernels, "kernel"))?;
+        let scenarios = counted(self.scenarios, "scenario", "scenarios");
+        write!(f, "{scenarios} on {}: ", counted(self.kernels, "kernel", "kernels"))?;
         if self.every > self.cells {
-            write!(f, "{} of {} cells (--all runs them all)", self.cells, self.every)?;
+            write!(f, "{} of {} (--all runs them all)", self.cells, counted(self.every, "cell", "cells"))?;
         } else {
-            write!(f, "{}", count(self.cells, "cell"))?;
+            write!(f, "{}", counted(self.cells, "cell", "cells"))?;
         }
         let seconds = self.takes.as_secs().max(1);
         match seconds {
@@ -71,8 +72,7 @@ impl fmt::Display for Extent {
         }
         match self.unbuilt {
             0 => Ok(()),
-            1 => f.write_str(", after building 1 kernel"),
-            more => write!(f, ", after building {more} kernels"),
+            more => write!(f, ", after building {}", counted(more, "kernel", "kernels")),
         }
     }
 }

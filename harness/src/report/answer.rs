@@ -1,9 +1,9 @@
 //! What a run came to: the answer in a sentence, and one more for what has no result.
 
 use super::grid::distinct;
-use super::words::counted;
 use super::{Change, Counts, Report, words};
 use crate::evidence::{RunCell, SeriesNote};
+use crate::text::counted;
 use crate::verdict::Verdict;
 
 /// What the run came to: the answer in a sentence, and one more for what has no result.

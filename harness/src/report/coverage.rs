@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::coverage::{Lines, Source, Sources};
 use crate::evidence::{CellCoverage, EvidenceError, Run};
+use crate::text::counted;
 
 /// The coverage of one or more runs.
 #[derive(Clone, Debug, Serialize)]
@@ -143,7 +144,7 @@ impl Coverage {
         let (functions, lines) = (sum(|part| part.functions.len()), sum(Part::line_count));
         let lines = if lines.1 > 0 { format!(" and {} of {} lines", lines.0, lines.1) } else { String::new() };
         let kernels: Vec<_> = self.kernels.iter().map(String::as_str).collect();
-        let cells = if self.cells == 1 { "1 cell".to_owned() } else { format!("{} cells", self.cells) };
+        let cells = counted(self.cells, "cell", "cells");
         let (some, all) = functions;
         format!("{cells} on {} executed {some} of {all} functions{lines}", kernels.join(", "))
     }

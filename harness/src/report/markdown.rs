@@ -7,8 +7,9 @@ use super::Report;
 use super::answer::sentences;
 use super::grid::{Grid, GridRow, family, grid};
 use super::outcome::{self, Outcome};
-use super::words::{self, counted};
+use super::words;
 use crate::evidence::RunCell;
+use crate::text::counted;
 use crate::verdict::Verdict;
 
 /// GitHub refuses a summary of more than 1 MiB. The rest is for the lines that say what was left out.
@@ -33,7 +34,7 @@ pub fn render(report: &Report) -> String {
     if !bad.is_empty() {
         let title = if report.against.is_some() { "Worse, or without an answer" } else { "Not as expected" };
         let _ = write!(text, "\n## {title}\n\n");
-        fill(&mut text, bad.iter().map(|(cell, (_, why))| item(report, cell, why)), "cells");
+        fill(&mut text, bad.iter().map(|(cell, (_, why))| item(report, cell, why)), ("cell", "cells"));
     }
     text += "\n## All cells\n\n";
     matrix(&grid(report), &mut text);
@@ -76,11 +77,12 @@ fn item(report: &Report, cell: &RunCell, why: &str) -> String {
 }
 
 /// Adds parts while they fit, and then says how many were left out.
-fn fill(text: &mut String, parts: impl ExactSizeIterator<Item = String>, what: &str) {
+fn fill(text: &mut String, parts: impl ExactSizeIterator<Item = String>, (one, several): (&str, &str)) {
     let count = parts.len();
     for (part, before) in parts.zip(0..) {
         if text.len() + part.len() > LIMIT {
-            let _ = write!(text, "\n{} more {what} do not fit here: see report.html.\n", count - before);
+            let left = counted(count - before, &format!("more {one} does"), &format!("more {several} do"));
+            let _ = write!(text, "\n{left} not fit here: see report.html.\n");
             return;
         }
         text.push_str(&part);
@@ -120,7 +122,7 @@ fn rows(grid: &Grid<'_>, rows: &[&GridRow<'_>], text: &mut String) {
         let fields = [format!("{}{on}", code(row.scenario)), escaped(trigger)];
         line(&fields.into_iter().chain(results).collect::<Vec<_>>())
     };
-    fill(text, rows.iter().map(row), "rows");
+    fill(text, rows.iter().map(row), ("row", "rows"));
 }
 
 /// Text in which nothing is markup. Lines stay lines.
@@ -163,7 +165,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_counted() {
         let mut text = String::new();
-        fill(&mut text, vec!["x".repeat(LIMIT / 2); 3].into_iter(), "cells");
-        assert!(text.len() < LIMIT + 100 && text.ends_with("\n1 more cells do not fit here: see report.html.\n"));
+        fill(&mut text, vec!["x".repeat(LIMIT / 2); 3].into_iter(), ("cell", "cells"));
+        assert!(text.len() < LIMIT + 100 && text.ends_with("\n1 more cell does not fit here: see report.html.\n"));
     }
 }

@@ -9,6 +9,7 @@ use super::grid::{Grid, GridRow, distinct, family, grid};
 use super::words::{is_own, is_unexpected, results};
 use super::{Report, Terminal, words};
 use crate::evidence::RunCell;
+use crate::text::counted;
 use crate::verdict::{Expected, Verdict};
 
 pub fn render(report: &Report, terminal: Terminal) -> String {
@@ -67,8 +68,8 @@ fn fold(grid: &mut Grid<'_>, terminal: Terminal) -> String {
     let cells = folded.iter().flat_map(|row| &row.cells).map(Vec::len).sum();
     let line = format!(
         "{} of {} (-v shows them): {}",
-        words::counted(cells, "cell passes, all", "cells pass, all"),
-        words::counted(quiet.len(), "family", "families"),
+        counted(cells, "cell passes, all", "cells pass, all"),
+        counted(quiet.len(), "family", "families"),
         quiet.join(", ")
     );
     let options = textwrap::Options::new(terminal.width.map_or(120, usize::from)).subsequent_indent("  ");
@@ -198,8 +199,8 @@ fn not_built(cells: &[&RunCell], text: &mut String) {
         let cells: Vec<_> = cells.iter().filter(|cell| why_not_built(cell) == Some(why)).collect();
         let kernels = distinct(cells.iter().map(|cell| cell.record.cell.variant.as_str()));
         let mark = cells.first().map_or('!', |cell| mark(cell));
-        let have = if cells.len() == 1 { "cell has" } else { "cells have" };
-        let _ = writeln!(text, "{mark} {}: not built, so {} {have} no result:", kernels.join(", "), cells.len());
+        let have = counted(cells.len(), "cell has", "cells have");
+        let _ = writeln!(text, "{mark} {}: not built, so {have} no result:", kernels.join(", "));
         for line in why.lines().filter(|line| !line.trim().is_empty()) {
             let _ = writeln!(text, "    {line}");
         }
@@ -213,10 +214,7 @@ fn skipped(report: &Report, text: &mut String) {
         _ => None,
     });
     for reason in distinct(reasons.clone()) {
-        let cells = match reasons.clone().filter(|other| *other == reason).count() {
-            1 => "1 cell".to_owned(),
-            count => format!("{count} cells"),
-        };
+        let cells = counted(reasons.clone().filter(|other| *other == reason).count(), "cell", "cells");
         let _ = writeln!(text, "skipped, {cells}: {}", reason.split_whitespace().collect::<Vec<_>>().join(" "));
     }
 }
@@ -259,7 +257,8 @@ fn summary(report: &Report, text: &mut String) {
     }
     parts.extend((counts.infra > 0).then(|| format!("{} without a result", counts.infra)));
     let folders: Vec<_> = report.run.folders().map(|path| path.display().to_string()).collect();
-    let _ = writeln!(text, "{} cells: {}; evidence in {}", counts.cells, parts.join(", "), folders.join(", "));
+    let cells = counted(counts.cells, "cell", "cells");
+    let _ = writeln!(text, "{cells}: {}; evidence in {}", parts.join(", "), folders.join(", "));
 }
 
 /// Colours the results. The text without colours says the same.

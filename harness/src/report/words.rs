@@ -63,11 +63,6 @@ pub fn meaning(word: &str) -> &'static str {
     }
 }
 
-/// A number with its noun: `1 cell`, `2 cells`.
-pub fn counted(count: usize, one: &str, several: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { several })
-}
-
 /// A verdict in a few words: `deadlock at sriov_numvfs_show`.
 pub fn ended(verdict: &Verdict) -> String {
     match verdict {

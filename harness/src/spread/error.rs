@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::evidence::EvidenceError;
+use crate::text::counted;
 
 /// Parts do not become one run.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +91,8 @@ impl fmt::Display for Fault {
                 write!(f, "{} has {cell}, which is no cell of part {part}", run.display())
             }
             Fault::Missing { part, parts, cells } => {
-                write!(f, "part {part} of {parts} is missing: {cells} cells (--partial merges the others)")
+                let cells = counted(*cells, "cell", "cells");
+                write!(f, "part {part} of {parts} is missing: {cells} (--partial merges the others)")
             }
         }
     }

@@ -20,6 +20,7 @@ use harness::matrix::plan::{Selection, plan};
 use harness::matrix::{MatrixError, Request, Runner};
 use harness::progress::Silence;
 use harness::report::Report;
+use harness::text::counted;
 use harness::trigger::Trigger;
 use harness::vm::topology::Topology;
 
@@ -346,10 +347,10 @@ async fn leaks(
     report.write_files()?;
     let counts = report.counts();
     measurement.setup.push(format!(
-        "{}: {} cells as expected of {}",
+        "{}: {} of {} as expected",
         runner.folder().display(),
         counts.as_expected,
-        counts.cells
+        counted(counts.cells, "cell", "cells")
     ));
     if report.run().cells.iter().any(|cell| !cell.finished) {
         bail!("not every cell finished: {}", runner.folder().display());

@@ -9,6 +9,7 @@ use globset::Glob;
 use harness::bench::mutants::{self, Comparison, Judged, Results, Task};
 use harness::lab::Lab;
 use harness::matrix::plan::Selection;
+use harness::text::counted;
 use kernels::{Mutant, near};
 use serde_json::json;
 
@@ -150,7 +151,7 @@ fn chosen(args: &Args) -> Result<Vec<Mutant>> {
 }
 
 fn count(mutants: usize) -> String {
-    if mutants == 1 { "1 mutant".to_owned() } else { format!("{mutants} mutants") }
+    counted(mutants, "mutant", "mutants")
 }
 
 /// The names, if they are few.

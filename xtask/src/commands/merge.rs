@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use harness::report::Report;
 use harness::spread::{Told, merge};
+use harness::text::counted;
 
 use super::series::of_whole;
 use crate::machine::workspace;
@@ -52,7 +53,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let command = std::env::args().skip(1).collect();
     let merged = merge(&args.parts, &out, args.partial, command, |told| match told {
         Told::Reads(path) => ui.say(&format!("reading {}", path.display())),
-        Told::Copies { part, parts, cells } => ui.say(&format!("part {part} of {parts}: {cells} cells")),
+        Told::Copies { part, parts, cells } => {
+            ui.say(&format!("part {part} of {parts}: {}", counted(cells, "cell", "cells")));
+        }
     })?;
     merged.differences.iter().for_each(|line| ui.say(&format!("note: {line}")));
     if merged.is_series {

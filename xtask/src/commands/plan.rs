@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use harness::evidence::{SplitNote, write_whole};
 use harness::matrix::Times;
 use harness::matrix::balance::balance;
+use harness::text::counted;
 use serde_json::json;
 
 use crate::chosen::Chosen;
@@ -89,13 +90,13 @@ fn about(split: &SplitNote, times: &Times, from: &Path) -> String {
     let (least, most) = (all.iter().copied().fold(f64::INFINITY, f64::min), all.iter().copied().fold(0.0, f64::max));
     let known = match times.count() {
         0 => format!("no times in {}, so every cell counts the same", from.display()),
-        count => format!("times of {count} cells from {}", from.display()),
+        count => format!("times of {} from {}", counted(count, "cell", "cells"), from.display()),
     };
     format!(
-        "plan {}: {} cells in {} parts of {least:.0} to {most:.0} s, if cells run one after the other; {known}",
+        "plan {}: {} in {} of {least:.0} to {most:.0} s, if cells run one after the other; {known}",
         split.digest,
-        split.cells.len(),
-        split.parts
+        counted(split.cells.len(), "cell", "cells"),
+        counted(split.parts as usize, "part", "parts")
     )
 }
 
@@ -117,16 +118,17 @@ fn github(split: &SplitNote, plan: &Path) -> String {
 /// The jobs of a child pipeline. A text in JSON is a text in YAML.
 fn gitlab(split: &SplitNote, plan: &Path) -> String {
     let parts = split.parts;
-    let mut text = format!("# {} cells in {parts} parts of plan {}\n", split.cells.len(), split.digest);
+    let cells = counted(split.cells.len(), "cell", "cells");
+    let mut text = format!("# {cells} in {} of plan {}\n", counted(parts as usize, "part", "parts"), split.digest);
     for part in 1..=parts {
         let name = json!(format!("iov-regress {part}/{parts}"));
         let partition = json!(format!("{}:{part}/{parts}", plan.display()));
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "{name}:\n  extends: .part\n  variables:\n    PARTITION: {partition}\n  # {} cells, {:.0} s if they run one \
-             after the other\n",
-            split.of_part(part).len(),
+            "{name}:\n  extends: .part\n  variables:\n    PARTITION: {partition}\n  # {}, {:.0} s if run one after the \
+             other\n",
+            counted(split.of_part(part).len(), "cell", "cells"),
             seconds(split, part)
         );
     }
@@ -164,12 +166,12 @@ mod tests {
           extends: .part
           variables:
             PARTITION: "plan.json:1/2"
-          # 2 cells, 20 s if they run one after the other
+          # 2 cells, 20 s if run one after the other
         "iov-regress 2/2":
           extends: .part
           variables:
             PARTITION: "plan.json:2/2"
-          # 1 cells, 10 s if they run one after the other
+          # 1 cell, 10 s if run one after the other
         "#);
     }
 }

@@ -16,6 +16,7 @@ use harness::matrix::trace::Tracer;
 use harness::matrix::{Request, Runner, command_of};
 use harness::report::{RESULTS, Report, deviations, disagreements};
 use harness::scenario::Scenario;
+use harness::text::counted;
 use harness::vm::{argv, process};
 
 use super::{build, setup};
@@ -201,8 +202,8 @@ fn comparable(note: &AgainstNote, cells: &[PlannedCell]) -> Result<String> {
         bail!("{place} has no verdict of {kernel} on any cell of this run, so there is nothing to compare");
     }
     Ok(format!(
-        "each kernel is compared with {kernel} in {place}, which has a verdict on {there} of these {} cells",
-        cells.len()
+        "each kernel is compared with {kernel} in {place}, which has a verdict on {there} of {}",
+        counted(cells.len(), "cell", "cells")
     ))
 }
 
@@ -267,8 +268,9 @@ fn compare(restored: &Report, booted: &Report) -> Result<ExitCode> {
     let mut lines: Vec<_> = differences.iter().map(|difference| format!("! {difference}")).collect();
     let cells = booted.run().cells.len();
     lines.push(format!(
-        "{cells} cells: {} differ between snapshots ({}) and boots ({})",
-        differences.len(),
+        "{}: {} between snapshots ({}) and boots ({})",
+        counted(cells, "cell", "cells"),
+        counted(differences.len(), "differs", "differ"),
         restored.run().path.display(),
         booted.run().path.display()
     ));
@@ -286,9 +288,10 @@ fn compare_all(first: &Report, second: &Report) -> Result<ExitCode> {
     let mut lines: Vec<_> = verdicts.iter().map(|difference| format!("! {difference}")).collect();
     lines.extend(said.iter().map(|difference| format!("~ {difference}")));
     lines.push(format!(
-        "{compared} cells twice, the second time on a busy host: {} verdicts differ; {} guests did not say the same ({}, {})",
-        verdicts.len(),
-        said.len(),
+        "{} twice, the second time on a busy host: {}; {} not say the same ({}, {})",
+        counted(compared, "cell", "cells"),
+        counted(verdicts.len(), "verdict differs", "verdicts differ"),
+        counted(said.len(), "guest did", "guests did"),
         first.run().path.display(),
         second.run().path.display()
     ));

@@ -32,7 +32,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
     ("host", &["text", "trigger", "vm"]),
     ("progress", &["verdict", "host"]),
     ("lab", &["tries", "trigger", "verdict", "waits", "vm", "classify", "scenario", "host", "progress"]),
-    ("evidence", &["verdict", "cell", "notes", "waits", "classify", "coverage"]),
+    ("evidence", &["text", "verdict", "cell", "notes", "waits", "classify", "coverage"]),
     (
         "matrix",
         &[
@@ -52,7 +52,7 @@ pub const ROOMS: &[(&str, &[&str])] = &[
         "bench",
         &["text", "verdict", "cell", "notes", "vm", "scenario", "progress", "lab", "evidence", "matrix", "report"],
     ),
-    ("spread", &["cell", "notes", "progress", "evidence", "matrix", "report"]),
+    ("spread", &["text", "cell", "notes", "progress", "evidence", "matrix", "report"]),
 ];
 
 /// Each use of a room by a room that must not use it.

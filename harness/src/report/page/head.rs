@@ -8,6 +8,7 @@ use super::super::words;
 use super::picture::cut;
 use super::{Page, link};
 use crate::evidence::{Applies, RunCell};
+use crate::text::counted;
 use crate::verdict::Verdict;
 
 /// The longest explanation in a list.
@@ -82,7 +83,7 @@ fn facts(page: &Page<'_>) -> Markup {
                 @if info.qemu.is_empty() { "an unknown QEMU" } @else { "QEMU " (info.qemu.trim_start_matches("QEMU emulator version ")) }
                 @if !info.accel.is_empty() { ", " (info.accel.to_uppercase()) }
                 @if !clock.is_empty() { ", " (clock) }
-                @if info.jobs > 0 { ", " (words::counted(info.jobs, "cell", "cells")) " at a time" }
+                @if info.jobs > 0 { ", " (counted(info.jobs, "cell", "cells")) " at a time" }
                 "; the cells took " (format!("{:.0} s", seconds)) " in all"
             }
             @if let Some(series) = &report.series {
@@ -143,7 +144,7 @@ fn fails(page: &Page<'_>) -> Markup {
             h2 { "What fails on which kernel" }
             @for (variant, cells, passed) in told {
                 h3 id=(link::id("k", variant)) { (variant) }
-                p.quiet { (words::counted(passed, "cell passes", "cells pass")) ", " (cells.len()) " " (if cells.len() == 1 { "does" } else { "do" }) " not." }
+                p.quiet { (counted(passed, "cell passes", "cells pass")) ", " (cells.len()) " " (if cells.len() == 1 { "does" } else { "do" }) " not." }
                 @if !cells.is_empty() {
                     ul {
                         @for way in distinct(cells.iter().map(|cell| way(cell))) {

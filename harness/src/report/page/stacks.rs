@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use crate::evidence::CellRecord;
+use crate::text::counted;
 use crate::waits::{Graph, words};
 
 /// The most tasks whose stacks are on the page. `stacks.txt` has all.
@@ -15,7 +16,7 @@ pub fn draw(record: &CellRecord, graph: Option<&Graph>) -> Markup {
     }
     html! {
         details {
-            summary { "Stacks of " (super::super::words::counted(all.len(), "task", "tasks")) }
+            summary { "Stacks of " (counted(all.len(), "task", "tasks")) }
             @for (task, lines) in all.iter().take(MOST) {
                 h6 { (task) }
                 pre.stack { @for line in lines { (line) "\n" } }

@@ -9,6 +9,7 @@ use super::picture::{cut, seconds};
 use crate::classify::errors;
 use crate::evidence::{CellRecord, Details, Spoken};
 use crate::notes::{Note, Read, Rounds, Seen, TestRun};
+use crate::text::counted;
 
 /// The most rows of a table.
 const MOST: usize = 12;
@@ -78,7 +79,7 @@ pub fn differences(name: &str, details: &Details, other_name: &str, other: &Deta
         @for (kernel, lines) in [(name, &only_here), (other_name, &only_there)] {
             @if !lines.is_empty() {
                 details {
-                    summary { "Only " (kernel) " says " (super::super::words::counted(lines.len(), "line", "lines")) " in its kernel log" }
+                    summary { "Only " (kernel) " says " (counted(lines.len(), "line", "lines")) " in its kernel log" }
                     pre { @for line in lines.iter().take(30) { (cut(line, 200)) "\n" } @if lines.len() > 30 { "…" } }
                 }
             }
