@@ -128,7 +128,8 @@ fn a_run_on_three_nodes_of_which_one_dies_is_that_of_one_machine() {
     assert_eq!(code, Some(0), "{said}");
 
     let cluster = Cluster::start();
-    let out = folder.path().join("together");
+    // Slurm would replace `%j` in the name of a log, and ends it at a space.
+    let out = folder.path().join("to gether %j");
     let mut command = xtask(&["--on", "slurm", "--parts", "4", "--", "--cpus-per-task=1"], &out);
     let mut run = Running::start({
         command.env("SLURM_CONF", cluster.conf());
@@ -153,6 +154,9 @@ fn a_run_on_three_nodes_of_which_one_dies_is_that_of_one_machine() {
     let (code, said) = run.ended();
     assert_eq!(code, Some(0), "{said}\n{}", cluster.logs());
     assert_eq!(verdicts(&out.join("latest/results.json")), verdicts(&alone.join("latest/results.json")));
+    for log in ["build.log", "part-1.log", "part-4.log", "merge.log"] {
+        assert!(place.join(log).is_file(), "no {log} in {}", place.display());
+    }
     let tries = fs::read_dir(place.join(format!("parts/{killed}"))).unwrap().flatten();
     let tries = tries.filter(|entry| entry.file_type().unwrap().is_dir()).count();
     assert_eq!(tries, 2, "part {killed}, whose node {node} died, did not run again: {said}");

@@ -99,7 +99,7 @@ impl Scripts {
                 "#!/bin/sh\n# {about}\n#SBATCH --job-name=iov-regress-{job}\n{lines}cd {within} || exit 2\n{command}\n"
             )
         };
-        let log = |name: &str| format!("--output={}", place.log(name).display());
+        let log = |name: &str| output(&place.0, name);
         // A task that runs again, because its node died, adds to the log of its first try.
         let append = || "--open-mode=append".to_owned();
         Scripts {
@@ -152,9 +152,27 @@ impl Scripts {
     }
 }
 
+/// The option that says where the output of a job goes. Slurm replaces `%a` in the name, and the like, which a folder may
+/// have by chance. It reads the option as a shell does, but has a meaning for `\` between all quotes.
+fn output(folder: &Path, job: &str) -> String {
+    let path = Place(folder.display().to_string().replace('%', "%%").into()).log(job).display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+%=:,@".contains(c);
+    if path.chars().all(is_plain) {
+        return format!("--output={path}");
+    }
+    format!("--output=\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_with_odd_letters_is_one_word() {
+        assert_eq!(output(Path::new("/a/b"), "part-%a"), "--output=/a/b/part-%a.log");
+        assert_eq!(output(Path::new("/a b/50%"), "part-%a"), "--output=\"/a b/50%%/part-%a.log\"");
+        assert_eq!(output(Path::new("/a\"#b"), "build"), "--output=\"/a\\\"#b/build.log\"");
+    }
 
     #[test]
     fn the_scripts_can_be_read() {
