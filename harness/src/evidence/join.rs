@@ -19,7 +19,7 @@ impl Run {
         self.others.push(other.path);
         self.others.extend(other.others);
         self.missing.extend(other.missing);
-        self.info = both(self.info, other.info);
+        self.info = self.info.with(other.info);
         let begun: HashSet<CellId> = begun(&self.cells).chain(begun(&other.cells)).map(once).collect();
         let counts = |cell: &RunCell| cell.evidence.is_some() || !begun.contains(&once(&cell.record.cell));
         self.cells.retain(counts);
@@ -50,32 +50,41 @@ fn begun(cells: &[RunCell]) -> impl Iterator<Item = &CellId> {
     cells.iter().filter(|cell| cell.evidence.is_some()).map(|cell| &cell.record.cell)
 }
 
-/// The descriptions of two runs as one. Words that differ are joined.
-fn both(mut one: RunInfo, other: RunInfo) -> RunInfo {
-    for (mine, theirs) in [
-        (&mut one.started, other.started),
-        (&mut one.harness, other.harness),
-        (&mut one.qemu, other.qemu),
-        (&mut one.accel, other.accel),
-        (&mut one.accel_reason, other.accel_reason),
-        (&mut one.clock, other.clock),
-    ] {
-        if !theirs.is_empty() && !mine.split(", ").any(|word| word == theirs) {
-            *mine = if mine.is_empty() { theirs } else { format!("{mine}, {theirs}") };
+impl RunInfo {
+    /// The descriptions of two runs as one. Words that differ are joined. Each kernel, scenario and bug is there once.
+    #[must_use]
+    pub fn with(mut self, other: RunInfo) -> RunInfo {
+        for (mine, theirs) in [
+            (&mut self.started, other.started),
+            (&mut self.harness, other.harness),
+            (&mut self.qemu, other.qemu),
+            (&mut self.accel, other.accel),
+            (&mut self.accel_reason, other.accel_reason),
+            (&mut self.clock, other.clock),
+        ] {
+            if !theirs.is_empty() && !mine.split(APART).any(|word| word == theirs) {
+                *mine = if mine.is_empty() { theirs } else { format!("{mine}{APART}{theirs}") };
+            }
         }
+        self.jobs = self.jobs.max(other.jobs);
+        if self.command != other.command {
+            self.command.extend(std::iter::once(";".to_owned()).chain(other.command));
+        }
+        add(&mut self.variants, other.variants, |variant| &variant.name);
+        add(&mut self.scenarios, other.scenarios, |scenario| &scenario.name);
+        add(&mut self.bugs, other.bugs, |bug| &bug.id);
+        self.planned.extend(other.planned);
+        self
     }
-    one.jobs = one.jobs.max(other.jobs);
-    if one.command != other.command {
-        one.command.extend(std::iter::once(";".to_owned()).chain(other.command));
-    }
-    let names: HashSet<_> = one.variants.iter().map(|variant| variant.name.clone()).collect();
-    one.variants.extend(other.variants.into_iter().filter(|variant| !names.contains(&variant.name)));
-    let names: HashSet<_> = one.scenarios.iter().map(|scenario| scenario.name.clone()).collect();
-    one.scenarios.extend(other.scenarios.into_iter().filter(|scenario| !names.contains(&scenario.name)));
-    let ids: HashSet<_> = one.bugs.iter().map(|bug| bug.id.clone()).collect();
-    one.bugs.extend(other.bugs.into_iter().filter(|bug| !ids.contains(&bug.id)));
-    one.planned.extend(other.planned);
-    one
+}
+
+/// What is between two texts that differ.
+const APART: &str = "; ";
+
+/// Adds the items whose names are not there yet.
+fn add<T>(items: &mut Vec<T>, others: Vec<T>, name: impl Fn(&T) -> &String) {
+    let known: HashSet<String> = items.iter().map(|item| name(item).clone()).collect();
+    items.extend(others.into_iter().filter(|item| !known.contains(name(item))));
 }
 
 #[cfg(test)]

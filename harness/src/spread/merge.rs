@@ -144,41 +144,24 @@ impl Part {
 /// The description of the whole.
 fn info(parts: &[Part], split: &SplitNote, command: Vec<String>) -> RunInfo {
     let infos = || parts.iter().map(|part| &part.run.info);
-    let all = |text: fn(&RunInfo) -> &String| {
-        let texts: BTreeSet<_> = infos().map(text).filter(|text| !text.is_empty()).cloned().collect();
-        texts.into_iter().collect::<Vec<_>>().join("; ")
-    };
     let planned = split.planned();
+    let together = infos().cloned().reduce(RunInfo::with).unwrap_or_default();
+    let (mut variants, mut scenarios) = (together.variants.clone(), together.scenarios.clone());
     let kernels = weave::kernels(&planned);
-    let place = |name: &str| kernels.iter().position(|kernel| *kernel == name);
-    let mut variants = distinct(infos().flat_map(|info| &info.variants), |variant| &variant.name);
-    variants.sort_by_key(|variant| place(&variant.name));
+    variants.sort_by_key(|variant| kernels.iter().position(|kernel| *kernel == variant.name));
     // Scenarios are planned one after the other.
-    let place = |name: &str| planned.iter().position(|cell| cell.id.scenario == name);
-    let mut scenarios = distinct(infos().flat_map(|info| &info.scenarios), |scenario| &scenario.name);
-    scenarios.sort_by_key(|scenario| place(&scenario.name));
+    scenarios.sort_by_key(|scenario| planned.iter().position(|cell| cell.id.scenario == scenario.name));
     RunInfo {
         started: infos().map(|info| info.started.clone()).min().unwrap_or_default(),
         command,
-        harness: all(|info| &info.harness),
-        qemu: all(|info| &info.qemu),
-        accel: all(|info| &info.accel),
-        accel_reason: all(|info| &info.accel_reason),
-        clock: all(|info| &info.clock),
         jobs: infos().map(|info| info.jobs).sum(),
         variants,
         scenarios,
-        bugs: distinct(infos().flat_map(|info| &info.bugs), |bug| &bug.id),
         planned,
         part: None,
         merged: None,
+        ..together
     }
-}
-
-/// The first item of each name, in their order.
-fn distinct<'a, T: Clone + 'a>(items: impl Iterator<Item = &'a T>, name: impl Fn(&T) -> &str) -> Vec<T> {
-    let mut seen = BTreeSet::new();
-    items.filter(|item| seen.insert(name(item).to_owned())).cloned().collect()
 }
 
 /// Copies what runs have beside their cells. Returns whether they are runs of a series.
