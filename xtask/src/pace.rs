@@ -123,6 +123,61 @@ mod tests {
         assert_eq!(pace.counts(), (3, 10));
     }
 
+    /// How long each second cell took of 161 cells of a real run, in seconds, longest first as cells begin.
+    const RECORDED: &[f64] = &[
+        57.1, 42.6, 35.3, 33.9, 31.9, 29.3, 28.5, 25.1, 24.8, 24.3, 24.2, 24.1, 23.9, 23.4, 22.8, 22.3, 21.5, 21.4,
+        20.2, 20.0, 19.9, 19.7, 19.4, 18.6, 18.3, 17.8, 17.1, 17.0, 15.9, 15.7, 14.9, 14.8, 14.6, 14.5, 14.3, 13.5,
+        13.2, 12.5, 12.0, 11.2, 10.7, 10.6, 10.3, 10.0, 9.8, 9.7, 9.3, 9.2, 8.9, 8.7, 8.5, 8.3, 8.2, 8.1, 7.9, 7.9,
+        7.7, 7.5, 7.4, 7.1, 7.0, 6.9, 6.8, 6.8, 6.7, 6.6, 6.6, 6.5, 6.4, 6.3, 6.0, 5.8, 5.2, 4.9, 4.7, 4.6, 3.8, 3.3,
+        3.0, 2.4, 0.0,
+    ];
+
+    /// The seconds from each moment, in which something ended, to the end of a run, as estimated and as they were.
+    fn estimated(takes: impl Fn(usize, f64) -> f64, jobs: usize) -> Vec<(f64, f64, f64)> {
+        let start = Instant::now();
+        let after = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        let seconds = RECORDED.iter().enumerate().map(|(number, seconds)| (number.to_string(), *seconds)).collect();
+        let mut pace = Pace::new(seconds, RECORDED.len(), jobs);
+        let (mut free, mut ends) = (vec![0.0_f64; jobs], Vec::new());
+        for (number, seconds) in RECORDED.iter().enumerate() {
+            free.sort_by(f64::total_cmp);
+            ends.push((free[0], free[0] + takes(number, *seconds), number));
+            free[0] = ends[number].1;
+        }
+        let over = free.into_iter().fold(0.0, f64::max);
+        let mut events: Vec<_> =
+            ends.iter().flat_map(|(from, to, number)| [(*from, true, *number), (*to, false, *number)]).collect();
+        events.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
+        let mut all = Vec::new();
+        for (at, begins, number) in events {
+            match begins {
+                true => pace.started(&number.to_string(), after(at)),
+                false => pace.finished(&number.to_string(), after(at)),
+            }
+            if let Some(left) = pace.left(after(at)) {
+                all.push((at, left.as_secs_f64(), over - at));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn after_a_minute_the_estimate_holds_within_a_third() {
+        // On hosts that are faster or slower than that of the times, and where each cell takes up to a third more or less.
+        for host in [0.6, 1.0, 1.5] {
+            let takes = |number: usize, seconds: f64| seconds * host * (1.0 + ((number * 7 % 13) as f64 - 6.0) / 18.0);
+            let told = estimated(takes, 4);
+            let told: Vec<_> = told.into_iter().filter(|(at, _, rest)| *at >= 60.0 && *rest >= 20.0).collect();
+            assert!(told.len() > 30, "{told:?}");
+            for (at, left, rest) in told {
+                assert!(
+                    (left - rest).abs() <= rest / 3.0,
+                    "host {host}: after {at:.0} s: {left:.0} s, not {rest:.0} s"
+                );
+            }
+        }
+    }
+
     #[test]
     fn what_the_run_waits_for_comes_with_its_age() {
         let start = Instant::now();
