@@ -69,6 +69,14 @@ fn a_run_is_drawn_in_each_form() {
 }
 
 #[test]
+fn some_cells_of_a_run_are_drawn() {
+    let run = run();
+    let folder = text(run.path());
+    assert!(printed(&[folder, "--only", "*::stock", "other"]).contains("1 cell: 1 as expected"));
+    assert!(error(&[folder, "--only", "*::other"]).contains("no cell of this run has such a name"));
+}
+
+#[test]
 fn damaged_evidence_is_named_and_no_error() {
     let run = run();
     fs::write(run.path().join(CELL).join("verdict.json"), "{\"cell\":").unwrap();

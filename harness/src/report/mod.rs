@@ -27,6 +27,7 @@ mod words;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::cell::CellId;
 use crate::evidence::{AgainstNote, EvidenceError, Run, RunCell, SeriesNote, read_run};
 use crate::verdict::{Expected, Verdict};
 
@@ -148,6 +149,14 @@ impl Report {
     #[must_use]
     pub fn placed_in(self, folder: &Path) -> Report {
         Report { place: Some(folder.to_owned()), ..self }
+    }
+
+    /// The same report of some of its cells only.
+    #[must_use]
+    pub fn only(mut self, is_wanted: impl Fn(&CellId) -> bool) -> Report {
+        self.run.cells.retain(|cell| is_wanted(&cell.record.cell));
+        let against = self.against.map(|against| against.again(&self.run));
+        Report { against, ..self }
     }
 
     /// The run.

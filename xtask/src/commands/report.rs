@@ -5,8 +5,9 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::builder::PossibleValuesParser;
+use globset::Glob;
 use harness::evidence::{LATEST, START};
 use harness::report::{FORMS, Form, Report, SeriesReport, Terminal};
 
@@ -24,6 +25,7 @@ Examples:
   cargo xtask report latest --format html --out page.html
   cargo xtask report latest --format markdown
   cargo xtask report latest --format junit --out junit.xml
+  cargo xtask report latest --only 'numvfs_read::*' --format html --out page.html
   cargo xtask report target/runs/20260102-* --format json --out both.json
 
 A report is drawn from the evidence of a run and from nothing else, at any time: also while the run goes on, after it was
@@ -50,6 +52,10 @@ pub struct Args {
     /// With --format text, also show the rows of families of which every cell passes
     #[arg(short, long)]
     verbose: bool,
+    /// Only the cells whose names match one of these globs, such as `numvfs_read::*`, `*::stock` or a whole name. A name is
+    /// SCENARIO::TOPOLOGY::TRIGGER::KERNEL
+    #[arg(long, value_name = "CELLS", num_args = 1..)]
+    only: Vec<Glob>,
     /// Write it to this file, or into this folder. Without this, it goes to stdout
     #[arg(short, long, value_name = "PATH")]
     out: Option<PathBuf>,
@@ -63,6 +69,15 @@ fn formats() -> PossibleValuesParser {
 pub fn run(args: Args) -> Result<ExitCode> {
     let runs = args.runs.iter().map(|run| folder(run)).collect::<Result<Vec<_>>>()?;
     let report = Report::of_runs(&runs)?;
+    let report = match args.only.as_slice() {
+        [] => report,
+        globs => {
+            let globs: Vec<_> = globs.iter().map(Glob::compile_matcher).collect();
+            let report = report.only(|cell| globs.iter().any(|glob| glob.is_match(cell.to_string())));
+            ensure!(!report.run().cells.is_empty(), "no cell of this run has such a name");
+            report
+        }
+    };
     let report = match &args.out {
         Some(path) => report.placed_in(&folder_of(path)),
         None => report,

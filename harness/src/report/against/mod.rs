@@ -95,6 +95,11 @@ impl Against {
         Against { note, kernels }
     }
 
+    /// The same comparison of other cells.
+    pub fn again(self, run: &Run) -> Against {
+        Against::of(run, self.note)
+    }
+
     /// The change of each cell of a kernel. Empty if the run has no such kernel.
     pub(super) fn changes(&self, variant: &str) -> Vec<CellChange> {
         let rows = self.kernels.iter().filter(|kernel| kernel.variant == variant).flat_map(|kernel| &kernel.rows);

@@ -33,6 +33,14 @@ fn every_link_has_a_target_and_nothing_is_fetched() {
 }
 
 #[test]
+fn a_report_of_some_cells_has_only_these() {
+    let (_out, report) = run(&good(), &[]);
+    let part = report.clone().only(|cell| cell.variant == "stock");
+    assert_eq!((part.counts().cells, report.counts().cells), (3, 6));
+    assert!(!render(&part).contains("data-kernel=\"revert-only\""));
+}
+
+#[test]
 fn links_to_files_lead_to_files() {
     let (_out, report) = run(&bad(), &[]);
     let page = render(&report);
