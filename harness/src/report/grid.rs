@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::{Against, Report};
 use crate::cell::CellId;
 use crate::evidence::RunCell;
+use crate::trigger::Trigger;
 
 /// The cells, ordered as they are shown.
 #[derive(Debug)]
@@ -29,6 +30,11 @@ impl GridRow<'_> {
     /// The family of the scenario: what stands before `::` in its name.
     pub fn family(&self) -> &str {
         family(self.scenario)
+    }
+
+    /// The trigger; none if the scenario removes nothing.
+    pub fn of(&self) -> Option<Trigger> {
+        self.cells.iter().flatten().find_map(|cell| cell.record.cell.trigger)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The cells of a row of the matrix. A cell that passed as it should has one line; of any other, everything is told.
+//! A cell, in one line, short, or whole.
 
 use maud::{Markup, html};
 
@@ -6,70 +6,86 @@ use super::super::grid::GridRow;
 use super::super::timeline::{self, Timeline};
 use super::super::words;
 use super::picture::{self, cut};
-use super::{Page, capital, class, head, is_told, link, sentence, stacks, values, waits};
+use super::stories::Reference;
+use super::{Page, capital, class, head, link, stacks, values, waits};
 use crate::evidence::{Details, RunCell};
 use crate::verdict::Verdict;
+
+/// The files that people read first.
+const READ_FIRST: &[&str] = &["console.log", "output.log", "repro.sh", "stacks.txt", "waits.txt"];
 
 /// The most letters of a reason, such as the log of a failed build.
 const LONGEST: usize = 6000;
 
-pub fn row(page: &Page<'_>, row: &GridRow<'_>) -> Markup {
-    let about = page.report.run.info.scenarios.iter().find(|scenario| scenario.name == row.scenario);
-    let cells = || row.cells.iter().flatten();
-    html! {
-        section.row data-family=(row.family()) {
-            h3 {
-                (row.scenario)
-                span.quiet { " on " (row.topology) @if row.trigger != "none" { ", " (row.trigger) } }
-            }
-            @if let Some(scenario) = about { p { (sentence(&scenario.about)) } }
-            @for cell in cells().filter(|cell| is_told(cell)) { (told(page, cell, row)) }
-            @for cell in cells().filter(|cell| !is_told(cell)) { (passed(page, cell)) }
-        }
-    }
-}
-
-/// The attributes by which cells are filtered are in the words of the matrix.
-fn passed(page: &Page<'_>, cell: &RunCell) -> Markup {
+/// A cell in one line. The attributes by which cells are filtered are in the words of the matrix.
+pub fn line(page: &Page<'_>, cell: &RunCell) -> Markup {
     let record = &cell.record;
     html! {
-        p.cell id=(page.id(cell)) data-kernel=(record.cell.variant) data-verdict=(words::shown(record)) {
+        p.cell id=(page.id(cell)) data-kernel=(record.cell.variant) data-verdict=(words::shown(record)) data-unexpected[stands_out(cell)] {
             span.word.(class(cell)) { (words::shown(record)) }
             " on " b { (record.cell.variant) } @if record.cell.repeat > 1 { ", repeat " (record.cell.repeat) }
-            ", " (format!("{:.1} s", record.seconds))
-            @if let Some(folder) = &cell.evidence { ": " a href=(page.address(folder)) { "files" } }
+            @match &cell.evidence {
+                Some(folder) => { ", " (format!("{:.1} s", record.seconds)) ": " a href=(page.address(folder)) { "files" } },
+                None => @if let Some(why) = record.verdict.reason() { ": " (cut(why, 300)) },
+            }
             @for why in &record.retries { span.quiet { "; tried again: " (cut(why, 300)) } }
         }
     }
 }
 
-fn told(page: &Page<'_>, cell: &RunCell, row: &GridRow<'_>) -> Markup {
+/// A cell without what its files say.
+pub fn short(page: &Page<'_>, cell: &RunCell) -> Markup {
+    let more = html! {
+        (repeat(cell))
+        @if let Some(folder) = &cell.evidence {
+            p.quiet { "Told short. " a href=(page.address(folder)) { "Its files" } " have the rest." }
+        }
+    };
+    article(page, cell, &more)
+}
+
+/// All of a cell, beside the same cell on a kernel that passes.
+pub fn whole(page: &Page<'_>, cell: &RunCell, reference: Option<&Reference<'_>>) -> Markup {
     let record = &cell.record;
     let details = cell.details();
-    let drawn = timeline::of(record, &details);
     let graph = details.graph.as_ref();
+    let more = html! {
+        @if let Some(graph) = graph.filter(|graph| !graph.waits.is_empty()) {
+            @let drawn = waits::draw(graph);
+            @if !drawn.0.is_empty() { h5 { "Who waits for whom" } (drawn) }
+        }
+        (values::draw(record))
+        @match timeline::of(record, &details) {
+            Some(drawn) => (timelines(cell, reference, &drawn, &details)),
+            None => @if cell.evidence.is_some() { p.quiet { "There is no timeline, because the transcript of the guest's agent has nothing." } },
+        }
+        (stacks::draw(record, graph))
+        (repeat(cell))
+        (files(page, cell, &details))
+    };
+    article(page, cell, &more)
+}
+
+/// The head of a cell and its verdict, and then the rest.
+fn article(page: &Page<'_>, cell: &RunCell, more: &Markup) -> Markup {
+    let record = &cell.record;
     html! {
         article.cell.(class(cell)) id=(page.id(cell)) data-kernel=(record.cell.variant)
-            data-verdict=(words::shown(record)) data-unexpected[words::is_unexpected(cell) || (words::is_own(cell) && !record.is_as_expected())] {
+            data-verdict=(words::shown(record)) data-unexpected[stands_out(cell)] {
             h4 {
                 span.word.(class(cell)) { (words::shown(record)) @if words::is_unexpected(cell) { " !" } }
                 " on " (record.cell.variant) @if record.cell.repeat > 1 { ", repeat " (record.cell.repeat) }
                 " " a.self href=(page.link(cell)) title="link to this cell" { "#" }
             }
             (verdict(page, cell))
-            @if let Some(graph) = graph.filter(|graph| !graph.waits.is_empty()) {
-                @let drawn = waits::draw(graph);
-                @if !drawn.0.is_empty() { h5 { "Who waits for whom" } (drawn) }
-            }
-            (values::draw(record))
-            @match &drawn {
-                Some(drawn) => (timelines(page, cell, row, drawn, &details)),
-                None => @if cell.evidence.is_some() { p.quiet { "There is no timeline, because the transcript of the guest's agent has nothing." } },
-            }
-            (stacks::draw(record, graph))
-            (more(page, cell, &details))
+            (more)
         }
     }
+}
+
+/// Whether it is one of those that a reader looks for first.
+fn stands_out(cell: &RunCell) -> bool {
+    words::is_unexpected(cell) || (words::is_own(cell) && !cell.record.is_as_expected())
 }
 
 /// What happened, in sentences: what ended how, what was expected, and why.
@@ -103,31 +119,34 @@ fn verdict(page: &Page<'_>, cell: &RunCell) -> Markup {
         @for splat in &record.splats {
             p { "The kernel reported: " code { (splat.title) }
                 @if let Some(known) = &splat.known { span.quiet { " (does not count: " (known) ")" } } }
+            @if !splat.frames.is_empty() {
+                details {
+                    summary { "The stack of this report" @if let Some(task) = &splat.task { ", in " (task) } }
+                    pre.stack { @for frame in &splat.frames { (frame) "\n" } }
+                }
+            }
         }
         @for why in &record.retries { p.quiet { "Tried again, because of the test bed: " (cut(why, 600)) } }
     }
 }
 
-/// The timeline of the cell, and above each other that of the same cell on a kernel that passes.
-fn timelines(page: &Page<'_>, cell: &RunCell, row: &GridRow<'_>, drawn: &Timeline, details: &Details) -> Markup {
+/// The timeline of the cell, and below it that of the same cell on a kernel that passes.
+fn timelines(cell: &RunCell, reference: Option<&Reference<'_>>, drawn: &Timeline, details: &Details) -> Markup {
     let name = &cell.record.cell.variant;
-    let reference = reference(page, cell, row);
-    let other = reference.map(|other| (other, other.details()));
-    let other =
-        other.as_ref().and_then(|(other, details)| Some((*other, timeline::of(&other.record, details)?, details)));
     html! {
         h5 { "What happened on " (name) }
         (picture::draw(drawn, &format!("timeline of {}", head::name(cell))))
-        @if let Some((other, timeline, others)) = other {
-            h5 { "The same cell on " (other.record.cell.variant) ", where it passes" }
-            (picture::draw(&timeline, &format!("timeline of {}", head::name(other))))
-            (values::differences(name, details, &other.record.cell.variant, others))
+        @if let Some(other) = reference {
+            @let kernel = &other.cell.record.cell.variant;
+            h5 { "The same cell on " (kernel) ", where it passes" }
+            (other.picture.here(&format!("timeline of {}", head::name(other.cell))))
+            (values::differences((name, &values::said(details)), (kernel, &other.said)))
         }
     }
 }
 
 /// The same cell on another kernel, if it passed there: on the reference of the run, or else on the first such kernel.
-fn reference<'a>(page: &Page<'a>, cell: &RunCell, row: &GridRow<'a>) -> Option<&'a RunCell> {
+pub fn reference<'a>(page: &Page<'_>, cell: &RunCell, row: &GridRow<'a>) -> Option<&'a RunCell> {
     let kernel = page.report.against.as_ref().and_then(super::super::Against::kernel_of_run);
     let failed = matches!(cell.record.verdict, Verdict::Fail(_));
     let passed = |other: &&&RunCell| other.record.verdict == Verdict::Pass && other.evidence.is_some();
@@ -136,22 +155,28 @@ fn reference<'a>(page: &Page<'a>, cell: &RunCell, row: &GridRow<'a>) -> Option<&
     preferred.or_else(|| others.next()).filter(|_| failed)
 }
 
-/// How to repeat the cell, and its files.
-fn more(page: &Page<'_>, cell: &RunCell, details: &Details) -> Markup {
-    let Some(folder) = &cell.evidence else { return html! {} };
-    let command = shell_words::join(cell.record.cell.command(&cell.own));
+/// How to repeat the cell.
+fn repeat(cell: &RunCell) -> Markup {
     html! {
-        h5 { "To repeat it" }
-        pre.command { (command) }
+        @if cell.evidence.is_some() {
+            h5 { "To repeat it, in a checkout of iov-regress" }
+            pre.command { (shell_words::join(cell.record.cell.command(&cell.own))) }
+        }
+    }
+}
+
+fn files(page: &Page<'_>, cell: &RunCell, details: &Details) -> Markup {
+    let Some(folder) = &cell.evidence else { return html! {} };
+    html! {
         p.quiet {
             @if let Some(kernel) = details.start.as_ref().and_then(|start| start.kernel.as_ref()) {
                 "Linux " (kernel.release) ". "
             }
-            "It took " (format!("{:.1} s", cell.record.seconds)) ". Files: "
-            @for (name, number) in details.files.iter().zip(0..) {
-                @if number > 0 { ", " }
-                a href=(page.address(&folder.join(name))) { (name) }
+            "It took " (format!("{:.1} s", cell.record.seconds)) ". " a href=(page.address(folder)) { "All files" }
+            @for name in details.files.iter().filter(|name| READ_FIRST.contains(&name.as_str())) {
+                ", " a href=(page.address(&folder.join(name))) { (name) }
             }
+            "."
         }
         @for what in &details.missing { p.missing { "Not known: " (what) } }
     }

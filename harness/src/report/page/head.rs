@@ -11,6 +11,9 @@ use crate::evidence::{Applies, RunCell};
 use crate::text::counted;
 use crate::verdict::Verdict;
 
+/// More kernels than these are listed only if a reader asks for them: what they did comes first.
+const FEW: usize = 8;
+
 /// The longest explanation in a list.
 const LONGEST: usize = 420;
 
@@ -99,22 +102,31 @@ fn facts(page: &Page<'_>) -> Markup {
             }
             dt { "Kernels" }
             dd {
-                ul.plain {
-                    @for variant in &page.grid.variants {
-                        li {
-                            a href=(format!("#{}", link::id("k", variant))) { (variant) }
-                            @if let Some(known) = info.variants.iter().find(|known| known.name == *variant) {
-                                ": " (known.about)
-                            }
-                        }
-                    }
-                }
+                @if page.grid.variants.len() > FEW {
+                    details { summary { (page.grid.variants.len()) " kernels" } (kernels(page)) }
+                } @else { (kernels(page)) }
             }
             dt { "Evidence" }
             dd {
                 @for (folder, number) in report.run.folders().zip(0..) {
                     @if number > 0 { ", " }
                     a href=(page.address(folder)) { (folder.display()) }
+                }
+            }
+        }
+    }
+}
+
+/// Each kernel, and what it is.
+fn kernels(page: &Page<'_>) -> Markup {
+    html! {
+        ul.plain {
+            @for variant in &page.grid.variants {
+                li {
+                    a href=(format!("#{}", link::id("k", variant))) { (variant) }
+                    @if let Some(known) = page.report.run.info.variants.iter().find(|known| known.name == *variant) {
+                        ": " (known.about)
+                    }
                 }
             }
         }
@@ -131,25 +143,42 @@ fn applies(applies: &Applies) -> String {
     }
 }
 
-/// For each kernel, the ways in which it fails, with the cells.
+/// The cells of a kernel.
+struct OfKernel<'a> {
+    name: &'a str,
+    passed: usize,
+    others: Vec<&'a RunCell>,
+    not_begun: usize,
+}
+
+/// For each kernel, the ways in which it fails, with the cells. Kernels that do not fail come last, in a line.
 fn fails(page: &Page<'_>) -> Markup {
-    let mut told = Vec::new();
-    for variant in &page.grid.variants {
-        let of_it = page.report.run.cells.iter().filter(|cell| cell.record.cell.variant == **variant);
-        let (passed, others): (Vec<_>, Vec<_>) = of_it.partition(|cell| cell.record.verdict == Verdict::Pass);
-        told.push((*variant, others, passed.len()));
-    }
+    let of = |name| {
+        let of_it = page.report.run.cells.iter().filter(|cell| cell.record.cell.variant == name);
+        let (begun, not_begun): (Vec<_>, Vec<_>) = of_it.partition(|cell| cell.evidence.is_some());
+        let (passed, others): (Vec<_>, Vec<_>) =
+            begun.into_iter().partition(|cell| cell.record.verdict == Verdict::Pass);
+        OfKernel { name, passed: passed.len(), others, not_begun: not_begun.len() }
+    };
+    let all = page.grid.variants.iter().map(|name| of(name));
+    let (fail, quiet): (Vec<_>, Vec<_>) = all.partition(|kernel| !kernel.others.is_empty());
     html! {
         section #fails {
             h2 { "What fails on which kernel" }
-            @for (variant, cells, passed) in told {
-                h3 id=(link::id("k", variant)) { (variant) }
-                p.quiet { (counted(passed, "cell passes", "cells pass")) ", " (cells.len()) " " (if cells.len() == 1 { "does" } else { "do" }) " not." }
-                @if !cells.is_empty() {
-                    ul {
-                        @for way in distinct(cells.iter().map(|cell| way(cell))) {
-                            (of_way(page, &way, &cells))
-                        }
+            @for kernel in &fail {
+                h3 id=(link::id("k", kernel.name)) { (kernel.name) }
+                p.quiet { (counts(kernel)) "." }
+                ul {
+                    @for way in distinct(kernel.others.iter().map(|cell| way(cell))) {
+                        (of_way(page, &way, &kernel.others))
+                    }
+                }
+            }
+            @if !quiet.is_empty() {
+                h3 { "Kernels of which no cell fails" }
+                ul.plain {
+                    @for kernel in &quiet {
+                        li id=(link::id("k", kernel.name)) { b { (kernel.name) } ": " (counts(kernel)) }
                     }
                 }
             }
@@ -157,8 +186,20 @@ fn fails(page: &Page<'_>) -> Markup {
     }
 }
 
+/// How many cells of a kernel came to what.
+fn counts(kernel: &OfKernel<'_>) -> String {
+    let OfKernel { passed, others, not_begun, .. } = kernel;
+    let told = [
+        (*passed, "cell passes", "cells pass"),
+        (others.len(), "does not", "do not"),
+        (*not_begun, "has not begun", "have not begun"),
+    ];
+    let told = told.into_iter().enumerate().filter(|(place, (count, ..))| *place == 0 || *count > 0);
+    told.map(|(_, (count, one, several))| counted(count, one, several)).collect::<Vec<_>>().join(", ")
+}
+
 /// How a cell ended, and the known bugs that it shows.
-fn way(cell: &RunCell) -> (String, Vec<&str>) {
+pub fn way(cell: &RunCell) -> (String, Vec<&str>) {
     let bugs = match &cell.record.verdict {
         Verdict::Fail(failure) => distinct(cell.record.expected.shown_by(failure)),
         _ => Vec::new(),

@@ -18,7 +18,7 @@ pub fn draw(page: &Page<'_>) -> Markup {
             p.families {
                 @for family in &families { a href=(format!("#{}", link::id("f", family))) { (family) } " " }
             }
-            div.wide {
+            div.wide.tall {
                 table.matrix {
                     thead {
                         tr {
@@ -47,11 +47,28 @@ fn one(page: &Page<'_>, row: &GridRow<'_>, several: bool) -> Markup {
         tr data-family=(row.family()) {
             th scope="row" { (name) @if several { span.quiet { " " (row.topology) } } }
             td.trigger { @if row.trigger != "none" { (row.trigger) } }
-            @for (cells, variant) in row.cells.iter().zip(&page.grid.variants) {
-                td data-kernel=(variant) { (results(page, cells)) }
+            @for (cells, variants) in fields(row, &page.grid.variants) {
+                @match (cells, variants) {
+                    ([], [_]) => td {},
+                    ([], _) => td colspan=(variants.len()) {},
+                    _ => td data-kernel=(variants[0]) { (results(page, cells)) },
+                }
             }
         }
     }
+}
+
+/// The fields of a row: the cells of a kernel, or none of several kernels side by side. A row of a long run has results of a
+/// few kernels, and a field for each of the others would be most of the page.
+fn fields<'r, 'a, 'v>(row: &'r GridRow<'a>, variants: &'v [&'v str]) -> Vec<(&'r [&'a RunCell], &'v [&'v str])> {
+    let same = |one: &Vec<&RunCell>, other: &Vec<&RunCell>| one.is_empty() && other.is_empty();
+    let mut begin = 0;
+    let field = |cells: &'r [Vec<&'a RunCell>]| {
+        let field = (cells[0].as_slice(), &variants[begin..begin + cells.len()]);
+        begin += cells.len();
+        field
+    };
+    row.cells.chunk_by(same).map(field).collect()
 }
 
 /// The results of the repeats of a cell: each word once, with the number of repeats.
@@ -61,7 +78,7 @@ fn results(page: &Page<'_>, cells: &[&RunCell]) -> Markup {
         @for shown in distinct(cells.iter().map(|cell| word(cell))) {
             @let here: Vec<_> = cells.iter().filter(|cell| word(cell) == shown).collect();
             @if let Some(cell) = here.first() {
-                a.word.(class(cell)) href=(page.link(cell)) title=(words::ended(&cell.record.verdict)) {
+                a.word.(class(cell)) href=(page.link(cell)) title=(format!("{} on {}", words::ended(&cell.record.verdict), cell.record.cell.variant)) {
                     @if cells.len() > 1 { (here.len()) "/" (cells.len()) " " }
                     (shown.0)
                     @if shown.1 { " !" }

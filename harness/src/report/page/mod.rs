@@ -6,6 +6,7 @@ mod link;
 mod matrix;
 mod picture;
 mod stacks;
+mod stories;
 mod values;
 mod waits;
 
@@ -14,8 +15,9 @@ use std::path::{Path, PathBuf};
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use self::stories::Stories;
 use super::answer::sentences;
-use super::grid::{Grid, distinct, grid};
+use super::grid::{Grid, GridRow, distinct, grid};
 use super::{Change, Changed, Report, words};
 use crate::evidence::RunCell;
 use crate::verdict::Verdict;
@@ -36,47 +38,75 @@ struct Page<'a> {
 }
 
 pub fn render(report: &Report) -> String {
-    let numbers = report.run.cells.iter().zip(1..).map(|(cell, number)| (std::ptr::from_ref(cell), number)).collect();
-    let place = report.place.as_ref().unwrap_or(&report.run.path);
-    let place = absolute(place);
-    let page = Page { report, grid: grid(report), numbers, changes: report.marked_changes(), place };
-    page.markup().into_string()
+    let page = Page::of(report);
+    let sentences = sentences(report);
+    page.markup(&sentences[0], head::draw(&page, &sentences)).into_string()
 }
 
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-impl Page<'_> {
-    fn markup(&self) -> Markup {
-        let sentences = sentences(self.report);
+/// A whole document.
+fn document(title: &str, body: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "iov-regress: " (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { (body) }
+        }
+    }
+}
+
+impl<'a> Page<'a> {
+    fn of(report: &'a Report) -> Page<'a> {
+        let cells = report.run.cells.iter().zip(1..);
+        let numbers = cells.map(|(cell, number)| (std::ptr::from_ref(cell), number)).collect();
+        let place = absolute(report.place.as_ref().unwrap_or(&report.run.path));
+        Page { report, grid: grid(report), numbers, changes: report.marked_changes(), place }
+    }
+
+    /// The page under a head: the matrix, the cells, and what words mean.
+    fn markup(&self, title: &str, head: Markup) -> Markup {
+        let (matrix, legend) = (matrix::draw(self), self.legend());
+        let stories = Stories::of(self, head.0.len() + matrix.0.len() + legend.0.len());
+        let body = html! {
+            (head)
+            (matrix)
+            main {
+                h2 #cells { "Cells" }
+                p.quiet {
+                    "In the timelines, time is the guest's, and begins with the scenario. Time in which nothing happens "
+                    "is drawn shorter. A dot is a moment, a bar an operation of a task; point at one to read it. A bar "
+                    "with a broken edge has not ended. What waits at the end is red. Tasks whose names begin with iov- are programs "
+                    "of the scenario, and others belong to the kernel."
+                }
+                (stories.note(self))
+                @for row in &self.grid.rows { (self.row(row, &stories)) }
+            }
+            (legend)
+            script { (PreEscaped(SCRIPT)) }
+        };
+        document(title, &body)
+    }
+
+    /// The cells of a scenario, with what the scenario does.
+    fn row(&self, row: &GridRow<'_>, stories: &Stories) -> Markup {
+        let about = self.report.run.info.scenarios.iter().find(|scenario| scenario.name == row.scenario);
         html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="color-scheme" content="light dark";
-                    title { "iov-regress: " (sentences[0]) }
-                    style { (PreEscaped(STYLE)) }
+            section.row data-family=(row.family()) {
+                h3 {
+                    (row.scenario)
+                    span.quiet { " on " (row.topology) @if let Some(trigger) = row.of() { ", " abbr title=(trigger.about()) { (trigger.name()) } } }
                 }
-                body {
-                    (head::draw(self, &sentences))
-                    (matrix::draw(self))
-                    main {
-                        h2 #cells { "Cells" }
-                        p.quiet {
-                            "In the timelines, time is the guest's, and begins with the scenario. Time in which nothing happens "
-                            "is drawn shorter. A dot is a moment, a bar an operation of a task; point at one to read it. A bar "
-                            "with a broken edge has not ended. What waits at the end is red."
-                        }
-                        @for row in &self.grid.rows {
-                            (cell::row(self, row))
-                        }
-                    }
-                    (self.legend())
-                    script { (PreEscaped(SCRIPT)) }
-                }
+                @if let Some(scenario) = about { p { (sentence(&scenario.about)) } }
+                (stories.row(self, row))
             }
         }
     }
@@ -141,6 +171,15 @@ impl Page<'_> {
                         dt { span.mark { "!" } }
                         dd { "Another result was expected." }
                     }
+                    @if cells.iter().any(|cell| matches!(cell.record.verdict, Verdict::Fail(_))) {
+                        dt { "[D], [S], [R]" }
+                        dd { "The state of a task: it sleeps and no signal wakes it, it sleeps and a signal wakes it, it runs." }
+                    }
+                }
+                @let triggers = distinct(cells.iter().filter_map(|cell| cell.record.cell.trigger));
+                @if !triggers.is_empty() {
+                    h2 { "How the device is removed" }
+                    dl { @for trigger in triggers { dt { (trigger.name()) } dd { (sentence(trigger.about())) } } }
                 }
                 @if bugs.iter().any(|bug| shown(&bug.id)) {
                     h2 #bugs { "Known bugs of these kernels" }
@@ -202,11 +241,6 @@ fn sentence(text: &str) -> String {
 fn linked(text: &str) -> Markup {
     let is_address = text.starts_with("https://") || text.starts_with("http://");
     html! { @if is_address { a href=(text) { (text) } } @else { (text) } }
-}
-
-/// Whether all of a cell is told: not of one that passed as it should.
-fn is_told(cell: &RunCell) -> bool {
-    cell.record.verdict != Verdict::Pass || !cell.record.is_as_expected()
 }
 
 #[cfg(test)]

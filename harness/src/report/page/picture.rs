@@ -17,6 +17,10 @@ const TRUE_GAP: f64 = 0.25;
 const LONG_GAP: f64 = 1.0;
 /// Points that are nearer than this are drawn as one.
 const NEAR: f64 = 5.0;
+/// Of points that are drawn as one, so many are told. Most of a page are points.
+const TOLD: usize = 3;
+/// So many letters of a point are told.
+const LETTERS: usize = 90;
 /// About how wide a letter is.
 const LETTER: f64 = 6.1;
 
@@ -81,29 +85,57 @@ impl Scale {
 
 /// The picture of a timeline. `about` is its title for those who cannot see it.
 pub fn draw(timeline: &Timeline, about: &str) -> Markup {
-    let scale = Scale::of(timeline);
-    let lanes = timeline.lanes.len() as f64;
-    let height = TOP + lanes * ROW + BOTTOM;
-    let floor = TOP + lanes * ROW;
+    framed(height(timeline), about, &parts(timeline))
+}
+
+/// A picture that is in the page once, and drawn wherever it is needed.
+pub struct Shared {
+    id: String,
+    height: f64,
+}
+
+impl Shared {
+    /// The picture of a timeline with an id of its own, and what the page must have once for it.
+    pub fn of(timeline: &Timeline, id: String) -> (Shared, Markup) {
+        // In a copy, the rules of style see no more than what is copied.
+        let once = html! { svg.once aria-hidden="true" { g.time id=(id) { (parts(timeline)) } } };
+        (Shared { id, height: height(timeline) }, once)
+    }
+
+    /// The picture, here. `about` is its title for those who cannot see it.
+    pub fn here(&self, about: &str) -> Markup {
+        framed(self.height, about, &html! { use href=(format!("#{}", self.id)) {} })
+    }
+}
+
+fn height(timeline: &Timeline) -> f64 {
+    TOP + timeline.lanes.len() as f64 * ROW + BOTTOM
+}
+
+fn framed(height: f64, about: &str, parts: &Markup) -> Markup {
     html! {
-        div.wide {
-            svg.time viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label=(about) {
-                @for (from, to, length) in scale.gaps() {
-                    rect.gap x=(n(from)) y=(n(TOP)) width=(n(to - from)) height=(n(floor - TOP)) {}
-                    @if to - from > 34.0 {
-                        text.tick x=(n((from + to) / 2.0)) y=(n(floor - 4.0)) text-anchor="middle" { (seconds(length)) }
-                    }
-                }
-                @for (lane, number) in timeline.lanes.iter().zip(0_u16..) {
-                    (row(lane, TOP + f64::from(number) * ROW, &scale))
-                }
-                @for (time, x) in scale.ticks() {
-                    path.axis d=(format!("M{} {}v4", n(x), n(floor))) {}
-                    text.tick x=(n(x)) y=(n(floor + 16.0)) text-anchor=(anchor(x)) { (seconds(time)) }
-                }
-                (marks(timeline, &scale, floor))
+        div.wide { svg.time viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label=(about) { (parts) } }
+    }
+}
+
+fn parts(timeline: &Timeline) -> Markup {
+    let scale = Scale::of(timeline);
+    let floor = height(timeline) - BOTTOM;
+    html! {
+        @for (from, to, length) in scale.gaps() {
+            rect.gap x=(n(from)) y=(n(TOP)) width=(n(to - from)) height=(n(floor - TOP)) {}
+            @if to - from > 34.0 {
+                text.tick x=(n((from + to) / 2.0)) y=(n(floor - 4.0)) text-anchor="middle" { (seconds(length)) }
             }
         }
+        @for (lane, number) in timeline.lanes.iter().zip(0_u16..) {
+            (row(lane, TOP + f64::from(number) * ROW, &scale))
+        }
+        @for (time, x) in scale.ticks() {
+            path.axis d=(format!("M{} {}v4", n(x), n(floor))) {}
+            text.tick x=(n(x)) y=(n(floor + 16.0)) text-anchor=(anchor(x)) { (seconds(time)) }
+        }
+        (marks(timeline, &scale, floor))
     }
 }
 
@@ -168,12 +200,12 @@ fn points(points: &[Point], y: f64, scale: &Scale) -> Markup {
     }
     html! {
         @for (x, group) in groups {
-            circle.bad[group.iter().any(|point| point.bad)] cx=(n(x)) cy=(n(y)) r=(if group.len() > 1 { "3.5" } else { "2.5" }) {
+            circle.bad[group.iter().any(|point| point.bad)] cx=(x.round()) cy=(y.round()) r=(if group.len() > 1 { "3.5" } else { "2.5" }) {
                 title {
-                    @for point in group.iter().take(4) {
-                        (seconds(point.at)) ": " (cut(&point.words, 110)) "\n"
+                    @for point in group.iter().take(TOLD) {
+                        (seconds(point.at)) ": " (cut(&point.words, LETTERS)) "\n"
                     }
-                    @if group.len() > 4 { "and " (group.len() - 4) " more" }
+                    @if group.len() > TOLD { "and " (group.len() - TOLD) " more" }
                 }
             }
         }

@@ -71,12 +71,11 @@ fn tests(run: &TestRun) -> Markup {
 }
 
 /// The messages that only one of two kernels said in the same cell, without their numbers.
-pub fn differences(name: &str, details: &Details, other_name: &str, other: &Details) -> Markup {
-    let (here, there) = (said(details), said(other));
-    let only_here: Vec<_> = here.difference(&there).collect();
-    let only_there: Vec<_> = there.difference(&here).collect();
+pub fn differences((name, here): (&str, &BTreeSet<String>), (other, there): (&str, &BTreeSet<String>)) -> Markup {
+    let only_here: Vec<_> = here.difference(there).collect();
+    let only_there: Vec<_> = there.difference(here).collect();
     html! {
-        @for (kernel, lines) in [(name, &only_here), (other_name, &only_there)] {
+        @for (kernel, lines) in [(name, &only_here), (other, &only_there)] {
             @if !lines.is_empty() {
                 details {
                     summary { "Only " (kernel) " says " (counted(lines.len(), "line", "lines")) " in its kernel log" }
@@ -88,7 +87,7 @@ pub fn differences(name: &str, details: &Details, other_name: &str, other: &Deta
 }
 
 /// What a kernel said since the scenario began, with `#` for numbers and addresses.
-fn said(details: &Details) -> BTreeSet<String> {
+pub fn said(details: &Details) -> BTreeSet<String> {
     let said = &details.transcript.agent;
     let messages = said.iter().filter_map(|line| match &line.what {
         Spoken::Message(message) => Some(&**message),

@@ -4,10 +4,10 @@ use maud::{Markup, html};
 
 use crate::waits::{Certainty, Graph, Party, Relation, State, Wait, words};
 
-const WIDTH: f64 = 480.0;
+const WIDTH: f64 = 494.0;
 const LEFT: f64 = 8.0;
 /// Room on the right for the arrow from the last task to the first.
-const RETURN: f64 = 34.0;
+const RETURN: f64 = 48.0;
 /// Letters on a line of a box.
 const LETTERS: usize = 60;
 const LINE: f64 = 16.0;
@@ -101,6 +101,8 @@ fn picture(graph: &Graph, chain: &Chain<'_>) -> Markup {
             @if let (true, Some(first), Some(last)) = (chain.closed, boxes.first(), boxes.last()) {
                 @let (from, to) = (last.top + last.height / 2.0, first.top + first.height / 2.0);
                 (arrow(&format!("M{right} {from}H{}V{to}H{}", right + 22.0, right + 7.0), right, to, "left"))
+                @let (x, y) = (right + 34.0, (from + to) / 2.0);
+                text.by x=(x) y=(y) text-anchor="middle" transform=(format!("rotate(-90 {x} {y})")) { (last.by) }
             }
             @for one in &boxes {
                 rect.task x=(LEFT) y=(one.top) width=(right - LEFT) height=(one.height) rx="4" {}
