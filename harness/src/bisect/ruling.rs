@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use kernels::FailureKind;
 use serde::{Deserialize, Serialize};
 
+pub use crate::evidence::Mark;
 use crate::verdict::{Failure, Verdict};
 
 /// One run of the scenario on a commit.
@@ -15,29 +16,6 @@ pub struct Observed {
     pub verdict: Verdict,
     /// The folder of the cell. None if there was no cell, because the kernel did not build.
     pub evidence: Option<PathBuf>,
-}
-
-/// How git marks a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mark {
-    /// It passes.
-    Good,
-    /// It fails with the failure that is looked for.
-    Bad,
-    /// It cannot be judged.
-    Skip,
-}
-
-impl Mark {
-    /// The exit code for `git bisect run`.
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Mark::Good => 0,
-            Mark::Bad => 1,
-            Mark::Skip => 125,
-        }
-    }
 }
 
 /// The failure that is looked for. A different failure is another bug, and says nothing about this one.

@@ -19,10 +19,13 @@
 //! OUT/20260514-101500/series.json        only for a series: its patches, whose files are in the folder patches/
 //! ```
 //!
+//! The answer of a bisection has a folder of its own, whose `bisection.json` names the cells of its steps.
+//!
 //! A cell is complete if its verdict.json exists. A cell without that file did not complete. Reports are made from
 //! these files and from nothing else.
 
 mod against;
+mod bisection;
 mod cell_dir;
 mod coverage;
 mod file;
@@ -35,6 +38,7 @@ mod split;
 mod transcript;
 
 pub use against::{AgainstNote, EarlierCell, EarlierKernel};
+pub use bisection::{BisectionNote, BisectionStep, Mark};
 pub use cell_dir::{AGENT, CONSOLE, CellDir, CellRecord, CellStart, DUMP, KernelNote, OUTPUT, START, ScriptNote};
 pub use coverage::{CellCoverage, KERNELS as COVERAGE, RunCoverage};
 pub use file::{EvidenceError, write_whole};

@@ -15,10 +15,11 @@ pub fn answer(report: &Report) -> String {
 pub fn sentences(report: &Report) -> Vec<String> {
     let cells = &report.run.cells;
     let counts = report.counts();
-    if cells.is_empty() {
+    if cells.is_empty() && report.bisection.is_none() {
         return vec!["The run has no cells, so nothing is known.".to_owned()];
     }
     let mut parts = match (&report.against, &report.series) {
+        _ if report.bisection.is_some() => report.bisection.iter().map(|note| note.answer.clone()).collect(),
         (Some(_), _) => vec![compared(report)],
         (None, Some(note)) => vec![from_patch_to_patch(report, note)],
         (None, None) => expected(report, counts),

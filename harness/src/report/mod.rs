@@ -28,7 +28,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::cell::CellId;
-use crate::evidence::{AgainstNote, EvidenceError, Run, RunCell, SeriesNote, read_run};
+use crate::evidence::{AgainstNote, BisectionNote, EvidenceError, Run, RunCell, SeriesNote, read_run};
 use crate::verdict::{Expected, Verdict};
 
 use against::Against;
@@ -50,6 +50,8 @@ pub struct Report {
     run: Run,
     against: Option<Against>,
     series: Option<SeriesNote>,
+    /// The bisection whose steps the runs are.
+    bisection: Option<BisectionNote>,
     /// The folder in which the report is read, if it is not that of the run.
     place: Option<PathBuf>,
     /// The run is a part, and the kernels that its own are compared with may be in other parts.
@@ -106,6 +108,9 @@ impl Report {
     /// # Errors
     /// If the folder is not that of a run.
     pub fn of(run: &Path) -> Result<Report, EvidenceError> {
+        if let Some(note) = BisectionNote::read(run)? {
+            return Report::of_bisection(run, note);
+        }
         let mut read = read_run(run)?;
         let note = AgainstNote::read(run).unwrap_or_else(|error| {
             read.missing.push(format!("what the kernels were compared with: {error}"));
@@ -119,7 +124,7 @@ impl Report {
         let (here, elsewhere) = note.into_iter().partition::<Vec<_>, _>(|note| !is_part || note.earlier.is_some());
         let awaits_merge = is_part && (!elsewhere.is_empty() || series.is_some());
         let against = here.into_iter().next().map(|note| Against::of(&read, note));
-        Ok(Report { run: read, against, series, place: None, awaits_merge })
+        Ok(Report { against, series, awaits_merge, ..Report::alone(read) })
     }
 
     /// Whether the run is a part whose kernels can be compared with others only when all parts are merged.
@@ -132,17 +137,40 @@ impl Report {
     /// # Errors
     /// If a folder is not that of a run.
     pub fn of_runs(runs: &[PathBuf]) -> Result<Report, EvidenceError> {
-        let alone = |run| Report { run, against: None, series: None, place: None, awaits_merge: false };
         let (first, others) = match runs {
             [run] => return Report::of(run),
             [first, others @ ..] => (first, others),
-            [] => return Ok(alone(Run::default())),
+            [] => return Ok(Report::alone(Run::default())),
         };
         let mut run = read_run(first)?;
         for other in others {
             run = run.join(read_run(other)?);
         }
-        Ok(alone(run))
+        Ok(Report::alone(run))
+    }
+
+    /// The report of a bisection, whose answer is in a folder. It is read in that folder.
+    fn of_bisection(folder: &Path, note: BisectionNote) -> Result<Report, EvidenceError> {
+        let mut missing = Vec::new();
+        let mut read: Option<Run> = None;
+        for run in note.runs() {
+            read = match (read_run(run), read) {
+                (Ok(run), Some(before)) => Some(before.join(run)),
+                (Ok(run), None) => Some(run),
+                (Err(error), before) => {
+                    missing.push(error.to_string());
+                    before
+                }
+            };
+        }
+        let mut run = read.unwrap_or_else(|| Run { path: folder.to_owned(), ..Run::default() });
+        run.missing.extend(missing);
+        Ok(Report { bisection: Some(note), place: Some(folder.to_owned()), ..Report::alone(run) })
+    }
+
+    /// A report that compares nothing.
+    fn alone(run: Run) -> Report {
+        Report { run, against: None, series: None, bisection: None, place: None, awaits_merge: false }
     }
 
     /// The same report, for a file in this folder: links lead from there to the evidence.
@@ -222,12 +250,12 @@ impl Report {
         junit::render(self)
     }
 
-    /// Writes all [`FORMS`] into the folder of the run.
+    /// Writes all [`FORMS`] into the folder in which the report is read: that of the run, if no other was named.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn write_files(&self) -> Result<(), EvidenceError> {
-        form::write_all(FORMS, self, &self.run.path)
+        form::write_all(FORMS, self, self.place.as_ref().unwrap_or(&self.run.path))
     }
 
     /// The number of cells by result.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use harness::bisect::{self, Answer, Asked, Cells, Event, Found, History, Kernels, Place, Question, Revision};
 use harness::evidence::{PATCHES, write_whole};
 use harness::matrix::series;
+use harness::report::Report;
 use kernels::CancelToken;
 
 use crate::interrupt::until_interrupted;
@@ -163,7 +164,9 @@ async fn answer(
     std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
     write_whole(&path.join("answer.txt"), text.as_bytes())?;
     write_whole(&path.join("bisect.log"), answer.log.as_bytes())?;
-    ui.say(&format!("wrote answer.txt and bisect.log into {}", path.display()));
+    bisect::note(&answer, asked).write(&path)?;
+    Report::of(&path)?.write_files()?;
+    ui.say(&format!("wrote answer.txt, report.html and bisect.log into {}", path.display()));
     Ok(match answer.found {
         Found::First(_) => ExitCode::SUCCESS,
         Found::OneOf(_) => ExitCode::from(crate::ERROR),

@@ -6,7 +6,7 @@ use super::super::grid::distinct;
 use super::super::outcome::{self, Outcome};
 use super::super::words;
 use super::picture::cut;
-use super::{Page, link};
+use super::{Page, link, steps};
 use crate::evidence::{Applies, RunCell};
 use crate::text::counted;
 use crate::verdict::Verdict;
@@ -37,6 +37,7 @@ pub fn draw(page: &Page<'_>, answer: &[String]) -> Markup {
             }
             nav {
                 @if !bad.is_empty() { a href="#unexpected" { "Not as expected" } }
+                @if report.bisection.is_some() { a href="#steps" { "Steps" } }
                 a href="#fails" { "What fails" }
                 a href="#matrix" { "All results" }
                 a href="#cells" { "Cells" }
@@ -44,6 +45,7 @@ pub fn draw(page: &Page<'_>, answer: &[String]) -> Markup {
             }
             (facts(page))
         }
+        (steps::draw(page))
         @if !report.run.missing.is_empty() {
             section.missing {
                 h2 { "What is not known" }

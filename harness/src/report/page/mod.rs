@@ -6,6 +6,7 @@ mod link;
 mod matrix;
 mod picture;
 mod stacks;
+mod steps;
 mod stories;
 mod values;
 mod waits;

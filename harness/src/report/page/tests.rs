@@ -2,6 +2,7 @@ use std::fs;
 
 use super::stories::Told;
 use super::*;
+use crate::evidence::{BisectionNote, BisectionStep, Mark};
 use crate::report::Report;
 use crate::report::tests::{bad, good, id, own, run, stale};
 
@@ -73,6 +74,63 @@ fn what_does_not_fit_is_told_short_and_the_page_says_so() {
     let one = Stories::of(&page, 5_000_000 - taken);
     let told: Vec<_> = cells().filter(|cell| one.told(cell) == Told::Whole).collect();
     assert!(!told.is_empty() && told.iter().all(|cell| !cell.record.is_as_expected()), "{told:?}");
+}
+
+/// The answer of a bisection whose first step was judged by a run that is there, and the last by one that is gone.
+fn bisection(run: &Report) -> BisectionNote {
+    let step = |commit: &str, mark, found, cell: PathBuf| BisectionStep {
+        commit: commit.to_owned(),
+        subject: "PCI: Say <b>".to_owned(),
+        mark,
+        why: "deadlock at sriov_numvfs_show".to_owned(),
+        flaky: false,
+        remembered: found,
+        found,
+        cells: vec![cell],
+    };
+    let cell = run.run.cells[0].evidence.clone().unwrap();
+    BisectionNote {
+        answer: "2222 is the first bad commit: PCI: Say <b>".to_owned(),
+        wanted: "deadlock at sriov_numvfs_show".to_owned(),
+        cell: "a::b on igb, yank".to_owned(),
+        steps: vec![
+            step("1111", Mark::Bad, false, cell),
+            step("0000", Mark::Good, false, "/gone/run/cell".into()),
+            step("2222", Mark::Bad, true, "/gone/run/cell".into()),
+            step("3333", Mark::Skip, false, "/gone/run/other".into()),
+        ],
+        log: "git bisect start".to_owned(),
+    }
+}
+
+#[test]
+fn the_page_of_a_bisection_has_its_steps() {
+    let (_out, of_run) = run(&good(), &[]);
+    let folder = tempfile::tempdir().unwrap();
+    bisection(&of_run).write(folder.path()).unwrap();
+    let report = Report::of(folder.path()).unwrap();
+    report.write_files().unwrap();
+    let page = fs::read_to_string(folder.path().join("report.html")).unwrap();
+    let (links, ids) = links_and_ids(&page);
+    assert!(links.iter().all(|link| ids.contains(link)), "{links:?}");
+    assert!(page.contains("<h1>2222 is the first bad commit: PCI: Say &lt;b&gt;.</h1>"), "{page}");
+    let steps = page.split("<section id=\"steps\">").nth(1).unwrap().split("</section>").next().unwrap();
+    for wanted in
+        ["bad end", "good end", "<td>1</td>", "<td>2</td>", "skipped", "the answer", "judged before", "href=\"#c1\""]
+    {
+        assert!(steps.contains(wanted), "{wanted}: {steps}");
+    }
+    assert_eq!(report.run.missing.len(), 1, "the run that is gone is named once: {:?}", report.run.missing);
+}
+
+#[test]
+fn a_bisection_of_which_nothing_is_left_has_its_answer() {
+    let (out, of_run) = run(&good(), &[]);
+    let folder = tempfile::tempdir().unwrap();
+    bisection(&of_run).write(folder.path()).unwrap();
+    drop(out);
+    let page = render(&Report::of(folder.path()).unwrap());
+    assert!(page.contains("<h1>2222 is the first bad commit") && page.contains("the answer"), "{page}");
 }
 
 #[test]
