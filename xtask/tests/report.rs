@@ -77,6 +77,16 @@ fn some_cells_of_a_run_are_drawn() {
 }
 
 #[test]
+fn each_bug_has_a_page_in_a_folder() {
+    let (run, out) = (run(), tempfile::tempdir().unwrap());
+    let folder = out.path().join("bugs");
+    let wrote = printed(&[text(run.path()), "--bugs", "--out", text(&folder)]);
+    let files = fs::read_dir(&folder).unwrap().count();
+    assert!(wrote.starts_with(&format!("wrote index.html and {} pages", files - 1)), "{wrote}");
+    assert!(error(&[text(run.path()), "--bugs"]).contains("--out"));
+}
+
+#[test]
 fn damaged_evidence_is_named_and_no_error() {
     let run = run();
     fs::write(run.path().join(CELL).join("verdict.json"), "{\"cell\":").unwrap();

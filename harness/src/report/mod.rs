@@ -27,8 +27,11 @@ mod words;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use kernels::Manifest;
+
 use crate::cell::CellId;
 use crate::evidence::{AgainstNote, BisectionNote, EvidenceError, Run, RunCell, SeriesNote, read_run};
+use crate::scenario::Scenario;
 use crate::verdict::{Expected, Verdict};
 
 use against::Against;
@@ -238,6 +241,12 @@ impl Report {
             matches!(change, Change::Regressed | Change::Fixed | Change::FailsOtherwise | Change::Flaky)
         };
         changes.into_iter().filter(|(_, change)| is_told(change)).collect()
+    }
+
+    /// A page for each bug of a manifest, with the cells that look for it, and a page that lists them: the names of the
+    /// files, and their texts.
+    pub fn bug_pages(&self, manifest: &Manifest, scenarios: &[Scenario], measured: &Measured) -> Vec<(String, String)> {
+        page::of_bugs(self, manifest, scenarios, measured)
     }
 
     /// The results for programs.

@@ -9,8 +9,12 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::builder::PossibleValuesParser;
 use globset::Glob;
 use harness::evidence::{LATEST, START};
-use harness::report::{FORMS, Form, Report, SeriesReport, Terminal};
+use harness::report::{FORMS, Form, Report, SeriesReport, Terminal, measured_in, measured_of, updated};
+use harness::text::counted;
+use kernels::Manifest;
+use scenarios::proposals::PROPOSALS;
 
+use super::catalogue;
 use crate::machine::workspace;
 use crate::out;
 
@@ -27,6 +31,7 @@ Examples:
   cargo xtask report latest --format junit --out junit.xml
   cargo xtask report latest --only 'numvfs_read::*' --format html --out page.html
   cargo xtask report target/runs/20260102-* --format json --out both.json
+  cargo xtask report latest --bugs --out bugs
 
 A report is drawn from the evidence of a run and from nothing else, at any time: also while the run goes on, after it was
 interrupted, and on another machine. Several runs are drawn as one. A cell that several of them have counts as repeated.
@@ -49,6 +54,9 @@ pub struct Args {
     /// The form of the report
     #[arg(long, default_value = TEXT, value_parser = formats())]
     format: String,
+    /// Write a page for each bug of the catalogue into the folder --out: what it is, and the cells that look for it
+    #[arg(long, requires = "out", conflicts_with_all = ["format", "verbose"])]
+    bugs: bool,
     /// With --format text, also show the rows of families of which every cell passes
     #[arg(short, long)]
     verbose: bool,
@@ -82,6 +90,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Some(path) => report.placed_in(&folder_of(path)),
         None => report,
     };
+    if let (true, Some(folder)) = (args.bugs, &args.out) {
+        return bugs(&report.placed_in(folder), folder);
+    }
     let form = FORMS.iter().find(|form| form.name == args.format);
     match args.out {
         Some(path) => {
@@ -100,6 +111,25 @@ pub fn run(args: Args) -> Result<ExitCode> {
             out::print(&draw(&report, form, terminal))?;
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the pages of the bugs into a folder.
+fn bugs(report: &Report, folder: &Path) -> Result<ExitCode> {
+    let (manifest, scenarios) = (Manifest::of_project()?, scenarios::all());
+    let now = measured_of(report.run(), &manifest.bugs, &scenarios, PROPOSALS);
+    let measured = updated(measured_in(&catalogue::page()?), now);
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let pages = report.bug_pages(&manifest, &scenarios, &measured);
+    for (name, text) in &pages {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    out::print(&format!(
+        "wrote index.html and {} into {}",
+        counted(pages.len() - 1, "page", "pages"),
+        folder.display()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 

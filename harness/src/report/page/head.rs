@@ -154,7 +154,7 @@ struct OfKernel<'a> {
 }
 
 /// For each kernel, the ways in which it fails, with the cells. Kernels that do not fail come last, in a line.
-fn fails(page: &Page<'_>) -> Markup {
+pub fn fails(page: &Page<'_>) -> Markup {
     let of = |name| {
         let of_it = page.report.run.cells.iter().filter(|cell| cell.record.cell.variant == name);
         let (begun, not_begun): (Vec<_>, Vec<_>) = of_it.partition(|cell| cell.evidence.is_some());

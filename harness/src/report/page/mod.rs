@@ -1,5 +1,6 @@
 //! `report.html`: one static page. It needs no network, and no scripts: with them, it can be filtered.
 
+mod bugs;
 mod cell;
 mod head;
 mod link;
@@ -37,6 +38,8 @@ struct Page<'a> {
     /// The folder of the page.
     place: PathBuf,
 }
+
+pub use bugs::pages as of_bugs;
 
 pub fn render(report: &Report) -> String {
     let page = Page::of(report);
@@ -136,11 +139,7 @@ impl<'a> Page<'a> {
 
     /// The cells that show a bug.
     fn shown_in(&self, bug: &str) -> Markup {
-        let shows = |cell: &&RunCell| match &cell.record.verdict {
-            Verdict::Fail(failure) => cell.record.expected.shown_by(failure).any(|shown| shown == bug),
-            _ => false,
-        };
-        let cells: Vec<_> = self.report.run.cells.iter().filter(shows).collect();
+        let cells: Vec<_> = self.report.run.cells.iter().filter(|cell| bugs::shows(cell, bug)).collect();
         html! {
             @if !cells.is_empty() {
                 br;

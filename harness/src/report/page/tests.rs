@@ -134,6 +134,30 @@ fn a_bisection_of_which_nothing_is_left_has_its_answer() {
 }
 
 #[test]
+fn each_bug_of_the_catalogue_has_a_page() {
+    let (_out, report) = run(&good(), &[]);
+    let manifest = kernels::Manifest::of_project().unwrap();
+    let measured = [("numvfs-show-vfio-remove".to_owned(), "stock 3/4".to_owned())].into();
+    let pages = report.bug_pages(&manifest, &[], &measured);
+    assert_eq!(pages.len(), manifest.bugs.len() + 1);
+    for (name, text) in &pages {
+        let (links, ids) = links_and_ids(text);
+        assert!(links.iter().all(|link| ids.contains(link)), "{name}: {links:?}");
+    }
+    let page = |wanted: &str| &pages.iter().find(|(name, _)| name == wanted).unwrap().1;
+    let deadlock = page("numvfs-show-vfio-remove.html");
+    for wanted in
+        ["it showed in 2 cells on stock", "stock 3/4", "numvfs_read::owner_rescans_on_removal", "href=\"index.html\""]
+    {
+        assert!(deadlock.contains(wanted), "{wanted}: {deadlock}");
+    }
+    assert!(!deadlock.contains("numvfs_events"), "no cell of this family shows the bug");
+    let (index, other) = (page("index.html"), page("uevent-show-bystander.html"));
+    assert!(index.contains("href=\"numvfs-show-vfio-remove.html\"") && index.contains("did not run"), "{index}");
+    assert!(other.contains("none of its scenarios ran"), "{other}");
+}
+
+#[test]
 fn a_report_of_some_cells_has_only_these() {
     let (_out, report) = run(&good(), &[]);
     let part = report.clone().only(|cell| cell.variant == "stock");
