@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -392,6 +394,53 @@ fn a_shelf_that_fails_or_lies_costs_a_warning_and_a_build() {
         assert!(steps.contains(&Step::Compile), "{steps:?}");
         assert!(told[0].starts_with("not from the shelf: "), "{told:?}");
     }
+}
+
+/// A web server for a folder, and its address. None if this machine has no Python.
+fn web_server(folder: &Path) -> Option<(Child, String)> {
+    let mut command = Command::new("python3");
+    command.args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory"]).arg(folder).arg("0");
+    let mut server = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    let mut line = String::new();
+    BufReader::new(server.stdout.take()?).read_line(&mut line).ok()?;
+    let port = line.split("port ").nth(1)?.split(' ').next()?.to_owned();
+    Some((server, format!("http://127.0.0.1:{port}")))
+}
+
+#[test]
+fn a_server_that_dies_between_two_kernels_costs_one_warning() {
+    let (bench, folder) = (Bench::new(), tempfile::tempdir().unwrap());
+    let place = folder.path().join("shelf");
+    fs::create_dir(&place).unwrap();
+    let Some((mut server, url)) = web_server(&place) else {
+        eprintln!("skipped: there is no Python to serve a shelf");
+        return;
+    };
+    for variant in ["stock", "fixed", "further"] {
+        with_shelf(&bench, &folder.path().join("one"), &format!("file://{}", place.display()), variant);
+    }
+    let told = Mutex::new(Vec::new());
+    let compiled = Mutex::new(false);
+    let observer = |event: BuildEvent| match event {
+        BuildEvent::Step { step: Step::Compile, .. } => *compiled.lock().unwrap() = true,
+        BuildEvent::Shelf { what } => told.lock().unwrap().push(what),
+        _ => {}
+    };
+    let manifest = Manifest::load(bench.0.path()).unwrap();
+    let cache = Cache::at(folder.path().join("other"));
+    let builder = Builder::new(manifest, cache).with_shelf(Some(Arc::new(SharedShelf::at(&url))));
+    let build = |variant: &str| {
+        builder.build(variant, &observer, &CancelToken::new()).unwrap();
+        (std::mem::take(&mut *told.lock().unwrap()), std::mem::take(&mut *compiled.lock().unwrap()))
+    };
+    let first = build("stock");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(first, (vec![format!("taken from {url}")], false));
+    let (told, compiled) = build("fixed");
+    assert!(told.len() == 1 && told[0].starts_with("not from the shelf: cannot read images/"), "{told:?}");
+    assert!(compiled);
+    assert_eq!(build("further"), (Vec::new(), true), "it was asked again");
 }
 
 /// All files in and below a folder, with their content.
