@@ -188,7 +188,8 @@ struct Over {
     silent: bool,
     /// The error messages of the kernel during a scenario that passed. None if they are not known.
     errors: Option<Vec<String>>,
-    /// How many bytes of the console's log come from the scenario, and not from what the user did afterwards.
+    /// How many bytes of the console's log come from the scenario, and not from what the user did afterwards. None if there was
+    /// no user.
     logged: Option<usize>,
 }
 
@@ -256,7 +257,7 @@ async fn run_in(
     }
     let notes = guest.notes();
     let mut logged = None;
-    if !matches!(ran, Ok(Verdict::Pass | Verdict::Skip(_))) {
+    if scenario.needs.terminal.is_some() && !matches!(ran, Ok(Verdict::Pass | Verdict::Skip(_))) {
         logged = Some(log(console).len());
         // What the user does in it changes no verdict, and neither does an error.
         let _ = guest.shell_after_failure().await;
