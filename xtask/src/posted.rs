@@ -9,6 +9,7 @@ use harness::evidence::{Applies, SeriesNote};
 use harness::lab::Lab;
 use harness::matrix::series::base::{self, Choice};
 use harness::matrix::series::{self, Patch};
+use harness::text::counted;
 use kernels::series::{Manner, Series, Version};
 use kernels::{CancelToken, Manifest, Source};
 use tempfile::TempDir;
@@ -220,12 +221,7 @@ fn introduce(note: &SeriesNote, ui: &Ui) {
     note.bases.iter().for_each(|line| ui.say(line));
     let version = if note.version > Version::FIRST { format!("version {}, ", note.version) } else { String::new() };
     let count = note.steps.len();
-    ui.say(&format!(
-        "\"{}\": {version}{count} patch{} on {}",
-        note.subject,
-        if count == 1 { "" } else { "es" },
-        note.base_about
-    ));
+    ui.say(&format!("\"{}\": {version}{} on {}", note.subject, counted(count, "patch", "patches"), note.base_about));
     for (number, step) in note.steps.iter().enumerate() {
         ui.say(&format!("  {}/{count} {} ({})", number + 1, step.subject, step.author));
         match &step.applies {

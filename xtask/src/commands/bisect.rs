@@ -10,6 +10,7 @@ use harness::bisect::{self, Answer, Asked, Cells, Event, Found, History, Kernels
 use harness::evidence::{PATCHES, write_whole};
 use harness::matrix::series;
 use harness::report::Report;
+use harness::text::counted;
 use kernels::CancelToken;
 
 use crate::interrupt::until_interrupted;
@@ -195,8 +196,8 @@ fn at(place: &Place) -> String {
         Place::GoodEnd => "good end".to_owned(),
         Place::Step { number, left: None } => format!("step {number}"),
         Place::Step { number, left: Some(left) } => {
-            let (about, count) = (number + left.steps, left.revisions);
-            format!("step {number} of about {about}, {count} revision{} left", if count == 1 { "" } else { "s" })
+            let revisions = counted(left.revisions as usize, "revision", "revisions");
+            format!("step {number} of about {}, {revisions} left", number + left.steps)
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{MutantsError, Task};
 use crate::evidence::{EvidenceError, write_whole};
+use crate::text::counted;
 
 /// The file for programs, in the folder of the results.
 pub const JSON: &str = "mutants.json";
@@ -203,8 +204,8 @@ impl Results {
             left => format!("; {left} not judged yet"),
         };
         format!(
-            "{all} mutant{}: {killed} killed{part}, {} survived, {} no answer{missing}",
-            if all == 1 { "" } else { "s" },
+            "{}: {killed} killed{part}, {} survived, {} no answer{missing}",
+            counted(all, "mutant", "mutants"),
             self.count(Outcome::Survived),
             self.count(Outcome::NoAnswer),
         )

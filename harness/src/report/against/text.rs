@@ -47,7 +47,7 @@ fn new_errors(against: &Against, text: &mut String) {
 }
 
 fn cells(count: usize) -> String {
-    format!("{count} cell{}", if count == 1 { "" } else { "s" })
+    crate::text::counted(count, "cell", "cells")
 }
 
 /// The cells for which `is_listed` holds, under a heading. A kernel that does not build or boot is listed once.

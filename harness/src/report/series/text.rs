@@ -12,6 +12,7 @@ use crate::report::change::{Change, State};
 use crate::report::errors;
 use crate::report::mail::{WIDTH, quote_script, wrap};
 use crate::report::rows::Row;
+use crate::text::counted;
 use crate::verdict::Verdict;
 
 /// How many failures are shown with their evidence.
@@ -89,16 +90,12 @@ fn head(series: &SeriesReport, text: &mut String) {
         info.harness,
         note.base_about,
         info.accel.to_uppercase(),
-        count(series.rows.len(), "cell"),
-        count(scenarios, "scenario"),
-        count(series.note.tried().count() + 1, "kernel"),
+        counted(series.rows.len(), "cell", "cells"),
+        counted(scenarios, "scenario", "scenarios"),
+        counted(series.note.tried().count() + 1, "kernel", "kernels"),
     );
     wrap(text, "", "", &tested);
     text.push('\n');
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn patch(series: &SeriesReport, number: usize, step: &SeriesStep, text: &mut String) {
@@ -141,7 +138,7 @@ fn changes(series: &SeriesReport, step: usize, text: &mut String) {
         let found = series.rows.iter().filter(|row| is(row)).count();
         match change {
             _ if found == 0 => {}
-            Change::Unchanged => wrap(text, "  unchanged: ", "    ", &count(found, "cell")),
+            Change::Unchanged => wrap(text, "  unchanged: ", "    ", &counted(found, "cell", "cells")),
             Change::Fixed => list(series, step, change, is, |row| ended(row.before(step)), text),
             Change::ByChance => list(series, step, change, is, |row| by_chance(row, step), text),
             _ => list(series, step, change, is, |row| ended(row.state(step)), text),
