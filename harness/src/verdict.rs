@@ -150,9 +150,12 @@ impl Signature {
         ways.iter().map(|way| signature(way, false)).chain(usual).collect()
     }
 
-    /// Whether a failure is of this kind, at this place.
+    /// Whether a failure is of this kind, at this place. A deadlock is at each place where a task of its cycle waits:
+    /// which of them the verdict names says nothing about the bug.
     fn is_at(&self, failure: &Failure) -> bool {
-        self.kind == failure.kind && failure.function.as_deref() == Some(self.function.as_str())
+        let place = format!(" waits in {} ", self.function);
+        let of_cycle = || failure.cycle.iter().flatten().any(|wait| wait.contains(&place));
+        self.kind == failure.kind && (failure.function.as_deref() == Some(self.function.as_str()) || of_cycle())
     }
 
     /// Whether a failure closes one of the cycles of this bug. True if the bug names none, or nobody looked for one.
@@ -398,6 +401,20 @@ mod tests {
             assert_eq!(expected.closed_otherwise(&failure).count(), usize::from(!met), "{cycle:?}");
             assert_eq!(expected.met_by(&Verdict::Fail(failure)), met, "{cycle:?}");
         }
+    }
+
+    #[test]
+    fn a_deadlock_is_at_each_place_where_a_task_of_its_cycle_waits() {
+        let waits = |function: &str| format!("iov-own waits in {function} for device_lock of 0000:01:00.0");
+        let named = |function: &str, cycle: &[&str]| match deadlock_at(function) {
+            Verdict::Fail(failure) => {
+                Verdict::Fail(Failure { cycle: Some(cycle.iter().copied().map(waits).collect()), ..failure })
+            }
+            other => panic!("{other:?}"),
+        };
+        let expected = expected();
+        assert!(expected.met_by(&named("remove", &["remove", "sriov_numvfs_show"])));
+        assert!(!expected.met_by(&named("remove", &["remove", "show"])), "nobody waits there");
     }
 
     #[test]

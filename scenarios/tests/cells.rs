@@ -22,6 +22,7 @@ use harness::matrix::partition::Partition;
 use harness::matrix::plan::{Selection, plan};
 use harness::matrix::{Request, Runner};
 use harness::progress::{Event, Progress, Silence};
+use harness::report::explanation;
 use harness::scenario::Scenario;
 use kernels::BuildEvent;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -102,11 +103,9 @@ fn run(shared: &Shared, cell: &PlannedCell) -> Result<(), Failed> {
     if record.is_as_expected() {
         return Ok(());
     }
-    let reason = record.verdict.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
     Err(Failed::from(format!(
-        "expected {}, got {}{reason}\nevidence: {}\nto run only this cell: {}",
-        cell.expected.word(),
-        record.verdict.outcome(),
+        "{}\nevidence: {}\nto run only this cell: {}",
+        explanation(&record),
         runner.folder().join(cell.id.folder()).display(),
         cell.id.command(&[]).join(" ")
     )))

@@ -67,15 +67,13 @@ impl Guest {
     }
 
     /// The verdict on stuck tasks. It names the first function in `at` that any of the tasks is in. If no task is in
-    /// one of them, it names the function in which the first task waits.
+    /// one of them, it names the function in which the first task of the cycle waits, or without a cycle the first task.
     pub fn deadlock(&self, stuck: &[Stuck], at: &[&str]) -> Verdict {
         let tasks: Vec<_> = stuck.iter().map(|stuck| stuck.task.clone()).collect();
         self.note_tasks(Note::Stuck, &tasks);
         let named = at.iter().find(|function| tasks.iter().any(|task| stack::is_in(task, function)));
-        let first = || stuck.first().map(|stuck| stuck.function.clone()).unwrap_or_default();
-        let function = named.map_or_else(first, |&function| function.to_owned());
         let who: Vec<_> = tasks.iter().map(describe).collect();
-        let pid = tasks.first().map_or(0, |task| task.tid);
-        self.deadlock_of(pid, function, format!("stuck in D state: {}", who.join("; ")))
+        let (pid, first) = stuck.first().map_or((0, ""), |stuck| (stuck.task.tid, stuck.function.as_str()));
+        self.deadlock_of(pid, named.copied(), first, format!("stuck in D state: {}", who.join("; ")))
     }
 }

@@ -138,11 +138,13 @@ impl Guest {
     }
 
     /// The verdict on a deadlock at this function: with the cycle, if one is proven that keeps this task, and else with
-    /// these words.
-    pub(super) fn deadlock_of(&self, pid: i32, function: String, otherwise: String) -> Verdict {
+    /// these words. Without a function, it is where the first task of the cycle waits, or else where this task does.
+    pub(super) fn deadlock_of(&self, pid: i32, function: Option<&str>, waits: &str, otherwise: String) -> Verdict {
         let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
         let cycle = proven.as_ref().and_then(|graph| Some((graph, graph.deadlock_of(pid)?)));
-        let (summary, cycle) = match cycle {
+        let first = cycle.as_ref().and_then(|(_, cycle)| Some(cycle.first()?.at.function.as_str()));
+        let function = Some(function.or(first).unwrap_or(waits).to_owned());
+        let (summary, cycle) = match &cycle {
             Some((graph, cycle)) => {
                 let of_all = |words: fn(&Graph, &Wait) -> String| cycle.iter().map(|wait| words(graph, wait)).collect();
                 let lines: Vec<String> = of_all(words::line);
@@ -150,7 +152,7 @@ impl Guest {
             }
             None => (otherwise, self.has_looked().then(Vec::new)),
         };
-        Verdict::Fail(Failure { kind: FailureKind::Deadlock, function: Some(function), summary, cycle })
+        Verdict::Fail(Failure { kind: FailureKind::Deadlock, function, summary, cycle })
     }
 
     /// Whether the guest could be looked at, each time.

@@ -46,6 +46,7 @@ pub use form::Form;
 use rows::{Column, rows};
 pub use series::{SERIES_FORMS, SeriesReport};
 pub use terminal::Terminal;
+pub use words::explanation;
 
 /// The report of a run.
 #[derive(Clone, Debug)]
