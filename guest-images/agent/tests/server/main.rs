@@ -1,120 +1,14 @@
 //! Tests the server with real operations in real processes, on the kernel of this host. These need no guest.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::sync::Arc;
-use std::time::Duration;
+mod host;
+mod programs;
+mod words;
 
-use guest_agent::outbox::Outbox;
-use guest_agent::server::Server;
 use guest_protocol::{
-    Access, Answer, AttributeWrite, Call, Command, Failure, Function, MARKER, Message, OpId, Outcome, Policy,
-    ProgramEnd, Progress, Reply, Request, Returned, Sched, SlotName, Source, Step, Sweep, VfioDevice, Word, WordId,
-    decode, encode,
+    AttributeWrite, Call, Command, MARKER, Message, OpId, Outcome, Policy, Progress, Reply, Returned, Sched, Source,
+    Step, Sweep, VfioDevice,
 };
-
-/// How long a test waits. Every operation here ends much sooner, even on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(60);
-
-/// The host's side.
-struct Host {
-    writer: UnixStream,
-    reader: BufReader<UnixStream>,
-    next: u64,
-    /// Outcomes of operations that ended while the test waited for another one. The order in which two operations end
-    /// is not defined.
-    ended: HashMap<OpId, Outcome>,
-}
-
-impl Host {
-    fn new() -> Host {
-        let (host, guest) = UnixStream::pair().unwrap();
-        let outbox = Arc::new(Outbox::new(guest.try_clone().unwrap()));
-        let server = Server::new(outbox, env!("CARGO_BIN_EXE_guest-agent"));
-        std::thread::spawn(move || server.serve(guest));
-        host.set_read_timeout(Some(DEADLINE)).unwrap();
-        Host { writer: host.try_clone().unwrap(), reader: BufReader::new(host), next: 0, ended: HashMap::new() }
-    }
-
-    fn ask(&mut self, command: Command) -> OpId {
-        self.next += 1;
-        let request = Request { id: OpId(self.next), command };
-        self.writer.write_all(encode(&request).unwrap().as_bytes()).unwrap();
-        request.id
-    }
-
-    /// Sends a file in one piece.
-    fn put(&mut self, path: &str, bytes: &[u8], executable: bool) -> OpId {
-        let (path, size) = (path.to_owned(), bytes.len() as u64);
-        let id = self.ask(Command::PutFile { path, offset: 0, size, total: size, executable });
-        self.writer.write_all(bytes).unwrap();
-        id
-    }
-
-    /// What a program printed, and how it ended.
-    fn ran(&mut self, id: OpId) -> (String, Outcome) {
-        let mut printed = String::new();
-        loop {
-            match self.hear() {
-                Message::Progress { id: of, progress: Progress::Printed { text }, .. } if of == id => printed += &text,
-                Message::Done { id: of, outcome, .. } if of == id => return (printed, outcome),
-                _ => {}
-            }
-        }
-    }
-
-    fn hear(&mut self) -> Message {
-        let mut line = String::new();
-        self.reader.read_line(&mut line).unwrap();
-        decode(&line).unwrap()
-    }
-
-    fn done(&mut self, wanted: OpId) -> Outcome {
-        loop {
-            if let Some(outcome) = self.ended.remove(&wanted) {
-                return outcome;
-            }
-            if let Message::Done { id, outcome, .. } = self.hear() {
-                self.ended.insert(id, outcome);
-            }
-        }
-    }
-
-    fn ok(&mut self, command: Command) -> Reply {
-        let id = self.ask(command);
-        match self.done(id) {
-            Outcome::Ok(reply) => reply,
-            Outcome::Err(failure) => panic!("{failure:?}"),
-        }
-    }
-
-    fn failure(&mut self, command: Command) -> Failure {
-        let id = self.ask(command);
-        match self.done(id) {
-            Outcome::Err(failure) => failure,
-            Outcome::Ok(reply) => panic!("{reply:?}"),
-        }
-    }
-
-    fn access(&mut self, command: Command) -> Access {
-        match self.ok(command) {
-            Reply::Access(access) => access,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn progress(&mut self, of: OpId) -> Progress {
-        loop {
-            match self.hear() {
-                Message::Progress { id, progress, .. } if id == of => return progress,
-                Message::Done { id, outcome, .. } if id == of => panic!("{outcome:?}"),
-                _ => {}
-            }
-        }
-    }
-}
+use host::{DEADLINE, Host};
 
 fn text(path: &std::path::Path) -> String {
     path.to_str().unwrap().to_owned()
@@ -301,69 +195,6 @@ fn an_owner_that_holds_makes_calls_until_it_is_told_to_continue() {
     assert_eq!(host.done(owner), Outcome::Ok(Reply::Nothing));
 }
 
-/// Says a word of a script, as a script does.
-fn iov(arguments: &[&str]) -> std::process::Child {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_guest-agent"));
-    command.arg0("iov").args(arguments);
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
-}
-
-/// What a word of a script printed: standard output, and standard error.
-fn said(child: std::process::Child) -> (String, String) {
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (text(output.stdout), text(output.stderr))
-}
-
-#[test]
-fn words_of_a_script_are_passed_on_and_answered() {
-    let mut host = Host::new();
-    assert_eq!(host.ok(Command::HearWords), Reply::Nothing);
-    let mut answer = |child: std::process::Child, answer: Answer| {
-        let (id, word) = loop {
-            if let Message::Asked { id, word, .. } = host.hear() {
-                break (id, word);
-            }
-        };
-        assert_eq!(host.ok(Command::Answer { word: id, answer }), Reply::Nothing);
-        (word, said(child))
-    };
-    let slot = SlotName { id: "rp0".to_owned(), number: 1, port: "0000:00:10.0".to_owned() };
-    let function = Function { bdf: "0000:01:00.0".to_owned(), sysfs: "/sys/devices/x".to_owned(), slot };
-    let (word, said) = answer(iov(&["pf", "1", "--sysfs"]), Answer::Function(function));
-    assert_eq!((word, said.0.as_str()), (Word::Pf { number: 1 }, "/sys/devices/x\n"));
-    let refused = Answer::Refused("the slot is empty".to_owned());
-    let (word, said) = answer(iov(&["remove", "0000:01:00.0", "--by", "yank"]), refused);
-    assert_eq!(word, Word::Remove { bdf: "0000:01:00.0".to_owned(), by: Some("yank".to_owned()) });
-    assert_eq!(said, (String::new(), "iov: the slot is empty\n".to_owned()));
-    let (word, _) = answer(iov(&["expect", "--stale", "sriov_numvfs", "0\n", "4"]), Answer::Done);
-    let summary = "sriov_numvfs still reads 0, and must be 4".to_owned();
-    assert_eq!(word, Word::End { kind: Some("stale-read".to_owned()), at: "sriov_numvfs".to_owned(), summary });
-    // A value that is right ends nothing, so nobody is asked.
-    assert_eq!(said_alone(&["expect", "sriov_numvfs", "4", "4"]), Some(0));
-    assert_eq!(
-        host.failure(Command::Answer { word: WordId(99), answer: Answer::Done }).message,
-        "nobody said the word 99"
-    );
-}
-
-/// The exit status of a word that needs no host.
-fn said_alone(arguments: &[&str]) -> Option<i32> {
-    iov(arguments).wait().unwrap().code()
-}
-
-#[test]
-fn a_word_waits_for_a_process_that_is_not_blocked_only_as_long_as_it_may() {
-    let mut sleeper = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-    let pid = sleeper.id().to_string();
-    assert_eq!(said_alone(&["wait-blocked", &pid, "no_such_function", "--within", "0"]), Some(1));
-    sleeper.kill().unwrap();
-    sleeper.wait().unwrap();
-    let (_, why) = said(iov(&["wait-blocked", &pid, "no_such_function"]));
-    assert!(why.contains("has ended"), "{why}");
-    assert_eq!(said_alone(&["fail", "hang", "x"]), Some(2), "no such kind");
-}
-
 #[test]
 fn a_watch_ends_when_it_is_told_to_stop() {
     let mut host = Host::new();
@@ -377,7 +208,7 @@ fn a_watch_ends_when_it_is_told_to_stop() {
 #[test]
 fn a_line_that_is_no_request_is_ignored() {
     let mut host = Host::new();
-    host.writer.write_all(b"{\"id\": 1, \"command\": \"dance\"}\n\n\xff\xfe\n").unwrap();
+    host.say(b"{\"id\": 1, \"command\": \"dance\"}\n\n\xff\xfe\n");
     assert_eq!(host.ok(Command::Hello), Reply::Nothing);
 }
 
@@ -428,96 +259,4 @@ fn a_sweep_reports_values_and_waiting_accesses() {
     let expected =
         [("a", false, "1"), ("a", true, ""), ("below/b", false, "2"), ("c", false, "4"), ("none", false, "(null)")];
     assert_eq!(told, expected.map(|(name, write, value)| (path(name), write, value.to_owned())));
-}
-
-/// Runs a line of the shell.
-fn sh(line: &str) -> Command {
-    let args = vec!["-c".to_owned(), line.to_owned()];
-    Command::Run {
-        program: "/bin/sh".to_owned(),
-        args,
-        env: BTreeMap::from([("X".to_owned(), "y".to_owned())]),
-        socket: true,
-    }
-}
-
-fn ended(end: ProgramEnd) -> Outcome {
-    Outcome::Ok(Reply::Ran { end, unreported: 0 })
-}
-
-#[test]
-fn a_file_is_put_and_run() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = text(&folder.path().join("program"));
-    let mut host = Host::new();
-    // Bytes that look like requests, and a program that is replaced while it may run.
-    for said in ["{\"id\": 9, \"command\": \"hello\"}", "two"] {
-        let put = host.put(&path, format!("#!/bin/sh\necho '{said}'\n").as_bytes(), true);
-        assert_eq!(host.done(put), Outcome::Ok(Reply::Nothing));
-        let run = host.ask(Command::Run { program: path.clone(), args: vec![], env: BTreeMap::new(), socket: false });
-        assert_eq!(host.ran(run), (format!("{said}\n"), ended(ProgramEnd::Exited(0))));
-    }
-    let put = host.put(&text(&folder.path().join("no/such")), b"abc\n", false);
-    assert!(matches!(host.done(put), Outcome::Err(failure) if failure.errno.as_ref().unwrap().name == "ENOENT"));
-    assert_eq!(host.ok(Command::Hello), Reply::Nothing);
-}
-
-#[test]
-fn a_large_file_arrives_as_it_is() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = text(&folder.path().join("file"));
-    let bytes: Vec<u8> = (0..5 << 20).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let mut host = Host::new();
-    let put = host.put(&path, &bytes, false);
-    assert_eq!(host.done(put), Outcome::Ok(Reply::Nothing));
-    assert!(std::fs::read(&path).unwrap() == bytes);
-}
-
-#[test]
-fn what_a_program_prints_keeps_its_order() {
-    let mut host = Host::new();
-    let run = host.ask(sh("echo one; echo two >&2; echo three $X $HOME; cat; printf four; exit 3"));
-    assert_eq!(host.ran(run), ("one\ntwo\nthree y /\nfour".to_owned(), ended(ProgramEnd::Exited(3))));
-    let run = host.ask(sh("kill -SEGV $$"));
-    assert_eq!(host.ran(run).1, ended(ProgramEnd::Killed("SIGSEGV".to_owned())));
-    let failure = host.failure(Command::Run {
-        program: "/no/such".to_owned(),
-        args: vec![],
-        env: BTreeMap::new(),
-        socket: false,
-    });
-    assert_eq!(failure.message, "start /no/such: No such file or directory (os error 2)");
-}
-
-#[test]
-fn a_program_that_is_stopped_ends_with_all_that_it_has_started() {
-    let mut host = Host::new();
-    let run = host.ask(sh("(sleep 1000 & sleep 1000) & echo begun; exec >/dev/null 2>&1; wait"));
-    assert_eq!(host.progress(run), Progress::Printed { text: "begun\n".to_owned() });
-    // The shell has not forked all its children yet, perhaps.
-    let deadline = std::time::Instant::now() + DEADLINE;
-    let tasks = loop {
-        let Reply::Tasks(tasks) = host.ok(Command::Where { target: run }) else { panic!("no tasks") };
-        if tasks.iter().filter(|task| task.comm == "sleep").count() == 2 {
-            break tasks;
-        }
-        assert!(std::time::Instant::now() < deadline, "{tasks:?}");
-    };
-    assert!(tasks.iter().any(|task| task.comm == "iov-run"), "{tasks:?}");
-    host.ok(Command::Stop { target: run });
-    assert_eq!(host.done(run), ended(ProgramEnd::Killed("SIGKILL".to_owned())));
-    let left = |task: &guest_protocol::TaskState| {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", task.pid)).unwrap_or_default();
-        task.comm == "sleep" && stat.contains("(sleep)") && !stat.contains(") Z ")
-    };
-    while tasks.iter().any(left) {
-        assert!(std::time::Instant::now() < deadline, "a process is left");
-    }
-}
-
-#[test]
-fn processes_that_a_program_leaves_behind_are_ended() {
-    let mut host = Host::new();
-    let run = host.ask(sh("sleep 1000 & echo over"));
-    assert_eq!(host.ran(run), ("over\n".to_owned(), ended(ProgramEnd::Exited(0))));
 }
