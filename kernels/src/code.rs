@@ -71,29 +71,32 @@ impl Code {
     /// # Errors
     /// [`CodeError`].
     pub fn of(vmlinux: &Path, prefixes: &[&str]) -> Result<Code, CodeError> {
-        with_dwarf(vmlinux, |dwarf, text| read(&dwarf, &text, prefixes))
+        with_dwarf(vmlinux, |dwarf, elf| {
+            let text = elf.section_by_name(".text");
+            let text = text.map_or(0..0, |text| text.address()..text.address().saturating_add(text.size()));
+            read(&dwarf, &text, prefixes)
+        })
     }
 }
 
-/// Reads the DWARF of a vmlinux. `read` also gets the addresses of its `.text`.
+/// Reads the DWARF of a vmlinux. `read` also gets the file.
 ///
 /// # Errors
 /// [`CodeError`].
 pub(crate) fn with_dwarf<T>(
     vmlinux: &Path,
-    read: impl FnOnce(Dwarf<Bytes<'_>>, Range<u64>) -> gimli::Result<T>,
+    read: impl FnOnce(Dwarf<Bytes<'_>>, &object::File<'_>) -> gimli::Result<T>,
 ) -> Result<T, CodeError> {
     let path = || vmlinux.to_owned();
     let elf = fs::read(vmlinux).map_err(|cause| CodeError::Io { path: path(), cause })?;
     let elf = object::File::parse(elf.as_slice()).map_err(|cause| CodeError::Elf { path: path(), cause })?;
     let section = |name: &str| elf.section_by_name(name);
     let data = |name: &str| section(name).and_then(|section| section.data().ok()).unwrap_or_default();
-    let text = section(".text").map_or(0..0, |text| text.address()..text.address().saturating_add(text.size()));
     let load = |id: gimli::SectionId| Ok::<_, gimli::Error>(EndianSlice::new(data(id.name()), LittleEndian));
     if data(gimli::SectionId::DebugInfo.name()).is_empty() {
         return Err(CodeError::Without { path: path() });
     }
-    let read = || Dwarf::load(load).and_then(|dwarf| read(dwarf, text));
+    let read = || Dwarf::load(load).and_then(|dwarf| read(dwarf, &elf));
     read().map_err(|cause| CodeError::Dwarf { path: path(), cause })
 }
 

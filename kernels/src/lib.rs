@@ -47,7 +47,7 @@ pub use error::{BuildError, CompilerError, PatchError};
 pub use event::{BuildEvent, CancelToken, Observer, Step};
 pub use image::KernelImage;
 pub use job::JobError;
-pub use lines::SourceLines;
+pub use lines::{InFunction, SourceLines};
 pub use manifest::{Base, MANIFEST, Manifest, ManifestError, Need, OwnConfig, Source, Variant};
 pub use mutant::{Mutant, MutantError};
 pub use near::{Unknown, near};

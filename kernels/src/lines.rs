@@ -1,11 +1,13 @@
 //! The source lines of a kernel's code, with what the compiler inlined there, from the line tables of its vmlinux.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use addr2line::{Context, Frame};
 use gimli::Reader;
+use object::{Object, ObjectSymbol};
 
 use crate::code::{self, CodeError};
 
@@ -14,6 +16,17 @@ use crate::code::{self, CodeError};
 pub struct SourceLines {
     vmlinux: PathBuf,
     found: Mutex<BTreeMap<u64, Option<String>>>,
+}
+
+/// A place in the code, as a kernel prints it (`%pS`): `pci_create_attr+0x12/0x1b0`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InFunction {
+    /// The function's symbol, with the suffixes of the compiler.
+    pub symbol: String,
+    /// How many bytes after its beginning.
+    pub offset: u64,
+    /// From its beginning to that of the next symbol, in bytes (`kallsyms_lookup_size_offset()`).
+    pub size: u64,
 }
 
 impl SourceLines {
@@ -43,11 +56,52 @@ impl SourceLines {
         Ok(addresses.iter().filter_map(known).collect())
     }
 
+    /// The lines of these places, as those of addresses. None if there is none, or if several functions have this symbol and
+    /// this size.
+    ///
+    /// # Errors
+    /// As [`SourceLines::find`].
+    pub fn find_in(&self, places: &[InFunction]) -> Result<Vec<Option<String>>, CodeError> {
+        let symbols = code::with_dwarf(&self.vmlinux, |_, elf| {
+            let wanted: BTreeSet<&str> = places.iter().map(|place| place.symbol.as_str()).collect();
+            let mut known: BTreeMap<&str, Vec<Range<u64>>> = BTreeMap::new();
+            for symbol in elf.symbols() {
+                let Some(name) = symbol.name().ok().and_then(|name| wanted.get(name)) else { continue };
+                let of_name = known.entry(name).or_default();
+                of_name.push(symbol.address()..symbol.address().saturating_add(symbol.size()));
+            }
+            let address = |place: &InFunction| place.address(known.get(place.symbol.as_str())?);
+            Ok(places.iter().map(address).collect::<Vec<_>>())
+        })?;
+        let lines = self.find(&symbols.iter().copied().flatten().collect())?;
+        Ok(symbols.into_iter().map(|address| lines.get(&address?).cloned()).collect())
+    }
+
     fn found(&self) -> MutexGuard<'_, BTreeMap<u64, Option<String>>> {
         // A panic in another thread cannot leave a map half changed.
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl InFunction {
+    /// The address, if only one of the functions with this symbol can be meant.
+    fn address(&self, functions: &[Range<u64>]) -> Option<u64> {
+        let fits = |function: &&Range<u64>| {
+            let size = function.end - function.start;
+            size <= self.size && self.size < size + PADDING && self.offset < self.size
+        };
+        let mut starts: Vec<u64> = functions.iter().filter(fits).map(|function| function.start).collect();
+        starts.dedup();
+        match starts[..] {
+            [start] => start.checked_add(self.offset),
+            _ => None,
+        }
+    }
+}
+
+/// More than what is between two functions: their alignment, and room for a call before each
+/// (`CONFIG_FUNCTION_ALIGNMENT`, `CONFIG_FUNCTION_PADDING_BYTES`).
+const PADDING: u64 = 128;
 
 fn line<R: Reader>(context: &Context<R>, address: u64) -> gimli::Result<Option<String>> {
     let mut frames = context.find_frames(address).skip_all_loads()?;
@@ -92,6 +146,11 @@ mod tests {
         assert!(texts.contains("drivers/pci/a.c:6, in twice() at drivers/pci/pci.h:5"), "{texts:?}");
         assert!(texts.iter().all(|line| line.starts_with("drivers/pci/a.c:")), "{texts:?}");
         assert!(!found.contains_key(&7), "there is no code");
+        let in_first = |offset, size| InFunction { symbol: "first".to_owned(), offset, size };
+        let places = [in_first(0, first.size()), in_first(0, first.size() + 500), in_first(9999, first.size())];
+        let found_in = lines.find_in(&places).unwrap();
+        assert_eq!(found_in, [found.get(&first.address()).cloned(), None, None]);
+        assert!(found_in[0].is_some());
         // They are not searched again.
         std::fs::remove_file(&path).unwrap();
         assert_eq!(lines.find(&addresses).unwrap(), found);

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use kernels::InFunction;
 use regex::Regex;
 
 use super::stack;
@@ -10,7 +11,7 @@ use super::stack;
 /// syzkaller print it.
 macro_rules! function {
     () => {
-        r"(?P<name>[A-Za-z_][\w.$]*)(?:\+0x[0-9a-f]+/0x[0-9a-f]+| \(?[\w./+-]+\.(?:[chS]|rs):\d+)"
+        r"(?P<name>[A-Za-z_][\w.$]*)(?:\+0x(?P<offset>[0-9a-f]+)/0x(?P<size>[0-9a-f]+)| \(?[\w./+-]+\.(?:[chS]|rs):\d+)"
     };
 }
 
@@ -78,9 +79,37 @@ pub fn instruction_pointer(text: &str) -> Option<&str> {
     Some(stack::base(POINTER.captures(text)?.name("name")?.as_str()))
 }
 
+/// The place of a reliable frame or of the instruction pointer in the kernel's own code. A frame is where a call returns
+/// to; its place is inside the call.
+pub fn place(text: &str) -> Option<InFunction> {
+    let (captures, back) = match POINTER.captures(text) {
+        Some(captures) => (captures, 0),
+        None => (FRAME.captures(text).filter(|captures| captures.name("guess").is_none())?, 1),
+    };
+    let number = |name| u64::from_str_radix(captures.name(name)?.as_str(), 16).ok();
+    let (symbol, all) = (captures.name("name")?.as_str().to_owned(), captures.get(0)?.end());
+    if text[all..].trim_start().starts_with('[') {
+        return None;
+    }
+    Some(InFunction { symbol, offset: number("offset")?.saturating_sub(back), size: number("size")? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_is_inside_the_call_and_not_in_a_module() {
+        let place = |text| place(text).map(|place| (place.symbol, place.offset, place.size));
+        let f = |symbol: &str, offset| Some((symbol.to_owned(), offset, 0x117));
+        assert_eq!(place(" f+0xd6/0x117"), f("f", 0xd5));
+        assert_eq!(place(" f.isra.0+0xd6/0x117"), f("f.isra.0", 0xd5));
+        assert_eq!(place("RIP: 0010:f+0x44/0x117"), f("f", 0x44));
+        assert_eq!(place(" ? f+0xd6/0x117"), None);
+        assert_eq!(place(" f+0xd6/0x117 [module]"), None);
+        assert_eq!(place("RIP: 0010:f+0x44/0x117 [module]"), None);
+        assert_eq!(place(" f (mm/slub.c:4798 mm/slub.c:5658)"), None);
+    }
 
     #[test]
     fn frames_of_all_architectures() {

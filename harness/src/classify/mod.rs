@@ -25,6 +25,7 @@ mod scan;
 mod splat;
 pub mod stack;
 mod starved;
+mod trace;
 
 use kernels::KnownReport;
 
@@ -35,6 +36,7 @@ use removal::Removals;
 use scan::Scan;
 pub use splat::Splat;
 pub use starved::blame_host;
+pub use trace::add_lines;
 
 /// The kind of splat that a line without its timestamp begins, if the kernel usually kills the task after it.
 pub fn headline_of_death(text: &str) -> Option<SplatKind> {

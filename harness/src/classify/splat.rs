@@ -21,6 +21,10 @@ pub struct Splat {
     pub function: Option<String>,
     /// The stack, innermost first, without functions that only wait, functions that report, and the system call entry.
     pub frames: Vec<String>,
+    /// The instruction pointer and the whole stack as the kernel printed them, each frame with its line of the source:
+    /// `pci_create_attr+0x12/0x1b0 at drivers/pci/pci-sysfs.c:1180`. Empty if no line is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trace: Vec<String>,
     /// The task in which it happened, as `comm:pid`.
     pub task: Option<String>,
     /// For a hung task, the task that holds the lock it waits for, if the kernel names it.
@@ -43,6 +47,7 @@ impl Splat {
             title,
             function: None,
             frames: Vec::new(),
+            trace: Vec::new(),
             task: None,
             holder: None,
             lines,

@@ -24,7 +24,7 @@ fn described(log: &str) -> String {
     let mut text = String::new();
     for splat in classify(log) {
         let severity = splat.severity();
-        let Splat { kind, title, function, frames, task, holder, lines: range, corrupted, known } = splat;
+        let Splat { kind, title, function, frames, task, holder, lines: range, corrupted, known, .. } = splat;
         writeln!(text, "{kind} ({severity:?}){}: {title}", if corrupted { " CORRUPTED" } else { "" }).unwrap();
         if let Some(known) = known {
             writeln!(text, "  known    {known}").unwrap();

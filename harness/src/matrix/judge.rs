@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use guest_protocol::TaskState;
 use kernels::cache::KeyMaker;
-use kernels::{FailureKind, KnownReport};
+use kernels::{FailureKind, KnownReport, SourceLines};
 
 use super::care::Care;
 use super::conclude::{Ran, Seen, boot_failed, conclude};
@@ -101,6 +101,7 @@ pub async fn run(
     start: impl Future<Output = Result<Vm, BootError>>,
 ) -> Finding {
     let mut phases = Phases::default();
+    let source = of_kernel.lines.clone();
     let began = Instant::now();
     let booted = start.await;
     phases.boot = began.elapsed().as_secs_f64();
@@ -110,7 +111,9 @@ pub async fn run(
             let log = log(console);
             let splats = classify::classify_knowing(&log, rules.known);
             let (verdict, sign) = boot_failed(&error, &splats, &log);
-            return Finding { splats, phases, sign, ..Finding::of(verdict) };
+            let mut notes = Notes::default();
+            let splats = with_lines(splats, log, source, &mut notes).await;
+            return Finding { splats, notes, phases, sign, ..Finding::of(verdict) };
         }
     };
 
@@ -144,9 +147,32 @@ pub async fn run(
         Some(why) => (Verdict::Infra(why), None),
         None => conclude(ran, Seen { ended: ended.as_ref(), splats: &splats, silent }),
     };
+    if matches!(verdict, Verdict::Fail(_)) {
+        splats = with_lines(splats, log.to_owned(), source, &mut notes).await;
+    }
     phases.teardown = began.elapsed().as_secs_f64();
     let errors = errors.filter(|_| verdict == Verdict::Pass);
     Finding { verdict, notes, proofs, splats, phases, sign, waits, said, errors }
+}
+
+/// The reports with lines of the source in their stacks. If these cannot be found, a note says why.
+async fn with_lines(
+    splats: Vec<Splat>,
+    log: String,
+    source: Option<Arc<SourceLines>>,
+    notes: &mut Notes,
+) -> Vec<Splat> {
+    let Some(source) = source.filter(|_| !splats.is_empty()) else { return splats };
+    let mut lined = splats.clone();
+    // A vmlinux takes a second to read, in which other guests go on.
+    let found = tokio::task::spawn_blocking(move || classify::add_lines(&mut lined, &log, &source).map(|()| lined));
+    let why = match found.await {
+        Ok(Ok(lined)) => return lined,
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    notes.add(Note::NoLines(why));
+    splats
 }
 
 /// How PID 1 of the guest reports its end, on the console.

@@ -119,10 +119,11 @@ fn verdict(page: &Page<'_>, cell: &RunCell) -> Markup {
         @for splat in &record.splats {
             p { "The kernel reported: " code { (splat.title) }
                 @if let Some(known) = &splat.known { span.quiet { " (does not count: " (known) ")" } } }
-            @if !splat.frames.is_empty() {
+            @let stack = if splat.trace.is_empty() { &splat.frames } else { &splat.trace };
+            @if !stack.is_empty() {
                 details {
                     summary { "The stack of this report" @if let Some(task) = &splat.task { ", in " (task) } }
-                    pre.stack { @for frame in &splat.frames { (frame) "\n" } }
+                    pre.stack { @for frame in stack { (frame) "\n" } }
                 }
             }
         }
