@@ -1,5 +1,6 @@
 //! What a cell means to a program that counts tests: JUnit, KTAP. A cell passes if its result is as expected, even if the
-//! kernel fails as expected. With a reference, it fails only if it is worse than on the reference.
+//! kernel fails as expected. With a reference, it fails only if it is worse than on the reference. In a bisection, it passes
+//! if it says whether its commit is bad.
 
 use super::{Against, Change, Report, words};
 use crate::evidence::{CellRecord, RunCell};
@@ -21,9 +22,20 @@ pub enum Outcome {
 /// The result of a cell, and a text that explains it.
 pub fn of(report: &Report, cell: &RunCell) -> (Outcome, String) {
     match &report.against {
+        _ if report.bisection.is_some() => bisected(&cell.record),
         Some(against) => compared(&cell.record, against),
         None => expected(&cell.record),
     }
+}
+
+fn bisected(record: &CellRecord) -> (Outcome, String) {
+    let why = words::explanation(record);
+    let outcome = match &record.verdict {
+        Verdict::Pass | Verdict::Fail(_) => Outcome::Passed,
+        Verdict::Skip(_) | Verdict::BuildFailed(_) | Verdict::BootFailed(_) => Outcome::Skipped(why.clone()),
+        Verdict::Infra(_) => Outcome::Broken(why.clone()),
+    };
+    (outcome, why)
 }
 
 fn expected(record: &CellRecord) -> (Outcome, String) {

@@ -124,6 +124,25 @@ fn the_page_of_a_bisection_has_its_steps() {
 }
 
 #[test]
+fn the_bad_commits_of_a_bisection_are_what_it_looks_for() {
+    let (_out, of_run) = run(&bad(), &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let cells = of_run.run.cells.iter().filter_map(|cell| cell.evidence.clone()).collect();
+    let mut note = bisection(&of_run);
+    note.steps[0].cells = cells;
+    note.write(folder.path()).unwrap();
+    let report = Report::of(folder.path()).unwrap();
+    let listed = |report: &Report| {
+        let page = render(report);
+        let section = page.split("<section id=\"unexpected\">").nth(1).unwrap_or_default();
+        section.split("</section>").next().unwrap_or_default().matches("<li>").count()
+    };
+    let broken = report.run.cells.iter().filter(|cell| matches!(cell.record.verdict, Verdict::Infra(_))).count();
+    assert!(broken > 0 && listed(&of_run) > broken);
+    assert_eq!(listed(&report), broken);
+}
+
+#[test]
 fn a_bisection_of_which_nothing_is_left_has_its_answer() {
     let (out, of_run) = run(&good(), &[]);
     let folder = tempfile::tempdir().unwrap();
