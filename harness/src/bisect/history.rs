@@ -57,6 +57,9 @@ impl History {
         Ok(History::of(kernels.ok_or_else(|| BisectError::Source(note.base_about.clone()))?).await?)
     }
 
+    /// The author of a kernel of which nobody is known to be.
+    pub(super) const NOBODY: &str = "unknown";
+
     /// The history of these kernels, in this order.
     pub(super) async fn of(kernels: impl IntoIterator<Item = SeriesKernel>) -> Result<History, GitError> {
         let folder = tempfile::Builder::new().prefix("iov-regress-series-").tempdir().map_err(GitError::Scratch)?;
@@ -117,7 +120,7 @@ fn person(author: &str) -> (String, String) {
     match says_something(&name) {
         true => (name, address),
         false if says_something(&address) => (address.clone(), address),
-        false => ("unknown".to_owned(), address),
+        false => (History::NOBODY.to_owned(), address),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::ruling::{Mark, Observed};
-use super::{Answer, Found, Judged, Revision};
+use super::{Answer, Found, History, Judged, Revision};
 use crate::evidence::{RunCell, read_run};
 use crate::report::mail::{quote_script, wrap};
 use crate::verdict::Verdict;
@@ -87,7 +87,11 @@ fn word(mark: Mark) -> &'static str {
 fn commit(text: &mut String, revision: &Revision) {
     line(text, "  ", &revision.subject);
     if revision.is_of_series() {
-        return line(text, "  ", &revision.author);
+        // A patch in no mail has no author.
+        if revision.author != format!("{} <>", History::NOBODY) {
+            line(text, "  ", &revision.author);
+        }
+        return;
     }
     line(text, "  ", &format!("{}, {}", revision.author, revision.date));
     // The format of Documentation/process/submitting-patches.rst. Must not be wrapped.
@@ -187,6 +191,18 @@ mod tests {
     fn asked() -> Asked {
         let repeat = "cargo xtask run owner_rescans_on_removal --trigger yank --tree linux --rev".to_owned();
         Asked { cell: "numvfs_read::owner_rescans_on_removal, yank".to_owned(), repeat, script: None }
+    }
+
+    #[test]
+    fn a_patch_of_nobody_has_no_author() {
+        let patch = |author: &str| {
+            let mut text = String::new();
+            let (short, author) = ("patch-1".to_owned(), author.to_owned());
+            commit(&mut text, &Revision { short, author, ..revision(1, "PCI: Say nothing") });
+            text
+        };
+        assert_eq!(patch("unknown <>"), "  PCI: Say nothing\n");
+        assert_eq!(patch("A <a@example.org>"), "  PCI: Say nothing\n  A <a@example.org>\n");
     }
 
     #[test]
