@@ -189,7 +189,9 @@ impl Ui {
             (pace.counts(), pace.waits_for(now))
         };
         if let Some(line) = line {
-            self.say(&format!("[{finished}/{count}] {line}"));
+            // A single cell is not counted.
+            let counter = if count == 0 { String::new() } else { format!("[{finished}/{count}] ") };
+            self.say(&format!("{counter}{line}"));
         }
         if let Some(bar) = &state.cells {
             bar.set_position(finished as u64);

@@ -42,8 +42,9 @@ const SPEED: u32 = 4;
 /// It does so in steps of this, in the host's time.
 const STEP: Duration = Duration::from_millis(100);
 
-/// What the guest has said so far comes at once. A busy host may need more.
-const SAID: Duration = Duration::from_secs(30);
+/// What the guest has said so far comes at once. A busy host may need more. After the first figure, QEMU is asked
+/// whether the guest still has the agent's port.
+const SAID: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// What the driver knows of a guest from one stop to the next.
 #[derive(Debug, Default)]
@@ -101,6 +102,9 @@ pub enum DriveError {
     /// The guest stands behind a line of its agent, and this line did not come.
     #[error(transparent)]
     Line(#[from] WaitError),
+    /// The guest stands behind a line of its agent that cannot come any more.
+    #[error("the guest has given up the port of its agent, as a kernel does that goes down")]
+    NoPort,
     /// The alarm that makes the guest stop could not be set.
     #[error(transparent)]
     Agent(#[from] super::agent::AgentError),
@@ -173,17 +177,32 @@ impl Driver<'_> {
     }
 
     /// Waits for the line before a marker, and notes the time.
-    async fn hear(&self, stop: Stop, turn: &Turn) -> Result<(), WaitError> {
-        let messages = self.agent.messages();
+    async fn hear(&self, stop: Stop, turn: &Turn) -> Result<(), DriveError> {
         if matches!(stop, Stop::Mark { .. }) && !turn.without_line {
-            let host = messages.time().of_host();
-            let awaited = "the agent's line before a marker";
-            messages.wait_by(&host, turn.heard, SAID, awaited, |_| Some(())).await?;
+            self.hear_line(turn.heard).await?;
         }
         if let Some(time) = self.time() {
             time.has_come_to(Duration::from_nanos(self.agent.guest_time()));
         }
         Ok(())
+    }
+
+    /// Waits for a line after those that were heard.
+    async fn hear_line(&self, heard: usize) -> Result<(), DriveError> {
+        let messages = self.agent.messages();
+        let line = async |within| {
+            let awaited = "the agent's line before a marker";
+            messages.wait_by(&messages.time().of_host(), heard, within, awaited, |_| Some(())).await
+        };
+        let (soon, late) = SAID;
+        match line(soon).await {
+            Err(error) if error.is_deadline() => {}
+            heard => return Ok(heard?),
+        }
+        if self.qmp.monitor("info qtree").await?.lines().any(is_given_up) {
+            return Err(DriveError::NoPort);
+        }
+        Ok(line(late).await?)
     }
 
     /// Does the work until it waits for the guest, while the guest stands.
@@ -250,6 +269,12 @@ impl Driver<'_> {
     }
 }
 
+/// Whether this line of `info qtree` is that of a port which the guest does not have open (`virtser_bus_dev_print()`,
+/// `hw/char/virtio-serial-bus.c`).
+fn is_given_up(line: &str) -> bool {
+    line.trim_start().starts_with("port ") && line.contains("guest off")
+}
+
 /// What a guest came to that was let go.
 enum Stopped<T> {
     /// It stands.
@@ -314,6 +339,13 @@ mod tests {
             (tick, now) = (Some(next), next.at);
         }
         assert_eq!(steps, [100, 200, 400, 400, 400]);
+    }
+
+    #[test]
+    fn a_port_that_the_guest_does_not_have_open_is_found() {
+        assert!(is_given_up("            port 1, guest off, host on, throttle off"));
+        assert!(!is_given_up("            port 1, guest on, host on, throttle off"));
+        assert!(!is_given_up("        dev: virtserialport, id \"\""));
     }
 
     #[tokio::test]
