@@ -83,12 +83,6 @@ pub struct Fails {
     pub function: String,
 }
 
-impl fmt::Display for Fails {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {}", self.kind, self.function)
-    }
-}
-
 /// Reads a table, or a list of tables. serde's `untagged` would do the same, but its errors do not say what is wrong in
 /// the table, and where.
 fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Fails>, D::Error> {
@@ -142,9 +136,8 @@ pub enum FailureKind {
 }
 
 impl Bug {
-    /// The ways in which it shows, as text: `deadlock at f or blocked at g; under debug: kernel-splat at h`.
+    /// The ways in which it shows, as text: `deadlock at f, g or blocked at h; under debug: kernel-splat at i`.
     pub fn shows_as(&self) -> String {
-        let words = |ways: &[Fails]| ways.iter().map(Fails::to_string).collect::<Vec<_>>().join(" or ");
         let usual = (!self.fails.is_empty()).then(|| words(&self.fails));
         let under = self.under.iter().map(|(profile, ways)| format!("under {profile}: {}", words(ways)));
         usual.into_iter().chain(under).collect::<Vec<_>>().join("; ")
@@ -159,6 +152,13 @@ impl Bug {
     pub fn ways(&self, profile: Option<&str>) -> &[Fails] {
         profile.and_then(|profile| self.under.get(profile)).unwrap_or(&self.fails)
     }
+}
+
+/// Ways to fail as text. What follows each other and is of one kind names the kind once.
+fn words(ways: &[Fails]) -> String {
+    let same_kind = ways.chunk_by(|one, next| one.kind == next.kind);
+    let places = |ways: &[Fails]| ways.iter().map(|way| way.function.as_str()).collect::<Vec<_>>().join(", ");
+    same_kind.map(|ways| format!("{} at {}", ways[0].kind, places(ways))).collect::<Vec<_>>().join(" or ")
 }
 
 impl FailureKind {
@@ -194,6 +194,14 @@ impl fmt::Display for FailureKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ways_of_one_kind_name_it_once() {
+        let way = |kind, function: &str| Fails { kind, function: function.to_owned() };
+        let ways =
+            [way(FailureKind::WrongState, "a"), way(FailureKind::WrongState, "b"), way(FailureKind::Deadlock, "c")];
+        assert_eq!(words(&ways), "wrong-state at a, b or deadlock at c");
+    }
 
     #[test]
     fn all_kinds_of_failures_are_there_by_the_names_that_the_manifest_has() {
