@@ -67,7 +67,7 @@ impl Guest {
     }
 
     /// The verdict on stuck tasks. It names the first function in `at` that any of the tasks is in. If no task is in
-    /// one of them, it names the function in which the first task of the cycle waits, or without a cycle the first task.
+    /// one of them, it names the place of the cycle, or without a cycle the function in which the first task waits.
     pub fn deadlock(&self, stuck: &[Stuck], at: &[&str]) -> Verdict {
         let tasks: Vec<_> = stuck.iter().map(|stuck| stuck.task.clone()).collect();
         self.note_tasks(Note::Stuck, &tasks);

@@ -15,7 +15,7 @@ use super::Guest;
 use crate::notes::{Looks, Note};
 use crate::verdict::{Failure, NEXT_WAIT, Verdict};
 use crate::vm::NoGraph;
-use crate::waits::{Graph, Party, Wait, look, words};
+use crate::waits::{Graph, Party, State, Wait, look, words};
 
 /// Time between two looks.
 pub(super) const LOOK: Duration = Duration::from_millis(200);
@@ -138,12 +138,12 @@ impl Guest {
     }
 
     /// The verdict on a deadlock at this function: with the cycle, if one is proven that keeps this task, and else with
-    /// these words. Without a function, it is where the first task of the cycle waits, or else where this task does.
+    /// these words. Without a function, it is the place of the cycle ([`place`]), or else where this task waits.
     pub(super) fn deadlock_of(&self, pid: i32, function: Option<&str>, waits: &str, otherwise: String) -> Verdict {
         let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
         let cycle = proven.as_ref().and_then(|graph| Some((graph, graph.deadlock_of(pid)?)));
-        let first = cycle.as_ref().and_then(|(_, cycle)| Some(cycle.first()?.at.function.as_str()));
-        let function = Some(function.or(first).unwrap_or(waits).to_owned());
+        let of_cycle = cycle.as_ref().and_then(|(graph, cycle)| place(graph, cycle));
+        let function = Some(function.or(of_cycle).unwrap_or(waits).to_owned());
         let (summary, cycle) = match &cycle {
             Some((graph, cycle)) => {
                 let of_all = |words: fn(&Graph, &Wait) -> String| cycle.iter().map(|wait| words(graph, wait)).collect();
@@ -174,10 +174,18 @@ impl Guest {
     }
 }
 
+/// The function at which a cycle is told: where its first task in D state waits. One that sleeps interruptibly, such as the
+/// kernel thread that waits for a vfio user, waits for whom the others hinder.
+fn place<'a>(graph: &Graph, cycle: &[&'a Wait]) -> Option<&'a str> {
+    let is_stuck = |wait: &&&Wait| graph.task(wait.pid).is_some_and(|task| task.state == State::Uninterruptible);
+    let wait = cycle.iter().find(is_stuck).or(cycle.first())?;
+    Some(wait.at.function.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::waits::{Call, Certainty, Edge, Object, Relation, State};
+    use crate::waits::{Call, Certainty, Edge, Object, Relation};
 
     fn task(pid: i32, switches: u64) -> Party {
         Party {
@@ -218,6 +226,18 @@ mod tests {
         assert!(!proof.add(&look(4, 4)).0, "not in the look before");
         assert!(!proof.add(&look(4, 4)).0 && proof.is_near(), "the guest has not run");
         assert!(proof.add(&look(5, 4)).0);
+    }
+
+    #[test]
+    fn a_cycle_is_told_at_the_place_of_a_task_in_d_state() {
+        let mut graph = graph(3, Certainty::Exact);
+        graph.waits[1].at.function = "g".to_owned();
+        let told = |graph: &Graph| place(graph, &graph.deadlocks()[0]).map(str::to_owned);
+        assert_eq!(told(&graph).as_deref(), Some("f"));
+        graph.tasks[0].state = State::Interruptible;
+        assert_eq!(told(&graph).as_deref(), Some("g"));
+        graph.tasks[1].state = State::Interruptible;
+        assert_eq!(told(&graph).as_deref(), Some("f"), "the first, if none is");
     }
 
     #[test]
