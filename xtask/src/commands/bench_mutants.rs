@@ -1,5 +1,6 @@
 //! `cargo xtask bench mutants`: how many kernels with a mistake the scenarios tell from those without.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ pub struct Args {
     /// Judge only the mutants that match, by glob over their names. May be given several times
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     only: Vec<String>,
-    /// Compare with earlier results: a mutants.json, or the folder that has it
+    /// Compare with earlier results: a mutants.json, or the folder that has it. Scenarios that killed mutants then come first
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
     /// Run all cells of a mutant. By default its run ends with the first cell that kills it
@@ -87,7 +88,8 @@ const BASES: [&str; 2] = ["all-fixes", "stock"];
 /// The options name no mutant, or earlier results cannot be read. Errors of [`mutants::measure`].
 pub async fn run(lab: &Lab, args: &Args, engine: Engine, format: Format, ui: &Arc<Ui>) -> Result<ExitCode> {
     let earlier = args.against.as_ref().map(|path| Results::read(path).map(|earlier| (path, earlier))).transpose()?;
-    let task = task(args, engine)?;
+    let mut task = task(args, engine)?;
+    task.killers = earlier.iter().flat_map(|(_, earlier)| earlier.killers()).collect();
     if let Some(mutant) = task.mutants.iter().find(|mutant| lab.manifest().variant(&mutant.name).is_ok()) {
         bail!(
             "a mutant and a kernel of kernels.toml are both called `{}`: rename the patch of the mutant",
@@ -125,6 +127,7 @@ fn task(args: &Args, engine: Engine) -> Result<Task> {
         selection: Selection { scenarios: args.scenarios.clone(), ..Selection::default() },
         coverage: args.coverage.clone(),
         only_reached: args.reached,
+        killers: BTreeSet::new(),
         all_cells: args.all_cells,
         how: whole_run(Vec::new(), args.jobs, engine, out),
     })

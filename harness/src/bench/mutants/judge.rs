@@ -1,6 +1,6 @@
 //! Runs the cells of a mutant, and judges it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::MutantsError;
@@ -13,7 +13,8 @@ use crate::progress::Event;
 use crate::report::{CellChange, Change, Report, by_message};
 
 impl Stage<'_> {
-    /// Runs the cells of a mutant until one kills it, or all if that was asked for.
+    /// Runs the cells of a mutant until one kills it, or all if that was asked for. Those of scenarios that have killed
+    /// others come first.
     ///
     /// # Errors
     /// Evidence cannot be written.
@@ -21,6 +22,7 @@ impl Stage<'_> {
         &self,
         Ready { place, run }: Ready<'_>,
         bases: &BTreeMap<String, EarlierKernel>,
+        killers: &BTreeSet<String>,
     ) -> Result<Judged, MutantsError> {
         let mutant = &place.mutant;
         let judged = Judged {
@@ -48,7 +50,7 @@ impl Stage<'_> {
         };
         let note = AgainstNote { asked: base.clone(), kernel: base.clone(), earlier: Some(known.clone()) };
         note.write(prepared.runner.folder())?;
-        let cells = order(&prepared.cells, mutant, known, self.reached());
+        let cells = order(&prepared.cells, mutant, known, self.reached(), killers);
         let began = Instant::now();
         self.cells_of(&mutant.name, &prepared, cells).await?;
         let took = began.elapsed();

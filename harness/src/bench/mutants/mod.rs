@@ -10,6 +10,7 @@ mod results;
 mod stage;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ pub struct Task {
     pub coverage: Option<PathBuf>,
     /// Run only cells that execute the function of the mutant, as the run with coverage says. All, if none does.
     pub only_reached: bool,
+    /// Scenarios that have killed mutants before. Their cells come first.
+    pub killers: BTreeSet<String>,
     /// Run all cells of a mutant, and do not stop at the first that kills it.
     pub all_cells: bool,
     /// How cells are run. Its own cells are not used.
@@ -123,7 +126,8 @@ pub async fn measure(
     let (bases, first) = join(stage.bases(&places), stage.next(&mut coming)).await;
     let (bases, mut next) = (bases?, first?);
     while let Some(ready) = next {
-        let (judged, after) = join(stage.judge(ready, &bases), stage.next(&mut coming)).await;
+        let killers = results.killers().chain(task.killers.iter().cloned()).collect();
+        let (judged, after) = join(stage.judge(ready, &bases, &killers), stage.next(&mut coming)).await;
         next = after?;
         let judged = judged?;
         results.add(judged.clone());

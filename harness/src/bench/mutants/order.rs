@@ -1,5 +1,7 @@
 //! The order of a mutant's cells: those that most likely kill it come first.
 
+use std::collections::BTreeSet;
+
 use kernels::Mutant;
 
 use super::MutantsError;
@@ -42,23 +44,27 @@ impl Reached {
     }
 }
 
-/// Cells in the order in which they should begin: first those that execute the function, the shortest first; then the
-/// others as planned; last those that the base fails too, as they can hardly tell the two apart.
+/// Cells in the order in which they should begin: first those that execute the function, of these first the ones of
+/// scenarios that have killed other mutants, the shortest first; then the others as planned; last those that the base fails
+/// too, as they can hardly tell the two apart.
 pub fn order(
     cells: &[PlannedCell],
     mutant: &Mutant,
     base: &EarlierKernel,
     reached: Option<&Reached>,
+    killers: &BTreeSet<String>,
 ) -> Vec<PlannedCell> {
     let rank = |cell: &PlannedCell| {
         let fails = |known: &EarlierCell| matches!(known.verdict, Verdict::Fail(_));
         let on_base = base.cells.iter().find(|known| known.is_like(&cell.id));
         let seconds = reached.and_then(|reached| reached.seconds(&cell.id, mutant));
-        (on_base.is_some_and(fails), seconds.unwrap_or(f64::INFINITY))
+        // With coverage, a cell that does not execute the function can hardly kill.
+        let is_new = !killers.contains(&cell.id.scenario) || (reached.is_some() && seconds.is_none());
+        ((on_base.is_some_and(fails), is_new), seconds.unwrap_or(f64::INFINITY))
     };
     // Each rank is a search through all cells of the base.
     let mut ranked: Vec<_> = cells.iter().map(|cell| (rank(cell), cell)).collect();
-    ranked.sort_by(|((fails, seconds), _), ((also, others), _)| fails.cmp(also).then(seconds.total_cmp(others)));
+    ranked.sort_by(|((first, seconds), _), ((other, others), _)| first.cmp(other).then(seconds.total_cmp(others)));
     ranked.into_iter().map(|(_, cell)| cell.clone()).collect()
 }
 
@@ -119,12 +125,15 @@ mod tests {
         let base = EarlierKernel::of(&run, "base", Some("key"));
         let planned = ["fails", "elsewhere", "slow", "quick"];
         let planned = planned.map(|scenario| PlannedCell { id: id(scenario, "m"), expected: Expected::None });
-        let names = |reached: Option<&Reached>| {
-            let cells = order(&planned, &mutant, &base, reached);
+        let names = |reached: Option<&Reached>, killers: &[&str]| {
+            let killers = killers.iter().map(|&killer| killer.to_owned()).collect();
+            let cells = order(&planned, &mutant, &base, reached, &killers);
             cells.into_iter().map(|cell| cell.id.scenario).collect::<Vec<_>>()
         };
-        assert_eq!(names(Some(&reached)), ["quick", "slow", "elsewhere", "fails"]);
-        assert_eq!(names(None), ["elsewhere", "slow", "quick", "fails"]);
+        assert_eq!(names(Some(&reached), &[]), ["quick", "slow", "elsewhere", "fails"]);
+        assert_eq!(names(None, &[]), ["elsewhere", "slow", "quick", "fails"]);
+        assert_eq!(names(Some(&reached), &["slow", "elsewhere", "fails"]), ["slow", "quick", "elsewhere", "fails"]);
+        assert_eq!(names(None, &["quick", "fails"]), ["quick", "elsewhere", "slow", "fails"]);
         assert_eq!(reached.count(&mutant), 3);
         assert!(EarlierKernel::of(&run, "base", Some("another key")).cells.is_empty());
     }

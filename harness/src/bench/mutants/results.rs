@@ -234,6 +234,11 @@ impl Results {
         format!("{table}\n\n{}\n", self.summary())
     }
 
+    /// The scenarios that have killed mutants.
+    pub fn killers(&self) -> impl Iterator<Item = String> {
+        self.mutants.iter().flat_map(|judged| &judged.killed_by).map(|kill| kill.scenario.clone())
+    }
+
     /// Compares these results with earlier ones.
     pub fn against(&self, earlier: &Results, path: &Path) -> Comparison {
         let before: BTreeMap<_, _> = earlier.mutants.iter().map(|judged| (&judged.name, judged.outcome)).collect();
