@@ -15,6 +15,7 @@ mod aer_state;
 mod autoprobe;
 mod bridge_slot;
 mod check;
+mod driver_ids;
 mod driver_override;
 mod igb_contract;
 mod leaks;
@@ -42,6 +43,7 @@ mod slot_state;
 mod sweep;
 mod unbind;
 mod vfio;
+mod vfio_config;
 mod vfio_device;
 mod vfio_dma;
 mod vfio_irqs;
@@ -77,6 +79,7 @@ pub fn all() -> Vec<Scenario> {
         numvfs_contract::ALL,
         numvfs_killed::ALL,
         pci_contract::ALL,
+        driver_ids::ALL,
         proc_pci::ALL,
         sequences::ALL,
         leaks::ALL,
@@ -84,6 +87,7 @@ pub fn all() -> Vec<Scenario> {
         igb_contract::ALL,
         vfio::ALL,
         vfio_device::ALL,
+        vfio_config::ALL,
         vfio_irqs::ALL,
         vfio_dma::ALL,
         vfio_lifetime::ALL,

@@ -20,16 +20,21 @@ pub const FIRST_BAR: u64 = 0x10;
 const CAPABILITIES: usize = 0x34;
 
 /// Ids of capabilities (PCI Code and ID Assignment 1.11, section 2).
+pub const CAP_POWER: u8 = 0x01;
 pub const CAP_MSI: u8 = 0x05;
 pub const CAP_PCIE: u8 = 0x10;
 pub const CAP_MSIX: u8 = 0x11;
 
 /// Registers of igb in BAR 0 (Intel 82576EB datasheet, section 8): the interrupt mode, the extended interrupts' causes
-/// with their set, mask and automatic clear registers, and a flow control timer that nothing uses here.
+/// with their set, mask and automatic clear registers, the other interrupts' causes with their set and mask registers, and
+/// a flow control timer that nothing uses here.
 pub const GPIE: u64 = 0x1514;
 pub const EICS: u64 = 0x1520;
 pub const EIMS: u64 = 0x1524;
 pub const EIAC: u64 = 0x152c;
+pub const ICR: u64 = 0xc0;
+pub const ICS: u64 = 0xc8;
+pub const IMS: u64 = 0xd0;
 pub const FCTTV: u64 = 0x170;
 /// One message of MSI-X for each cause (GPIE, "Multiple MSIX").
 pub const MULTIPLE_MSIX: u32 = 1 << 4;

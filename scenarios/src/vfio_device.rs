@@ -6,7 +6,7 @@ use harness::guest::{Error, Guest, Halt, OpenDevice, Pf, judged, must};
 use harness::scenario::Scenario;
 
 use crate::registers::{
-    CAP_PCIE, COMMAND_MASTER, COMMAND_MEMORY, CONFIG, FIRST_BAR, MSIX, capability, command, msix_table, word,
+    CAP_PCIE, COMMAND_MASTER, COMMAND_MEMORY, CONFIG, FCTTV, FIRST_BAR, MSIX, capability, command, msix_table, word,
 };
 
 /// The metadata that all scenarios of this family share.
@@ -32,6 +32,13 @@ pub const ALL: &[Scenario] = &[
         name: "vfio_device::msix_table",
         about: "The MSI-X table must read as all ones through the BAR that it is in, and writes to it must be dropped.",
         run: |guest| Box::pin(judged(msix_table_is_hidden(guest))),
+        ..BASE
+    },
+    Scenario {
+        name: "vfio_device::widths",
+        about: "Reads of 1, 2, 4 and 8 bytes of a BAR must give the same bytes. Writes of 2 and 8 bytes must arrive.",
+        also: &[],
+        run: |guest| Box::pin(judged(widths(guest))),
         ..BASE
     },
     Scenario {
@@ -211,6 +218,37 @@ async fn msix_table_is_hidden(guest: &Guest) -> Result<(), Halt> {
     device.does(Ask::Disarm { index: MSIX }).await?;
     driver.end().await
 }
+
+/// `vfio_pci_core_do_io_rw()` makes accesses that are as wide as offset and size allow.
+async fn widths(guest: &Guest) -> Result<(), Halt> {
+    let pf = bound(guest).await?;
+    let driver = guest.user_driver(&[&pf.device]).await?;
+    let device = driver.device(pf);
+    command(&device, COMMAND_MEMORY, 0).await?;
+    device.write32(0, FCTTV, PATTERN).await?;
+    let mut all = PATTERN.to_le_bytes().to_vec();
+    all.extend(device.read(0, FCTTV + 4, 4).await?);
+    // QEMU's igb answers an access in the middle of a register with its beginning (`igb_mmio_read()`, `hw/net/igb.c`).
+    for size in [1, 2, 4, 8] {
+        let came = device.read(0, FCTTV, size as u32).await?;
+        must(came == all[..size], "pread", || {
+            format!("{size} bytes of a register of BAR 0 are {came:x?}, and must be {:x?}", &all[..size])
+        })?;
+    }
+    for size in [2, 8] {
+        let bytes = [0xa5, 0x5a, 0, 0, 0, 0, 0, 0];
+        device.write32(0, FCTTV, 0).await?;
+        device.write(0, FCTTV, &bytes[..size]).await?;
+        let came = device.read32(0, FCTTV).await?;
+        must(came == 0x5aa5, "pwrite", || {
+            format!("a register of BAR 0 is {came:#x} after a write of {size} bytes, and must be 0x5aa5")
+        })?;
+    }
+    driver.end().await
+}
+
+/// What a register of 16 bits can keep.
+const PATTERN: u32 = 0xc3f1;
 
 /// What the state of the kernel shows of config space: all but status bits, which hardware sets.
 const STATUS: [usize; 2] = [6, 7];

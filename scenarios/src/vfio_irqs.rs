@@ -9,8 +9,8 @@ use harness::scenario::Scenario;
 
 use crate::aer::RECOVERED;
 use crate::registers::{
-    CAP_MSI, COMMAND_MASTER, COMMAND_MEMORY, CONFIG, EIAC, EICS, EIMS, ERR, GPIE, INTX, MSI, MSIX, MULTIPLE_MSIX, REQ,
-    capability, command, msix_table, word,
+    CAP_MSI, COMMAND_MASTER, COMMAND_MEMORY, CONFIG, EIAC, EICS, EIMS, ERR, GPIE, ICR, ICS, IMS, INTX, MSI, MSIX,
+    MULTIPLE_MSIX, REQ, capability, command, msix_table, word,
 };
 
 /// The scenarios of this family.
@@ -26,6 +26,12 @@ pub const ALL: &[Scenario] = &[
         about: "The device sends MSI-X interrupts. Each must signal its own eventfd, also after a reset and after the \
                 device was closed and opened again, and none after it was disarmed.",
         ..Scenario::of(|guest| Box::pin(judged(msix_arrives(guest))))
+    },
+    Scenario {
+        name: "vfio_irqs::intx_arrives",
+        about: "The device raises INTx, which stays raised. It must signal its eventfd once each time that it is armed, and \
+                not after it was disarmed.",
+        ..Scenario::of(|guest| Box::pin(judged(intx_arrives(guest))))
     },
     Scenario {
         name: "vfio_irqs::errors",
@@ -110,6 +116,34 @@ async fn msix_arrives(guest: &Guest) -> Result<(), Halt> {
         // The read is answered after the write has had its effect.
         device.read32(0, EIMS).await?;
         is_silent(&driver, pf, 0, "when MSI-X was disarmed").await?;
+    }
+    driver.end().await
+}
+
+/// A cause of interrupts that are no messages: a descriptor was written back (TXDW).
+const CAUSE: u32 = 1;
+
+async fn intx_arrives(guest: &Guest) -> Result<(), Halt> {
+    let pf = guest.pf()?;
+    guest.bind(pf, "vfio-pci").await?;
+    let driver = guest.user_driver(&[&pf.device]).await?;
+    let device = driver.device(pf);
+    command(&device, COMMAND_MEMORY, 0).await?;
+    device.write32(0, IMS, CAUSE).await?;
+    for round in ["the first time", "the second time"] {
+        device.does(Ask::Arm { index: INTX, count: 1 }).await?;
+        device.write32(0, ICS, CAUSE).await?;
+        // vfio masks INTx when it comes, as the device holds it until its cause is read.
+        let came = driver.signals(pf, INTX, 0, guest.seconds(INTERRUPT)).await?;
+        must(came == 1, "eventfd", || format!("armed {round}, INTx signalled its eventfd {came} times, not once"))?;
+        device.write32(0, ICS, CAUSE).await?;
+        let cause = device.read32(0, ICR).await?;
+        must(cause & CAUSE != 0, "pread", || format!("INTx came, and its cause register is {cause:#x}"))?;
+        device.does(Ask::Disarm { index: INTX }).await?;
+        device.write32(0, ICS, CAUSE).await?;
+        device.read32(0, ICR).await?;
+        let came = driver.signals(pf, INTX, 0, Duration::ZERO).await?;
+        must(came == 0, "eventfd", || format!("masked and then disarmed, INTx signalled its eventfd {came} times"))?;
     }
     driver.end().await
 }
