@@ -44,7 +44,7 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "numvfs_contract::vfs_do_not_answer",
         about: "The enabled VFs do not answer when the kernel looks for them. The write must fail, sriov_numvfs must \
-                read as 0, and the next write must succeed.",
+                read as 0, igb's interface must come up and go down, and the next write must succeed.",
         detects: &["numvfs-early-not-undone", "vf-setup-fail-null-deref"],
         also: &["nvme", "virtio-net"],
         append: &["preempt=full"],
@@ -157,6 +157,9 @@ const NO_VF: &str = "unknown header type 7f";
 /// The kernel waits 100 ms before it looks for the VFs, and blocks config accesses for that time (`drivers/pci/iov.c`,
 /// `sriov_enable()`). Here a real-time task on the writer's CPU waits with a config write. It runs as soon as config
 /// accesses are unblocked, so the VFs are gone before the kernel looks for the first one.
+/// The driver whose interface is used after VFs could not be enabled.
+const IGB: &str = "igb";
+
 async fn vfs_do_not_answer(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     for attempt in 1..=ATTEMPTS {
@@ -180,6 +183,12 @@ async fn vfs_do_not_answer(guest: &Guest) -> Result<Verdict, Error> {
         if left.value.as_deref() != Ok("0") {
             let summary = format!("sriov_numvfs reads as {} after no VF could be enabled", left.shown());
             return Ok(Verdict::fail(FailureKind::WrongState, "sriov_numvfs", summary));
+        }
+        if pf.model().driver.name == IGB {
+            // Both use what the driver knows of its VFs (`igb_down()`, `igb_reset()`).
+            let ifname = guest.interface(pf).await?;
+            guest.set_link(&ifname, true).await?;
+            guest.set_link(&ifname, false).await?;
         }
         return obey(guest, pf, &[accepts(0), accepts(2), accepts(0)]).await;
     }
