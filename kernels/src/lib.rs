@@ -6,6 +6,7 @@
 
 pub mod archive;
 mod bug;
+mod build_id;
 mod builder;
 pub mod cache;
 mod code;
@@ -40,6 +41,7 @@ mod workshop;
 
 pub use archive::{ArchiveError, Package};
 pub use bug::{Bug, Chance, Cycle, Fails, FailureKind};
+pub use build_id::set_build_id;
 pub use builder::Builder;
 pub use code::{Code, CodeError, SourceFile};
 pub use config::{FragmentError, Unmet};

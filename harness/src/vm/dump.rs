@@ -8,7 +8,7 @@
 //! not in it: only tasks on no CPU can be unwound.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
 
@@ -97,6 +97,21 @@ pub fn dump(memory: &dyn Memory, of: &[Range<u64>], about: &About, path: &Path) 
     file.seek(SeekFrom::Start(begin_of_descriptors as u64))?;
     file.write_all(&descriptors)?;
     Ok(file.flush()?)
+}
+
+/// The build id that a dump says its kernel has. None if it says none.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn build_id(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    const NAME: &[u8] = b"BUILD-ID=";
+    let mut begin = Vec::new();
+    // The header, and behind it what the dump says of the kernel, which has a few KiB.
+    File::open(path)?.take(16 * PAGE as u64).read_to_end(&mut begin)?;
+    let Some(at) = begin.windows(NAME.len()).position(|window| window == NAME) else { return Ok(None) };
+    let digits: Vec<u8> = begin[at + NAME.len()..].iter().copied().take_while(u8::is_ascii_hexdigit).collect();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    Ok(digits.chunks_exact(2).map(byte).collect())
 }
 
 fn set(bitmap: &mut [u8], page: u64) {
@@ -213,16 +228,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dump");
         let names = Names { release: "6.12.1".to_owned(), version: "#1 SMP".to_owned() };
-        let about = About { names, vmcoreinfo: "OSRELEASE=6.12.1\n".to_owned(), cpus: 2 };
+        let vmcoreinfo = "OSRELEASE=6.12.1\nBUILD-ID=0aff\n".to_owned();
+        let about = About { names, vmcoreinfo, cpus: 2 };
         // All pages but the third are memory, as if the guest had two blocks.
         let of = [0..2 * PAGE as u64, 3 * PAGE as u64..memory.len() as u64];
         dump(&Pages(memory.clone()), &of, &about, &path).unwrap();
+        assert_eq!(build_id(&path).unwrap(), Some(vec![0x0a, 0xff]));
         let dump = std::fs::read(&path).unwrap();
         assert_eq!(&dump[..12], b"KDUMP   \x06\0\0\0");
         let info = number(&dump, PAGE + 32) as usize;
         assert_eq!(&dump[info..info + number(&dump, PAGE + 40) as usize], about.vmcoreinfo.as_bytes());
         let [note, length] = [48, 56].map(|at| number(&dump, PAGE + at) as usize);
-        assert_eq!((note + NOTE_HEADER, length), (info, NOTE_HEADER + 20));
+        assert_eq!((note + NOTE_HEADER, length), (info, NOTE_HEADER + 32));
         assert_eq!((dump[2 * PAGE], dump[2 * PAGE + 1]), (0b1111_1011, 0b1));
         assert_eq!((dump[3 * PAGE], dump[3 * PAGE + 1]), (0b10, 0b1));
         for (index, page) in [1, 8].into_iter().enumerate() {

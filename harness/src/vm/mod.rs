@@ -6,7 +6,7 @@ pub mod clock;
 pub mod config_space;
 pub(crate) mod devices;
 pub mod drive;
-mod dump;
+pub mod dump;
 pub mod ended;
 mod error;
 pub mod event_log;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use harness::evidence::{CellStart, DUMP, LATEST, START, read_run};
 use harness::lab::Lab;
+use harness::vm::dump::build_id;
 use harness::waits::Graph;
 
 use crate::interrupt::until_interrupted;
@@ -91,7 +92,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let code = until_interrupted(&lab, &OnceCell::new(), async {
         let built = match args.vmlinux {
             Some(vmlinux) => vmlinux,
-            None => with_types(&lab, &start, ui).await?,
+            None => with_types(&lab, &start, &dump, ui).await?,
         };
         let _ = vmlinux.set(built);
         Ok(ExitCode::SUCCESS)
@@ -156,8 +157,9 @@ fn lab(start: &CellStart) -> Result<Lab> {
     Ok(words.origin.lab(profile.as_deref())?.0)
 }
 
-/// The vmlinux of a cell's kernel with types and variables, built if the cache does not have it.
-async fn with_types(lab: &Lab, start: &CellStart, ui: Arc<Ui>) -> Result<PathBuf> {
+/// The vmlinux of a cell's kernel with types and variables, built if the cache does not have it. It gets the build id of the
+/// dump, as drgn ignores a file with another.
+async fn with_types(lab: &Lab, start: &CellStart, dump: &Path, ui: Arc<Ui>) -> Result<PathBuf> {
     let variant = &start.cell.variant;
     let Some(kernel) = &start.kernel else { bail!("this cell had no kernel") };
     if lab.key(variant).is_some_and(|key| key != kernel.key) {
@@ -165,7 +167,11 @@ async fn with_types(lab: &Lab, start: &CellStart, ui: Arc<Ui>) -> Result<PathBuf
             "{variant} is another kernel now than in this cell: its source, patches, configuration or compiler changed"
         );
     }
-    Ok(lab.with_types(variant, ui).await?.vmlinux)
+    let vmlinux = lab.with_types(variant, ui).await?.vmlinux;
+    if let Some(id) = build_id(dump).with_context(|| format!("cannot read {}", dump.display()))? {
+        kernels::set_build_id(&vmlinux, &id)?;
+    }
+    Ok(vmlinux)
 }
 
 #[cfg(test)]
