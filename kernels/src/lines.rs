@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use addr2line::{Context, Frame};
-use gimli::Reader;
+use gimli::{Dwarf, Reader};
 use object::{Object, ObjectSymbol};
 
-use crate::code::{self, CodeError};
+use crate::code::{self, Bytes, CodeError};
 
 /// The source lines of one kernel. What was found once is not searched again, as reading a vmlinux takes a second.
 #[derive(Debug)]
@@ -44,13 +44,7 @@ impl SourceLines {
         let mut found = self.found();
         let new: Vec<_> = addresses.iter().copied().filter(|address| !found.contains_key(address)).collect();
         if !new.is_empty() {
-            let lines = code::with_dwarf(&self.vmlinux, |dwarf, _| {
-                let context = Context::from_dwarf(dwarf)?;
-                new.into_iter()
-                    .map(|address| Ok((address, line(&context, address)?)))
-                    .collect::<gimli::Result<Vec<_>>>()
-            })?;
-            found.extend(lines);
+            found.extend(code::with_dwarf(&self.vmlinux, |dwarf, _| lines_of(dwarf, new))?);
         }
         let known = |address: &u64| Some((*address, found.get(address)?.clone()?));
         Ok(addresses.iter().filter_map(known).collect())
@@ -62,19 +56,15 @@ impl SourceLines {
     /// # Errors
     /// As [`SourceLines::find`].
     pub fn find_in(&self, places: &[InFunction]) -> Result<Vec<Option<String>>, CodeError> {
-        let symbols = code::with_dwarf(&self.vmlinux, |_, elf| {
-            let wanted: BTreeSet<&str> = places.iter().map(|place| place.symbol.as_str()).collect();
-            let mut known: BTreeMap<&str, Vec<Range<u64>>> = BTreeMap::new();
-            for symbol in elf.symbols() {
-                let Some(name) = symbol.name().ok().and_then(|name| wanted.get(name)) else { continue };
-                let of_name = known.entry(name).or_default();
-                of_name.push(symbol.address()..symbol.address().saturating_add(symbol.size()));
-            }
-            let address = |place: &InFunction| place.address(known.get(place.symbol.as_str())?);
-            Ok(places.iter().map(address).collect::<Vec<_>>())
+        let mut found = self.found();
+        let addresses = code::with_dwarf(&self.vmlinux, |dwarf, elf| {
+            let addresses = addresses(places, elf);
+            let new = addresses.iter().copied().flatten().filter(|address| !found.contains_key(address)).collect();
+            let lines = lines_of(dwarf, new)?;
+            found.extend(lines);
+            Ok(addresses)
         })?;
-        let lines = self.find(&symbols.iter().copied().flatten().collect())?;
-        Ok(symbols.into_iter().map(|address| lines.get(&address?).cloned()).collect())
+        Ok(addresses.into_iter().map(|address| found.get(&address?)?.clone()).collect())
     }
 
     fn found(&self) -> MutexGuard<'_, BTreeMap<u64, Option<String>>> {
@@ -97,6 +87,24 @@ impl InFunction {
             _ => None,
         }
     }
+}
+
+/// The addresses of places. Symbols are searched once for all of them: a kernel has a hundred thousand.
+fn addresses(places: &[InFunction], elf: &object::File<'_>) -> Vec<Option<u64>> {
+    let wanted: BTreeSet<&str> = places.iter().map(|place| place.symbol.as_str()).collect();
+    let mut known: BTreeMap<&str, Vec<Range<u64>>> = BTreeMap::new();
+    for symbol in elf.symbols() {
+        let Some(name) = symbol.name().ok().and_then(|name| wanted.get(name)) else { continue };
+        let of_name = known.entry(name).or_default();
+        of_name.push(symbol.address()..symbol.address().saturating_add(symbol.size()));
+    }
+    places.iter().map(|place| place.address(known.get(place.symbol.as_str())?)).collect()
+}
+
+/// The lines of addresses, each as far as it has one.
+fn lines_of(dwarf: Dwarf<Bytes<'_>>, addresses: Vec<u64>) -> gimli::Result<Vec<(u64, Option<String>)>> {
+    let context = Context::from_dwarf(dwarf)?;
+    addresses.into_iter().map(|address| Ok((address, line(&context, address)?))).collect()
 }
 
 /// More than what is between two functions: their alignment, and room for a call before each

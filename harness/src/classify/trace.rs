@@ -10,9 +10,17 @@ use super::{Splat, frame, line};
 /// As [`SourceLines::find_in`].
 pub fn add_lines(splats: &mut [Splat], log: &str, source: &SourceLines) -> Result<(), CodeError> {
     let of_log: Vec<&str> = log.lines().collect();
-    for splat in splats {
-        let lines = of_log.get(splat.lines.clone()).unwrap_or_default();
-        splat.trace = traced(&places(lines), |places| source.find_in(places))?;
+    let of_splat = |splat: &Splat| places(of_log.get(splat.lines.clone()).unwrap_or_default());
+    let frames: Vec<Vec<(String, InFunction)>> = splats.iter().map(of_splat).collect();
+    // The source is read once for all reports.
+    let all: Vec<InFunction> = frames.iter().flatten().map(|(_, place)| place.clone()).collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    let mut lines = source.find_in(&all)?.into_iter();
+    for (splat, frames) in splats.iter_mut().zip(frames) {
+        let own = lines.by_ref().take(frames.len()).collect();
+        splat.trace = traced(frames, own);
     }
     Ok(())
 }
@@ -29,23 +37,15 @@ fn places(lines: &[&str]) -> Vec<(String, InFunction)> {
 }
 
 /// Each frame, and its line. None of them if no line is known.
-fn traced<E>(
-    frames: &[(String, InFunction)],
-    find: impl FnOnce(&[InFunction]) -> Result<Vec<Option<String>>, E>,
-) -> Result<Vec<String>, E> {
-    if frames.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (texts, places): (Vec<_>, Vec<_>) = frames.iter().cloned().unzip();
-    let lines = find(&places)?;
+fn traced(frames: Vec<(String, InFunction)>, lines: Vec<Option<String>>) -> Vec<String> {
     if lines.iter().all(Option::is_none) {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let with_line = |(text, line): (String, Option<String>)| match line {
+    let with_line = |((text, _), line): ((String, InFunction), Option<String>)| match line {
         Some(line) => format!("{text} at {line}"),
         None => text,
     };
-    Ok(texts.into_iter().zip(lines).map(with_line).collect())
+    frames.into_iter().zip(lines).map(with_line).collect()
 }
 
 #[cfg(test)]
@@ -57,12 +57,11 @@ mod tests {
         let log = "[    6.100000] RIP: 0010:show+0x10/0x20\r\n[    6.100000] Code: 00\n[    6.100000] Call Trace:\n[    6.100000]  <TASK>\n\
                    [    6.100000]  ? guess+0x1/0x20\n[    6.100000]  store+0x5/0x20\n";
         let frames = places(&log.lines().collect::<Vec<_>>());
-        let find = |places: &[InFunction]| {
-            let line = |place: &InFunction| (place.symbol == "show").then(|| format!("a.c:{}", place.offset));
-            Ok::<_, CodeError>(places.iter().map(line).collect())
-        };
-        assert_eq!(traced(&frames, find).unwrap(), ["RIP: 0010:show+0x10/0x20 at a.c:16", "store+0x5/0x20"]);
-        let none = |places: &[InFunction]| Ok::<_, CodeError>(vec![None; places.len()]);
-        assert!(traced(&frames, none).unwrap().is_empty());
+        let line =
+            |(_, place): &(String, InFunction)| (place.symbol == "show").then(|| format!("a.c:{}", place.offset));
+        let lines = frames.iter().map(line).collect();
+        assert_eq!(traced(frames.clone(), lines), ["RIP: 0010:show+0x10/0x20 at a.c:16", "store+0x5/0x20"]);
+        let none = vec![None; frames.len()];
+        assert!(traced(frames, none).is_empty());
     }
 }
