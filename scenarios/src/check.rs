@@ -5,6 +5,13 @@ use harness::guest::{Device, Ending, Error, Guest, Halt, Pf, must};
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
+/// The first PF, bound to vfio-pci.
+pub async fn bound(guest: &Guest) -> Result<&Pf, Error> {
+    let pf = guest.pf()?;
+    guest.bind(pf, "vfio-pci").await?;
+    Ok(pf)
+}
+
 /// Ends the scenario unless this verdict is a pass.
 pub fn passed(verdict: Verdict) -> Result<(), Halt> {
     if verdict == Verdict::Pass { Ok(()) } else { Err(Halt::Failed(verdict)) }

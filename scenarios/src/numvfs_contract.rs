@@ -154,12 +154,12 @@ const NO_VFS: &str = "\0\0";
 /// `pci_setup_device()`).
 const NO_VF: &str = "unknown header type 7f";
 
-/// The kernel waits 100 ms before it looks for the VFs, and blocks config accesses for that time (`drivers/pci/iov.c`,
-/// `sriov_enable()`). Here a real-time task on the writer's CPU waits with a config write. It runs as soon as config
-/// accesses are unblocked, so the VFs are gone before the kernel looks for the first one.
 /// The driver whose interface is used after VFs could not be enabled.
 const IGB: &str = "igb";
 
+/// The kernel waits 100 ms before it looks for the VFs, and blocks config accesses for that time (`drivers/pci/iov.c`,
+/// `sriov_enable()`). Here a real-time task on the writer's CPU waits with a config write. It runs as soon as config
+/// accesses are unblocked, so the VFs are gone before the kernel looks for the first one.
 async fn vfs_do_not_answer(guest: &Guest) -> Result<Verdict, Error> {
     let pf = guest.pf()?;
     for attempt in 1..=ATTEMPTS {

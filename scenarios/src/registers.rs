@@ -25,6 +25,9 @@ pub const CAP_MSI: u8 = 0x05;
 pub const CAP_PCIE: u8 = 0x10;
 pub const CAP_MSIX: u8 = 0x11;
 
+/// One page of BAR 0, which all models have.
+pub const PAGE: u32 = 4096;
+
 /// Registers of igb in BAR 0 (Intel 82576EB datasheet, section 8): the interrupt mode, the extended interrupts' causes
 /// with their set, mask and automatic clear registers, the other interrupts' causes with their set and mask registers, and
 /// a flow control timer that nothing uses here.

@@ -12,6 +12,8 @@ use harness::verdict::Verdict;
 use harness::vm::agent::{AgentError, Operation};
 use kernels::FailureKind;
 
+use crate::check::bound;
+
 /// The metadata that all scenarios of this family share.
 const BASE: Scenario = Scenario {
     also: &["nvme", "virtio-net"],
@@ -99,8 +101,7 @@ pub const ALL: &[Scenario] = &[
 ];
 
 async fn owner_lets_go(guest: &Guest) -> Result<Verdict, Error> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let owner = guest.own(pf, vec![Step::Release]).await?;
     guest.remove(pf).await?;
     match guest.passes_unless_stuck(&[owner.operation()], WAITS_FOR_OWNER).await? {
@@ -111,8 +112,7 @@ async fn owner_lets_go(guest: &Guest) -> Result<Verdict, Error> {
 
 /// Starts a removal that waits for an owner. The owner was asked for the PF, and does nothing.
 async fn unresponsive_owner(guest: &Guest) -> Result<Owner, Error> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let owner = guest.own(pf, vec![Step::Hold]).await?;
     guest.remove(pf).await?;
     owner.holding(guest.prompt()).await?;
@@ -186,8 +186,7 @@ const TOKEN: &str = "14d63f20-8445-11ea-8900-1f9ce7d5650d";
 const OTHER_TOKEN: &str = "2c1a9f5e-0f0b-4c66-9d0f-5b1d3a7e8c42";
 
 async fn vf_token(guest: &Guest) -> Result<Verdict, Error> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     // The owner sets the PF's token when it opens the PF (`drivers/vfio/pci/vfio_pci_core.c`,
     // `vfio_pci_validate_vf_token()`).
     let owner =
@@ -238,8 +237,7 @@ async fn yanked_in_reset(guest: &Guest) -> Result<Verdict, Error> {
 
 /// Starts to reset the PF under vfio-pci, again and again. Returns when the first reset is under way.
 async fn resets(guest: &Guest) -> Result<Operation, Error> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     guest.reset_by(pf, ResetMethod::Flr).await?;
     let resets = guest.cycle(&[(pf.attribute("reset"), "1")], None).await?;
     guest.task_in(&["pcie_flr"], guest.prompt()).await?;

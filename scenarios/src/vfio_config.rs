@@ -5,7 +5,10 @@ use guest_protocol::Ask;
 use harness::guest::{Guest, Halt, OpenDevice, Pf, UserDriver, judged, must};
 use harness::scenario::Scenario;
 
-use crate::registers::{CAP_MSI, CAP_POWER, COMMAND_MEMORY, CONFIG, FIRST_BAR, MSI, capability, command, word};
+use crate::check::bound;
+use crate::registers::{
+    CAP_MSI, CAP_POWER, COMMAND, COMMAND_MEMORY, CONFIG, FIRST_BAR, MSI, PAGE, capability, command, word,
+};
 
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[
@@ -37,9 +40,6 @@ const STATE: u16 = 3;
 const D0: u16 = 0;
 const D3HOT: u16 = 3;
 
-/// How many bytes of BAR 0 are mapped.
-const PAGE: u32 = 4096;
-
 /// How much of config space has capabilities of this kind.
 const CAPABILITIES: u32 = 256;
 
@@ -51,8 +51,7 @@ fn wanted(config: &[u8], id: u8) -> Result<usize, Halt> {
 }
 
 async fn power_states(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[&pf.device]).await?;
     let device = driver.device(pf);
     command(&device, COMMAND_MEMORY, 0).await?;
@@ -94,13 +93,11 @@ async fn is_as(device: &OpenDevice<'_>, config: &[u8]) -> Result<(), Halt> {
     must(now[bars.clone()] == config[bars.clone()], "pwrite", || {
         format!("the BARs were {:x?} before D3hot and are {:x?}", &config[bars.clone()], &now[bars.clone()])
     })?;
-    must(now[COMMAND] == config[COMMAND], "pwrite", || {
-        format!("Command was {:#04x} before D3hot and is {:#04x}", config[COMMAND], now[COMMAND])
-    })
+    let [before, after] = [config, &now].map(|config| config[COMMAND as usize]);
+    must(after == before, "pwrite", || format!("Command was {before:#04x} before D3hot and is {after:#04x}"))
 }
 
-/// Command, and Interrupt Line, which means nothing to hardware.
-const COMMAND: usize = 4;
+/// Interrupt Line, which means nothing to hardware.
 const INTERRUPT_LINE: usize = 0x3c;
 
 /// Message Control of MSI: Enable, and how many vectors are wanted and offered, as powers of two; and the address behind
@@ -112,8 +109,7 @@ const OFFERED: u16 = 7 << 1;
 const ALL_VECTORS: u16 = 7 << 4;
 
 async fn msi_control(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[&pf.device]).await?;
     let device = driver.device(pf);
     let config = device.read(CONFIG, 0, CAPABILITIES).await?;
@@ -168,8 +164,7 @@ impl Msi<'_> {
 }
 
 async fn kept_registers(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[&pf.device]).await?;
     let device = driver.device(pf);
     let config = device.read(CONFIG, 0, CAPABILITIES).await?;

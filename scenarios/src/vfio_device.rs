@@ -2,11 +2,13 @@
 //! `vfio_pci_rdwr.c`).
 
 use guest_protocol::Ask;
-use harness::guest::{Error, Guest, Halt, OpenDevice, Pf, judged, must};
+use harness::guest::{Guest, Halt, OpenDevice, judged, must};
 use harness::scenario::Scenario;
 
+use crate::check::bound;
 use crate::registers::{
-    CAP_PCIE, COMMAND_MASTER, COMMAND_MEMORY, CONFIG, FCTTV, FIRST_BAR, MSIX, capability, command, msix_table, word,
+    CAP_PCIE, COMMAND_MASTER, COMMAND_MEMORY, CONFIG, FCTTV, FIRST_BAR, MSIX, PAGE, capability, command, msix_table,
+    word,
 };
 
 /// The metadata that all scenarios of this family share.
@@ -53,12 +55,6 @@ pub const ALL: &[Scenario] = &[
 
 /// Largest size of config space.
 const LARGEST: u32 = 4096;
-
-async fn bound(guest: &Guest) -> Result<&Pf, Error> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
-    Ok(pf)
-}
 
 async fn config_space(guest: &Guest) -> Result<(), Halt> {
     let pf = bound(guest).await?;
@@ -157,9 +153,6 @@ async fn reset_by_config(device: &OpenDevice<'_>, config: &[u8]) -> Result<(), H
     let then = &config[FIRST_BAR as usize..FIRST_BAR as usize + 24];
     must(bars == then, "pwrite", || format!("the BARs were {then:x?} before a reset by config space and are {bars:x?}"))
 }
-
-/// One page of BAR 0, which all models have.
-const PAGE: u32 = 4096;
 
 async fn disabled_memory(guest: &Guest) -> Result<(), Halt> {
     let pf = bound(guest).await?;

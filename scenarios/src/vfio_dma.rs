@@ -4,6 +4,8 @@ use guest_protocol::Ask;
 use harness::guest::{Guest, Halt, OpenDevice, UserDriver, judged, must};
 use harness::scenario::Scenario;
 
+use crate::check::bound;
+
 /// The metadata that all scenarios of this family share.
 const BASE: Scenario = Scenario {
     also: &["igb+amd-iommu", "igb+virtio-iommu"],
@@ -38,8 +40,7 @@ const SIZE: u64 = 4 * PAGE;
 const IOVA: u64 = 0x1_0000_0000;
 
 async fn mappings(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[&pf.device]).await?;
     let device = driver.device(pf);
     let map = |iova, size| Ask::MapDma { iova, size };
@@ -120,8 +121,7 @@ const ROUNDS: u64 = 24;
 const OTHERS: u64 = ROUNDS / 2;
 
 async fn containers(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[]).await?;
     let device = driver.device(pf);
     let locked = locked(&driver).await?;

@@ -8,9 +8,10 @@ use harness::guest::{AerError, Guest, Halt, OpenDevice, Pf, UserDriver, judged, 
 use harness::scenario::Scenario;
 
 use crate::aer::RECOVERED;
+use crate::check::bound;
 use crate::registers::{
     CAP_MSI, COMMAND_MASTER, COMMAND_MEMORY, CONFIG, EIAC, EICS, EIMS, ERR, GPIE, ICR, ICS, IMS, INTX, MSI, MSIX,
-    MULTIPLE_MSIX, REQ, capability, command, msix_table, word,
+    MULTIPLE_MSIX, PAGE, REQ, capability, command, msix_table, word,
 };
 
 /// The scenarios of this family.
@@ -49,8 +50,7 @@ pub const ALL: &[Scenario] = &[
 ];
 
 async fn counts(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[&pf.device]).await?;
     let device = driver.device(pf);
     let config = driver.file(pf.attribute("config"), 256).await?;
@@ -84,8 +84,7 @@ const INTERRUPT_PIN: usize = 0x3d;
 const INTERRUPT: f64 = 1.0;
 
 async fn msix_arrives(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[&pf.device]).await?;
     let device = driver.device(pf);
     let vectors = msix_table(&device.read(CONFIG, 0, 256).await?)?.vectors;
@@ -124,8 +123,7 @@ async fn msix_arrives(guest: &Guest) -> Result<(), Halt> {
 const CAUSE: u32 = 1;
 
 async fn intx_arrives(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[&pf.device]).await?;
     let device = driver.device(pf);
     command(&device, COMMAND_MEMORY, 0).await?;
@@ -170,8 +168,7 @@ const ERROR_STATUS: u64 = 0x104;
 const DATA_LINK_PROTOCOL: &str = "\x10\0\0\0";
 
 async fn errors(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[&pf.device]).await?;
     let device = driver.device(pf);
     for (error, name) in [(AerError::CompletionTimeout, "nonfatal"), (AerError::DataLinkProtocol, "fatal")] {
@@ -207,15 +204,11 @@ async fn signals_of(guest: &Guest, driver: &UserDriver<'_>, error: AerError) -> 
     driver.signals(pf, ERR, 0, Duration::ZERO).await
 }
 
-/// One page of BAR 0.
-const PAGE: u32 = 4096;
-
 /// Three orders, of which only lockdep sees the circle: the load takes vfio's `memory_lock` in a page fault, which has
 /// `mmap_lock`; the folder is read with the lock of sysfs, and its entries cause a page fault; and MSI-X gets files in
 /// sysfs while `memory_lock` is held (`vfio_msi_enable()`).
 async fn enabled_while_mapped(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[&pf.device]).await?;
     let device = driver.device(pf);
     command(&device, COMMAND_MEMORY, 0).await?;

@@ -10,6 +10,7 @@ use harness::scenario::Scenario;
 use harness::verdict::Verdict;
 use harness::vm::agent::Operation;
 
+use crate::check::bound;
 use crate::registers::{COMMAND_MEMORY, FCTTV, REQ, command};
 
 /// The scenarios of this family.
@@ -57,8 +58,7 @@ pub const ALL: &[Scenario] = &[
 ];
 
 async fn opened_twice(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[]).await?;
     let device = driver.device(pf);
     let group = || Call::OpenGroup { bdf: device.bdf().to_owned() };
@@ -81,8 +81,7 @@ async fn opened_twice(guest: &Guest) -> Result<(), Halt> {
 }
 
 async fn failed_opens(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[&pf.device]).await?;
     let device = driver.device(pf);
     device.refused(Ask::OpenAgain { name: "0000:ff:1f.7".to_owned() }, "ENODEV").await?;
@@ -141,8 +140,7 @@ async fn unbind(guest: &Guest, pf: &Pf) -> Result<Operation, Error> {
 pub const REQUEST: Duration = Duration::from_secs(25);
 
 async fn asked_again(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[&pf.device]).await?;
     let device = driver.device(pf);
     device.does(Ask::Arm { index: REQ, count: 1 }).await?;
@@ -167,8 +165,7 @@ const TOKEN: &str = "14d63f20-8445-11ea-8900-1f9ce7d5650d";
 
 /// `vfio_pci_validate_vf_token()`: a PF needs the token as long as VFs are in use.
 async fn token_of_closed_vf(guest: &Guest) -> Result<(), Halt> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let driver = guest.user_driver(&[]).await?;
     let device = driver.device(pf);
     driver.does(device.opening(Some(TOKEN))).await?;

@@ -8,6 +8,8 @@ use harness::guest::{Device, Error, Guest};
 use harness::scenario::{Needs, Scenario};
 use harness::verdict::Verdict;
 
+use crate::check::bound;
+
 /// The metadata that all scenarios of this family share.
 const BASE: Scenario = Scenario {
     also: &["nvme"],
@@ -128,8 +130,7 @@ const PATIENCE: f64 = 120.0;
 
 /// Runs tests on the PF.
 async fn on_pf(guest: &Guest, tests: &[Test]) -> Result<Verdict, Error> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     run(guest, tests, &[pf.as_ref()]).await
 }
 

@@ -10,6 +10,8 @@ use harness::scenario::{Needs, Scenario};
 use harness::verdict::Verdict;
 use kernels::FailureKind;
 
+use crate::check::bound;
+
 /// The scenarios of this family.
 pub const ALL: &[Scenario] = &[Scenario {
     name: "vfio_sriov::enable_under_vfio",
@@ -30,8 +32,7 @@ const VFS: u16 = 2;
 /// The close comes first, so that lockdep has seen the other order. The close takes the PF's `memory_lock` under the
 /// lock of the device set (`vfio_pci_core_disable()`), which the probe of a VF takes too (`vfio_assign_device_set()`).
 async fn enable_under_vfio(guest: &Guest) -> Result<Verdict, Error> {
-    let pf = guest.pf()?;
-    guest.bind(pf, "vfio-pci").await?;
+    let pf = bound(guest).await?;
     let owner = guest.open(&[pf.as_ref()], vec![Step::Release]).await?;
     owner.released(guest.prompt()).await?;
     for vf in guest.enable_vfs(pf, VFS).await? {
